@@ -1,0 +1,1 @@
+"""The concurrency of Lily: supervised actors that talk over memory channels."""

@@ -1,0 +1,244 @@
+"""The one writer: store, event log, summary, receipt, mark, publish, in that order, in batches.
+
+What waits in the mailbox is one transaction. An event log is appended in one piece per flush; the events of a run that
+starts and ends between two flushes cost one write. Nothing here is lost by a crash: moves come again (the store knows
+them), and a terminal run without its mark has its artifacts written again.
+"""
+
+import math
+from collections.abc import Callable
+
+import anyio
+
+from actors.mailbox import Mailbox
+from actors.messages import Apply, Flush, Journal, KeepStep, Published, Repair, TailMessage, WriterMessage
+from lily.clock import Clock, stamp
+from lily.errors import LilyError
+from lily.faults import Faults, no_faults
+from lily.log import Log
+from lily.offload import Offload
+from lily.runs import TERMINAL, Event, EventName, Move, Run, Status
+from lily.storage.artifacts import write_end
+from lily.storage.event_log import EventLog
+from lily.storage.files import open_folder
+from lily.storage.store import Store
+from lily.workspace import Workspace
+
+FLUSH_SECONDS = 0.05  # how long a line may wait to share a write with the next ones
+FLUSH_BYTES = 65_536
+REPAIR_SECONDS = 5.0  # between tries to write artifacts that could not be written
+POISON_AFTER = 3
+
+
+class ArtifactWriter:
+    """Owns every run's folder while the run lives."""
+
+    def __init__(
+        self,
+        mailbox: Mailbox[WriterMessage],
+        tail: Mailbox[TailMessage],
+        *,
+        store: Store,
+        workspace: Workspace,
+        clock: Clock,
+        offload: Offload,
+        log: Log,
+        fault: Faults = no_faults,
+    ) -> None:
+        self.mailbox, self._tail = mailbox, tail
+        self._store, self._workspace, self._clock = store, workspace, clock
+        self._offload, self._log, self._fault = offload, log, fault
+        self._logs: dict[str, EventLog] = {}  # of running runs, so bounded by the slots
+        self._waiting: set[str] = set()  # logs with lines that are not on disk
+        self._to_mark: list[str] = []  # artifacts written, mark not stored
+        self._owed: set[str] = set()  # terminal, artifacts could not be written
+        self._lossy: set[str] = set()  # runs whose buffered lines went down with an earlier life of this actor
+        self._again = False  # this batch was handed out before
+        self._timer = anyio.Event()
+
+    async def run(self) -> None:
+        """Until the mailbox is closed and empty; then everything is on disk and marked."""
+        # After a crash in the middle of a batch the logs in memory can't be trusted: they are read again.
+        self._lossy |= self._waiting
+        self._logs.clear()
+        self._waiting.clear()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._tick)
+            async for batch, times in self.mailbox.batches():
+                self._fault("writer:before")
+                await self._take(batch, times)
+                self._fault("writer:after")
+                self._arm()
+            await self._settle()
+            tasks.cancel_scope.cancel()
+
+    async def _take(self, batch: list[WriterMessage], times: int) -> None:
+        self._again = times > 1
+        # A batch that crashed its writer comes again message by message, so that only the one to blame fails.
+        for part in [batch] if times == 1 else [[message] for message in batch]:
+            try:
+                answers, published = await self._offload(self._process, part, anyio.current_time())
+            except Exception as exc:
+                if times <= POISON_AFTER and not isinstance(exc, LilyError):
+                    raise
+                self._fail(part, exc)
+                continue
+            self._fault("writer:between")
+            for message in published:
+                self._tail.post(message)
+            for answer in answers:
+                answer()
+
+    def _fail(self, part: list[WriterMessage], exc: Exception) -> None:
+        self._log.error("could not be stored", error=f"{type(exc).__name__}: {exc}", messages=len(part))
+        for message in part:
+            if isinstance(message, (Apply, KeepStep, Flush)) and message.reply is not None:
+                message.reply.fail(exc)
+            if isinstance(message, Repair):
+                self._owed.update(message.run_ids)
+
+    def _arm(self) -> None:
+        if self._waiting or self._to_mark or self._owed:
+            self._timer.set()
+
+    async def _tick(self) -> None:
+        """Wakes the writer for what waits, only while something does."""
+        last_repair = -math.inf
+        while True:
+            await self._timer.wait()
+            self._timer = anyio.Event()
+            await anyio.sleep(FLUSH_SECONDS)
+            if self._waiting or self._to_mark:
+                await self.mailbox.tell(Flush())
+            if self._owed:
+                pause = last_repair + REPAIR_SECONDS - anyio.current_time()
+                await anyio.sleep(max(0.0, pause))
+                last_repair = anyio.current_time()
+                ids, self._owed = sorted(self._owed), set()
+                await self.mailbox.tell(Repair(ids))
+
+    async def _settle(self) -> None:
+        _, published = await self._offload(self._process, [Flush()], math.inf)
+        for message in published:
+            self._tail.post(message)
+
+    # -- in a worker thread -----------------------------------------------------------------------
+
+    def _process(self, batch: list[WriterMessage], now: float) -> tuple[list[Callable[[], None]], list[TailMessage]]:
+        moves = [message.move for message in batch if isinstance(message, Apply)]
+        steps = [(message.run_id, message.name, message.value) for message in batch if isinstance(message, KeepStep)]
+        refusals = iter(self._commit(moves, steps))
+        self._fault("writer:after-commit")
+        published: list[TailMessage] = []
+        answers: list[Callable[[], None]] = []
+        for message in batch:
+            match message:
+                case Apply():
+                    refusal = next(refusals)
+                    if refusal is None:
+                        published += self._follow(message.move)
+                    answers.append(lambda reply=message.reply, value=refusal: reply.give(value))  # type: ignore[misc]
+                case Journal():
+                    published += self._journal(message.run, message.events)
+                case KeepStep():
+                    answers.append(lambda reply=message.reply: reply.give(None))  # type: ignore[misc]
+                case Repair():
+                    published += self._repair(message.run_ids)
+                case Flush():
+                    for run_id in sorted(self._waiting):
+                        published += self._flush(self._logs[run_id])
+                    if message.reply is not None:
+                        answers.append(lambda reply=message.reply: reply.give(None))  # type: ignore[misc]
+        return answers, published
+
+    def _commit(self, moves: list[Move], steps: list[tuple[str, str, bytes]]) -> list[Status | None]:
+        marks = self._to_mark
+        if not (moves or steps or marks):
+            return []
+        refusals = self._store.apply(moves, steps=steps, written=marks)
+        self._to_mark = self._to_mark[len(marks) :]
+        return refusals
+
+    def _follow(self, move: Move) -> list[TailMessage]:
+        run = move.run
+        log = self._log_of(run, fresh=run.events - len(move.events) == 1 and len(run.attempts) <= 1 and not run.interruptions)
+        for event in move.events:
+            log.add(event)
+        if run.status in TERMINAL:
+            return self._end(run, log)
+        self._waiting.add(run.run_id)
+        if run.status is Status.RUNNING:
+            return []
+        published = self._flush(log)
+        if run.run_id not in self._waiting:
+            self._logs.pop(run.run_id, None)
+        return published
+
+    def _log_of(self, run: Run, *, fresh: bool) -> EventLog:
+        log = self._logs.get(run.run_id)
+        if log is None:
+            fresh = fresh and not self._again
+            log = self._logs[run.run_id] = EventLog(run, None if fresh else lambda: self._store.events(run.run_id))
+            if fresh:
+                # Its folder does not exist and its first event is known, so neither disk nor store is asked.
+                data = {"trigger": run.trigger, "spec_hash": run.spec_hash, "trace_id": run.trace_id}
+                log.add(Event(EventName.JOB_QUEUED, run.queued_at, data))
+            if run.run_id in self._lossy:
+                self._lossy.discard(run.run_id)
+                log.add(Event(EventName.EVENTS_LOST, self._now(), {"reason": "the artifact writer was restarted"}))
+        log.run = run
+        return log
+
+    def _now(self) -> str:
+        return stamp(self._clock.now())
+
+    def _journal(self, run: Run, events: list[Event]) -> list[TailMessage]:
+        log = self._log_of(run, fresh=False)
+        for event in events:
+            log.add(event)
+        self._waiting.add(run.run_id)
+        return self._flush(log) if log.pending_bytes >= FLUSH_BYTES else []
+
+    def _flush(self, log: EventLog) -> list[TailMessage]:
+        """What can't be written stays in memory, bounded; the next flush tries again."""
+        run = log.run
+        try:
+            with open_folder(self._workspace.run_dir(run.job_id, run.run_id), create=True) as folder:
+                published = self._append(log, folder)
+        except OSError as exc:
+            self._log.error("events could not be written", run=run.run_id, error=exc.strerror or str(exc))
+            log.shed(self._now())
+            return []
+        self._waiting.discard(run.run_id)
+        return published
+
+    def _append(self, log: EventLog, folder: int) -> list[TailMessage]:
+        lines = log.flush(folder, self._now())
+        return [Published(log.run.run_id, log.run.job_id, log.seq - len(lines) + 1, lines)] if lines else []
+
+    def _end(self, run: Run, log: EventLog) -> list[TailMessage]:
+        """The artifacts of a terminal run. A failure here is no failure of the run: they are owed."""
+        self._logs.pop(run.run_id, None)
+        self._waiting.discard(run.run_id)
+        try:
+            body, spec = self._store.spec_body(run.spec_hash), self._store.spec(run.spec_hash)
+            with open_folder(self._workspace.run_dir(run.job_id, run.run_id), create=True) as folder:
+                published = self._append(log, folder)
+                self._fault("writer:before-receipt")
+                write_end(folder, run, spec, body, log.lifecycle())
+        except OSError as exc:
+            self._log.error("artifacts could not be written; trying again", run=run.run_id, error=exc.strerror or str(exc))
+            self._owed.add(run.run_id)
+            return []
+        self._to_mark.append(run.run_id)
+        return [*published, Published(run.run_id, run.job_id, log.seq + 1, [], run.status)]
+
+    def _repair(self, run_ids: list[str]) -> list[TailMessage]:
+        published: list[TailMessage] = []
+        for run_id in run_ids:
+            if run_id in self._to_mark:
+                continue
+            run = self._store.find_run(run_id)
+            if run is not None and run.status in TERMINAL:
+                published += self._end(run, EventLog(run, lambda run_id=run_id: self._store.events(run_id)))  # type: ignore[misc]
+        return published

@@ -1,0 +1,42 @@
+"""A datagram socket that operations ring: "look at the store". Losing a ring costs a second, never a run."""
+
+import os
+import socket
+from contextlib import suppress
+
+import anyio
+
+from actors.mailbox import Mailbox
+from actors.messages import RunnerMessage, Rung
+from lily.operations.sockets import address, doorbell_path
+from lily.workspace import Workspace
+
+
+class Doorbell:
+    """Turns rings into `Rung`; many rings while one is unanswered are one."""
+
+    def __init__(self, workspace: Workspace, runner: Mailbox[RunnerMessage]) -> None:
+        self._path = doorbell_path(workspace)
+        self._runner = runner
+
+    async def run(self) -> None:
+        """Until canceled; the socket file goes with it."""
+        with suppress(FileNotFoundError):
+            self._path.unlink()  # of an owner that died; this process holds the lock
+        bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            with address(self._path) as where:
+                bell.bind(where)
+            os.chmod(self._path, 0o600)
+            while True:
+                await anyio.wait_readable(bell)
+                with suppress(BlockingIOError):
+                    while True:
+                        bell.recv(64)
+                with suppress(anyio.ClosedResourceError):  # draining: nobody takes new work
+                    if self._runner.waiting == 0:
+                        self._runner.post(Rung())
+        finally:
+            bell.close()
+            with suppress(OSError):
+                self._path.unlink()

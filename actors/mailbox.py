@@ -1,0 +1,70 @@
+"""A mailbox outlives its actor: what was in hand comes again after a crash, with a count."""
+
+import math
+from collections.abc import AsyncIterator
+from typing import Generic, TypeVar
+
+import anyio
+
+T = TypeVar("T")
+
+
+class Mailbox(Generic[T]):
+    """A typed channel into one actor.
+
+    `batches()` gives what waits, at least one message, with the number of times this batch was handed out. The batch
+    counts as done when the loop comes back for the next one. A new loop, that is a restarted actor, first gets the
+    batch its predecessor died on. What to do with a poison message is the actor's decision, because somebody may wait
+    for its answer.
+
+    Unbounded unless a capacity is given: say at the place of use which invariant bounds it.
+    """
+
+    def __init__(self, capacity: float = math.inf, *, batch: int = 1) -> None:
+        self._send, self._receive = anyio.create_memory_object_stream[T](capacity)
+        self._batch = batch
+        self._in_hand: list[T] = []
+        self._times = 0
+
+    async def tell(self, message: T) -> None:
+        """Put a message in; waits while the mailbox is full. Raises anyio.ClosedResourceError after `close`."""
+        await self._send.send(message)
+
+    def post(self, message: T) -> None:
+        """Put a message in at once. Raises anyio.WouldBlock when full, anyio.ClosedResourceError after `close`."""
+        self._send.send_nowait(message)
+
+    def close(self) -> None:
+        """No more messages: the actor drains what is here and ends."""
+        self._send.close()
+
+    def dispose(self) -> None:
+        """Both ends are closed; what was not taken is dropped."""
+        self._send.close()
+        self._receive.close()
+
+    @property
+    def waiting(self) -> int:
+        """How many messages nobody has taken yet."""
+        return self._receive.statistics().current_buffer_used
+
+    async def batches(self) -> AsyncIterator[tuple[list[T], int]]:
+        """(messages, times handed out), until the mailbox is closed and empty."""
+        while True:
+            if not self._in_hand:
+                try:
+                    self._in_hand.append(await self._receive.receive())
+                except anyio.EndOfStream:
+                    return
+                self._times = 0
+                self._fill()
+            self._times += 1
+            yield list(self._in_hand), self._times
+            self._in_hand.clear()
+
+    def _fill(self) -> None:
+        while len(self._in_hand) < self._batch:
+            try:
+                self._in_hand.append(self._receive.receive_nowait())
+            except (anyio.WouldBlock, anyio.EndOfStream):
+                return

@@ -1,0 +1,139 @@
+"""What actors say to one another: frozen and tagged; commands in the imperative, facts in the past.
+
+One union per mailbox. Only `Reply` is alive: somebody waits for it.
+"""
+
+from typing import Any, Generic, TypeVar
+
+import anyio
+import msgspec
+
+from lily.diagnostics import Diagnostic
+from lily.runs import Event, Move, Run, Status
+from lily.spec_index import SpecEntry
+
+T = TypeVar("T")
+
+
+class Reply(Generic[T]):
+    """The answer to one message. Answering twice is harmless: a message may come again after a crash."""
+
+    def __init__(self) -> None:
+        self._done = anyio.Event()
+        self._value: T | None = None
+        self._error: Exception | None = None
+
+    def give(self, value: T) -> None:
+        """Answer."""
+        self._value = value
+        self._done.set()
+
+    def fail(self, error: Exception) -> None:
+        """Answer with what went wrong."""
+        self._error = error
+        self._done.set()
+
+    async def wait(self) -> T:
+        """The answer. Raises what `fail` was given."""
+        await self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value]
+
+
+# -- to the artifact writer ------------------------------------------------------------------------
+
+
+class Apply(msgspec.Struct, frozen=True, tag=True):
+    """Store this move and write what follows from it. The answer is None, or the status that stood in its way."""
+
+    move: Move
+    reply: Any  # Reply[Status | None]
+
+
+class Journal(msgspec.Struct, frozen=True, tag=True):
+    """Events of a running run that stand in files only."""
+
+    run: Run
+    events: list[Event]
+
+
+class KeepStep(msgspec.Struct, frozen=True, tag=True):
+    """Store a finished step's result (JSON), so that a later attempt can use it."""
+
+    run_id: str
+    name: str
+    value: bytes
+    reply: Any  # Reply[None]
+
+
+class Repair(msgspec.Struct, frozen=True, tag=True):
+    """Write the artifacts of these terminal runs again, from the store."""
+
+    run_ids: list[str]
+
+
+class Flush(msgspec.Struct, frozen=True, tag=True):
+    """Put on disk what is buffered, and mark in the store what is written."""
+
+    reply: Any = None  # Reply[None]
+
+
+WriterMessage = Apply | Journal | KeepStep | Repair | Flush
+
+
+# -- to the runner ---------------------------------------------------------------------------------
+
+
+class Rung(msgspec.Struct, frozen=True, tag=True):
+    """Somebody changed the store: look at it."""
+
+
+class Drain(msgspec.Struct, frozen=True, tag=True):
+    """Take no new work; interrupt what still runs after `grace` seconds. Zero means now."""
+
+    grace: float
+
+
+RunnerMessage = Rung | Drain
+
+
+# -- to the tail broadcaster -----------------------------------------------------------------------
+
+
+class Published(msgspec.Struct, frozen=True, tag=True):
+    """Lines of one run's events.jsonl that are on disk now; `final` is the run's status once all its artifacts are."""
+
+    run_id: str
+    job_id: str
+    first_seq: int
+    lines: list[bytes]
+    final: Status | None = None
+
+
+TailMessage = Published
+
+
+# -- from the spec loader --------------------------------------------------------------------------
+
+
+class SpecLoaded(msgspec.Struct, frozen=True, tag=True):
+    """A job is new, or its spec says something else than before."""
+
+    entry: SpecEntry
+
+
+class SpecRejected(msgspec.Struct, frozen=True, tag=True):
+    """The file `path` can't be used as it is now. A job that it held before keeps its last good version."""
+
+    path: str
+    diagnostics: list[Diagnostic]
+
+
+class SpecRemoved(msgspec.Struct, frozen=True, tag=True):
+    """No file holds this job any more."""
+
+    job_id: str
+
+
+SpecFact = SpecLoaded | SpecRejected | SpecRemoved

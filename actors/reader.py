@@ -1,0 +1,196 @@
+"""A stream socket that answers the command line: who runs, follow a run, stop. One JSON object a line, both ways."""
+
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import anyio.abc
+import msgspec
+
+from actors.tail_broadcaster import Subscription, TailBroadcaster
+from lily.log import Log
+from lily.offload import Offload
+from lily.operations.sockets import address, reader_path
+from lily.runs import TERMINAL
+from lily.storage.store import Store
+from lily.workspace import EVENTS, Workspace
+
+_LINE = 65_536
+_CHUNK = 262_144
+
+
+class Reader:
+    """Serves any number of clients; a client that misbehaves or leaves ends only its own task."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        *,
+        store: Store,
+        tail: TailBroadcaster,
+        offload: Offload,
+        log: Log,
+        status: Callable[[], dict[str, Any]],
+        stop: Callable[[float], None],
+    ) -> None:
+        self._workspace, self._store, self._tail = workspace, store, tail
+        self._offload, self._log, self._status, self._stop = offload, log, status, stop
+        self._path = reader_path(workspace)
+
+    async def run(self) -> None:
+        """Until canceled; the socket file goes with it."""
+        with suppress(FileNotFoundError):
+            self._path.unlink()
+        door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            with address(self._path) as where:
+                door.bind(where)
+            os.chmod(self._path, 0o600)
+            door.listen(64)
+            async with anyio.create_task_group() as clients:
+                while True:
+                    await anyio.wait_readable(door)
+                    with suppress(BlockingIOError, ConnectionError):
+                        client, _ = door.accept()
+                        client.setblocking(False)
+                        clients.start_soon(self._serve, client)
+        finally:
+            door.close()
+            with suppress(OSError):
+                self._path.unlink()
+
+    async def _serve(self, client: socket.socket) -> None:
+        try:
+            request = await _read_line(client)
+            if request is not None:
+                await self._answer(client, request)
+        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return  # the client left
+        except Exception as exc:
+            self._log.error("a question could not be answered", error=f"{type(exc).__name__}: {exc}")
+            with suppress(OSError):
+                await _send(client, [_line({"error": {"code": "internal_error", "message": str(exc)}})])
+        finally:
+            client.close()
+
+    async def _answer(self, client: socket.socket, body: bytes) -> None:
+        try:
+            request = json.loads(body)
+            ask = request.get("ask")
+        except (ValueError, AttributeError, RecursionError):
+            request, ask = {}, None
+        match ask:
+            case "status":
+                await _send(client, [_line(self._status())])
+            case "down":
+                self._stop(float(request.get("grace", 30.0)))
+                await _send(client, [_line({"ok": True})])
+            case "follow":
+                await self._follow(client, request)
+            case _:
+                await _send(client, [_line({"error": {"code": "usage", "message": "ask is one of status, follow, down"}})])
+
+    async def _follow(self, client: socket.socket, request: Mapping[str, Any]) -> None:
+        run_id, job_id = request.get("run_id"), request.get("job_id")
+        subscription = self._tail.subscribe(run_id=run_id, job_id=job_id)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_until_closed, client, tasks.cancel_scope)
+            try:
+                await self._feed(lambda lines: _send(client, lines), subscription, run_id, int(request.get("from_seq", 0)))
+            finally:
+                self._tail.unsubscribe(subscription)
+                tasks.cancel_scope.cancel()
+
+    async def _feed(self, send: Callable[[list[bytes]], Awaitable[None]], live: Subscription, run_id: str | None, after: int) -> None:
+        """What is on disk first, then what comes, each line once; a single run's feed ends with its end."""
+        if run_id is not None:
+            run = await self._offload(self._store.run, run_id)
+            async for lines, last in self._on_disk(run.job_id, run_id, after):
+                await send(lines)
+                after = last
+            run = await self._offload(self._store.run, run_id)
+            if run.status in TERMINAL and run.written:
+                async for lines, last in self._on_disk(run.job_id, run_id, after):
+                    await send(lines)
+                    after = last
+                await send([_line({"final": run.status.value, "run_id": run_id})])
+                return
+        while (came := await live.next()) is not None:
+            messages, lost = came
+            if lost:
+                await send([_line({"dropped": lost})])
+            for message in messages:
+                if run_id is not None:
+                    await send(message.lines[max(0, after + 1 - message.first_seq) :])
+                    after = max(after, message.first_seq + len(message.lines) - 1)
+                else:
+                    await send(message.lines)
+                if message.final is not None:
+                    await send([_line({"final": message.final.value, "run_id": message.run_id})])
+                    if run_id is not None:
+                        return
+
+    async def _on_disk(self, job_id: str, run_id: str, after: int) -> AsyncIterator[tuple[list[bytes], int]]:
+        path = self._workspace.run_dir(job_id, run_id) / EVENTS
+        offset, last = 0, 0
+        while True:
+            chunk = await self._offload(_read_lines, path, offset)
+            if not chunk:
+                return
+            offset += sum(map(len, chunk))
+            fresh = chunk[max(0, after - last) :]  # the n-th line has seq n
+            last += len(chunk)
+            yield fresh, max(last, after)
+
+
+def _read_lines(path: os.PathLike[str], offset: int) -> list[bytes]:
+    """Whole lines from `offset`, about _CHUNK bytes of them."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            lines = file.readlines(_CHUNK)
+    except FileNotFoundError:
+        return []
+    return lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return msgspec.json.encode(value) + b"\n"
+
+
+async def _read_line(client: socket.socket) -> bytes | None:
+    body = b""
+    while b"\n" not in body and len(body) < _LINE:
+        await anyio.wait_readable(client)
+        piece = client.recv(4096)
+        if not piece:
+            return None
+        body += piece
+    return body.partition(b"\n")[0]
+
+
+async def _send(client: socket.socket, lines: list[bytes]) -> None:
+    view = memoryview(b"".join(lines))
+    while view:
+        try:
+            view = view[client.send(view) :]
+        except BlockingIOError:
+            await anyio.wait_writable(client)
+
+
+async def _until_closed(client: socket.socket, scope: anyio.CancelScope) -> None:
+    """A follower that leaves must not be remembered until the next line."""
+    while True:
+        await anyio.wait_readable(client)
+        try:
+            if not client.recv(4096):
+                break
+        except BlockingIOError:
+            continue
+        except OSError:
+            break
+    scope.cancel()

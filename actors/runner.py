@@ -1,0 +1,347 @@
+"""From a queued run to its end: slots, attempts, retries, cancels, interruptions.
+
+The queue is the store's; what is held here (who runs, who waits for a retry) can be read again from the store, and is,
+after a crash of this actor. Each run is conducted by one task; a move counts once the writer has stored it.
+"""
+
+import heapq
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from actors.mailbox import Mailbox
+from actors.messages import Apply, Drain, Flush, Journal, KeepStep, Repair, Reply, RunnerMessage, Rung, WriterMessage
+from lily.clock import Clock, parse_stamp, stamp
+from lily.engines.local import LocalEngine, base_result
+from lily.errors import Code, LilyError
+from lily.faults import Faults, no_faults
+from lily.log import Log
+from lily.moves import Outcome, Place, cancel, due, interrupt, refuse, settle, start
+from lily.offload import Offload
+from lily.preflight import Ready, Refused, preflight
+from lily.runs import ErrorInfo, Event, EventName, Move, PinnedSpec, Run, Status
+from lily.storage.store import Look, Store
+
+LOOK_SECONDS = 1.0  # what a lost ring costs
+STORE_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class _Active:
+    """A run in a slot: its task's scope, and why it was cut off."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.scope = anyio.CancelScope()
+        self.begun = False  # its start is stored
+        self.cancel: Mapping[str, Any] | None = None
+        self.interrupted: str | None = None
+
+    def cut_off(self) -> None:
+        self.scope.cancel()
+
+
+class _Told:
+    """Where an attempt's events and steps go: to the writer."""
+
+    def __init__(self, run: Run, writer: Mailbox[WriterMessage]) -> None:
+        self._run, self._writer = run, writer
+
+    async def events(self, events: list[Event]) -> None:
+        await self._writer.tell(Journal(self._run, events))
+
+    async def step_done(self, name: str, value: bytes) -> None:
+        reply: Reply[None] = Reply()
+        await self._writer.tell(KeepStep(self._run.run_id, name, value, reply))
+        await reply.wait()
+
+
+class Runner:
+    """Holds the slots. `since` restricts it to runs accepted from then on (a run id's time part)."""
+
+    def __init__(
+        self,
+        mailbox: Mailbox[RunnerMessage],
+        writer: Mailbox[WriterMessage],
+        *,
+        store: Store,
+        engine: LocalEngine,
+        offload: Offload,
+        clock: Clock,
+        log: Log,
+        place: Place,
+        slots: int,
+        since: str = "",
+        fault: Faults = no_faults,
+    ) -> None:
+        self.mailbox, self._writer = mailbox, writer
+        self._store, self._engine, self._offload = store, engine, offload
+        self._clock, self._log, self._place, self._fault = clock, log, place, fault
+        self._slots, self._since = slots, since
+        self._active: dict[str, _Active] = {}
+        self._retries: list[tuple[datetime, str]] = []
+        self._waiting: dict[str, Run] = {}  # retry_scheduled, by run id
+        self._wake = anyio.Event()
+        self._idle = anyio.Event()
+        self._draining = False
+        self._known_targets: set[str] = set()
+        self.interrupted: list[str] = []
+
+    @property
+    def active(self) -> list[Run]:
+        """The runs that hold a slot."""
+        return [active.run for active in self._active.values()]
+
+    async def run(self) -> None:
+        """Until the mailbox is closed: then no new work, and the end once no run is active."""
+        self._active.clear()
+        self._waiting.clear()
+        self._retries.clear()
+        async with anyio.create_task_group() as tasks:
+            await self._recover()
+            tasks.start_soon(self._pump, tasks)
+            self._wake.set()
+            async for batch, _ in self.mailbox.batches():
+                for message in batch:
+                    self._take(message, tasks)
+            self._draining = True
+            while self._active:
+                self._idle = anyio.Event()
+                await self._idle.wait()
+            tasks.cancel_scope.cancel()
+
+    def _take(self, message: RunnerMessage, tasks: anyio.abc.TaskGroup) -> None:
+        match message:
+            case Rung():
+                self._wake.set()
+            case Drain(grace):
+                self._draining = True
+                tasks.start_soon(self._interrupt_after, grace)
+
+    async def _interrupt_after(self, grace: float) -> None:
+        await anyio.sleep(grace)
+        for active in list(self._active.values()):
+            active.interrupted = "the supervisor stopped"
+            active.cut_off()
+
+    # -- after a crash of the process, or of this actor -------------------------------------------
+
+    async def _recover(self) -> None:
+        """Close what an earlier life left running; its processes are gone before anything is tried again."""
+        flushed: Reply[None] = Reply()
+        await self._writer.tell(Flush(flushed))  # moves of this actor's own earlier life come first
+        await flushed.wait()
+        left = await self._offload(self._store.unfinished)
+        orphans = [run for run in left if run.status is Status.RUNNING]
+        if orphans:
+            found = await self._engine.ports.processes.sweep([run.run_id for run in orphans], grace_seconds=2.0)
+            self._log.warning("runs were interrupted", runs=len(orphans), processes_ended=found)
+        for run in orphans:
+            spec = await self._spec(run)
+            await self._move(self._closed_orphan(run, spec))
+        for run in left:
+            if run.status is Status.RETRY_SCHEDULED:
+                self._wait_for_retry(run)
+        owed = await self._offload(self._store.unwritten)
+        for first in range(0, len(owed), 100):
+            await self._writer.tell(Repair(owed[first : first + 100]))
+
+    def _closed_orphan(self, run: Run, spec: PinnedSpec) -> Move:
+        if run.cancel is not None:
+            return cancel(run, run.cancel, self._clock.now())
+        return interrupt(run, spec.runtime, self._clock.now(), reason="its supervisor ended without a word", recovered=True)
+
+    # -- taking work ------------------------------------------------------------------------------
+
+    async def _pump(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Looks at the store when woken, when a retry is due, and every LOOK_SECONDS."""
+        while True:
+            with anyio.move_on_after(self._patience()):
+                await self._wake.wait()
+            self._wake = anyio.Event()
+            self._fault("runner:before-look")
+            try:
+                await self._queue_due_retries()
+                await self._fill(tasks)
+            except LilyError as exc:
+                self._log.error("the store can't be read; trying again", error=str(exc))
+
+    def _patience(self) -> float:
+        if not self._retries or self._draining:
+            return LOOK_SECONDS
+        return min(LOOK_SECONDS, max(0.0, (self._retries[0][0] - self._clock.now()).total_seconds()))
+
+    async def _queue_due_retries(self) -> None:
+        now = self._clock.now()
+        while not self._draining and self._retries and self._retries[0][0] <= now:
+            _, run_id = heapq.heappop(self._retries)
+            run = self._waiting.pop(run_id, None)
+            if run is not None:
+                await self._move(due(run, now))
+
+    def _wait_for_retry(self, run: Run) -> None:
+        assert run.next_attempt_at is not None
+        self._waiting[run.run_id] = run
+        heapq.heappush(self._retries, (parse_stamp(run.next_attempt_at), run.run_id))
+
+    async def _fill(self, tasks: anyio.abc.TaskGroup) -> None:
+        full: set[str] = set()
+        while True:
+            free = 0 if self._draining else self._slots - len(self._active)
+            starting = sum(not active.begun for active in self._active.values())
+            look = await self._offload(self._look, free + starting if free > 0 else 0, full)
+            self._pass_on_cancels(look)
+            taken, passed = 0, 0
+            for run in look.queued:
+                if run.run_id in self._active:
+                    continue
+                if taken < free and await self._room(run):
+                    self._begin(run, tasks)
+                    taken += 1
+                elif taken < free:
+                    full.add(run.job_id)
+                    passed += 1
+            if not passed or taken >= free:
+                return
+
+    def _look(self, limit: int, full: set[str]) -> Look:
+        return self._store.look(limit=limit, full_jobs=full, since=self._since)
+
+    async def _room(self, run: Run) -> bool:
+        """Whether the job may have one more run: those in slots and those that wait for a retry count."""
+        most = (await self._spec(run)).runtime.max_parallel_runs
+        held = sum(active.run.job_id == run.job_id for active in self._active.values())
+        return held + sum(waiting.job_id == run.job_id for waiting in self._waiting.values()) < most
+
+    def _pass_on_cancels(self, look: Look) -> None:
+        for run_id, request in look.cancels.items():
+            active = self._active.get(run_id)
+            if active is not None and active.cancel is None:
+                active.cancel = request
+                active.cut_off()
+
+    async def _spec(self, run: Run) -> PinnedSpec:
+        known = self._store.known_spec(run.spec_hash)
+        return known if known is not None else await self._offload(self._store.spec, run.spec_hash)
+
+    # -- conducting one run -----------------------------------------------------------------------
+
+    def _begin(self, run: Run, tasks: anyio.abc.TaskGroup) -> None:
+        active = self._active[run.run_id] = _Active(run)
+        tasks.start_soon(self._conduct, active)
+
+    async def _conduct(self, active: _Active) -> None:
+        try:
+            await self._attempt(active)
+        except LilyError as exc:
+            # Its start could not be stored: it is still queued, and the next look finds it.
+            self._log.error("run could not be started", run=active.run.run_id, error=str(exc))
+            await anyio.sleep(LOOK_SECONDS)
+        finally:
+            self._active.pop(active.run.run_id, None)
+            self._wake.set()
+            self._idle.set()
+
+    async def _attempt(self, active: _Active) -> None:
+        run = active.run
+        spec = await self._spec(run)
+        ready = await self._judge(spec)
+        self._fault("runner:before-start")
+        if isinstance(ready, Refused):
+            await self._refuse(active, ready)
+            return
+        move = start(run, self._place, self._clock.now(), attempt=True)
+        if not await self._move(move):
+            return  # somebody canceled it first
+        active.run, active.begun = move.run, True
+        self._fault("runner:started")
+        outcome = await self._execute(active, spec, ready)
+        # What happened must be stored, also while all around is being canceled.
+        with anyio.CancelScope(shield=True):
+            self._fault("runner:before-end")
+            await self._end(active, spec, ready, outcome)
+            self._fault("runner:after-end")
+
+    async def _judge(self, spec: PinnedSpec) -> Ready | Refused:
+        ports = self._engine.ports
+        if spec.target.id in self._known_targets:
+            return preflight(spec, ports.registry, ports.policy)
+        # The first use of a blueprint imports it, which may take a while.
+        found = await self._offload(preflight, spec, ports.registry, ports.policy)
+        self._known_targets.add(spec.target.id)
+        return found
+
+    async def _refuse(self, active: _Active, refused: Refused) -> None:
+        now = self._clock.now()
+        more = []
+        if refused.denied:
+            more.append(Event(EventName.POLICY_DENIED, stamp(now), {"message": refused.error.message, **refused.policy}))
+        first = start(active.run, self._place, now, attempt=False, more=more)
+        result = {"policy": refused.policy, "target_version": refused.target_version, "r0_status": None}
+        second = refuse(first.run, refused.error, {**_versioned(), **result}, now)
+        if await self._move(first):
+            with anyio.CancelScope(shield=True):
+                await self._store_surely(second)
+
+    async def _execute(self, active: _Active, spec: PinnedSpec, ready: Ready) -> Outcome | None:
+        """The attempt's outcome; None when it was cut off (canceled or interrupted)."""
+        run = active.run
+        with active.scope:
+            steps = await self._offload(self._store.steps, run.run_id) if len(run.attempts) > 1 else {}
+            try:
+                return await self._engine.execute(run, spec, ready, _Told(run, self._writer), steps)
+            except Exception as exc:
+                # Nothing of the engine's own may leave a run without an end.
+                self._log.error("internal error", run=run.run_id, trace=run.trace_id, error=f"{type(exc).__name__}: {exc}")
+                message = f"internal error: {type(exc).__name__}: {exc}"
+                error = ErrorInfo(code=Code.JOB_EXECUTION_FAILED, message=message, blueprint_code=Code.INTERNAL_ERROR)
+                return Outcome(status="failed", result={**_versioned(), "r0_status": None}, error=error)
+        return None
+
+    async def _end(self, active: _Active, spec: PinnedSpec, ready: Ready, outcome: Outcome | None) -> None:
+        run, now = active.run, self._clock.now()
+        if outcome is not None:
+            move = settle(run, outcome, spec.runtime, now)
+        else:
+            result = base_result(ready, spec.runtime)
+            if active.cancel is not None:
+                move = cancel(run, active.cancel, now, result)
+            else:
+                reason = active.interrupted or "the runner was restarted"
+                move = interrupt(run, spec.runtime, now, reason=reason, recovered=False, result=result)
+                self.interrupted.append(run.run_id)
+        await self._store_surely(move)
+        if move.run.status is Status.RETRY_SCHEDULED:
+            self._wait_for_retry(move.run)
+
+    async def _store_surely(self, move: Move) -> None:
+        """An end is stored, however long the store is away."""
+        tries = 0
+        while True:
+            try:
+                await self._move(move)
+                return
+            except LilyError as exc:
+                pause = STORE_RETRY_SECONDS[min(tries, len(STORE_RETRY_SECONDS) - 1)]
+                self._log.error("a run's end can't be stored; trying again", run=move.run.run_id, error=str(exc), pause=pause)
+                tries += 1
+                if self._draining and tries > 3:
+                    return  # it stays `running` in the store, and the next start takes it up
+                await anyio.sleep(pause)
+
+    async def _move(self, move: Move) -> bool:
+        """Whether the move holds. Raises LilyError when the store can't say."""
+        reply: Reply[Status | None] = Reply()
+        await self._writer.tell(Apply(move, reply))
+        refusal = await reply.wait()
+        if refusal is not None:
+            self._log.info("came too late", run=move.run.run_id, wanted=move.run.status.value, is_now=refusal.value)
+        return refusal is None
+
+
+def _versioned() -> dict[str, Any]:
+    from lily import __version__
+
+    return {"lily_version": __version__}

@@ -1,0 +1,141 @@
+"""The tree: which actors there are, who feeds whom, in what order they start, and the wave of closings that ends them."""
+
+import math
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from actors.artifact_writer import ArtifactWriter
+from actors.mailbox import Mailbox
+from actors.messages import Drain, RunnerMessage, TailMessage, WriterMessage
+from actors.runner import Runner
+from actors.supervisor import Intensity, supervise
+from actors.tail_broadcaster import TailBroadcaster
+from lily.clock import Clock, stamp
+from lily.engines.context import Ports
+from lily.engines.local import LocalEngine
+from lily.faults import Faults, no_faults
+from lily.log import Log
+from lily.moves import Place
+from lily.offload import Offload
+from lily.storage.store import Store
+from lily.workspace import Workspace
+
+# A full mailbox slows those who tell the writer things: that is how a slow disk slows the work.
+WRITER_CAPACITY = 2048
+WRITER_BATCH = 256
+
+Actor = Callable[[], Awaitable[None]]
+
+
+def place_of(life: str) -> Place:
+    """Where this process runs attempts."""
+    return Place(life=life, pid=os.getpid(), host=socket.gethostname())
+
+
+@dataclass
+class System:
+    """All actors of one owner. `extra` are actors at the edge (sockets, spec loader) that feed the others."""
+
+    workspace: Workspace
+    store: Store
+    clock: Clock
+    offload: Offload
+    ports: Ports
+    log: Log
+    place: Place
+    slots: int
+    since: str = ""
+    intensity: Intensity = field(default_factory=Intensity)
+    fault: Faults = no_faults
+
+    def __post_init__(self) -> None:
+        # Unbounded: rings are merged by the doorbell, and a drain comes once or twice.
+        self.runner_box: Mailbox[RunnerMessage] = Mailbox(batch=64)
+        self.writer_box: Mailbox[WriterMessage] = Mailbox(WRITER_CAPACITY, batch=WRITER_BATCH)
+        # Unbounded: the broadcaster does no I/O, so it is never behind by more than one batch of the writer.
+        self.tail_box: Mailbox[TailMessage] = Mailbox(math.inf, batch=WRITER_BATCH)
+        self.tail = TailBroadcaster(self.tail_box, fault=self.fault)
+        self.writer = ArtifactWriter(
+            self.writer_box,
+            self.tail_box,
+            store=self.store,
+            workspace=self.workspace,
+            clock=self.clock,
+            offload=self.offload,
+            log=self.log,
+            fault=self.fault,
+        )
+        self.runner = Runner(
+            self.runner_box,
+            self.writer_box,
+            store=self.store,
+            engine=LocalEngine(self.ports),
+            offload=self.offload,
+            clock=self.clock,
+            log=self.log,
+            place=self.place,
+            slots=self.slots,
+            since=self.since,
+            fault=self.fault,
+        )
+        self.started_at = stamp(self.clock.now())
+        self.crashes: list[str] = []
+        self.draining = False
+        self._quiet = anyio.Event()
+
+    def status(self) -> dict[str, Any]:
+        """What `lily status` shows of this process."""
+        return {
+            "pid": self.place.pid,
+            "host": self.place.host,
+            "life": self.place.life,
+            "started_at": self.started_at,
+            "draining": self.draining,
+            "slots": self.slots,
+            "active": [{"run_id": run.run_id, "job_id": run.job_id, "started_at": run.started_at} for run in self.runner.active],
+            "restarts": self.crashes[-20:],
+        }
+
+    def drain(self, grace: float) -> None:
+        """Take no new work; what still runs after `grace` seconds is interrupted."""
+        self.draining = True
+        with suppress(anyio.ClosedResourceError):
+            self.runner_box.post(Drain(grace))
+
+    def _crashed(self, name: str, exc: Exception) -> None:
+        self.crashes.append(f"{name}: {type(exc).__name__}: {exc}")
+        self.log.error("an actor crashed and is started again", actor=name, error=f"{type(exc).__name__}: {exc}")
+
+    async def _stage(self, name: str, actor: Actor, feeds: Mailbox[Any] | None) -> None:
+        """An actor under supervision. When it has ended, what it alone feeds is closed."""
+        await supervise(name, actor, self.intensity, self._crashed)
+        if feeds is not None:
+            feeds.close()
+        if name == "runner":
+            self._quiet.set()
+
+    @asynccontextmanager
+    async def running(self, extra: dict[str, Actor] | None = None) -> AsyncIterator["System"]:
+        """Everything runs while the block lasts; leaving it drains stage by stage. Raises supervisor.Escalated."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._stage, "tail_broadcaster", self.tail.run, None)
+                tasks.start_soon(self._stage, "artifact_writer", self.writer.run, self.tail_box)
+                tasks.start_soon(self._stage, "runner", self.runner.run, self.writer_box)
+                async with anyio.create_task_group() as edge:
+                    for name, actor in (extra or {}).items():
+                        edge.start_soon(self._stage, name, actor, None)
+                    yield self
+                    self.runner_box.close()
+                    await self._quiet.wait()  # the sockets answer until the last run has ended
+                    edge.cancel_scope.cancel()
+        finally:
+            for box in (self.runner_box, self.writer_box, self.tail_box):
+                box.dispose()

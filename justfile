@@ -1,0 +1,67 @@
+# Every gate of this repository. `just` comes from PyPI (rust-just), so that a virtual environment holds all that is needed.
+
+# The interpreter beside this very `just`, else the repository's .venv, else the one on PATH.
+beside := parent_directory(just_executable()) / "python"
+venv := justfile_directory() / ".venv/bin/python"
+python := env("LILY_PYTHON", if path_exists(beside) == "true" { beside } else if path_exists(venv) == "true" { venv } else { "python3" })
+
+# What can be done here.
+default:
+    @just --list
+
+# Format, lint, strict types, import contracts, dead code, dependency audit, docs.
+quality-check: lint types architecture dead-code audit docs
+
+lint:
+    {{python}} -m ruff format --check .
+    {{python}} -m ruff check .
+
+# Put the code into its form and mend what can be mended.
+fix:
+    {{python}} -m ruff check --fix .
+    {{python}} -m ruff format .
+
+types:
+    {{python}} -m mypy
+
+# Who may import whom, and which heavy import stands where.
+architecture:
+    {{python}} -m pytest -q tests/contract/test_architecture.py
+
+dead-code:
+    {{python}} -m tools.dead_code
+
+audit:
+    {{python}} -m tools.audit
+
+# Links and examples in the documentation.
+docs:
+    {{python}} -m pytest -q tests/contract/test_docs.py
+
+# The public contract as executable tests.
+contract-conformance:
+    {{python}} -m pytest -q tests/contract
+
+# Everything else; what follows is handed to pytest.
+test *ARGS:
+    {{python}} -m pytest -q tests --ignore=tests/contract {{ARGS}}
+
+# The same without what takes long and without PostgreSQL.
+fast *ARGS:
+    {{python}} -m pytest -q tests -m "not slow and not postgres" {{ARGS}}
+
+# N lives of the actor tree on a fake clock, each from one seed, with crashes injected.
+lives N="200":
+    LILY_LIVES={{N}} {{python}} -m pytest -q tests/lives
+
+# N times: SIGKILL the supervisor under load, start it again, check every promise; prints what was going on at each kill.
+crash N="200":
+    {{python}} benchmarks/crash.py --kills {{N}}
+
+# Speed and memory as ratios in one run.
+bench:
+    {{python}} benchmarks/run.py
+
+# Copy lily/samples over this repository's own .lily and samples.
+samples:
+    {{python}} -m tools.copy_samples

@@ -1,0 +1,66 @@
+"""Lily: durable, inspectable jobs on one machine.
+
+`lily.run` and `lily.submit` start jobs from a program, `@lily.blueprint` defines a kind of work, `lily.testing` tests it.
+Names are loaded when they are first used, so that importing `lily` costs nothing.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from lily.api import Session, run, submit, submit_many, wait
+    from lily.blueprints.contract import BlueprintError, Context, Envelope, ProcessRequest, ProcessResult
+    from lily.blueprints.define import blueprint, specialist, synthesizer
+    from lily.errors import Code, LilyError
+    from lily.receipts import Receipt
+
+_HOME = {
+    "Session": "lily.api",
+    "run": "lily.api",
+    "submit": "lily.api",
+    "submit_many": "lily.api",
+    "wait": "lily.api",
+    "BlueprintError": "lily.blueprints.contract",
+    "Context": "lily.blueprints.contract",
+    "Envelope": "lily.blueprints.contract",
+    "ProcessRequest": "lily.blueprints.contract",
+    "ProcessResult": "lily.blueprints.contract",
+    "blueprint": "lily.blueprints.define",
+    "specialist": "lily.blueprints.define",
+    "synthesizer": "lily.blueprints.define",
+    "Code": "lily.errors",
+    "LilyError": "lily.errors",
+    "Receipt": "lily.receipts",
+}
+
+__all__ = [
+    "BlueprintError",
+    "Code",
+    "Context",
+    "Envelope",
+    "LilyError",
+    "ProcessRequest",
+    "ProcessResult",
+    "Receipt",
+    "Session",
+    "__version__",
+    "blueprint",
+    "run",
+    "specialist",
+    "submit",
+    "submit_many",
+    "synthesizer",
+    "wait",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'lily' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value

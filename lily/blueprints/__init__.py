@@ -1,0 +1,1 @@
+"""Blueprints: code-defined work that a job binds to a trigger."""

@@ -1,0 +1,49 @@
+"""The built-in blueprints, specialists and synthesizers: what a listing says of them, and the module that holds each.
+
+The modules are imported when one is used, not to list them; a test compares these rows with the objects.
+"""
+
+from typing import NamedTuple
+
+BLUEPRINT, SPECIALIST, SYNTHESIZER = "blueprint", "specialist", "synthesizer"
+
+
+class Row(NamedTuple):
+    """A built-in thing, before its module is imported."""
+
+    kind: str
+    id: str
+    version: str
+    summary: str
+    capabilities: tuple[str, ...]
+    module: str
+
+
+_HERE = "lily.blueprints"
+
+BUILT_IN: tuple[Row, ...] = (
+    Row(BLUEPRINT, "command.v1", "1.0.0", "Run a program with arguments.", ("process.exec",), f"{_HERE}.command"),
+    Row(BLUEPRINT, "python.v1", "1.0.0", "Call a Python function in a process of its own.", ("process.exec",), f"{_HERE}.python"),
+    Row(BLUEPRINT, "http.v1", "1.0.0", "Send one HTTP request and check the answer.", ("net.http",), f"{_HERE}.http"),
+    Row(
+        BLUEPRINT,
+        "council.v1",
+        "1.0.0",
+        "Ask several specialists at once and put their findings in order.",
+        ("net.http",),
+        f"{_HERE}.council",
+    ),
+    Row(BLUEPRINT, "pipeline.v1", "1.0.0", "Run named steps, each a blueprint, in the order of their needs.", (), f"{_HERE}.pipeline"),
+    Row(
+        BLUEPRINT,
+        "plan_execute_verify.v1",
+        "1.0.0",
+        "Plan, execute and verify, in rounds, until the verdict is pass.",
+        (),
+        f"{_HERE}.plan_execute_verify",
+    ),
+    Row(SPECIALIST, "security.v1", "", "Looks for secrets, access, input and exposure.", (), f"{_HERE}.council_default"),
+    Row(SPECIALIST, "operations.v1", "", "Looks for roll-back, monitoring, capacity and recovery.", (), f"{_HERE}.council_default"),
+    Row(SYNTHESIZER, "default.v1", "", "Counts and ranks; the same findings give the same text.", (), f"{_HERE}.council_default"),
+    Row(SYNTHESIZER, "openai.v1", "", "Asks a model behind an OpenAI-compatible API.", (), f"{_HERE}.llm"),
+)

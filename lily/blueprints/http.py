@@ -1,0 +1,199 @@
+"""http.v1: one HTTP request, and what is expected of the answer."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import anyio
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+
+from lily.blueprints.contract import BlueprintError, Context, Envelope, Runnable
+from lily.blueprints.define import BlueprintBase
+from lily.blueprints.paths import PathMissing, lookup, parse_path, same
+from lily.blueprints.schemas import one_line
+from lily.blueprints.secrets import Value, revealed
+from lily.offload import in_thread
+
+KEPT_BYTES = 1024 * 1024  # of the body; what is over is not read
+_EXCERPT = 2000
+
+StatusCode = Annotated[int, Field(ge=100, le=599)]
+
+
+class Expect(BaseModel):
+    """What the answer must be. Without `status`, any 2xx will do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    status: StatusCode | list[StatusCode] | None = None
+    headers: dict[str, str] = {}
+    json_paths: dict[str, JsonValue] = Field({}, alias="json", description="path (a.b[0].c) to the value expected there")
+    max_ms: Annotated[float, Field(gt=0)] | None = None
+
+    @field_validator("json_paths")
+    @classmethod
+    def _paths(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for path in given:
+            parse_path(path)
+        return given
+
+
+class Bindings(BaseModel):
+    """The request. A `body` that is not text is sent as JSON; header values may be `{secret: env:NAME}`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "GET"
+    headers: dict[str, Value] = {}
+    body: JsonValue = None
+    expect: Expect = Expect()
+    follow_redirects: bool = False
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, given: str) -> str:
+        parts = urlsplit(given)
+        if parts.scheme not in ("http", "https") or not parts.hostname or any(sign.isspace() for sign in given):
+            raise ValueError("expected a URL such as http://host/path or https://host/path")
+        _ = parts.port  # raises ValueError for one that is no number
+        return given
+
+
+class Answer(BaseModel):
+    """The payload: what came back."""
+
+    url: str
+    status: int
+    headers: dict[str, str]
+    elapsed_ms: float
+    body_bytes: int
+    truncated: bool
+    body: str
+
+
+class Http(BlueprintBase):
+    """Sends the request and checks the answer; the body stays in `response.body`."""
+
+    id = "http.v1"
+    summary = "Send one HTTP request and check the answer."
+    bindings_schema = Bindings
+    output_schema = Answer
+    capabilities = frozenset({"net.http"})
+    example: Mapping[str, Any] = {"url": "http://127.0.0.1:8000/", "expect": {"status": 200, "max_ms": 2000}}
+
+    def compile(self, bindings: Bindings) -> Runnable:
+        """The request, ready to be sent once an attempt."""
+
+        async def run(ctx: Context, run_input: Any, /) -> Envelope:
+            answer, body = await _send(bindings)
+            with ctx.artifact("response.body") as file:
+                file.write(body)
+            wrong = _unmet(bindings.expect, answer, body)
+            if wrong:
+                raise BlueprintError(
+                    f"{bindings.method} {_shown(bindings.url)}: {'; '.join(wrong)}",
+                    status=answer.status,
+                    elapsed_ms=answer.elapsed_ms,
+                    problems=wrong[:20],
+                    body=answer.body[:500],
+                )
+            return Envelope(payload=answer, artifacts=["response.body"])
+
+        return run
+
+
+async def _send(bindings: Bindings) -> tuple[Answer, bytes]:
+    """The answer and the first KEPT_BYTES of its body. The attempt's timeout is the only one."""
+    httpx = await in_thread(importlib.import_module, "httpx")
+    headers = {"accept-encoding": "identity"}  # a small compressed body could unpack to a huge one
+    headers |= {name.lower(): revealed(value) for name, value in bindings.headers.items()}
+    content = _content(bindings.body, headers)
+    started = anyio.current_time()
+    try:
+        async with (
+            httpx.AsyncClient(timeout=None, follow_redirects=bindings.follow_redirects) as client,
+            client.stream(bindings.method, bindings.url, headers=headers, content=content) as response,
+        ):
+            body, truncated = await _bounded(response)
+            elapsed = (anyio.current_time() - started) * 1000
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.LocalProtocolError, ValueError) as error:
+        raise BlueprintError(f"the request can't be sent: {one_line(str(error)) or type(error).__name__}", retryable=False) from error
+    except (httpx.HTTPError, OSError) as error:
+        said = one_line(str(error)) or type(error).__name__
+        raise BlueprintError(f"{bindings.method} {_shown(bindings.url)} got no answer: {said}", reason=type(error).__name__) from error
+    answer = Answer(
+        url=_shown(str(response.url)),
+        status=response.status_code,
+        headers=dict(response.headers),
+        elapsed_ms=round(elapsed, 3),
+        body_bytes=len(body),
+        truncated=truncated,
+        body=body[:_EXCERPT].decode(errors="replace"),
+    )
+    return answer, body
+
+
+def _content(body: Any, headers: dict[str, str]) -> bytes | None:
+    if body is None or isinstance(body, str):
+        return body.encode() if body is not None else None
+    headers.setdefault("content-type", "application/json")
+    return msgspec.json.encode(body)
+
+
+async def _bounded(response: Any) -> tuple[bytes, bool]:
+    kept = bytearray()
+    async for chunk in response.aiter_bytes(64 * 1024):
+        kept += chunk
+        if len(kept) > KEPT_BYTES:
+            return bytes(kept[:KEPT_BYTES]), True
+    return bytes(kept), False
+
+
+def _unmet(expect: Expect, answer: Answer, body: bytes) -> list[str]:
+    """What the answer lacks, each as one clause."""
+    wrong = []
+    wanted = [expect.status] if isinstance(expect.status, int) else expect.status
+    if not (answer.status in wanted if wanted is not None else 200 <= answer.status < 300):
+        named = " or ".join(map(str, wanted)) if wanted is not None else "2xx"
+        wrong.append(f"expected status {named}, got {answer.status}")
+    if expect.max_ms is not None and answer.elapsed_ms > expect.max_ms:
+        wrong.append(f"expected an answer within {expect.max_ms:g} ms, got it after {answer.elapsed_ms:g} ms")
+    for name, value in expect.headers.items():
+        if answer.headers.get(name.lower()) != value:
+            wrong.append(f"expected header {name} to be {value!r}, got {answer.headers.get(name.lower())!r}")
+    return wrong + (_unmet_json(expect.json_paths, answer, body) if expect.json_paths else [])
+
+
+def _unmet_json(paths: Mapping[str, Any], answer: Answer, body: bytes) -> list[str]:
+    if answer.truncated:
+        return [f"expected JSON, and the body is over {KEPT_BYTES // 1024 // 1024} MiB"]
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return [f"expected JSON, and the body is none: {error}"]
+    wrong = []
+    for path, wanted in paths.items():
+        try:
+            got = lookup(value, path)
+        except PathMissing as error:
+            wrong.append(f"expected {path} to be {_brief(wanted)}, {error}")
+            continue
+        if not same(got, wanted):
+            wrong.append(f"expected {path} to be {_brief(wanted)}, got {_brief(got)}")
+    return wrong
+
+
+def _brief(value: Any) -> str:
+    return one_line(msgspec.json.encode(value).decode(), 200)
+
+
+def _shown(url: str) -> str:
+    """The URL without the user and password that may stand in it."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+http = Http()

@@ -1,0 +1,47 @@
+"""Running one blueprint inside another: the same checks as for a job's target, raised as BlueprintError."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lily.blueprints.contract import Blueprint, BlueprintError, Context, Envelope
+from lily.blueprints.envelope import checked
+from lily.blueprints.schemas import Mismatch, validated
+from lily.errors import Code, LilyError
+
+
+def found_in(registry: Any, id: str, version: str | None = None) -> Blueprint:
+    """The blueprint `id` of `registry`. Raises BlueprintError with the registry's own code, not retryable."""
+    try:
+        found: Blueprint = registry.resolve(id, version)
+    except LilyError as error:
+        message = f"{error.message}; {error.hint}" if error.hint else error.message
+        raise BlueprintError(message, code=str(error.code), retryable=False, id=id) from None
+    return found
+
+
+def fitted(schema: Any, value: Any, what: str, id: str) -> Any:
+    """`value` as an instance of `schema`. Raises BlueprintError `blueprint_bindings_invalid`, not retryable."""
+    try:
+        return validated(schema, value, what)
+    except Mismatch as error:
+        code = Code.BLUEPRINT_BINDINGS_INVALID if what == "bindings" else Code.BLUEPRINT_EXECUTION_FAILED
+        raise BlueprintError(
+            f"the {what} of {id} {'do' if what == 'bindings' else 'does'} not fit: {error}",
+            code=code,
+            retryable=False,
+            problems=error.problems[:20],
+        ) from None
+
+
+async def run_nested(
+    registry: Any, ctx: Context, blueprint_id: str, bindings: Mapping[str, Any], run_input: Mapping[str, Any] | None = None
+) -> Envelope:
+    """Resolve, check, compile and run a blueprint with `ctx`; its envelope is checked too.
+
+    Raises BlueprintError for what can't run; what the blueprint itself raises passes through. Capabilities are the caller's
+    to check: the run may only use what the policy has allowed it.
+    """
+    found = found_in(registry, blueprint_id)
+    fitting = fitted(found.bindings_schema, dict(bindings), "bindings", blueprint_id)
+    given = fitted(found.input_schema, dict(run_input or {}), "input", blueprint_id)
+    return checked(await found.compile(fitting)(ctx, given), found)

@@ -1,0 +1,121 @@
+"""python.v1: a Python function of the workspace, called in a process of its own."""
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, JsonValue, StringConstraints
+
+from lily import python_child
+from lily.blueprints.command import ProgramBindings, environment, facts, failure, folder, logs
+from lily.blueprints.contract import BlueprintError, Context, Envelope, ProcessRequest, ProcessResult, Runnable
+from lily.blueprints.define import BlueprintBase
+from lily.errors import Code
+from lily.offload import Offload, in_thread
+
+_NAME = r"[^\W\d]\w*"
+_CALLABLE = rf"^{_NAME}(\.{_NAME})*:{_NAME}(\.{_NAME})*$"
+_LARGEST_RESULT = 64 * 1024 * 1024  # bytes; a larger payload belongs in a file
+
+_PERMANENT = frozenset({python_child.NOT_FOUND, python_child.BAD_ARGUMENTS, python_child.BAD_RESULT})
+
+
+class PythonBindings(ProgramBindings):
+    """Bindings of python.v1."""
+
+    callable: Annotated[str, StringConstraints(pattern=_CALLABLE, max_length=500)] = Field(
+        description="module:function; modules of the workspace can be imported."
+    )
+    kwargs: dict[str, JsonValue] = Field(default={}, description="The function's arguments, by name.")
+
+
+class PythonBlueprint(BlueprintBase):
+    """Calls a function in a child process, so that blocking or crashing code can be ended and harms nothing else."""
+
+    id = "python.v1"
+    summary = "Call a Python function in a process of its own."
+    bindings_schema = PythonBindings
+    capabilities = frozenset({"process.exec"})
+    in_process = False
+    example: Mapping[str, Any] = {"callable": "platform:python_version", "kwargs": {}}
+
+    def compile(self, bindings: PythonBindings) -> Runnable:
+        """Imports nothing: the function is looked up in the child."""
+
+        async def run(ctx: Context, run_input: Any, /) -> Envelope:
+            offload: Offload = getattr(ctx, "offload", in_thread)
+            answer = ctx.run_dir / f".python-{secrets.token_hex(8)}.json"
+            try:
+                result = await ctx.run_process(_request(ctx, bindings, answer))
+                said = await offload(_read, answer)
+            finally:
+                for path in (answer, answer.with_name(f"{answer.name}.part")):
+                    with suppress(FileNotFoundError):
+                        path.unlink()
+            return Envelope(payload=_value(bindings.callable, result, said), artifacts=logs())
+
+        return run
+
+
+def _request(ctx: Context, bindings: PythonBindings, answer: Path) -> ProcessRequest:
+    question = {
+        "callable": bindings.callable,
+        "kwargs": bindings.kwargs,
+        "answer": str(answer),
+        "workspace": str(ctx.workspace),
+        "packages": str(Path(python_child.__file__).parent.parent),
+    }
+    # By its path and with -P: `-m` would put the workspace first on the path, so that a file of it could stand in for the standard
+    # library, and a plain path would put this package's own folder there. -u: what was printed before a crash is not lost.
+    return ProcessRequest(
+        argv=[sys.executable, "-P", "-u", python_child.__file__],
+        env=environment(bindings),
+        cwd=folder(ctx, bindings.cwd),
+        stdin=json.dumps(question).encode(),
+        kill_grace_seconds=bindings.kill_grace_seconds,
+        output_limit_bytes=bindings.output_limit_bytes,
+    )
+
+
+def _read(path: Path) -> Any:
+    """What the child left, None if nothing. It appears whole or not at all."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    with open(fd, "rb") as file:
+        data = file.read(_LARGEST_RESULT + 1)
+    if len(data) > _LARGEST_RESULT:
+        message = f"the function returned more than {_LARGEST_RESULT // 1024**2} MiB; write a file into LILY_RUN_DIR instead"
+        raise BlueprintError(message, code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False)
+    return json.loads(data)
+
+
+def _value(name: str, result: ProcessResult, said: Any) -> Any:
+    """What the function returned. Raises BlueprintError for everything else that can have happened."""
+    if said is None:
+        raise _no_answer(name, result)
+    if "error" in said:
+        raise _raised(name, said["error"], result)
+    if result.exit_code != 0:
+        raise failure(f"{name} returned, but then its process", result)
+    return said["value"]
+
+
+def _no_answer(name: str, result: ProcessResult) -> BlueprintError:
+    return failure(f"{name} did not return: its process", result)
+
+
+def _raised(name: str, error: Mapping[str, Any], result: ProcessResult) -> BlueprintError:
+    kind = error["kind"]
+    code = Code.BLUEPRINT_CONTRACT_INVALID if kind == python_child.BAD_RESULT else Code.BLUEPRINT_EXECUTION_FAILED
+    data = {**facts(result), "kind": kind, "type": error["type"], "traceback": error["traceback"], "cap_exceeded": result.cap_exceeded}
+    return BlueprintError(f"{name}: {error['message']}", code=code, retryable=kind not in _PERMANENT, **data)
+
+
+python = PythonBlueprint()

@@ -1,0 +1,272 @@
+"""Every blueprint that a job may name: built in, from installed packages, and from the workspace."""
+
+import difflib
+import importlib
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lily.blueprints import discovery
+from lily.blueprints.catalog import BLUEPRINT, BUILT_IN, SPECIALIST, SYNTHESIZER, Row
+from lily.blueprints.contract import Blueprint
+from lily.blueprints.define import Specialist, Synthesizer
+from lily.blueprints.discovery import Found, Loaded, Problem
+from lily.blueprints.folder import Folder
+from lily.blueprints.schemas import json_schema, validated
+from lily.blueprints.versions import matches
+from lily.errors import Code, LilyError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One row of `lily blueprints list`."""
+
+    id: str
+    version: str
+    summary: str
+    capabilities: tuple[str, ...]
+    origin: str
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What an id stands for. `item` is None until the module of a built-in one is imported."""
+
+    kind: str
+    id: str
+    origin: str
+    place: str
+    item: Any = None
+    source: Any = None  # the object as it was found: `attach` may have made `item` of it
+    row: Row | None = None
+    others: tuple[str, ...] = ()  # more places that claim the id; not empty means: refused
+
+
+class Registry:
+    """Resolves ids. Looking up runs user code only on the first look and in `refresh`; both may block, so offload them.
+
+    `folder` is the workspace's `.lily/blueprints`; None for a registry without a workspace.
+    """
+
+    def __init__(self, folder: Path | None = None, *, entry_points: Callable[[], Iterable[Any]] | None = None) -> None:
+        self._folder = Folder(folder)
+        self._entry_points = entry_points
+        self._packages: tuple[Loaded, ...] | None = None
+        self._registered: list[Found] = []
+        self._table: dict[tuple[str, str], _Entry] = {}
+        self._attached: dict[int, tuple[Any, Any]] = {}
+        self._lock = threading.RLock()
+
+    # -- what is there ---------------------------------------------------------------------------------------------
+
+    def refresh(self) -> bool:
+        """Look at the workspace's files again and load those that changed; whether anything did."""
+        with self._lock:
+            changed = self._packages is None
+            if self._packages is None:
+                self._packages = tuple(discovery.load_entry_points(self._entry_points))
+            changed = self._folder.read() or changed
+            if changed or not self._table:
+                self._table = self._build()
+            return changed
+
+    def register(self, item: Any, origin: str = "this program") -> None:
+        """Add a blueprint, specialist or synthesizer by hand. Raises ValueError or TypeError for what is none."""
+        loaded = discovery.examine([(str(getattr(item, "id", item)), item)], origin=origin, path=origin)
+        if loaded.problems:
+            raise TypeError(loaded.problems[0].message)
+        if not loaded.found:
+            raise TypeError(f"{item!r} is neither a blueprint, nor a specialist, nor a synthesizer")
+        with self._lock:
+            self._registered.extend(loaded.found)
+            self._table = {}
+
+    def problems(self) -> Sequence[Problem]:
+        """The files and entry points that can't be used, and the ids that two places claim."""
+        table = self._current()
+        loaded = [*self._folder.loaded(), *(self._packages or ())]
+        doubles = [_duplicate_problem(entry) for entry in table.values() if entry.others]
+        return sorted((p for one in loaded for p in one.problems), key=lambda p: (p.path, p.line or 0)) + doubles
+
+    def list(self) -> Sequence[Listed]:
+        """One row for each blueprint that resolves, by id."""
+        rows = [_listed(entry) for entry in self._current().values() if entry.kind == BLUEPRINT and not entry.others]
+        return sorted(rows, key=lambda row: row.id)
+
+    def members(self) -> Mapping[str, Sequence[Mapping[str, str]]]:
+        """The specialists and synthesizers that councils may name, by id."""
+        made: dict[str, Any] = {SPECIALIST + "s": [], SYNTHESIZER + "s": []}
+        for (kind, id), entry in sorted(self._current().items()):
+            if kind != BLUEPRINT and not entry.others:
+                summary = entry.row.summary if entry.row else entry.item.summary
+                made[kind + "s"].append({"id": id, "summary": summary, "origin": entry.origin})
+        return made
+
+    # -- one of them -----------------------------------------------------------------------------------------------
+
+    def resolve(self, id: str, version: str | None = None) -> Blueprint:
+        """The blueprint `id`, when its version is inside `version` (a pin or a range).
+
+        Raises LilyError: `blueprint_not_found` (with what is close, or with the version that is there) or `blueprint_duplicate`.
+        """
+        found: Blueprint = self._get(BLUEPRINT, id)
+        if version is not None and not self._fits(found, version):
+            raise LilyError(
+                Code.BLUEPRINT_NOT_FOUND,
+                f"{id} is here as version {found.version}, and {version} is asked for",
+                where=self._table[BLUEPRINT, id].place,
+                hint="change target.version, or install a version inside it",
+                id=id,
+                version=version,
+                available=[found.version],
+            )
+        return found
+
+    def specialist(self, id: str) -> Specialist:
+        """The specialist `id`. Raises LilyError like `resolve`."""
+        found: Specialist = self._get(SPECIALIST, id)
+        return found
+
+    def synthesizer(self, id: str) -> Synthesizer:
+        """The synthesizer `id`. Raises LilyError like `resolve`."""
+        found: Synthesizer = self._get(SYNTHESIZER, id)
+        return found
+
+    def describe(self, id: str) -> dict[str, Any]:
+        """All there is to say of a blueprint: its row, its JSON Schemas, an example of bindings and of a job."""
+        found = self.resolve(id)
+        return {
+            "id": found.id,
+            "version": found.version,
+            "summary": found.summary,
+            "capabilities": sorted(found.capabilities),
+            "origin": self._table[BLUEPRINT, id].origin,
+            "in_process": found.in_process,
+            "bindings_schema": json_schema(found.bindings_schema),
+            "input_schema": json_schema(found.input_schema),
+            "output_schema": json_schema(found.output_schema),
+            "example": dict(found.example),
+            "example_job": example_job(found),
+        }
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _current(self) -> dict[tuple[str, str], _Entry]:
+        if not self._table:
+            self.refresh()
+        return self._table
+
+    def _get(self, kind: str, id: str) -> Any:
+        entry = self._current().get((kind, id))
+        if entry is None:
+            raise self._unknown(kind, id)
+        if entry.others:
+            problem = _duplicate_problem(entry)
+            raise LilyError(Code.BLUEPRINT_DUPLICATE, problem.message, hint=problem.hint, id=id, places=[entry.place, *entry.others])
+        if entry.item is None:
+            self._import(entry)
+        return entry.item
+
+    def _unknown(self, kind: str, id: str) -> LilyError:
+        known = sorted(name for have, name in self._table if have == kind)
+        close = difflib.get_close_matches(id, known, n=3, cutoff=0.5)
+        broken = [problem.place for problem in self.problems() if problem.code != Code.BLUEPRINT_DUPLICATE]
+        hints = [f"did you mean {' or '.join(close)}?"] if close else [f"there are {', '.join(known)}"]
+        if broken:
+            hints.append(f"not loaded: {', '.join(broken[:3])}")
+        return LilyError(
+            Code.BLUEPRINT_NOT_FOUND, f"there is no {kind} {id}", hint="; ".join(hints), id=id, close=close, not_loaded=broken[:20]
+        )
+
+    @staticmethod
+    def _fits(found: Blueprint, version: str) -> bool:
+        try:
+            return matches(found.version, version)
+        except ValueError as error:
+            raise LilyError(Code.BLUEPRINT_NOT_FOUND, str(error), hint=f"{found.id} is here as version {found.version}") from None
+
+    def _import(self, entry: _Entry) -> None:
+        assert entry.row is not None
+        with self._lock:
+            module = importlib.import_module(entry.row.module)
+            for found in discovery.collect(module, origin=entry.origin, path=entry.place).found:
+                if (found.kind, found.item.id) == (entry.kind, entry.id):
+                    entry.source = found.item
+                    entry.item = self._attach(found.item)
+                    return
+        raise LilyError(Code.INTERNAL_ERROR, f"{entry.row.module} does not define {entry.id}")
+
+    def _attach(self, item: Any) -> Any:
+        """Blueprints that look others up get this registry: `attach` returns the copy that knows it."""
+        attach = getattr(item, "attach", None)
+        if attach is None:
+            return item
+        if id(item) not in self._attached:  # keeps the original alive too, so the id stays its own
+            self._attached[id(item)] = (item, attach(self) or item)
+        return self._attached[id(item)][1]
+
+    def _build(self) -> dict[tuple[str, str], _Entry]:
+        table = {(row.kind, row.id): _Entry(row.kind, row.id, "built-in", f"built in ({row.module})", row=row) for row in BUILT_IN}
+        loaded = [*(self._packages or ()), *self._folder.loaded()]
+        for found in [*(found for one in loaded for found in one.found), *self._registered]:
+            self._add(table, found)
+        return table
+
+    def _add(self, table: dict[tuple[str, str], _Entry], found: Found) -> None:
+        key = (found.kind, found.item.id)
+        entry = table.get(key)
+        if entry is None:
+            table[key] = _Entry(*key, found.origin, found.place, item=self._attach(found.item), source=found.item)
+        elif not _is_same(entry, found.item):
+            table[key] = replace(entry, others=(*entry.others, found.place))
+
+
+def example_job(found: Blueprint) -> dict[str, Any]:
+    """A whole job spec that runs the blueprint's example by hand; `example_input` of the blueprint is its input."""
+    example = dict(found.example)
+    needed = found.capabilities_for(validated(found.bindings_schema, example, "bindings")) if example else found.capabilities
+    given = dict(getattr(found, "example_input", {}))
+    return {
+        "id": f"{found.id.split('.')[0].replace('_', '-')}-example",
+        "title": found.summary or found.id,
+        "target": {"kind": "blueprint", "id": found.id, "version": f">={found.version}", **({"input": given} if given else {})},
+        "bindings": example,
+        "trigger": {"type": "manual"},
+        "capabilities": sorted(needed),
+        "runtime": {},
+        "output": {},
+    }
+
+
+def _is_same(entry: _Entry, item: Any) -> bool:
+    """Importing a blueprint into another module is no second definition of it."""
+    if entry.row is None:
+        return entry.source is item
+    return any(item is value for value in vars(sys.modules.get(entry.row.module, object)).values())
+
+
+def _listed(entry: _Entry) -> Listed:
+    if entry.row is not None:
+        return Listed(
+            id=entry.id, version=entry.row.version, summary=entry.row.summary, capabilities=entry.row.capabilities, origin=entry.origin
+        )
+    item = entry.item
+    return Listed(
+        id=item.id, version=item.version, summary=item.summary, capabilities=tuple(sorted(item.capabilities)), origin=entry.origin
+    )
+
+
+def _duplicate_problem(entry: _Entry) -> Problem:
+    places = [entry.place, *entry.others]
+    path, _, line = entry.others[0].rpartition(":")
+    known = line.isdigit()
+    return Problem(
+        path=path if known else entry.others[0],
+        line=int(line) if known else None,
+        code=Code.BLUEPRINT_DUPLICATE,
+        message=f"{entry.kind} {entry.id} is defined in {' and in '.join(places)}",
+        hint="rename all but one; until then none of them is used",
+    )

@@ -1,0 +1,84 @@
+"""Values against pydantic models, with errors that say which field, what was found and what is expected.
+
+pydantic is imported only by those who wrote a model, so a blueprint without schemas costs nothing here.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from lily.blueprints.paths import describe_path
+
+_SHOWN = 5  # more problems than these are counted, not listed
+
+
+class Mismatch(ValueError):
+    """A value that its schema refuses. `problems` names each field; the text has the first few on one line."""
+
+    def __init__(self, what: str, problems: list[dict[str, str]]) -> None:
+        listed = "; ".join(f"{problem['field']}: {problem['problem']}" for problem in problems[:_SHOWN])
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        super().__init__(listed + more)
+        self.what = what
+        self.problems = problems
+
+
+def validated(schema: Any, value: Any, what: str) -> Any:
+    """`value` (plain JSON) as an instance of the model `schema`; without a schema only an empty value passes, as it is.
+
+    Nothing is coerced: `"30"` and `true` are not numbers. Raises Mismatch, also when a validator of the model crashes.
+    """
+    if schema is None:
+        if value:
+            raise Mismatch(what, [{"field": what, "problem": f"nothing is taken here, found {_brief(value)}"}])
+        return value
+    return validated_json(schema, msgspec.json.encode(value), what, strict=True)
+
+
+def validated_json(schema: Any, encoded: bytes, what: str, *, strict: bool | None = None) -> Any:
+    """The same for a value that is encoded already. JSON mode is what lets a list be a tuple and text be a date."""
+    try:
+        return schema.model_validate_json(encoded, strict=strict)
+    except Exception as error:  # a model's own validators may raise anything
+        raise Mismatch(what, _problems(error, what)) from error
+
+
+def _problems(error: Exception, what: str) -> list[dict[str, str]]:
+    from pydantic import ValidationError  # loaded already: a model was asked
+
+    if not isinstance(error, ValidationError):
+        return [{"field": what, "problem": f"its validator failed with {type(error).__name__}: {one_line(str(error))}"}]
+    return [_problem(found, what) for found in error.errors(include_url=False, include_context=False)]
+
+
+def _problem(found: Any, what: str) -> dict[str, str]:
+    field = describe_path(found["loc"], what)
+    if found["type"] == "extra_forbidden":
+        return {"field": field, "problem": "there is no such field"}
+    if found["type"] == "missing":
+        return {"field": field, "problem": "is required"}
+    message = one_line(found["msg"].removeprefix("Value error, "))
+    return {"field": field, "problem": f"{message[:1].lower()}{message[1:]}, found {_brief(found.get('input'))}"}
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"a mapping of {', '.join(map(str, list(value)[:5]))}" if value else "an empty mapping"
+    text = json.dumps(value, default=repr, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """`text` without line breaks and not longer than `limit`, for messages."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= limit else f"{flat[: limit - 3]}..."
+
+
+def json_schema(schema: Any) -> dict[str, Any] | None:
+    """The JSON Schema of a model; None where there is no model."""
+    if schema is None:
+        return None
+    made: dict[str, Any] = schema.model_json_schema()
+    return made

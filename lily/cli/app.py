@@ -1,0 +1,55 @@
+"""Every command by name. A command's module is imported when the command is called, or its help is asked for."""
+
+from cyclopts import App, Parameter
+
+from lily import __version__
+
+_JOBS = {
+    "list": "jobs:list_jobs",
+    "show": "jobs:show",
+    "validate": "validate:validate",
+    "schema": "schemas:schema",
+    "new": "new_job:new",
+    "run": "run_job:run",
+    "tail": "tail:tail",
+    "history": "jobs:history",
+}
+_RUNS = {
+    "list": "runs:list_runs",
+    "show": "runs:show",
+    "active": "runs:active",
+    "cancel": "runs:cancel",
+    "replay": "replay:replay",
+    "diff": "runs:diff",
+    "prune": "prune:prune",
+}
+_BLUEPRINTS = {"list": "blueprints:list_blueprints", "show": "blueprints:show"}
+_CONFIG = {"show": "config:show", "validate": "config:validate"}
+_TOP = {"init": "init:init", "up": "supervisor:up", "down": "supervisor:down", "status": "supervisor:status"}
+
+
+def _group(name: str, help: str, commands: dict[str, str]) -> App:
+    group = App(name=name, help=help)
+    _add(group, commands)
+    return group
+
+
+def _add(to: App, commands: dict[str, str]) -> None:
+    for number, (name, place) in enumerate(commands.items()):
+        to.command(f"lily.cli.{place}", name=name, sort_key=number)
+
+
+app = App(
+    name="lily",
+    help="Durable, inspectable jobs on one machine: from a YAML file to a receipt.",
+    version=__version__,
+    version_flags=["--version"],
+    help_flags=["--help", "-h"],
+    help_format="plaintext",
+    default_parameter=Parameter(negative=()),
+)
+_add(app, _TOP)
+app.command(_group("jobs", "Job files, and running them.", _JOBS), sort_key=10)
+app.command(_group("runs", "Runs of all jobs.", _RUNS), sort_key=11)
+app.command(_group("blueprints", "What jobs can be made of.", _BLUEPRINTS), sort_key=12)
+app.command(_group("config", "Settings of the workspace.", _CONFIG), sort_key=13)

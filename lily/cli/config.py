@@ -1,0 +1,35 @@
+"""`lily config show` and `validate`."""
+
+from lily.cli import output
+from lily.cli.options import Json, Place
+from lily.render import table
+from lily.settings import explain
+from lily.workspace import find_workspace
+
+
+def show(*, json: Json = False, workspace: Place = None) -> int:
+    """Show every setting, its value and where the value comes from."""
+    found = explain(find_workspace(workspace))
+    if json:
+        output.put_json({"settings": [{"key": key, "value": value, "origin": origin} for key, value, origin in found]})
+    else:
+        output.put_lines(table(["KEY", "VALUE", "ORIGIN"], [[key, _shown(value), origin] for key, value, origin in found], width=output.width()))
+    return 0
+
+
+def _shown(value: object) -> str:
+    import msgspec
+
+    return msgspec.json.encode(value).decode()
+
+
+def validate(*, json: Json = False, workspace: Place = None) -> int:
+    """Check .lily/config.yaml. What is wrong is printed with its place, and the exit status is 3."""
+    place = find_workspace(workspace)
+    found = explain(place)
+    given = sum(origin != "default" for _, _, origin in found)
+    if json:
+        output.put_json({"ok": True, "path": ".lily/config.yaml", "keys_given": given})
+    else:
+        output.put(f"right: {given} of {len(found)} keys are given, the others have their defaults")
+    return 0

@@ -1,0 +1,161 @@
+"""From arguments to an exit status: every failure becomes one line, or with --json one object."""
+
+import errno
+import os
+import secrets
+
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lily.cli import output
+from lily.clock import SystemClock, stamp
+from lily.errors import Code, LilyError, exit_code
+from lily.workspace import find_workspace
+
+if TYPE_CHECKING:
+    from cyclopts import CycloptsError
+
+_LOG_BYTES = 1024 * 1024
+_GROUPS = frozenset({"jobs", "runs", "blueprints", "config"})
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Do what `arguments` ask and give the exit status. Never raises but for SystemExit."""
+    tokens = _hoisted(list(arguments))
+    as_json = "--json" in _options(tokens)
+    output.prepare()
+    try:
+        status = _checked(lambda: _dispatch(tokens), tokens, as_json)
+    finally:
+        output.close()
+    return status
+
+
+def _dispatch(tokens: list[str]) -> int:
+    from lily.cli.app import app
+
+    result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    return result if isinstance(result, int) else 0
+
+
+def _checked(command: Callable[[], int], tokens: list[str], as_json: bool) -> int:
+    from cyclopts import CycloptsError
+
+    try:
+        return command()
+    except LilyError as error:
+        return _refused(error, as_json)
+    except CycloptsError as error:
+        return _refused(_usage(error, tokens), as_json)
+    except KeyboardInterrupt:
+        return _refused(LilyError(Code.INTERRUPTED, "stopped by Ctrl-C"), as_json)
+    except OSError as error:
+        known = _of_the_system(error)
+        return _refused(known, as_json) if known else _unexpected(error, tokens, as_json)
+    except Exception as error:
+        return _unexpected(error, tokens, as_json)
+
+
+def _refused(error: LilyError, as_json: bool) -> int:
+    if as_json:
+        output.put_json({"error": error.to_dict()})
+    else:
+        output.tell(str(error))
+    return exit_code(error.code)
+
+
+def _usage(error: "CycloptsError", tokens: list[str]) -> LilyError:
+    said = " ".join(str(error).split())
+    chain = " ".join(word for word in _words(tokens))
+    return LilyError(Code.USAGE, said or "these arguments are not understood", hint=f"`lily {chain} --help`" if chain else "`lily --help`")
+
+
+def _words(tokens: list[str]) -> list[str]:
+    """The command that the tokens begin with, as far as there is one."""
+    from lily.cli.app import app
+
+    return list(app.parse_commands([token for token in tokens if not token.startswith("-")][:2])[0])
+
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+def _of_the_system(error: OSError) -> LilyError | None:
+    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    if error.errno in _FULL:
+        return LilyError(Code.DISK_FULL, error.strerror or "the disk is full", where=where, hint="make room, then do it again")
+    if error.errno in _CLOSED and where:
+        return LilyError(Code.WORKSPACE_INVALID, error.strerror or "not permitted", where=where, hint="check owner and permissions")
+    return None
+
+
+def _unexpected(error: Exception, tokens: list[str], as_json: bool) -> int:
+    trace = secrets.token_hex(8)
+    said = f"{type(error).__name__}: {error}"
+    place = _keep(f"{stamp(SystemClock().now())} trace {trace}: lily {' '.join(tokens)}\n{traceback.format_exc()}\n", tokens)
+    hint = f"the traceback is in {place}" if place else "the traceback could not be kept"
+    return _refused(LilyError(Code.INTERNAL_ERROR, f"{said[:300]} (trace {trace})", hint=hint, trace=trace), as_json)
+
+
+def _keep(text: str, tokens: list[str]) -> Path | None:
+    """Append to errors.log of the workspace, or of the folder for temporary files; None when neither can be written."""
+    import tempfile
+
+    for folder in (_runtime(tokens), Path(tempfile.gettempdir()) / f"lily-{os.getuid()}"):
+        if folder is None:
+            continue
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if folder.lstat().st_uid != os.getuid():
+                continue
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+            path = folder / "errors.log"
+            with open(os.open(path, flags, 0o600), "a", encoding="utf-8", errors="backslashreplace") as file:
+                if file.tell() > _LOG_BYTES:
+                    file.truncate(0)
+                file.write(text)
+            return path
+        except OSError:
+            continue
+    return None
+
+
+def _runtime(tokens: list[str]) -> Path | None:
+    options = _options(tokens)
+    given = options[options.index("--workspace") + 1] if "--workspace" in options[:-1] else None
+    try:
+        return find_workspace(given).runtime
+    except (LilyError, OSError):
+        return None
+
+
+def _options(tokens: list[str]) -> list[str]:
+    """The tokens before `--`, with `--workspace=DIR` as two."""
+    made: list[str] = []
+    for token in tokens:
+        if token == "--":
+            break
+        made += ["--workspace", token.partition("=")[2]] if token.startswith("--workspace=") else [token]
+    return made
+
+
+def _hoisted(tokens: list[str]) -> list[str]:
+    """`lily --workspace DIR --json jobs list` as `lily jobs list --workspace DIR --json`: both may stand in front."""
+    front: list[str] = []
+    words: list[str] = []
+    rest = list(tokens)
+    while rest and len(words) < (2 if words and words[0] in _GROUPS else 1):
+        if rest[0] == "--workspace" and len(rest) > 1:
+            front, rest = [*front, *rest[:2]], rest[2:]
+        elif rest[0] == "--json" or rest[0].startswith("--workspace="):
+            front, rest = [*front, rest[0]], rest[1:]
+        elif rest[0].startswith("-"):
+            break
+        else:
+            words, rest = [*words, rest[0]], rest[1:]
+    return [*words, *front, *rest] if words and front else tokens
+
+

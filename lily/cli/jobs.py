@@ -1,0 +1,135 @@
+"""`lily jobs list`, `show` and `history`: reading what is there."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from lily.cli import output
+from lily.cli.options import Json, Limit, Place, Since, StatusFilter, opened, positive, since
+from lily.errors import Code, LilyError
+from lily.render import RUN_COLUMNS, diagnostic_line, fields, run_cells, run_view, table
+from lily.spec_index import Catalog, SpecEntry, SpecIndex
+from lily.workspace import Workspace, find_workspace, is_job_id
+
+if TYPE_CHECKING:
+    from lily.storage.store import Store
+
+JobId = Annotated[str, Parameter(name="ID", help="The job's id.")]
+
+
+def list_jobs(*, json: Json = False, workspace: Place = None) -> int:
+    """List the jobs with their triggers and, on stderr, what is wrong with the other files. Bad files do not change the exit status."""
+    catalog = SpecIndex(find_workspace(workspace)).scan()
+    if json:
+        output.put_json({"jobs": [job_view(entry) for entry in catalog.jobs.values()], "diagnostics": catalog.diagnostics})
+        return 0
+    rows = [[entry.id, entry.title, trigger_text(entry), _target(entry), entry.note or ""] for entry in catalog.jobs.values()]
+    if rows:
+        with_note = any(row[4] for row in rows)
+        columns = ["ID", "TITLE", "TRIGGER", "TARGET", "NOTE"]
+        output.put_lines(table(columns[: 5 if with_note else 4], [row[: 5 if with_note else 4] for row in rows], width=output.width()))
+    _tell(catalog)
+    return 0
+
+
+def _tell(catalog: Catalog) -> None:
+    if not catalog.jobs and not catalog.diagnostics:
+        output.tell("no jobs yet: `lily jobs new ID --blueprint command.v1` writes one")
+    for found in catalog.diagnostics:
+        output.tell(diagnostic_line(found))
+
+
+def job_view(entry: SpecEntry) -> dict[str, Any]:
+    """A job as one object of `{"jobs": [...]}`."""
+    return {
+        "id": entry.id,
+        "title": entry.title,
+        "path": entry.path,
+        "target": {"id": entry.target_id, "version": entry.target_version},
+        "trigger": entry.trigger,
+        "timezone": entry.timezone,
+        "priority": entry.priority,
+        "max_parallel_runs": entry.max_parallel_runs,
+        "labels": entry.labels,
+        "spec_hash": entry.digest,
+        "note": entry.note,
+    }
+
+
+def trigger_text(entry: SpecEntry) -> str:
+    """The trigger in one cell: `cron 15 5 * * mon-fri Europe/Lisbon`."""
+    kind = str(entry.trigger.get("type", "?"))
+    told = [_short(value) for key, value in entry.trigger.items() if key != "type"]
+    return " ".join([kind, *told, *([entry.timezone] if entry.timezone else [])])
+
+
+def _short(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _target(entry: SpecEntry) -> str:
+    return f"{entry.target_id} {entry.target_version}" if entry.target_version else entry.target_id
+
+
+def show(job_id: JobId, /, *, json: Json = False, workspace: Place = None) -> int:
+    """Show a job exactly as a run would pin it, defaults included, and where it stands."""
+    from lily.specs import spec_hash
+
+    place = find_workspace(workspace)
+    index = SpecIndex(place)
+    spec = index.load(job_id)
+    entry = index.scan().jobs.get(job_id)
+    canonical = spec.canonical()
+    path = entry.path if entry else ""
+    if json:
+        view = {"id": spec.id, "path": path, "spec_hash": spec_hash(canonical), "note": entry.note if entry else None}
+        output.put_json({**view, "spec": msgspec.json.decode(canonical)})
+        return 0
+    pairs: list[tuple[str, object]] = [("job", spec.id), ("title", spec.title), ("file", path), ("spec", spec_hash(canonical))]
+    if entry and entry.note:
+        pairs.append(("note", entry.note))
+    output.put_lines(fields(pairs))
+    output.put("")
+    output.put(msgspec.json.format(canonical, indent=2).decode())
+    return 0
+
+
+def history(
+    job_id: JobId,
+    /,
+    *,
+    limit: Limit = 20,
+    status: StatusFilter = None,
+    since_: Since = None,
+    json: Json = False,
+    workspace: Place = None,
+) -> int:
+    """List a job's runs, newest first. A job whose file is gone keeps its history."""
+    after, count = since(since_), positive(limit, "--limit")
+    with opened(workspace) as (place, _, store):
+        runs = store.runs(job_id=job_id, statuses=[status] if status else (), since=after, limit=count)
+        if not runs:
+            _must_exist(place, store, job_id)
+    views = [run_view(run) for run in runs]
+    if json:
+        output.put_json({"runs": views})
+    else:
+        put_runs(views, f"{job_id} has no such runs" if status or since_ else f"{job_id} has no runs yet: `lily jobs run {job_id}`")
+    return 0
+
+
+def _must_exist(place: Workspace, store: "Store", job_id: str) -> None:
+    """A job without runs is fine; text that names no job is a mistake. Raises `job_not_found`."""
+    if not is_job_id(job_id):
+        raise LilyError(Code.JOB_NOT_FOUND, f"{job_id[:128]!r} can't be a job id", hint="see `lily jobs list`")
+    if not store.runs(job_id=job_id, limit=1):
+        SpecIndex(place).load(job_id)
+
+
+def put_runs(views: list[dict[str, Any]], nothing: str) -> None:
+    """The table of runs, or a line that says that there are none."""
+    if views:
+        output.put_lines(table(RUN_COLUMNS, [run_cells(view) for view in views], width=output.width(), paint=output.paint()))
+    else:
+        output.tell(nothing)

@@ -1,0 +1,94 @@
+"""Options that several commands share, and what they mean."""
+
+import getpass
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from lily.clock import Clock, SystemClock, parse_stamp
+from lily.errors import Code, LilyError
+from lily.runs import Status
+from lily.settings import Settings, load_settings
+from lily.time_text import check_duration
+from lily.workspace import Workspace, find_workspace
+
+if TYPE_CHECKING:
+    from lily.storage.store import Store
+
+Place = Annotated[str | None, Parameter(name="--workspace", help="The workspace, in place of LILY_WORKSPACE or the nearest .lily above.")]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
+Limit = Annotated[int, Parameter(name="--limit", help="How many at most.")]
+StatusFilter = Annotated[Status | None, Parameter(name="--status", help="Only runs in this state.")]
+Since = Annotated[str | None, Parameter(name="--since", help="Only runs accepted since: 24h, 7d, 2026-05-04 or 2026-05-04T09:00:00Z.")]
+
+
+def flag(name: str, help: str) -> Parameter:
+    """An option without a value."""
+    return Parameter(name=name, negative="", help=help)
+
+
+@contextmanager
+def opened(place: str | None) -> "Iterator[tuple[Workspace, Settings, Store]]":
+    """The workspace with its settings and its store, which is closed at the end."""
+    from lily.operations.session import open_store
+
+    workspace = find_workspace(place)
+    settings = load_settings(workspace)
+    store = open_store(workspace, settings)
+    try:
+        yield workspace, settings, store
+    finally:
+        store.close()
+
+
+def who() -> str:
+    """The user whose command this is, as audit and receipts name them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a name, as in some containers
+        return f"uid {os.getuid()}"
+
+
+def usage(message: str, hint: str = "") -> LilyError:
+    """Arguments that make no sense together."""
+    return LilyError(Code.USAGE, message, hint=hint)
+
+
+def positive(value: int, name: str, most: int = 1_000_000) -> int:
+    """`value` when it can be a count. Raises `usage`."""
+    if not 1 <= value <= most:
+        raise usage(f"{name} is a whole number from 1 to {most}, not {value}")
+    return value
+
+
+def length(text: str, name: str) -> timedelta:
+    """A duration such as 24h or 7d. Raises `usage`."""
+    wrong = check_duration(text)
+    if wrong:
+        raise usage(f"{name}: {wrong}")
+    unit = text.lstrip("0123456789")
+    seconds = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "mo": 31 * 86_400}[unit]
+    return timedelta(seconds=int(text.removesuffix(unit)) * seconds)
+
+
+def since(text: str | None, clock: Clock | None = None) -> str | None:
+    """What `--since` says, as the time part of a run id. Raises `usage`."""
+    if text is None:
+        return None
+    try:
+        at = _instant(text, clock or SystemClock())
+    except (ValueError, OverflowError):
+        raise usage(f"--since: {text[:40]!r} is neither a duration nor a time", "24h, 7d, 2026-05-04 and 2026-05-04T09:00:00Z are accepted") from None
+    return f"{at.year:04d}{at:%m%dT%H%M%S}.{at.microsecond:06d}Z"
+
+
+def _instant(text: str, clock: Clock) -> datetime:
+    if check_duration(text) is None:
+        return clock.now() - length(text, "--since")
+    if len(text) == 10:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    return parse_stamp(text)

@@ -1,0 +1,113 @@
+"""Where commands write: results to stdout, progress to stderr. A reader that went away is no reason to fail."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import IO, Any
+
+import msgspec
+
+from lily.render import Paint, visible
+
+_gone: set[str] = set()  # the names of streams whose reader went away
+
+
+def prepare() -> None:
+    """Let text that the locale can't write through, escaped."""
+    _gone.clear()
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def put(text: str) -> None:
+    """One or more lines of a result."""
+    _write("stdout", text + "\n")
+
+
+def put_lines(lines: Iterable[str]) -> None:
+    """Lines of a result."""
+    for line in lines:
+        _write("stdout", line + "\n", flush=False)
+    _write("stdout", "")
+
+
+def put_json(value: Any) -> None:
+    """A result as JSON: indented for a person at a terminal, on one line for a program."""
+    body = msgspec.json.encode(value)
+    put((msgspec.json.format(body, indent=2) if interactive() else body).decode())
+
+
+def put_raw(line: bytes) -> None:
+    """A line of JSON as it stands in a file."""
+    put(line.decode("utf-8", "backslashreplace").rstrip("\n"))
+
+
+def tell(text: str) -> None:
+    """A line for the person, beside the result."""
+    _write("stderr", visible(text) + "\n")
+
+
+def reader_is_gone() -> bool:
+    """Whether what is written to stdout reaches nobody any more."""
+    return "stdout" in _gone
+
+
+def interactive(stream: IO[str] | None = None) -> bool:
+    """Whether `stream` (stdout) is a terminal."""
+    try:
+        return (stream or sys.stdout).isatty()
+    except ValueError:  # it is closed
+        return False
+
+
+def width() -> int | None:
+    """Columns of the terminal that stdout is; None for files and pipes, where nothing is cut."""
+    return shutil.get_terminal_size().columns if interactive() else None
+
+
+_COLOURS = {"succeeded": "32", "failed": "31", "missed": "31", "canceled": "33", "running": "36", "retry_scheduled": "36"}
+
+
+def paint() -> Paint | None:
+    """Colours for the STATUS column, on a terminal that wants them."""
+    if not interactive() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return None
+
+    def coloured(column: str, cell: str) -> str:
+        colour = _COLOURS.get(cell.split(" ")[0]) if column == "STATUS" else None
+        return f"\x1b[{colour}m{cell}\x1b[0m" if colour else cell
+
+    return coloured
+
+
+def close() -> None:
+    """Flush what is left."""
+    for name in ("stdout", "stderr"):
+        _write(name, "")
+
+
+def _write(name: str, text: str, *, flush: bool = True) -> None:
+    if name in _gone:
+        return
+    stream: IO[str] = getattr(sys, name)
+    try:
+        stream.write(text)
+        if flush:
+            stream.flush()
+    except BrokenPipeError:
+        _leave(name, stream)
+    except ValueError:
+        _gone.add(name)  # it is closed
+
+
+def _leave(name: str, stream: IO[str]) -> None:
+    """The interpreter flushes once more at its end: let that go nowhere instead of into the broken pipe."""
+    _gone.add(name)
+    with suppress(OSError, ValueError):
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, stream.fileno())
+        os.close(sink)

@@ -1,0 +1,40 @@
+"""`lily runs prune`."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from lily.cli import output
+from lily.cli.options import Json, Place, flag, length, opened, positive, usage
+from lily.render import run_view
+
+
+def prune(
+    *,
+    keep: Annotated[int | None, Parameter(name="--keep", help="Keep the newest N ended runs of each job.")] = None,
+    older_than: Annotated[str | None, Parameter(name="--older-than", help="Delete runs that ended longer ago than this, such as 30d.")] = None,
+    job: Annotated[str | None, Parameter(name="--job", help="Only runs of this job.")] = None,
+    dry_run: Annotated[bool, flag("--dry-run", "Only say what would go.")] = False,
+    json: Json = False,
+    workspace: Place = None,
+) -> int:
+    """Delete ended runs with their artifacts. Never done by itself, and never to a run that has not ended.
+
+    With --keep and --older-than a run goes when both say so.
+    """
+    from lily.operations.changes import prune as prune_runs
+
+    if keep is None and older_than is None:
+        raise usage("nothing says which runs may go", "--keep N or --older-than T")
+    if keep is not None and keep != 0:
+        positive(keep, "--keep")
+    age = length(older_than, "--older-than") if older_than is not None else None
+    with opened(workspace) as (place, _, store):
+        gone = prune_runs(place, store, keep=keep, older_than=age, dry_run=dry_run, job_id=job)
+    if json:
+        output.put_json({"runs": [run_view(run) for run in gone], "dry_run": dry_run})
+        return 0
+    output.put_lines(f"{run.job_id}  {run.run_id}" for run in gone)
+    count = f"{len(gone)} run" + ("" if len(gone) == 1 else "s")
+    output.tell(f"{count} would be deleted" if dry_run else f"{count} deleted")
+    return 0

@@ -1,0 +1,109 @@
+"""`lily up`, `lily down` and `lily status`."""
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+
+from lily import __version__
+from lily.cli import output
+from lily.cli.options import Json, Place, flag, opened
+from lily.render import fields, table, when
+from lily.settings import Settings, load_settings
+from lily.workspace import Workspace, current_owner, find_workspace
+
+if TYPE_CHECKING:
+    from lily.spec_index import Catalog
+
+_LOOK_SECONDS = 0.1
+
+
+def up(
+    *,
+    json_logs: Annotated[bool, flag("--json-logs", "Log JSON objects, one a line.")] = False,
+    workspace: Place = None,
+) -> int:
+    """Run the supervisor in the foreground until Ctrl-C, SIGTERM or `lily down`. Logs go to stderr."""
+    from actors.owner import run_up
+
+    place = find_workspace(workspace)
+    return run_up(place, load_settings(place), as_json=json_logs)
+
+
+def down(
+    *,
+    grace: Annotated[float | None, flag("--grace", "Seconds that running work may take to finish (supervisor.drain_seconds).")] = None,
+    now: Annotated[bool, flag("--now", "Do not wait: what runs is interrupted, and taken up again at the next start.")] = False,
+    workspace: Place = None,
+) -> int:
+    """Stop the supervisor and return when it is gone. What it could not finish stays owed."""
+    from lily.cli.options import usage
+    from lily.operations.client import request_down
+
+    if now and grace is not None:
+        raise usage("--now and --grace say two things", "give one of them")
+    if grace is not None and not 0 <= grace <= 86_400:
+        raise usage(f"--grace is a number of seconds from 0 to 86400, not {grace:g}")
+    place = find_workspace(workspace)
+    seconds = 0.0 if now else load_settings(place).supervisor.drain_seconds if grace is None else grace
+    owner = current_owner(place)
+    request_down(place, grace=seconds)
+    output.tell(f"stopping; running work has {seconds:g} s to finish")
+    while owner is not None and owner.alive() and current_owner(place) is not None:
+        time.sleep(_LOOK_SECONDS)
+    output.tell("stopped")
+    return 0
+
+
+def status(*, json: Json = False, workspace: Place = None) -> int:
+    """Show the supervisor, what runs, how many runs there are, and what is wrong with job files."""
+    from lily.operations.client import supervisor_status
+    from lily.spec_index import SpecIndex
+
+    place = find_workspace(workspace)
+    settings = load_settings(place)
+    supervisor, owner, catalog = supervisor_status(place), current_owner(place), SpecIndex(place).scan()
+    said = {
+        "workspace": str(place.root),
+        "version": __version__,
+        "owner": None if owner is None else {"kind": owner.kind, "pid": owner.pid, "since": owner.since},
+        "supervisor": supervisor if owner is not None and owner.kind == "up" else None,
+        "active": supervisor["active"] if supervisor else [],
+        "runs": _counts(place, settings, workspace),
+        "jobs": len(catalog.jobs),
+        "bad_files": len({each.path for each in catalog.diagnostics}),
+    }
+    if json:
+        output.put_json(said)
+    else:
+        output.put_lines(_lines(said, catalog))
+    return 0
+
+
+def _counts(place: Workspace, settings: Settings, given: str | None) -> dict[str, int]:
+    if not settings.store.url and not place.database.exists():
+        return {}  # asking would make it
+    with opened(given) as (_, _, store):
+        return store.counts()
+
+
+def _lines(said: dict[str, Any], catalog: "Catalog") -> list[str]:
+    owner, supervisor = said["owner"], said["supervisor"]
+    if supervisor:
+        told = f"up, pid {supervisor['pid']}, since {when(supervisor['started_at'])}" + (", draining" if supervisor["draining"] else "")
+    elif owner:
+        told = f"not running; pid {owner['pid']} (lily {owner['kind']}) owns the workspace since {when(owner['since'])}"
+    else:
+        told = "not running; `lily up` starts it"
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(said["runs"].items())) or "none yet"
+    pairs: list[tuple[str, object]] = [("workspace", said["workspace"]), ("supervisor", told), ("runs", counts), ("jobs", said["jobs"])]
+    if supervisor and supervisor["restarts"]:
+        pairs.append(("restarts", f"{len(supervisor['restarts'])} of actors that crashed; the last: {supervisor['restarts'][-1]}"))
+    if catalog.diagnostics:
+        pairs.append(("bad files", f"{said['bad_files']}; see `lily jobs validate`"))
+    lines = fields(pairs)
+    if said["active"]:
+        rows = [[run["run_id"], run["job_id"], when(run["started_at"])] for run in said["active"]]
+        lines += ["", *table(["RUN", "JOB", "STARTED"], rows, width=output.width())]
+    return lines
+
+

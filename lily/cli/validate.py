@@ -1,0 +1,168 @@
+"""`lily jobs validate`: everything that can be known about a job before it runs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from lily.cli import output
+from lily.cli.options import Json, Place
+from lily.diagnostics import Diagnostic
+from lily.errors import Code, LilyError
+from lily.policies import unavailable, unschedulable
+from lily.render import diagnostic_line
+from lily.settings import Settings, load_settings
+from lily.spec_index import SUFFIXES, Catalog, SpecIndex
+from lily.workspace import Workspace, find_workspace
+
+if TYPE_CHECKING:
+    from lily.blueprints.registry import Registry
+    from lily.runs import PinnedSpec
+
+
+@dataclass(slots=True)
+class Report:
+    """What was checked: the good jobs (id, path), what is wrong with others, and what is worth knowing of good ones."""
+
+    jobs: list[dict[str, str]] = field(default_factory=list)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    notes: list[Diagnostic] = field(default_factory=list)
+
+
+def validate(
+    *jobs: Annotated[str, Parameter(name="ID|PATH", help="Ids of jobs or paths of files; all jobs of the workspace when none is given.")],
+    json: Json = False,
+    workspace: Place = None,
+) -> int:
+    """Check job files: their form, that targets exist, that bindings and input fit, that caps and capabilities are within the policy.
+
+    The exit status is 1 when any is bad.
+    """
+    from lily.blueprints.registry import Registry
+
+    place = find_workspace(workspace)
+    check = _Check(place, load_settings(place), Registry(place.blueprints))
+    report = check.run(jobs)
+    if json:
+        output.put_json({"jobs": report.jobs, "diagnostics": report.diagnostics, "notes": report.notes})
+    else:
+        output.put_lines(f"{job['path']}: {job['id']} is right" for job in report.jobs)
+        output.put_lines(map(diagnostic_line, report.diagnostics))
+        for note in report.notes:
+            output.tell(diagnostic_line(note))
+    return 1 if report.diagnostics else 0
+
+
+class _Check:
+    def __init__(self, place: Workspace, settings: Settings, registry: "Registry") -> None:
+        self._place, self._settings, self._registry = place, settings, registry
+        self._report = Report()
+
+    def run(self, jobs: Sequence[str]) -> Report:
+        """Check these ids and paths, or everything."""
+        index = SpecIndex(self._place)
+        catalog = index.scan()
+        if not jobs:
+            self._report.diagnostics += catalog.diagnostics
+            for entry in catalog.jobs.values():
+                self._file(self._place.root / entry.path, entry.path)
+            return self._report
+        for job in dict.fromkeys(jobs):
+            if "/" in job or job.endswith(SUFFIXES):
+                self._path(job, catalog)
+            else:
+                self._id(job, index, catalog)
+        return self._report
+
+    def _path(self, given: str, catalog: Catalog) -> None:
+        path = Path(given).absolute()
+        if not path.is_file():
+            raise LilyError(Code.JOB_NOT_FOUND, "no such file", where=given, hint="ids and paths of job files can be checked")
+        shown = path.relative_to(self._place.root).as_posix() if path.is_relative_to(self._place.root) else given
+        doubles = [found for found in catalog.diagnostics if found.path == shown and found.field == "id"]
+        self._report.diagnostics += doubles
+        if not doubles:
+            self._file(path, shown)
+
+    def _id(self, job_id: str, index: SpecIndex, catalog: Catalog) -> None:
+        entry = catalog.jobs.get(job_id)
+        if entry is not None:
+            self._file(self._place.root / entry.path, entry.path)
+            return
+        try:
+            index.load(job_id)
+        except LilyError as error:
+            if error.code is Code.JOB_NOT_FOUND:
+                raise
+            known = error.detail.get("diagnostics")
+            assert isinstance(known, list)
+            self._report.diagnostics += [Diagnostic(**found) for found in known]
+
+    def _file(self, path: Path, shown: str) -> None:
+        from lily.runs import decode_spec
+        from lily.specs import parse
+        from lily.yaml_reader import bounded_bytes
+
+        try:
+            data = bounded_bytes(path)
+        except OSError as error:
+            self._report.diagnostics.append(_diagnostic(shown, Code.JOB_INVALID_SPEC, f"can't be read: {error.strerror}"))
+            return
+        spec = parse(data, shown)
+        if isinstance(spec, list):
+            self._report.diagnostics += spec
+            return
+        pinned = decode_spec(spec.canonical())
+        found = [*self._before_running(pinned, data, shown)]
+        self._report.diagnostics += found
+        note = unschedulable(pinned.trigger)
+        if note:
+            self._report.notes.append(_located(data, "trigger", _diagnostic(shown, Code.FEATURE_UNAVAILABLE, note, field="trigger")))
+        if not found:
+            self._report.jobs.append({"id": pinned.id, "path": shown})
+
+    def _before_running(self, spec: "PinnedSpec", data: bytes, shown: str) -> list[Diagnostic]:
+        """What would refuse the run before its first attempt."""
+        from lily.preflight import Refused, preflight
+
+        found = [_diagnostic(shown, Code.FEATURE_UNAVAILABLE, said) for said in unavailable(spec)]
+        outcome = preflight(spec, self._registry, self._settings.policy)
+        if isinstance(outcome, Refused):
+            error = outcome.error
+            place = _field(error.code, error.message, error.data)
+            found.append(_located(data, place, _diagnostic(shown, error.code, error.message, field=place)))
+        return found
+
+
+def _diagnostic(path: str, code: str, message: str, *, field: str = "") -> Diagnostic:
+    return Diagnostic(path=path, line=1, column=1, field=field, code=str(code), message=message)
+
+
+def _field(code: str, message: str, data: Mapping[str, Any]) -> str:
+    problems = data.get("problems")
+    first = str(problems[0]["field"]) if isinstance(problems, list) and problems else ""
+    if code == Code.JOB_TARGET_UNRESOLVED:
+        return "target.id"
+    if code == Code.JOB_BINDINGS_INVALID:
+        return first if first.startswith("bindings") else f"bindings.{first}" if first else "bindings"
+    if code == Code.JOB_POLICY_DENIED:
+        return "capabilities" if "capabilities" in data else message.split(" ")[0] if message.startswith("runtime.") else "runtime"
+    return "target.input" if first else "target"
+
+
+def _located(data: bytes, place: str, found: Diagnostic) -> Diagnostic:
+    """The same at the line of the field, or of the nearest thing around it that the file has."""
+    import msgspec
+
+    from lily.yaml_reader import read_yaml
+
+    document = read_yaml(data)
+    path = tuple(place.split("."))
+    while path:
+        if path in document.keys:
+            line, column = document.keys[path]
+            return msgspec.structs.replace(found, line=line, column=column)
+        path = path[:-1]
+    return found

@@ -1,0 +1,56 @@
+"""Wall time is asked for here and nowhere else; durations and deadlines belong to the event loop."""
+
+import os
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Wall time, always aware and always UTC."""
+
+    def now(self) -> datetime: ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+def stamp(at: datetime) -> str:
+    """RFC 3339 in UTC, always with six digits of a second: `2026-05-04T04:15:00.123456Z`. Sorts as text."""
+    utc = at.astimezone(UTC)
+    return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond:06d}Z" if utc.year >= 1000 else utc.isoformat(timespec="microseconds")
+
+
+def parse_stamp(text: str) -> datetime:
+    """The inverse of `stamp`; also takes other RFC 3339 forms. Raises ValueError for text without an offset."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError(f"{text!r} has no UTC offset")
+    return at.astimezone(UTC)
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot; empty where the system has none."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def process_start_ticks(pid: int) -> int | None:
+    """When process `pid` started, in the kernel's ticks since boot; None if there is no such process or no /proc."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def this_process() -> tuple[int, int | None, str]:
+    """(pid, start ticks, boot id): together they name one process exactly, reused pids and reboots included."""
+    pid = os.getpid()
+    return pid, process_start_ticks(pid), boot_id()

@@ -1,0 +1,101 @@
+"""The child processes of this process: our own, which their starters wait for, and orphans that a subreaper is given."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+from lily.engines.process_table import PROCESS_MARK, Entry, Table, marks_of, read_entry, scan
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Children:
+    """Keeps apart whose exit status is awaited by someone (registered) and who was adopted.
+
+    Every child that is started with a session of its own must be started through `start`, or it is taken for an orphan; children in
+    this process's own session are never touched.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # starting happens in worker threads
+        self._registered: set[int] = set()
+        self.subreaper = False
+
+    def start(self, popen: "Callable[[], subprocess.Popen[bytes]]") -> "subprocess.Popen[bytes]":
+        """Start and register in one, so that no look in between takes the new child for an orphan."""
+        with self._lock:
+            child = popen()
+            self._registered.add(child.pid)
+            return child
+
+    def reap(self, child: "subprocess.Popen[bytes]") -> int | None:
+        """Collect the status of a registered child that has ended: exit code, or a signal's number below zero; None: taken by others."""
+        with self._lock:
+            self._registered.discard(child.pid)
+            if child.returncode is None:
+                try:
+                    child.returncode = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
+                except ChildProcessError:
+                    child.returncode = 0  # only for Popen, which complains about children without one
+                    return None
+            return child.returncode
+
+    def only(self, pid: int) -> bool:
+        """Whether `pid` is the one child registered."""
+        with self._lock:
+            return self._registered == {pid}
+
+    def _adopted(self, entry: Entry, session: int) -> bool:
+        # Whatever we start lives in a session of its own and can never come back into ours.
+        return entry.parent == os.getpid() and entry.session != session and entry.pid not in self._registered
+
+    def strays(self, table: Table) -> set[int]:
+        """Living orphans with no mark at all, so that nobody can say which process they come from."""
+        if not self.subreaper:
+            return set()
+        session = os.getsid(0)
+        with self._lock:
+            found = {entry.pid for entry in table.values() if entry.alive and self._adopted(entry, session)}
+        return {pid for pid in found if not marks_of(pid, (PROCESS_MARK,))}
+
+    def collect_adopted(self) -> int:
+        """Reap the orphans that have ended; how many. Never takes the status of a registered child."""
+        if not self.subreaper:
+            return 0
+        session, count = os.getsid(0), 0
+        for seen in scan().values():
+            if seen.parent == os.getpid() and not seen.alive:
+                with self._lock:
+                    now = read_entry(seen.pid)
+                    if now is not None and now.proc == seen.proc and self._adopted(now, session):
+                        count += _reap(seen.pid)
+        return count
+
+
+def _reap(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return False
+
+
+CHILDREN = Children()  # a process has one set of children
+
+
+def become_subreaper() -> bool:
+    """Have orphaned descendants handed to this process, so that a daemon can't get out of sight. For the supervisor's process only.
+
+    False where the system has no such thing; a daemon is then still found by the marks in its environment.
+    """
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:  # inherited; exit statuses would be thrown away
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    CHILDREN.subreaper = prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    return CHILDREN.subreaper

@@ -1,0 +1,263 @@
+"""What a runnable gets: the run it works in, and what it may ask of it."""
+
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, Protocol, TypeVar
+
+import msgspec
+
+from lily.blueprints.contract import BlueprintError, Context, Envelope, ProcessRequest, ProcessResult
+from lily.blueprints.envelope import checked
+from lily.blueprints.registry import Registry
+from lily.clock import Clock, stamp
+from lily.engines.limits import Caps
+from lily.engines.processes import Processes
+from lily.errors import Code, LilyError
+from lily.offload import Offload
+from lily.runs import Event, EventName, Run
+from lily.settings import Policy
+from lily.storage.files import sync_path
+from lily.workspace import Workspace, is_artifact_name
+
+T = TypeVar("T")
+_LOG_CHARS = 16_384
+
+
+class Told(Protocol):
+    """Where an attempt's events and finished steps go."""
+
+    async def events(self, events: list[Event]) -> None: ...
+    async def step_done(self, name: str, value: bytes) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """What attempts share: the world outside of them."""
+
+    workspace: Workspace
+    clock: Clock
+    offload: Offload
+    processes: Processes
+    registry: Registry
+    policy: Policy
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """What one attempt knows, shared by the contexts of blueprints that run inside it."""
+
+    run: Run
+    number: int
+    told: Told
+    steps: Mapping[str, Any]  # results that earlier attempts stored
+    caps: Caps
+    granted: frozenset[str]
+    deadline: datetime | None
+    left_files: bool = False  # something was written into the run's folder
+    seen_steps: set[str] = field(default_factory=set)
+
+
+class RunLog:
+    """Lines become `log` events."""
+
+    def __init__(self, ports: Ports, told: Told, where: str) -> None:
+        self._ports, self._told, self._where = ports, told, where
+
+    async def _say(self, level: str, message: str, fields: dict[str, Any]) -> None:
+        data: dict[str, Any] = {"level": level, "message": str(message)[:_LOG_CHARS]}
+        if self._where:
+            data["blueprint"] = self._where
+        if fields:
+            data["fields"] = plain(fields)
+        await self._told.events([Event(EventName.LOG, stamp(self._ports.clock.now()), data)])
+
+    async def debug(self, message: str, **fields: Any) -> None:
+        """A line of level debug."""
+        await self._say("debug", message, fields)
+
+    async def info(self, message: str, **fields: Any) -> None:
+        """A line of level info."""
+        await self._say("info", message, fields)
+
+    async def warning(self, message: str, **fields: Any) -> None:
+        """A line of level warning."""
+        await self._say("warning", message, fields)
+
+    async def error(self, message: str, **fields: Any) -> None:
+        """A line of level error."""
+        await self._say("error", message, fields)
+
+
+def plain(value: Any) -> Any:
+    """`value` if it is plain JSON, else its text: a log line never fails a run."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(value))
+    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError):
+        return str(value)[:_LOG_CHARS]
+
+
+class RunContext(Context):
+    """The context of one blueprint in one attempt; `prefix` names it when it runs inside another one."""
+
+    def __init__(self, ports: Ports, attempt: Attempt, prefix: str = "") -> None:
+        run = attempt.run
+        self._ports, self._attempt, self._prefix = ports, attempt, prefix
+        self.run_id, self.job_id, self.trace_id = run.run_id, run.job_id, run.trace_id
+        self.attempt, self.deadline = attempt.number, attempt.deadline
+        window = run.trigger.get("scheduled_for")
+        self.scheduled_for = datetime.fromisoformat(window) if window else None
+        self.workspace = ports.workspace.root
+        self.policy = ports.policy
+        self.log = RunLog(ports, attempt.told, prefix)
+
+    @property
+    def run_dir(self) -> Path:  # type: ignore[override]
+        """The run's folder; made when it is first asked for."""
+        path = self._ports.workspace.run_dir(self.job_id, self.run_id)
+        if not self._attempt.left_files:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._attempt.left_files = True
+        return path
+
+    @contextmanager
+    def artifact(self, name: str) -> Iterator[IO[bytes]]:
+        """See the protocol. Raises BlueprintError for a name that could leave the folder or is Lily's own."""
+        full = f"{self._prefix}-{name}" if self._prefix else name
+        if not is_artifact_name(full):
+            raise BlueprintError(f"{full!r} can't be an artifact's name: letters, digits, `._-`, at most 200", retryable=False)
+        folder = self.run_dir
+        temporary = folder / f".{full}.{secrets.token_hex(4)}"
+        try:
+            with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o600)) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(temporary, folder / full)
+            sync_path(folder)
+        except BaseException:
+            # The block failed or was cut off: no half-written file stays.
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+            raise
+
+    async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """See the protocol."""
+        data = {"done": done, "total": total, "note": note}
+        await self._say(EventName.PROGRESS, {key: value for key, value in data.items() if value not in (None, "")})
+
+    async def step(self, name: str, fn: Callable[[], Awaitable[T]]) -> T:
+        """See the protocol. Raises BlueprintError when a name is used twice or the result is not plain JSON."""
+        full = f"{self._prefix}/{name}" if self._prefix else name
+        if full in self._attempt.seen_steps:
+            raise BlueprintError(f"two steps are named {full!r}", code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False)
+        self._attempt.seen_steps.add(full)
+        if full in self._attempt.steps:
+            await self._say(EventName.STEP_SKIPPED, {"step": full, "reason": "done by an earlier attempt"})
+            stored: T = self._attempt.steps[full]
+            return stored
+        await self._say(EventName.STEP_STARTED, {"step": full})
+        try:
+            result = await fn()
+            value = _step_value(full, result)
+        except Exception as exc:
+            await self._say(EventName.STEP_FAILED, {"step": full, "message": str(exc) or type(exc).__name__})
+            raise
+        await self._attempt.told.step_done(full, value)
+        await self._say(EventName.STEP_SUCCEEDED, {"step": full})
+        decoded: T = msgspec.json.decode(value)  # the same on the first attempt as on a later one
+        return decoded
+
+    async def run_process(self, request: ProcessRequest) -> ProcessResult:
+        """See the protocol."""
+        self._require("process.exec")
+        if self._prefix:
+            request = _with_prefix(request, f"{self._prefix}-{request.log_prefix}")
+        folder = self.run_dir
+        try:
+            return await self._ports.processes.run(
+                request,
+                identity=self._identity(folder),
+                caps=self._attempt.caps,
+                run_dir=folder,
+                workspace=self.workspace,
+                on_output=self._output,
+            )
+        except OSError as exc:
+            raise BlueprintError(f"the program's output could not be kept: {exc.strerror or exc}", errno=exc.errno) from exc
+
+    async def run_blueprint(
+        self, blueprint_id: str, bindings: Mapping[str, Any], run_input: Mapping[str, Any] | None = None, *, name: str
+    ) -> Envelope:
+        """See the protocol. Raises BlueprintError as the inner blueprint does, or for what the job did not grant."""
+        blueprint = self._ports.registry.resolve(blueprint_id)
+        checked_bindings = validated(blueprint.bindings_schema, bindings, Code.BLUEPRINT_BINDINGS_INVALID)
+        checked_input = validated(blueprint.input_schema, run_input or {}, Code.BLUEPRINT_EXECUTION_FAILED)
+        for capability in sorted(blueprint.capabilities_for(checked_bindings)):
+            self._require(capability)
+        inner = RunContext(self._ports, self._attempt, f"{self._prefix}-{name}" if self._prefix else name)
+        runnable = blueprint.compile(checked_bindings)
+        return checked(await runnable(inner, checked_input), blueprint)
+
+    async def request_approval(self, what: str, *, why: str = "") -> None:
+        """Not in this version: fails the attempt and says so."""
+        raise BlueprintError(f"approvals are not available in this version; asked for: {what}", code=Code.FEATURE_UNAVAILABLE, retryable=False)
+
+    async def _say(self, name: EventName, data: dict[str, Any]) -> None:
+        await self._attempt.told.events([Event(name, stamp(self._ports.clock.now()), data)])
+
+    async def _output(self, stream: str, text: str) -> None:
+        data = {"stream": stream, "text": text}
+        await self._say(EventName.OUTPUT, {**data, "blueprint": self._prefix} if self._prefix else data)
+
+    def _require(self, capability: str) -> None:
+        if capability not in self._attempt.granted:
+            raise BlueprintError(
+                f"needs the capability {capability!r}, which the job does not grant", code=Code.JOB_POLICY_DENIED, retryable=False
+            )
+
+    def _identity(self, folder: Path) -> dict[str, str]:
+        window = self._attempt.run.trigger.get("scheduled_for") or ""
+        return {
+            "LILY_RUN_ID": self.run_id,
+            "LILY_JOB_ID": self.job_id,
+            "LILY_ATTEMPT": str(self.attempt),
+            "LILY_SCHEDULED_FOR": window,
+            "LILY_RUN_DIR": str(folder),
+        }
+
+
+def _with_prefix(request: ProcessRequest, prefix: str) -> ProcessRequest:
+    from dataclasses import replace
+
+    return replace(request, log_prefix=prefix)
+
+
+def _step_value(name: str, result: object) -> bytes:
+    try:
+        return msgspec.json.encode(result)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise BlueprintError(f"step {name!r} gave what is not plain JSON: {exc}", code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False) from exc
+
+
+def validated(schema: Any, value: Mapping[str, Any], code: Code) -> Any:
+    """`value` as an instance of the pydantic model `schema`. Raises BlueprintError naming each wrong field."""
+    if schema is None:
+        if value:
+            raise BlueprintError(f"takes nothing, got {', '.join(map(repr, value))}", code=code, retryable=False)
+        return None
+    try:
+        return schema.model_validate(value)
+    except ValueError as exc:
+        errors = getattr(exc, "errors", lambda **_: [])(include_url=False, include_input=False, include_context=False)
+        said = "; ".join(f"{'.'.join(map(str, error['loc'])) or 'value'}: {error['msg']}" for error in errors)
+        raise BlueprintError(said or str(exc), code=code, retryable=False) from exc
+
+
+def policy_error(error: LilyError) -> BlueprintError:
+    """A LilyError from the registry as the failure of the blueprint that asked."""
+    return BlueprintError(error.message, code=error.code, retryable=False)

@@ -1,0 +1,143 @@
+"""Ending processes for good: find all that belong together, ask them to end, wait, kill, and look again until none is left."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+import anyio
+
+from lily.engines.children import CHILDREN
+from lily.engines.process_table import PROCESS_MARK, RUN_MARK, Proc, is_alive, scan, select, send
+from lily.offload import Offload
+
+_LOOK_AGAIN_SECONDS = 1.0  # after KILL; a process in the kernel's hands may take longer to go
+_POLL_SECONDS = 0.002, 0.25  # first and longest, where a process can't be waited for
+
+
+@dataclass(slots=True)
+class Family:
+    """Processes that are ended together. What was seen once is remembered, so that a member whose parent went first is not lost."""
+
+    marks: Mapping[str, Collection[str]]
+    root: Proc | None = None  # the first process, leader of its group and session; it must not be reaped while the family is looked at
+    since: int = 0
+    out_of_reach: set[Proc] = field(default_factory=set)  # not ours to signal
+    _known: set[Proc] = field(default_factory=set)
+
+    def look(self) -> set[Proc]:
+        """All living members; blocks."""
+        table = scan()
+        leaders = (self.root.pid,) if self.root else ()
+        roots = {self.root, *self._known} if self.root else self._known
+        found = select(table, marks=self.marks, roots=roots, groups=leaders, sessions=leaders, since=self.since)
+        if self.root and CHILDREN.only(self.root.pid):
+            # An orphan without marks, seen while one child only is under way, can be of no other.
+            strays = {table[pid].proc for pid in CHILDREN.strays(table)}
+            found |= select(table, roots=strays)
+        found -= self.out_of_reach
+        self._known = found
+        return set(found)
+
+    def signal(self, members: Collection[Proc], *signals: int) -> None:
+        """Send to each member, once; blocks."""
+        for member in members:
+            for signum in signals:
+                if not send(member, signum):
+                    self.out_of_reach.add(member)
+
+
+def family_of_process(process_id: str, root: Proc) -> Family:
+    """What one child started: by its mark, its group and session, and as descendants."""
+    return Family(marks={PROCESS_MARK: {process_id}}, root=root, since=root.start_ticks)
+
+
+def family_of_runs(run_ids: Collection[str]) -> Family:
+    """All that was started for some runs, also by a supervisor that is gone."""
+    return Family(marks={RUN_MARK: frozenset(run_ids)})
+
+
+async def end(family: Family, grace_seconds: float, offload: Offload) -> int:
+    """Returns when no member is left: how many there were. To be called in a shielded scope.
+
+    TERM goes once to those found first; what they start to clean up may work until the grace is over.
+    """
+    found = await offload(family.look)
+    seen = set(found)
+    if not found:
+        return 0
+    # A stopped process takes TERM only when it goes on.
+    await offload(family.signal, found, signal.SIGTERM, signal.SIGCONT)
+    with anyio.move_on_after(grace_seconds):
+        while found:
+            await wait_gone(found)
+            found = await offload(family.look)
+            seen |= found
+    while found := await offload(family.look):
+        seen |= found
+        await offload(family.signal, found, signal.SIGKILL)
+        with anyio.move_on_after(_LOOK_AGAIN_SECONDS):
+            await wait_gone(found - family.out_of_reach)
+    return len(seen)
+
+
+async def wait_gone(procs: Collection[Proc]) -> None:
+    """Return when none of these runs any more; zombies do not count."""
+    for proc in procs:
+        await _wait_one(proc)
+
+
+async def _wait_one(proc: Proc) -> None:
+    try:
+        fd = os.pidfd_open(proc.pid)
+    except ProcessLookupError:
+        return
+    except (AttributeError, OSError):  # not on this system, or too many open files
+        await _poll(proc)
+        return
+    try:
+        if is_alive(proc):
+            await anyio.wait_readable(fd)
+    finally:
+        os.close(fd)
+
+
+async def end_group(child: "subprocess.Popen[bytes]", grace_seconds: float) -> int:
+    """All that can be done where other processes can't be seen: end the child's process group. Whether there was one, as 0 or 1."""
+    if not _signal_group(child, signal.SIGTERM):
+        return 0
+    with anyio.move_on_after(grace_seconds):
+        await _group_gone(child)
+    _signal_group(child, signal.SIGKILL)
+    await _group_gone(child)
+    return 1
+
+
+def _signal_group(child: "subprocess.Popen[bytes]", signum: int) -> bool:
+    try:
+        os.killpg(child.pid, signum)
+    except (ProcessLookupError, PermissionError):  # the second: nothing but zombies, on some systems
+        return False
+    return True
+
+
+async def _group_gone(child: "subprocess.Popen[bytes]") -> None:
+    await ended(child)
+    while _signal_group(child, 0):  # noqa: ASYNC110 - nothing tells us when a group is empty
+        await anyio.sleep(_POLL_SECONDS[1])
+
+
+async def ended(child: "subprocess.Popen[bytes]") -> None:
+    """Return when the child has ended, by asking again and again; it is reaped then."""
+    pause, longest = _POLL_SECONDS
+    while child.poll() is None:
+        await anyio.sleep(pause)
+        pause = min(pause * 2, longest)
+
+
+async def _poll(proc: Proc) -> None:
+    pause, longest = _POLL_SECONDS
+    while is_alive(proc):
+        await anyio.sleep(pause)
+        pause = min(pause * 2, longest)

@@ -1,0 +1,155 @@
+"""Runs attempts in this process. A distributed engine would take the same work elsewhere."""
+
+import traceback
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from typing import Any
+
+import anyio
+
+from lily import __version__
+from lily.blueprints.contract import BlueprintError, Envelope
+from lily.blueprints.envelope import checked
+from lily.engines.context import Attempt, Ports, RunContext, Told
+from lily.engines.limits import Caps, limits_report
+from lily.errors import Code, LilyError
+from lily.moves import Outcome
+from lily.preflight import Ready
+from lily.runs import ErrorInfo, PinnedSpec, Run, Runtime
+from lily.storage.artifacts import sync_target_files, target_file_names
+
+_TRACEBACK_CHARS = 4000
+
+
+def base_result(ready: Ready, runtime: Runtime) -> dict[str, Any]:
+    """What a receipt says of an attempt whatever became of it."""
+    return {
+        "target_version": ready.target_version,
+        "policy": ready.policy,
+        "limits": {"timeout_seconds": runtime.timeout_seconds, **limits_report(_caps(runtime))},
+        "lily_version": __version__,
+    }
+
+
+def _caps(runtime: Runtime) -> Caps:
+    return Caps(memory_mb=runtime.memory_mb, cpu_seconds=runtime.cpu_seconds)
+
+
+class LocalEngine:
+    """`execute` gives an Outcome whatever the blueprint does; only cancellation from outside passes through."""
+
+    def __init__(self, ports: Ports) -> None:
+        self.ports = ports
+
+    async def execute(self, run: Run, spec: PinnedSpec, ready: Ready, told: Told, steps: dict[str, Any]) -> Outcome:
+        """One attempt of `run`, cut off after the spec's timeout."""
+        timeout = spec.runtime.timeout_seconds
+        attempt = Attempt(
+            run=run,
+            number=len(run.attempts),
+            told=told,
+            steps=steps,
+            caps=_caps(spec.runtime),
+            granted=frozenset(ready.policy.get("granted", ())),
+            deadline=self.ports.clock.now() + timedelta(seconds=timeout),
+        )
+        ctx = RunContext(self.ports, attempt)
+        outcome = await self._bounded(ctx, ready, spec, base_result(ready, spec.runtime), timeout)
+        return await self._files_kept(ctx, attempt, spec, outcome)
+
+    async def _bounded(self, ctx: RunContext, ready: Ready, spec: PinnedSpec, result: dict[str, Any], timeout: float) -> Outcome:
+        failure: BaseException | None = None
+        envelope: Envelope | None = None
+        with anyio.CancelScope(deadline=anyio.current_time() + timeout) as scope:
+            try:
+                envelope = checked(await ready.runnable(ctx, ready.run_input), ready.blueprint)
+            except BaseException as exc:
+                # The blueprint is other people's code: SystemExit, KeyboardInterrupt and their like end its attempt, not
+                # the supervisor. Cancellation, also inside a group, goes on at once.
+                cancelled, failure = _split(exc)
+                if cancelled is exc:
+                    raise
+                if cancelled is not None:
+                    raise cancelled from None
+        if scope.cancelled_caught:
+            message = f"timed out after {timeout:g} s"
+            return _failed("timed_out", message, Code.BLUEPRINT_EXECUTION_FAILED, result, retryable=True, data={"reason": "timeout"})
+        if failure is not None:
+            return _outcome_of(failure, result)
+        assert envelope is not None
+        return _outcome_of_envelope(envelope, result)
+
+    async def _files_kept(self, ctx: RunContext, attempt: Attempt, spec: PinnedSpec, outcome: Outcome) -> Outcome:
+        if attempt.left_files:
+            try:
+                await self.ports.offload(sync_target_files, ctx.run_dir)
+            except OSError as exc:
+                said = f"the run's files could not be kept: {exc.strerror or exc}"
+                return _failed("failed", said, Code.BLUEPRINT_EXECUTION_FAILED, outcome.result, retryable=True, data={"errno": exc.errno})
+        if outcome.status != "succeeded" or not spec.output.artifacts:
+            return outcome
+        names = await self.ports.offload(target_file_names, ctx.run_dir)
+        missing = [glob for glob in spec.output.artifacts if not any(fnmatchcase(name, glob) for name in names)]
+        if not missing:
+            return outcome
+        said = f"the target left no file for output.artifacts: {', '.join(missing)}"
+        return _failed("failed", said, Code.BLUEPRINT_CONTRACT_INVALID, outcome.result, retryable=False, data={"missing": missing})
+
+
+def _split(exc: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """(what of `exc` is cancellation, what is the blueprint's own failure)."""
+    cancelled = anyio.get_cancelled_exc_class()
+    if isinstance(exc, cancelled):
+        return exc, None
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.split(cancelled)
+    return None, exc
+
+
+def _outcome_of_envelope(envelope: Envelope, result: dict[str, Any]) -> Outcome:
+    result = {
+        **result,
+        "r0_status": envelope.status,
+        "payload": envelope.payload,
+        "references": list(envelope.references),
+        "approvals_requested": list(envelope.approvals_requested),
+    }
+    if envelope.status == "ok":
+        return Outcome(status="succeeded", result=result)
+    payload = envelope.payload if isinstance(envelope.payload, dict) else {}
+    said = payload.get("message") or payload.get("error") or "the blueprint returned an envelope with status error"
+    code = payload.get("code") if isinstance(payload.get("code"), str) else Code.BLUEPRINT_EXECUTION_FAILED
+    return _failed("failed", str(said), str(code), result, retryable=True)
+
+
+def _outcome_of(exc: BaseException, result: dict[str, Any]) -> Outcome:
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    if isinstance(exc, BlueprintError):
+        return _failed(
+            "failed", exc.message, exc.code, result, retryable=exc.retryable, retry_after=exc.retry_after, data=exc.data
+        )
+    if isinstance(exc, LilyError):
+        return _failed("failed", exc.message, exc.code, result, retryable=False, data=exc.detail)
+    trace = "".join(traceback.format_exception(exc))[-_TRACEBACK_CHARS:]
+    said = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+    return _failed("failed", said, Code.BLUEPRINT_EXECUTION_FAILED, result, retryable=True, data={"traceback": trace})
+
+
+def _failed(
+    status: str,
+    message: str,
+    code: str,
+    result: dict[str, Any],
+    *,
+    retryable: bool,
+    retry_after: float | None = None,
+    data: dict[str, Any] | None = None,
+) -> Outcome:
+    from lily.engines.context import plain
+
+    job_code = Code.JOB_POLICY_DENIED if code == Code.JOB_POLICY_DENIED else Code.JOB_EXECUTION_FAILED
+    error = ErrorInfo(code=job_code, message=message, blueprint_code=None if code == job_code else str(code), data=plain(data or {}))
+    return Outcome(
+        status=status, result={"r0_status": "error", **result}, error=error, retryable=retryable, retry_after=retry_after
+    )

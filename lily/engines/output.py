@@ -1,0 +1,180 @@
+"""One stream of a child's output: to a file, to the run's events, and in bounded memory whatever its size."""
+
+import codecs
+import contextlib
+import fcntl
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio
+
+from lily.offload import Offload
+
+PIECE_BYTES = 8 * 1024  # of one `output` event
+TAIL_BYTES = 16 * 1024  # what is kept of the end
+_READ_BYTES = 64 * 1024
+_DRAIN_READS = 64  # a pipe holds at most a few of these; more comes from a stranger who holds the pipe
+_QUIET_SECONDS = 0.2  # an unfinished line, such as a prompt, is shown after this long
+
+OnOutput = Callable[[str, str], Awaitable[None]]
+
+
+def open_log(path: Path) -> int:
+    """A new empty file for this user alone; never through a link that a child left under the name."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, 0o600)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write the whole of `data`."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+class Capture:
+    """Reads a pipe to its end. `error` holds what went wrong in keeping or telling the output; `on_error` is called then."""
+
+    def __init__(
+        self, stream: str, pipe: int, log: int, *, limit: int, on_output: OnOutput, offload: Offload, on_error: Callable[[], None]
+    ) -> None:
+        self.total = 0
+        self.done = anyio.Event()
+        self.error: Exception | None = None
+        self._stream, self._pipe, self._log, self._limit = stream, pipe, log, limit
+        self._on_output, self._offload, self._on_error = on_output, offload, on_error
+        self._buffer = bytearray(_READ_BYTES)
+        self._tail = bytearray()
+        self._kept = 0
+        self._pending = b""  # read, kept, not yet told: the line is not finished
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._finishing = False
+        self._waiting: anyio.CancelScope | None = None
+        self._telling: anyio.CancelScope | None = None
+        self._tell_until = float("inf")
+        os.set_blocking(pipe, False)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether there was more than the limit."""
+        return self.total > self._kept
+
+    def tail(self, characters: int) -> str:
+        """The last text of the whole stream, from the start of a line where it had to be cut."""
+        text = self._tail.decode("utf-8", "replace")
+        if self.total <= len(self._tail) and len(text) <= characters:
+            return text
+        text = text[-characters:]
+        _, newline, rest = text.partition("\n")
+        return rest if newline and rest else text
+
+    async def pump(self) -> None:
+        """Read until the pipe ends or `finish` was called.
+
+        Cancellation from outside does not reach in here: what a program says while it is ended belongs to its output.
+        """
+        with anyio.CancelScope(shield=True):
+            try:
+                while not self._finishing and await self._turn():
+                    pass
+                await self._drain()
+                await self._tell(self._pending, final=True)
+                await self._offload(self._end_log)
+            except Exception as error:  # kept for the one who waits; nothing is swallowed
+                self.error = error
+                self._on_error()
+            finally:
+                self.done.set()
+
+    def finish(self) -> None:
+        """The writers are gone: take what is in the pipe and end, also when a stranger still holds it open."""
+        self._finishing = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def tell_no_longer_than(self, seconds: float) -> None:
+        """Output goes on into the file; into events only while they are taken within this time."""
+        self._tell_until = anyio.current_time() + seconds
+        if self._telling is not None:
+            self._telling.deadline = self._tell_until
+
+    async def _turn(self) -> bool:
+        quiet = _QUIET_SECONDS if self._pending else float("inf")
+        with anyio.move_on_after(quiet) as self._waiting:
+            await anyio.wait_readable(self._pipe)
+        timed_out, self._waiting = self._waiting.cancelled_caught, None
+        if timed_out and not self._finishing:
+            await self._tell(self._pending)
+            return True
+        return await self._read()
+
+    async def _read(self) -> bool:
+        """Take what is there; False at the end of the pipe."""
+        try:
+            count = os.readv(self._pipe, [self._buffer])
+        except BlockingIOError:
+            return True
+        if count:
+            await self._take(count)
+        return count > 0
+
+    async def _drain(self) -> None:
+        for _ in range(_DRAIN_READS):
+            before = self.total
+            if not await self._read() or self.total == before:
+                return
+
+    async def _take(self, count: int) -> None:
+        view = memoryview(self._buffer)[:count]
+        self.total += count
+        self._tail += view[-TAIL_BYTES:]
+        del self._tail[:-TAIL_BYTES]
+        keep = bytes(view[: max(0, min(count, self._limit - self._kept))])
+        if keep:
+            await self._offload(write_all, self._log, keep)
+            self._kept += len(keep)
+            await self._tell_lines(self._pending + keep)
+
+    async def _tell_lines(self, data: bytes) -> None:
+        while len(data) >= PIECE_BYTES:
+            cut = data.rfind(b"\n", 0, PIECE_BYTES) + 1 or PIECE_BYTES
+            await self._tell(data[:cut])
+            data = data[cut:]
+        cut = data.rfind(b"\n") + 1
+        await self._tell(data[:cut])
+        self._pending = data[cut:]
+
+    async def _tell(self, data: bytes, *, final: bool = False) -> None:
+        self._pending = b""
+        text = self._decoder.decode(data, final)
+        if text and anyio.current_time() < self._tell_until:
+            with anyio.CancelScope(deadline=self._tell_until) as self._telling:
+                await self._on_output(self._stream, text)
+            self._telling = None
+
+    def _end_log(self) -> None:
+        dropped = self.total - self._kept
+        if dropped:
+            tail = bytes(self._tail[-dropped:])
+            note = f"[lily: output cut: {self.total} bytes in all, first {self._kept} kept, last {len(tail)} below]\n"
+            write_all(self._log, b"\n" + note.encode() + tail)
+
+
+async def feed(pipe: int, data: bytes) -> None:
+    """Write `data` into a child's stdin; a child that ends or closes it early is no error. The caller closes the pipe."""
+    os.set_blocking(pipe, False)
+    view = memoryview(data)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        while view:
+            await anyio.wait_writable(pipe)
+            with contextlib.suppress(BlockingIOError):
+                view = view[os.write(pipe, view[:_READ_BYTES]) :]
+
+
+def widen(pipe: int) -> None:
+    """A larger pipe means fewer turns for much output; where it can't be had, the usual size does."""
+    size = getattr(fcntl, "F_SETPIPE_SZ", None)
+    if size is not None:
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe, size, 256 * 1024)

@@ -1,0 +1,169 @@
+"""What becomes of a run, as values: each function takes a run and gives the move to its next state.
+
+The runner decides which one applies and the store carries it out; nothing here touches either.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from lily.clock import stamp
+from lily.errors import Code
+from lily.retries import pause_seconds
+from lily.runs import Attempt, ErrorInfo, Event, EventName, Move, Run, Runtime, Status
+
+replace = msgspec.structs.replace
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How an attempt ended: `succeeded`, `failed` or `timed_out`. `result` holds what the receipt says of it."""
+
+    status: str
+    result: dict[str, Any]
+    error: ErrorInfo | None = None
+    retryable: bool = False
+    retry_after: float | None = None
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where attempts run: the life that owns them."""
+
+    life: str
+    pid: int
+    host: str
+
+
+def _moved(run: Run, events: Sequence[Event], attempt: Attempt | None = None, **changes: Any) -> Move:
+    if attempt is not None:
+        changes["attempts"] = [*(a for a in run.attempts if a.number != attempt.number), attempt]
+    after = replace(run, events=run.events + len(events), **changes)
+    return Move(run=after, expected=run.status, events=list(events), attempt=attempt)
+
+
+def start(run: Run, place: Place, at: datetime, *, attempt: bool, more: Sequence[Event] = ()) -> Move:
+    """queued → running, with an attempt unless the run is refused before one. `more` events follow `job_started`."""
+    ts = stamp(at)
+    events: list[Event] = []
+    if run.started_at is None:
+        events.append(Event(EventName.JOB_STARTED, ts, {"owner": place.life, "pid": place.pid}))
+    events += more
+    number = len(run.attempts) + 1
+    if attempt:
+        events.append(Event(EventName.JOB_ATTEMPT_STARTED, ts, {"attempt": number}))
+    return _moved(
+        run,
+        events,
+        Attempt(number=number, started_at=ts) if attempt else None,
+        status=Status.RUNNING,
+        started_at=run.started_at or ts,
+        next_attempt_at=None,
+        owner=place.life,
+        pid=place.pid,
+        host=place.host,
+    )
+
+
+def _last(run: Run, at: datetime, status: str, error: ErrorInfo | None = None, **changes: Any) -> Attempt | None:
+    if not run.attempts or run.attempts[-1].ended_at is not None:
+        return None
+    return replace(run.attempts[-1], ended_at=stamp(at), status=status, error=error, **changes)
+
+
+def _final(status: Status, error: ErrorInfo | None, ts: str, **more: Any) -> Event:
+    name = {Status.SUCCEEDED: EventName.JOB_COMPLETED, Status.FAILED: EventName.JOB_FAILED, Status.CANCELED: EventName.JOB_CANCELED}[status]
+    return Event(name, ts, {"status": status.value, **_told(error), **more})
+
+
+def _told(error: ErrorInfo | None) -> dict[str, Any]:
+    if error is None:
+        return {}
+    told: dict[str, Any] = {"code": error.code, "message": error.message}
+    return {**told, "blueprint_code": error.blueprint_code} if error.blueprint_code else told
+
+
+def settle(run: Run, outcome: Outcome, runtime: Runtime, at: datetime) -> Move:
+    """running → succeeded, retry_scheduled or failed, after an attempt ended with `outcome`."""
+    tries = run.tries + 1
+    if outcome.status == "succeeded":
+        return _succeed(run, outcome, at, tries)
+    retry = outcome.retryable and tries <= runtime.retry_max
+    return _retry(run, outcome, runtime, at, tries) if retry else _fail(run, outcome, at, tries)
+
+
+def _succeed(run: Run, outcome: Outcome, at: datetime, tries: int) -> Move:
+    ts, number = stamp(at), len(run.attempts)
+    events = [Event(EventName.JOB_ATTEMPT_SUCCEEDED, ts, {"attempt": number}), _final(Status.SUCCEEDED, None, ts)]
+    last = _last(run, at, "succeeded")
+    return _moved(run, events, last, status=Status.SUCCEEDED, ended_at=ts, tries=tries, result=outcome.result)
+
+
+def _retry(run: Run, outcome: Outcome, runtime: Runtime, at: datetime, tries: int) -> Move:
+    pause = pause_seconds(runtime.backoff, tries, run_id=run.run_id, retry_after=outcome.retry_after)
+    ts, due = stamp(at), stamp(at + timedelta(seconds=pause))
+    number = len(run.attempts)
+    events = [
+        Event(EventName.JOB_ATTEMPT_FAILED, ts, {"attempt": number, "status": outcome.status, **_told(outcome.error), "will_retry": True}),
+        Event(EventName.JOB_RETRY_SCHEDULED, ts, {"attempt": number + 1, "at": due, "pause_seconds": round(pause, 6)}),
+    ]
+    last = _last(run, at, outcome.status, outcome.error, will_retry=True, next_attempt_at=due)
+    return _moved(run, events, last, status=Status.RETRY_SCHEDULED, tries=tries, next_attempt_at=due)
+
+
+def _fail(run: Run, outcome: Outcome, at: datetime, tries: int) -> Move:
+    ts, number = stamp(at), len(run.attempts)
+    events = [
+        Event(EventName.JOB_ATTEMPT_FAILED, ts, {"attempt": number, "status": outcome.status, **_told(outcome.error), "will_retry": False}),
+        _final(Status.FAILED, outcome.error, ts),
+    ]
+    last = _last(run, at, outcome.status, outcome.error)
+    return _moved(run, events, last, status=Status.FAILED, ended_at=ts, tries=tries, error=outcome.error, result=outcome.result)
+
+
+def refuse(run: Run, error: ErrorInfo, result: Mapping[str, Any], at: datetime) -> Move:
+    """running → failed without an attempt: the target, its bindings or the policy did not allow one."""
+    ts = stamp(at)
+    return _moved(run, [_final(Status.FAILED, error, ts)], status=Status.FAILED, ended_at=ts, error=error, result=dict(result))
+
+
+def cancel(run: Run, request: Mapping[str, Any], at: datetime, result: Mapping[str, Any] | None = None) -> Move:
+    """queued, retry_scheduled or running → canceled; `request` says by whom and why."""
+    ts = stamp(at)
+    told = {"by": request.get("by", ""), "reason": request.get("reason", "")}
+    return _moved(
+        run,
+        [_final(Status.CANCELED, None, ts, **told)],
+        _last(run, at, "canceled"),
+        status=Status.CANCELED,
+        ended_at=ts,
+        next_attempt_at=None,
+        result={**(result or run.result), "canceled": {**told, "at": request.get("at", ts)}},
+    )
+
+
+def interrupt(run: Run, runtime: Runtime, at: datetime, *, reason: str, recovered: bool, result: Mapping[str, Any] | None = None) -> Move:
+    """running → queued again, not charged; or failed, once it was interrupted more often than `interrupt_max`."""
+    ts, count = stamp(at), run.interruptions + 1
+    events = [Event(EventName.JOB_INTERRUPTED, ts, {"attempt": len(run.attempts), "reason": reason, "interruptions": count})]
+    last = _last(run, at, "interrupted")
+    if count > runtime.interrupt_max:
+        error = ErrorInfo(
+            code=Code.JOB_EXECUTION_FAILED,
+            message=f"interrupted {count} times, more than interrupt_max ({runtime.interrupt_max}) allows; last: {reason}",
+            data={"reason": "interrupted"},
+        )
+        events.append(_final(Status.FAILED, error, ts))
+        return _moved(
+            run, events, last, status=Status.FAILED, ended_at=ts, interruptions=count, error=error, result=dict(result or run.result)
+        )
+    if recovered:
+        events.append(Event(EventName.JOB_RECOVERED, ts, {"reason": reason}))
+    # enqueued_at stays: an interrupted run keeps its place.
+    return _moved(run, events, last, status=Status.QUEUED, interruptions=count, owner=None)
+
+
+def due(run: Run, at: datetime) -> Move:
+    """retry_scheduled → queued, at the end of its class: a retry does not jump the queue."""
+    ts = stamp(at)
+    return _moved(run, [Event(EventName.JOB_QUEUED, ts, {"reason": "retry"})], status=Status.QUEUED, enqueued_at=ts, next_attempt_at=None)

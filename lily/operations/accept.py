@@ -1,0 +1,64 @@
+"""Accepting runs: what may not run in this version is refused before anything of it is stored."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from lily.clock import Clock, SystemClock, stamp
+from lily.errors import Code, LilyError
+from lily.operations.sockets import ring
+from lily.policies import unavailable
+from lily.runs import Event, Run, decode_spec
+from lily.specs import spec_hash
+from lily.storage.store import NewRun, Store
+from lily.workspace import Workspace
+
+
+class Spec(Protocol):
+    """A checked job spec; `specs.JobSpec` is one."""
+
+    @property
+    def id(self) -> str: ...
+
+    def canonical(self) -> bytes: ...
+
+
+def new_run(
+    canonical: bytes,
+    *,
+    by: str,
+    trigger_type: str = "manual",
+    clock: Clock | None = None,
+    key: str | None = None,
+    lineage: Mapping[str, Any] | None = None,
+    approvals: Sequence[Mapping[str, Any]] = (),
+    events: Sequence[Event] = (),
+) -> NewRun:
+    """A run of the spec with this canonical JSON. Raises `feature_unavailable` for what this version can't honour."""
+    spec = decode_spec(canonical)
+    missing = unavailable(spec)
+    if missing:
+        raise LilyError(Code.FEATURE_UNAVAILABLE, "; ".join(missing), where=f"job {spec.id}", hint="take it out of the spec to run the job")
+    fired_at = stamp((clock or SystemClock()).now())
+    return NewRun(
+        job_id=spec.id,
+        spec=canonical,
+        spec_hash=spec_hash(canonical),
+        trigger={"type": trigger_type, "scheduled_for": None, "fired_at": fired_at, "by": by},
+        priority=spec.runtime.priority,
+        key=key,
+        lineage=dict(lineage or {}),
+        approvals=[dict(approval) for approval in approvals],
+        events=list(events),
+    )
+
+
+def accept_all(workspace: Workspace, store: Store, new: Sequence[NewRun]) -> list[Run]:
+    """Store runs in one transaction and ring. They are owed from then on."""
+    runs = store.submit(new)
+    ring(workspace)
+    return runs
+
+
+def accept(workspace: Workspace, store: Store, spec: Spec, *, by: str, trigger_type: str = "manual", key: str | None = None) -> Run:
+    """Store one run of `spec` and ring."""
+    return accept_all(workspace, store, [new_run(spec.canonical(), by=by, trigger_type=trigger_type, key=key)])[0]

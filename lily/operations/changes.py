@@ -1,0 +1,140 @@
+"""Changing what is there: cancel, replay, prune, and comparing two runs."""
+
+import shutil
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from lily.clock import Clock, SystemClock, stamp
+from lily.errors import Code, LilyError
+from lily.moves import cancel as cancel_move
+from lily.operations.accept import accept_all, new_run
+from lily.operations.sockets import ring
+from lily.runs import TERMINAL, Event, EventName, Run, Status
+from lily.spec_index import SpecIndex
+from lily.storage.artifacts import read_receipt
+from lily.storage.store import Store
+from lily.workspace import Workspace, is_run_id
+
+
+def cancel(workspace: Workspace, store: Store, run_id: str, *, by: str, reason: str, clock: Clock | None = None) -> Run:
+    """Cancel a run: at once when it waits, through its owner when it runs. Raises `run_state_invalid` for an ended one."""
+    now = (clock or SystemClock()).now()
+    while True:
+        run = store.find(run_id)
+        if run.status in TERMINAL:
+            raise LilyError(
+                Code.RUN_STATE_INVALID, f"the run has ended: {run.status}", where=f"run {run.run_id}", hint="an ended run never changes"
+            )
+        if run.status is Status.RUNNING:
+            done = store.request_cancel(run.run_id, by=by, reason=reason)
+        else:
+            move = cancel_move(run, {"by": by, "reason": reason, "at": stamp(now)}, now)
+            done = store.apply([move]) == [None]
+        if done:
+            ring(workspace)
+            return store.run(run.run_id)
+
+
+def replay(
+    workspace: Workspace, store: Store, run: Run, *, which: str, approve: bool, reason: str, by: str, clock: Clock | None = None
+) -> Run:
+    """A new run like `run`, with its pinned spec or the job's current one. Raises `approval_required` without an approval."""
+    if not approve:
+        raise LilyError(
+            Code.APPROVAL_REQUIRED,
+            "a replay waits for an approval bound to it, and this version keeps no waiting approvals",
+            where=f"run {run.run_id}",
+            hint="give one now with --approve --reason R, or see what it would do with --dry-run",
+        )
+    if not reason.strip():
+        raise LilyError(Code.USAGE, "an approval needs a reason", hint="--reason R")
+    body = replay_spec(workspace, store, run, which)
+    at = stamp((clock or SystemClock()).now())
+    new = new_run(body, by=by, trigger_type="replay", clock=clock, lineage={"replayed_from": run.run_id, "spec": which})
+    bound = {"spec_hash": new.spec_hash, "replayed_from": run.run_id}
+    approval = {"what": "replay", "decision": "approved", "by": by, "at": at, "note": reason, "bound_to": bound}
+    event = Event(EventName.JOB_APPROVED, at, {"what": "replay", "by": by, "reason": reason, "bound_to": bound})
+    return accept_all(workspace, store, [msgspec.structs.replace(new, approvals=[approval], events=[event])])[0]
+
+
+def replay_spec(workspace: Workspace, store: Store, run: Run, which: str) -> bytes:
+    """The canonical spec that a replay of `run` would have: `pinned` or `current`."""
+    if which == "pinned":
+        return store.spec_body(run.spec_hash).encode()
+    return SpecIndex(workspace).load(run.job_id).canonical()
+
+
+def prune(
+    workspace: Workspace,
+    store: Store,
+    *,
+    keep: int | None = None,
+    older_than: timedelta | None = None,
+    dry_run: bool = False,
+    job_id: str | None = None,
+    clock: Clock | None = None,
+) -> list[Run]:
+    """Delete ended runs with their artifacts: all but the newest `keep` of each job, or those that ended before `older_than`.
+
+    A run that has not ended, or whose artifacts are still owed, is never touched. Gives the runs that went (or would go).
+    """
+    before = stamp((clock or SystemClock()).now() - older_than) if older_than is not None else None
+    gone: list[Run] = []
+    for job in [job_id] if job_id is not None else store.job_ids():
+        gone += [run for run in _prunable(store, job, keep) if before is None or (run.ended_at or "") < before]
+    if not dry_run:
+        for run in gone:
+            _remove_folder(workspace, run)
+        store.forget([run.run_id for run in gone])
+    return gone
+
+
+def _prunable(store: Store, job_id: str, keep: int | None) -> list[Run]:
+    ended = [run for run in store.every_run(job_id) if run.status in TERMINAL]
+    return [run for run in ended[keep or 0 :] if run.written]
+
+
+def _remove_folder(workspace: Workspace, run: Run) -> None:
+    """Never through a link: a run's folder that is a link loses the link only."""
+    path = workspace.run_dir(run.job_id, run.run_id)
+    assert is_run_id(path.name)
+    if path.is_symlink() or path.parent.is_symlink():
+        if path.is_symlink() and not path.parent.is_symlink():
+            path.unlink()
+        return
+    with suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
+def diff(workspace: Workspace, store: Store, a: str, b: str) -> dict[str, Any]:
+    """What differs between two runs: {field: {"a": ..., "b": ...}} over spec, version, outcome, attempts, durations, payload."""
+    one, two = (_told(workspace, store, store.find(run_id)) for run_id in (a, b))
+    left, right = _flat(one), _flat(two)
+    keys = [key for key in {**left, **right} if left.get(key) != right.get(key)]
+    return {
+        "a": one["run_id"],
+        "b": two["run_id"],
+        "differences": {key: {"a": left.get(key), "b": right.get(key)} for key in sorted(keys) if key != "run_id"},
+    }
+
+
+_COMPARED = ("run_id", "job_id", "status", "error", "target", "spec", "attempts", "durations", "payload", "trigger", "limits", "lily_version")
+
+
+def _told(workspace: Workspace, store: Store, run: Run) -> dict[str, Any]:
+    receipt = read_receipt(workspace, run.job_id, run.run_id)
+    if receipt is None:
+        raise LilyError(Code.RUN_STATE_INVALID, f"the run has no receipt yet: {run.status}", where=f"run {run.run_id}")
+    given = msgspec.to_builtins(receipt)
+    return {key: given[key] for key in _COMPARED}
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{path}.{key}" if path else str(key)).items()}
+    if isinstance(value, list) and value and not all(isinstance(item, (str, int, float, bool)) for item in value):
+        return {k: v for i, inner in enumerate(value) for k, v in _flat(inner, f"{path}[{i}]").items()}
+    return {path: value}

@@ -1,0 +1,68 @@
+"""Talking to a running supervisor. Standard library only, so that a command that asks starts fast."""
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from lily.errors import Code, LilyError
+from lily.operations.sockets import address, reader_path
+from lily.workspace import Workspace
+
+
+def _connect(workspace: Workspace, timeout: float | None) -> socket.socket:
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    door.settimeout(timeout)
+    try:
+        with address(reader_path(workspace)) as where:
+            door.connect(where)
+    except OSError:
+        door.close()
+        raise LilyError(
+            Code.SUPERVISOR_NOT_RUNNING, "no supervisor answers for this workspace", where=str(workspace.root), hint="start one with `lily up`"
+        ) from None
+    return door
+
+
+def ask(workspace: Workspace, request: dict[str, Any], *, timeout: float | None = 10.0) -> Iterator[dict[str, Any]]:
+    """Send one request and give the answers as they come. Raises `supervisor_not_running` when nobody listens or it went away."""
+    with _connect(workspace, timeout) as door, door.makefile("rwb") as file:
+        try:
+            file.write(json.dumps(request).encode() + b"\n")
+            file.flush()
+            for line in file:
+                answer = json.loads(line)
+                if "error" in answer:
+                    raise LilyError(Code(answer["error"]["code"]), answer["error"]["message"])
+                yield answer
+        except (OSError, ValueError):
+            raise LilyError(Code.SUPERVISOR_NOT_RUNNING, "the supervisor went away", where=str(workspace.root)) from None
+
+
+def supervisor_status(workspace: Workspace) -> dict[str, Any] | None:
+    """What the owner of the workspace says of itself; None when nobody answers."""
+    try:
+        return next(ask(workspace, {"ask": "status"}), None)
+    except LilyError as exc:
+        if exc.code is Code.SUPERVISOR_NOT_RUNNING:
+            return None
+        raise
+
+
+def follow(workspace: Workspace, *, run_id: str | None = None, job_id: str | None = None, from_seq: int = 0) -> Iterator[dict[str, Any]]:
+    """Events as they reach the disk: of one run from `from_seq` on until `{"final": status}`, or of a job or all from now on.
+
+    Raises `supervisor_not_running` when the supervisor goes away before the end.
+    """
+    request = {"ask": "follow", "run_id": run_id, "job_id": job_id, "from_seq": from_seq}
+    for answer in ask(workspace, request, timeout=None):
+        yield answer
+        if run_id is not None and "final" in answer:
+            return
+    raise LilyError(Code.SUPERVISOR_NOT_RUNNING, "the supervisor went away", where=str(workspace.root))
+
+
+def request_down(workspace: Workspace, *, grace: float) -> None:
+    """Ask the owner to drain: running work may finish within `grace` seconds. Raises `supervisor_not_running`."""
+    for _ in ask(workspace, {"ask": "down", "grace": grace}):
+        return

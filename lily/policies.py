@@ -1,0 +1,24 @@
+"""What this version accepts in a spec and can't do yet, in plain sentences: refused when it would run, never ignored."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lily.runs import PinnedSpec
+
+
+def unavailable(spec: PinnedSpec) -> list[str]:
+    """Why a run of this job is refused with `feature_unavailable`; empty when nothing stands in its way."""
+    reasons: list[str] = []
+    if spec.runtime.priority != "normal":
+        reasons.append(f"priorities are not available in this version; runtime.priority is {spec.runtime.priority}, set it to normal")
+    if spec.approval is not None and spec.approval.get("required"):
+        reasons.append("approvals are not available in this version; approval.required is true, set it to false")
+    return reasons
+
+
+def unschedulable(trigger: Mapping[str, Any]) -> str | None:
+    """Why a trigger is not registered; None for `manual`. Such a job runs by hand all the same."""
+    kind = trigger.get("type")
+    if kind == "manual":
+        return None
+    return f"schedules are not available in this version; the job runs by hand only (its trigger is {kind})"

@@ -1,0 +1,149 @@
+"""The receipt: what a reader trusts about a finished run. Pure: a record goes in, a document comes out."""
+
+from typing import Any
+
+import msgspec
+
+from lily.clock import parse_stamp
+from lily.runs import Attempt, ErrorInfo, PinnedSpec, Run
+
+SCHEMA_VERSION = 1
+
+
+class File(msgspec.Struct, frozen=True, kw_only=True):
+    """A file in the run's folder."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class ReceiptTarget(msgspec.Struct, frozen=True, kw_only=True):
+    kind: str
+    id: str
+    version: str | None  # the version that ran; None when the target was not found
+
+
+class ReceiptAttempt(msgspec.Struct, frozen=True, kw_only=True):
+    number: int
+    status: str
+    started_at: str
+    ended_at: str | None
+    duration_seconds: float | None
+    error: ErrorInfo | None
+    will_retry: bool
+    next_attempt_at: str | None
+
+
+class Durations(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds: waiting before the first start, from there to the end, and both together."""
+
+    queued_seconds: float | None
+    run_seconds: float | None
+    total_seconds: float
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """`run_receipt.json`, schema version 1."""
+
+    schema_version: int
+    run_id: str
+    job_id: str
+    title: str
+    trace_id: str
+    status: str
+    r0_status: str | None
+    error: ErrorInfo | None
+    payload: Any
+    references: list[Any]
+    approvals_requested: list[Any]
+    target: ReceiptTarget
+    trigger: dict[str, Any]
+    lineage: dict[str, Any]
+    approvals: list[dict[str, Any]]
+    canceled: dict[str, Any] | None
+    queued_at: str
+    started_at: str | None
+    ended_at: str
+    durations: Durations
+    attempts: list[ReceiptAttempt]
+    interruptions: int
+    policy: dict[str, Any]
+    limits: dict[str, Any]
+    artifacts: list[File]
+    spec: dict[str, Any]
+    spec_hash: str
+    host: str
+    pid: int | None
+    lily_version: str
+
+
+def seconds_between(start: str | None, end: str | None) -> float | None:
+    """Seconds from one stamp to another, never below zero (the clock may have stepped back); None when one is missing."""
+    if start is None or end is None:
+        return None
+    return max(0.0, round((parse_stamp(end) - parse_stamp(start)).total_seconds(), 6))
+
+
+def _attempt(attempt: Attempt) -> ReceiptAttempt:
+    return ReceiptAttempt(
+        number=attempt.number,
+        status=attempt.status,
+        started_at=attempt.started_at,
+        ended_at=attempt.ended_at,
+        duration_seconds=seconds_between(attempt.started_at, attempt.ended_at),
+        error=attempt.error,
+        will_retry=attempt.will_retry,
+        next_attempt_at=attempt.next_attempt_at,
+    )
+
+
+def receipt_of(run: Run, spec: PinnedSpec, body: bytes | str, files: list[File]) -> Receipt:
+    """The receipt of a terminal run. `body` is the exact spec that ran; `files` stand in the run's folder."""
+    result, ended = run.result, run.ended_at or run.queued_at
+    return Receipt(
+        schema_version=SCHEMA_VERSION,
+        run_id=run.run_id,
+        job_id=run.job_id,
+        title=spec.title,
+        trace_id=run.trace_id,
+        status=run.status.value,
+        r0_status=result.get("r0_status"),
+        error=run.error,
+        payload=result.get("payload"),
+        references=result.get("references", []),
+        approvals_requested=result.get("approvals_requested", []),
+        target=ReceiptTarget(kind=spec.target.kind, id=spec.target.id, version=result.get("target_version")),
+        trigger=run.trigger,
+        lineage=run.lineage,
+        approvals=run.approvals,
+        canceled=result.get("canceled"),
+        queued_at=run.queued_at,
+        started_at=run.started_at,
+        ended_at=ended,
+        durations=Durations(
+            queued_seconds=seconds_between(run.queued_at, run.started_at),
+            run_seconds=seconds_between(run.started_at, ended),
+            total_seconds=seconds_between(run.queued_at, ended) or 0.0,
+        ),
+        attempts=[_attempt(attempt) for attempt in run.attempts],
+        interruptions=run.interruptions,
+        policy=result.get("policy", {}),
+        limits=result.get("limits", {}),
+        artifacts=sorted(files, key=lambda file: file.name),
+        spec=msgspec.json.decode(body),
+        spec_hash=run.spec_hash,
+        host=run.host,
+        pid=run.pid,
+        lily_version=result.get("lily_version", ""),
+    )
+
+
+def encode_receipt(receipt: Receipt) -> bytes:
+    """JSON with sorted keys, indented, and a newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(receipt, order="sorted"), indent=2) + b"\n"
+
+
+def decode_receipt(body: bytes) -> Receipt:
+    """Raises msgspec.ValidationError or DecodeError for what is no receipt of this version."""
+    return msgspec.json.decode(body, type=Receipt)

@@ -1,0 +1,237 @@
+""".lily/config.yaml: every key, its default, and where its value came from. Light, because every command reads it."""
+
+import difflib
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from lily.errors import Code, LilyError
+from lily.workspace import Workspace
+
+FILE = ".lily/config.yaml"
+
+
+class Store(msgspec.Struct, frozen=True, kw_only=True):
+    """Where Lily's tables are; empty means the workspace's own SQLite file."""
+
+    url: str
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    """How many runs run at a time."""
+
+    max_concurrent: int
+
+
+class Maximum(msgspec.Struct, frozen=True, kw_only=True):
+    """The highest caps that a job may ask for; None means no maximum."""
+
+    timeout_seconds: float | None
+    retry_max: int | None
+    max_parallel_runs: int | None
+    memory_mb: int | None
+    cpu_seconds: int | None
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What the workspace allows: `allow`, `ask` or `deny` for each capability; one that is not named is denied."""
+
+    capabilities: dict[str, str]
+    max: Maximum
+    cwd_outside_workspace: bool
+
+
+class Supervisor(msgspec.Struct, frozen=True, kw_only=True):
+    """How `lily up` ends: running work may finish within so many seconds."""
+
+    drain_seconds: float
+
+
+class SecretRef(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a secret is read from when it is needed: `env:NAME` or `file:PATH`."""
+
+    secret: str
+
+
+class Llm(msgspec.Struct, frozen=True, kw_only=True):
+    """An OpenAI-compatible service for the blueprints that ask one."""
+
+    base_url: str
+    model: str
+    api_key: SecretRef
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The workspace's settings. `origins` says for each dotted key `default`, or the file and line."""
+
+    store: Store
+    queue: Queue
+    policy: Policy
+    supervisor: Supervisor
+    llm: Llm
+    origins: dict[str, str] = {}
+
+
+class _Key(msgspec.Struct, frozen=True):
+    default: Any
+    accepted: str
+    fits: Callable[[Any], bool]
+
+
+def _text(value: Any) -> bool:
+    return type(value) is str
+
+
+def _whole(low: int, high: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def _number(low: float, high: float) -> Callable[[Any], bool]:
+    return lambda value: type(value) in (int, float) and low <= value <= high
+
+
+def _or_null(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or fits(value)
+
+
+def _secret(value: Any) -> bool:
+    return _text(value) and any(value.startswith(kind) and len(value) > len(kind) for kind in ("env:", "file:"))
+
+
+_BIG = 2**53
+_KEYS: dict[str, _Key] = {
+    "store.url": _Key("", "a database URL, or empty text for the embedded SQLite", _text),
+    "queue.max_concurrent": _Key(3, "a whole number from 1 to 1000", _whole(1, 1000)),
+    "policy.max.timeout_seconds": _Key(86_400, "a number of seconds above 0, or null", _or_null(_number(0.001, 86_400))),
+    "policy.max.retry_max": _Key(10, "a whole number from 0 to 10, or null", _or_null(_whole(0, 10))),
+    "policy.max.max_parallel_runs": _Key(64, "a whole number from 1 to 64, or null", _or_null(_whole(1, 64))),
+    "policy.max.memory_mb": _Key(None, "a whole number of MiB above 0, or null", _or_null(_whole(1, _BIG))),
+    "policy.max.cpu_seconds": _Key(None, "a whole number of seconds above 0, or null", _or_null(_whole(1, _BIG))),
+    "policy.cwd_outside_workspace": _Key(False, "true or false", lambda value: type(value) is bool),
+    "supervisor.drain_seconds": _Key(30.0, "a number of seconds from 0 to 86400", _number(0, 86_400)),
+    "llm.base_url": _Key(
+        "https://api.openai.com/v1",
+        "an address that begins with http:// or https://",
+        lambda value: _text(value) and value.startswith(("http://", "https://")),
+    ),
+    "llm.model": _Key("", "the name of a model", _text),
+    "llm.api_key.secret": _Key("env:OPENAI_API_KEY", "env:NAME or file:PATH", _secret),
+}
+_CAPABILITIES = "policy.capabilities"
+_DEFAULT_CAPABILITIES = {
+    "process.exec": "allow",
+    "net.http": "allow",
+    "fs.read": "allow",
+    "fs.write": "allow",
+    "message.send": "ask",
+    "publish": "ask",
+}
+_DECISION = _Key("deny", "allow, ask or deny", lambda value: value in ("allow", "ask", "deny") and _text(value))
+_SECTIONS = {_CAPABILITIES} | {key.rsplit(".", depth)[0] for key in _KEYS for depth in range(1, key.count(".") + 1)}
+
+
+class _Wrong(Exception):
+    def __init__(self, position: tuple[int, int], message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.position, self.message, self.hint = position, message, hint
+
+
+def load_settings(workspace: Workspace) -> Settings:
+    """The settings in force. A missing or empty file means the defaults. Raises LilyError `config_invalid` with the place."""
+    values = {key: known.default for key, known in _KEYS.items()}
+    decisions = dict(_DEFAULT_CAPABILITIES)
+    origins = dict.fromkeys([*values, *(f"{_CAPABILITIES}.{name}" for name in decisions)], "default")
+    for key, value, line in _given(workspace):
+        if key.startswith(_CAPABILITIES + "."):
+            decisions[key.removeprefix(_CAPABILITIES + ".")] = value
+        else:
+            values[key] = float(value) if type(values[key]) is float else value
+        origins[key] = f"{FILE}:{line}"
+    body = _nested(values)
+    body["policy"]["capabilities"] = decisions
+    return msgspec.convert({**body, "origins": origins}, Settings)
+
+
+def explain(workspace: Workspace) -> list[tuple[str, Any, str]]:
+    """(dotted key, value, origin) of every key, sorted. Raises as `load_settings` does."""
+    settings = load_settings(workspace)
+    return [(key, _value(settings, key), origin) for key, origin in sorted(settings.origins.items())]
+
+
+def _value(settings: Settings, key: str) -> Any:
+    if key.startswith(_CAPABILITIES + "."):
+        return settings.policy.capabilities[key.removeprefix(_CAPABILITIES + ".")]
+    value: Any = settings
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _nested(values: dict[str, Any]) -> dict[str, Any]:
+    body: dict[str, Any] = {}
+    for key, value in values.items():
+        *parents, name = key.split(".")
+        place = body
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[name] = value
+    return body
+
+
+def _given(workspace: Workspace) -> list[tuple[str, Any, int]]:
+    """(dotted key, value, line) of what the file says."""
+    if not os.path.lexists(workspace.config):
+        return []
+    from lily.yaml_reader import bounded_bytes, read_yaml  # only where there is a file to read
+
+    try:
+        document = read_yaml(bounded_bytes(workspace.config))
+        if document.empty or (not document.problems and document.value is None):
+            return []
+        if document.problems:
+            first = document.problems[0]
+            raise _Wrong((first.line, first.column), first.message, first.hint)
+        return list(_walk(document, document.value, ()))
+    except OSError as error:
+        raise LilyError(Code.CONFIG_INVALID, f"can't be read: {error.strerror}", where=FILE, hint="check its permissions") from None
+    except _Wrong as wrong:
+        line, column = wrong.position
+        hint = wrong.hint or "`lily config show` prints every key"
+        raise LilyError(Code.CONFIG_INVALID, wrong.message, where=f"{FILE}:{line}:{column}", hint=hint, line=line, column=column) from None
+
+
+def _walk(document: Any, value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any, int]]:
+    here = ".".join(path)
+    if value is None and here != "llm.api_key":
+        return  # a section whose lines are all commented out
+    if not isinstance(value, dict):
+        accepted = "env:NAME or file:PATH under `secret:`, never the secret itself" if here == "llm.api_key" else "a mapping"
+        raise _Wrong(document.value_at(path), f"{here or 'the file'}: {accepted} is accepted here")
+    for name, inner in value.items():
+        place = (*path, name)
+        key = ".".join(place)
+        if key in _SECTIONS and "." not in name:
+            yield from _walk(document, inner, place)
+            continue
+        known = _DECISION if here == _CAPABILITIES else _KEYS.get(key) if "." not in name else None
+        if known is None:
+            raise _Wrong(document.key_at(place), f"unknown key `{key[:100]}`", _suggestion(here, name))
+        if not known.fits(inner):
+            shown = "something else" if key == "llm.api_key.secret" else _short(inner)
+            raise _Wrong(document.value_at(place), f"{key}: found {shown}; accepted: {known.accepted}")
+        yield key, inner, document.key_at(place)[0]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _suggestion(here: str, name: str) -> str:
+    prefix = f"{here}." if here else ""
+    names = sorted({key.removeprefix(prefix).split(".")[0] for key in (*_KEYS, _CAPABILITIES) if key.startswith(prefix)})
+    close = difflib.get_close_matches(name[:64], names, n=1)
+    return f"did you mean `{close[0]}`?" if close else f"accepted here: {', '.join(names)}"

@@ -1,0 +1,289 @@
+"""The catalog of a workspace's jobs: unchanged files are not read again, and one bad file hides no other."""
+
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lily import __version__
+from lily.clock import Clock, SystemClock
+from lily.diagnostics import Diagnostic, to_error
+from lily.errors import Code, LilyError
+from lily.policies import unschedulable
+from lily.workspace import Workspace
+from lily.yaml_scalars import MAX_BYTES
+
+if TYPE_CHECKING:
+    from lily.specs import JobSpec
+
+SUFFIXES = (".job.yaml", ".job.yml")
+_FORMAT = f"lily specs 1 {__version__}"
+# A file that changed this short a time before it was read may change again within the same timestamp.
+_RACY_NS = 50_000_000
+_UNTRUSTED = (0, 0, 0)
+
+
+class SpecEntry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """What lists and the scheduler need of one job. `path` is relative to the workspace; `line` and `column` are those of its id."""
+
+    id: str
+    title: str
+    target_id: str
+    target_version: str | None
+    trigger: dict[str, Any]
+    timezone: str | None
+    labels: dict[str, str]
+    digest: str
+    path: str
+    priority: str
+    max_parallel_runs: int
+    line: int = 1
+    column: int = 1
+
+    @property
+    def note(self) -> str | None:
+        """Why the job's trigger is not registered in this version; None when it is nothing but manual."""
+        return unschedulable(self.trigger)
+
+
+class _Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What is known of one file, as long as its stamp (mtime_ns, size, inode) stays the same."""
+
+    stamp: tuple[int, int, int]
+    entry: SpecEntry | None
+    diagnostics: list[Diagnostic]
+    claimed: str | None  # the id that the text gives, also when something else in it is wrong
+
+
+class _Cache(msgspec.Struct, array_like=True):
+    format: str
+    records: dict[str, _Record]  # by file name
+
+
+class Catalog(msgspec.Struct, frozen=True):
+    """The good jobs by id, and everything that is wrong with the other files.
+
+    `complete` is False when the folder itself could not be read: then nothing is known about what it holds.
+    """
+
+    jobs: dict[str, SpecEntry]
+    diagnostics: list[Diagnostic]
+    complete: bool = True
+
+
+class SpecIndex:
+    """The jobs of one workspace. May be used by several threads; keeps what it learnt in memory and in `.lily/run/specs.index`."""
+
+    def __init__(self, workspace: Workspace, clock: Clock | None = None) -> None:
+        self._workspace = workspace
+        self._clock = clock or SystemClock()
+        self._cache = workspace.runtime / "specs.index"
+        self._at = str(workspace.jobs)  # text: this runs once a file, and pathlib costs more than the stat
+        self._folder = workspace.jobs.relative_to(workspace.root).as_posix()
+        self._records: dict[str, _Record] | None = None
+        self._lock = threading.Lock()
+        self.parsed = 0  # files read and parsed by this index so far
+
+    def scan(self) -> Catalog:
+        """Look at every file's stamp, read those that changed. Never raises for what the files or the folder hold."""
+        with self._lock:
+            return self._scan()
+
+    def load(self, job_id: str) -> "JobSpec":
+        """One job, read from its file now. Raises LilyError: `job_not_found`, or what is wrong with the file that should hold it."""
+        catalog = self.scan()
+        entry = catalog.jobs.get(job_id)
+        if entry is None:
+            raise self._missing(job_id, catalog)
+        from lily.specs import JobSpec
+
+        found = self._parsed(entry.path.rpartition("/")[2])
+        if isinstance(found, list):
+            raise to_error(found)
+        if not isinstance(found, JobSpec) or found.id != job_id:
+            raise self._missing(job_id, self.scan())  # the file changed between the two looks
+        return found
+
+    def _missing(self, job_id: str, catalog: Catalog) -> LilyError:
+        paths = {self._shown(name) for name, record in (self._records or {}).items() if record.claimed == job_id}
+        paths |= {f"{self._folder}/{job_id}{suffix}" for suffix in SUFFIXES}
+        wrong = [each for each in catalog.diagnostics if each.path in paths]
+        if wrong:
+            return to_error(wrong)
+        close = get_close_matches(job_id[:128], catalog.jobs, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "see `lily jobs list`"
+        return LilyError(Code.JOB_NOT_FOUND, f"no job has the id {job_id[:128]!r}", where=str(self._workspace.root), hint=hint)
+
+    def _shown(self, name: str) -> str:
+        return f"{self._folder}/{os.fsencode(name).decode('utf-8', 'backslashreplace')}"
+
+    def _scan(self) -> Catalog:
+        known = self._load_cache() if self._records is None else self._records
+        try:
+            found = sorted(self._files())
+        except FileNotFoundError:
+            found = []
+        except OSError as error:
+            return Catalog({}, [_whole_file(self._folder, f"the folder can't be read: {error.strerror}", _PERMISSIONS)], complete=False)
+        records: dict[str, _Record] = {}
+        for name, stamp in found:
+            record = known.get(name)
+            if record is None or record.stamp != stamp or isinstance(stamp, str):
+                record = self._read(name, stamp)
+            if record is not None:
+                records[name] = record
+        if self._records is None or records != known:
+            self._save(records, known)
+        self._records = records
+        return _catalog(records, self._shown)
+
+    def _files(self) -> Iterator[tuple[str, tuple[int, int, int] | str]]:
+        """(name, stamp) of each job file; in place of a stamp, why the file is not read."""
+        with os.scandir(self._at) as entries:
+            for entry in entries:
+                if entry.name.endswith(SUFFIXES) and not entry.name.startswith("."):
+                    yield entry.name, self._stamp(entry)
+
+    def _stamp(self, entry: os.DirEntry[str]) -> tuple[int, int, int] | str:
+        try:
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISLNK(status.st_mode):
+                inside = os.path.realpath(entry.path, strict=True).startswith(os.path.realpath(self._at) + os.sep)
+                if not inside:
+                    return f"a link that leaves {self._folder}"
+                status = entry.stat()
+        except OSError as error:
+            return f"can't be read: {error.strerror}"
+        return _stamp_of(status) if stat.S_ISREG(status.st_mode) else "not a regular file"
+
+    def _read(self, name: str, stamp: tuple[int, int, int] | str) -> _Record | None:
+        if isinstance(stamp, str):
+            return _Record(_UNTRUSTED, None, [_whole_file(self._shown(name), stamp, "put a regular file there")], None)
+        before = int(self._clock.now().timestamp() * 1e9)
+        try:
+            found, stamp, claimed = self._parse_file(name)
+        except FileNotFoundError:
+            return None  # removed since the folder was listed
+        except OSError as error:
+            said = [_whole_file(self._shown(name), f"can't be read: {error.strerror}", _PERMISSIONS)]
+            return _Record(_UNTRUSTED, None, said, None)
+        trusted = stamp if stamp[0] < before - _RACY_NS else _UNTRUSTED
+        if isinstance(found, list):
+            return _Record(trusted, None, found, claimed)
+        return _Record(trusted, found, [], claimed)
+
+    def _parsed(self, name: str) -> "JobSpec | list[Diagnostic]":
+        from lily.specs import parse
+
+        try:
+            data, _ = self._bytes(name)
+        except OSError as error:
+            return [_whole_file(self._shown(name), f"can't be read: {error.strerror}", _PERMISSIONS)]
+        return parse(data, self._shown(name))
+
+    def _parse_file(self, name: str) -> tuple[SpecEntry | list[Diagnostic], tuple[int, int, int], str | None]:
+        from lily.specs import parse_located, spec_hash
+
+        data, stamp = self._bytes(name)
+        self.parsed += 1
+        path = self._shown(name)
+        if path != f"{self._folder}/{name}":
+            return [_whole_file(path, "the file's name is not UTF-8", "rename it")], stamp, None
+        spec, claimed, (line, column) = parse_located(data, path)
+        if isinstance(spec, list):
+            return spec, stamp, claimed
+        entry = SpecEntry(
+            id=spec.id,
+            title=spec.title,
+            target_id=spec.target.id,
+            target_version=spec.target.version,
+            trigger=spec.trigger.model_dump(exclude_defaults=True),
+            timezone=spec.timezone,
+            labels=spec.labels,
+            digest=spec_hash(spec.canonical()),
+            path=path,
+            priority=spec.runtime.priority,
+            max_parallel_runs=spec.runtime.max_parallel_runs,
+            line=line,
+            column=column,
+        )
+        return entry, stamp, claimed
+
+    def _bytes(self, name: str) -> tuple[bytes, tuple[int, int, int]]:
+        """The file's bytes, at most one over the limit, and the stamp they belong to. Raises OSError."""
+        # NONBLOCK: what was a file may be a pipe by now, and nobody writes to it.
+        fd = os.open(f"{self._at}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(fd, "rb") as file:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(0, "not a regular file")
+            return file.read(MAX_BYTES + 1), _stamp_of(status)
+
+    def _load_cache(self) -> dict[str, _Record]:
+        try:
+            cache = msgspec.msgpack.decode(self._cache.read_bytes(), type=_Cache)
+        except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
+            return {}  # a cache: what can't be read is made again
+        return cache.records if cache.format == _FORMAT else {}
+
+    def _save(self, records: dict[str, _Record], known: dict[str, _Record]) -> None:
+        if records == known:
+            return
+        body = msgspec.msgpack.encode(_Cache(_FORMAT, {name: each for name, each in records.items() if self._plain(name)}))
+        temporary = self._cache.with_name(f".specs.index.{os.getpid()}.{threading.get_ident()}")
+        try:
+            self._cache.parent.mkdir(mode=0o700, exist_ok=True)
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            with open(fd, "wb") as file:
+                file.write(body)
+            os.rename(temporary, self._cache)
+        except OSError:
+            _remove(temporary)  # the next scan reads the files again, which is slower and just as right
+
+    def _plain(self, name: str) -> bool:
+        return self._shown(name) == f"{self._folder}/{name}"
+
+
+_PERMISSIONS = "check its permissions"
+
+
+def _whole_file(path: str, message: str, hint: str) -> Diagnostic:
+    return Diagnostic(path=path, line=1, column=1, field="", code=Code.JOB_INVALID_SPEC, message=message, hint=hint)
+
+
+def _stamp_of(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _remove(path: os.PathLike[str]) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        return  # it was never made, or the folder is read-only
+
+
+def _catalog(records: dict[str, _Record], shown: Any) -> Catalog:
+    by_id: dict[str, list[SpecEntry]] = {}
+    diagnostics: list[Diagnostic] = []
+    for record in records.values():
+        diagnostics += record.diagnostics
+        if record.entry is not None:
+            by_id.setdefault(record.entry.id, []).append(record.entry)
+    for entries in by_id.values():
+        if len(entries) > 1:
+            diagnostics += [_duplicate(entry, entries) for entry in entries]
+    diagnostics.sort(key=lambda each: each.path)
+    return Catalog({id: entries[0] for id, entries in sorted(by_id.items()) if len(entries) == 1}, diagnostics)
+
+
+def _duplicate(entry: SpecEntry, entries: list[SpecEntry]) -> Diagnostic:
+    others = [each.path for each in entries if each is not entry]
+    named = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+    message = f"the id `{entry.id}` of {entry.path} is also in {named}; none of them is used"
+    hint = "give each file an id of its own"
+    place = {"path": entry.path, "line": entry.line, "column": entry.column}
+    return Diagnostic(**place, field="id", code=Code.JOB_INVALID_SPEC, message=message, hint=hint)  # type: ignore[arg-type]

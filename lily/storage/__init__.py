@@ -1,0 +1,1 @@
+"""What is kept: the store (SQLite or PostgreSQL) and the artifacts (files)."""

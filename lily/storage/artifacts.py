@@ -1,0 +1,67 @@
+"""The files of a run's end: summary and receipt, and whether what is on disk is whole. Everything here blocks."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from lily.receipts import File, Receipt, decode_receipt, encode_receipt, receipt_of
+from lily.runs import Event, PinnedSpec, Run
+from lily.storage.files import READ, digest, file_names, open_folder, put_file, sync_path
+from lily.summary import summary_of
+from lily.workspace import EVENTS, RECEIPT, RESERVED, SUMMARY, Workspace
+
+
+def target_file_names(path: Path) -> list[str]:
+    """What the target left in the run's folder, by name."""
+    return [name for name in file_names(path) if name not in RESERVED]
+
+
+def sync_target_files(path: Path) -> None:
+    """fsync what the target left: the store will say that it is there, so it must survive a power cut."""
+    names = target_file_names(path)
+    for name in names:
+        sync_path(path / name)
+    if names:
+        sync_path(path)
+
+
+def write_end(folder: int, run: Run, spec: PinnedSpec, body: str, lifecycle: Sequence[Event]) -> Receipt:
+    """summary.md, then run_receipt.json, of a terminal run whose event log is complete. Raises OSError."""
+    files = [digest(folder, name) for name in file_names(folder) if name not in (RECEIPT, SUMMARY)]
+    receipt = receipt_of(run, spec, body, files)
+    summary = summary_of(receipt, lifecycle).encode()
+    named = File(name=SUMMARY, bytes=len(summary), sha256=hashlib.sha256(summary).hexdigest())
+    receipt = msgspec.structs.replace(receipt, artifacts=[*receipt.artifacts, named])
+    put_file(folder, SUMMARY, summary)
+    put_file(folder, RECEIPT, encode_receipt(receipt))
+    return receipt
+
+
+def read_receipt(workspace: Workspace, job_id: str, run_id: str) -> Receipt | None:
+    """The run's receipt from disk; None when it is missing, torn or not a receipt."""
+    try:
+        with open_folder(workspace.run_dir(job_id, run_id), create=False) as folder:
+            fd = os.open(RECEIPT, READ, dir_fd=folder)
+            with os.fdopen(fd, "rb") as file:
+                return decode_receipt(file.read())
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def whole(workspace: Workspace, run: Run) -> bool:
+    """Whether all three artifacts of a terminal run are on disk and agree with the run and with one another."""
+    receipt = read_receipt(workspace, run.job_id, run.run_id)
+    if receipt is None or (receipt.run_id, receipt.status, receipt.ended_at) != (run.run_id, run.status.value, run.ended_at):
+        return False
+    try:
+        with open_folder(workspace.run_dir(run.job_id, run.run_id), create=False) as folder:
+            for file in receipt.artifacts:
+                if not stat.S_ISREG(os.stat(file.name, dir_fd=folder, follow_symlinks=False).st_mode) or digest(folder, file.name) != file:
+                    return False
+    except OSError:
+        return False
+    return {SUMMARY, EVENTS} <= {file.name for file in receipt.artifacts}

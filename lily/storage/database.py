@@ -1,0 +1,137 @@
+"""Engines for SQLite and PostgreSQL, transactions that mean what they say, and the schema's version."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from lily.errors import Code, LilyError
+from lily.storage.schema import HEAD
+
+_WRITE = {"lily_write": True}
+# Any two transactions that hand out run ids or sequence numbers wait for each other on PostgreSQL, as they do on SQLite.
+_PG_TRANSACTION_LOCK = 0x4C694C79
+PG_OWNER_LOCK = 0x4C694C7A
+
+
+def open_engine(url: str, *, database_file: Path) -> Engine:
+    """An engine for `url`, or for the embedded database at `database_file` when `url` is empty.
+
+    Raises `store_unavailable` when the database can't be reached, `config_invalid` for a URL of another kind.
+    """
+    if not url:
+        return _sqlite_engine(database_file)
+    if url.startswith("sqlite:///"):
+        return _sqlite_engine(Path(url.removeprefix("sqlite:///")))
+    if not re.match(r"postgres(ql)?(\+psycopg)?://", url):
+        raise LilyError(Code.CONFIG_INVALID, "store.url must begin with sqlite:/// or postgresql://", hint="leave it empty for db/lily.sqlite3")
+    try:
+        return create_engine(re.sub(r"^postgres(ql)?(\+psycopg)?", "postgresql+psycopg", url), pool_size=5, pool_pre_ping=True)
+    except ModuleNotFoundError:
+        raise LilyError(Code.STORE_UNAVAILABLE, "store.url names PostgreSQL, and its driver is not installed", hint="pip install 'lily-jobs[postgres]'") from None
+
+
+def _sqlite_engine(path: Path) -> Engine:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as exc:
+        raise _unavailable(exc, str(path)) from None
+    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": 15.0})
+
+    @event.listens_for(engine, "connect")
+    def _settle(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver
+        cursor = connection.cursor()
+        cursor.execute("pragma journal_mode=wal")
+        cursor.execute("pragma synchronous=full")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("lily_write", False)
+        connection.exec_driver_sql("begin immediate" if writes else "begin")
+
+    return engine
+
+
+def _unavailable(exc: BaseException, where: str) -> LilyError:
+    said = str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]
+    if "database or disk is full" in said or getattr(exc, "errno", None) == 28:
+        return LilyError(Code.DISK_FULL, f"the disk is full: {said}", where=where, hint="free some space and try again; nothing was stored")
+    return LilyError(Code.STORE_UNAVAILABLE, f"the store can't be used: {said}", where=where, hint="see that it is there, writable and not damaged")
+
+
+@contextmanager
+def store_errors(engine: Engine) -> Iterator[None]:
+    """Turns the driver's errors into `store_unavailable` or `disk_full`, in one line."""
+    try:
+        yield
+    except DBAPIError as exc:
+        raise _unavailable(exc, engine.url.render_as_string(hide_password=True)) from exc
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """One transaction that writes: on SQLite it begins IMMEDIATE, on PostgreSQL it takes the transaction lock."""
+    with store_errors(engine), engine.connect().execution_options(**_WRITE) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"select pg_advisory_xact_lock({_PG_TRANSACTION_LOCK})")
+        yield connection
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """One transaction that only reads, over one snapshot on SQLite."""
+    with store_errors(engine), engine.connect() as connection, connection.begin():
+        yield connection
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the schema to HEAD. Raises `store_schema_newer` when a later Lily wrote it."""
+    with store_errors(engine), engine.connect() as connection:
+        if _version(connection) == HEAD:
+            return
+    _migrate(engine)
+
+
+def _version(connection: Connection) -> str | None:
+    try:
+        return connection.execute(text("select version_num from alembic_version")).scalar()
+    except (OperationalError, DBAPIError):
+        connection.rollback()
+        return None
+
+
+def _migrate(engine: Engine) -> None:
+    # Alembic takes as long to import as all the rest: only a changed schema pays for it.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    with writing(engine) as connection:
+        found = _table_version(connection)
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        if found is not None and found not in known:
+            raise LilyError(
+                Code.STORE_SCHEMA_NEWER,
+                f"the store's schema is {found}, this Lily knows up to {HEAD}",
+                where=engine.url.render_as_string(hide_password=True),
+                hint="use the Lily that wrote it, or a later one",
+            )
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _table_version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("select version_num from alembic_version")).scalar()

@@ -1,0 +1,82 @@
+"""Files that appear whole, and folders that are never reached through a link. Everything here blocks."""
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from lily.receipts import File
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+EDIT = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@contextlib.contextmanager
+def open_folder(path: Path, *, create: bool) -> Iterator[int]:
+    """A folder as a descriptor, never through a link; its parents are made too. Raises OSError."""
+    if create:
+        try:
+            os.mkdir(path, 0o700)
+        except FileNotFoundError:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass
+    fd = os.open(path, FOLDER)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, body: bytes) -> None:
+    """Write all of `body`, however many calls it takes."""
+    view = memoryview(body)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def put_file(folder: int, name: str, body: bytes) -> None:
+    """Write a file that appears whole: under a temporary name first, then renamed."""
+    temporary = f".{name}.{secrets.token_hex(4)}"
+    fd = os.open(temporary, NEW, 0o600, dir_fd=folder)
+    try:
+        try:
+            write_all(fd, body)
+        finally:
+            os.close(fd)
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        # Nothing half-written stays, whatever ended the write (a full disk, most likely).
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+
+
+def file_names(folder: int | Path) -> list[str]:
+    """The regular files in a folder by name, hidden ones aside."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file(follow_symlinks=False))
+
+
+def digest(folder: int, name: str) -> File:
+    """A file's size and SHA-256."""
+    fd = os.open(name, READ, dir_fd=folder)
+    with os.fdopen(fd, "rb") as file:
+        found = hashlib.file_digest(file, "sha256")
+        return File(name=name, bytes=file.tell(), sha256=found.hexdigest())
+
+
+def sync_path(path: Path) -> None:
+    """fsync one file, or a folder's entries, so that it survives a power cut."""
+    fd = os.open(path, READ)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,122 @@
+"""The processes that owned this workspace, and how far their files are known to have reached the disk. Everything blocks."""
+
+import ctypes
+import os
+from pathlib import Path
+
+from sqlalchemy import ColumnElement, Connection, Engine, func, select, text, update
+
+from lily import __version__
+from lily.clock import boot_id, process_start_ticks, stamp
+from lily.moves import Place
+from lily.runs import TERMINAL
+from lily.storage import schema
+from lily.storage.artifacts import whole
+from lily.storage.database import PG_OWNER_LOCK, reading, writing
+from lily.storage.store import Store
+from lily.workspace import Workspace
+
+_SYNCED = "synced_through"  # lifecycle sequence up to which the artifacts survive a power cut
+
+
+def begin_life(engine: Engine, place: Place, kind: str, at: str) -> str | None:
+    """Record that this process owns the store now; gives the boot id of the owner before it."""
+    with writing(engine) as connection:
+        before = connection.execute(select(schema.life.c.boot).order_by(schema.life.c.started_at.desc()).limit(1)).scalar()
+        connection.execute(
+            schema.life.insert().values(
+                life=place.life,
+                kind=kind,
+                pid=place.pid,
+                start_ticks=process_start_ticks(place.pid),
+                boot=boot_id(),
+                host=place.host,
+                version=__version__,
+                started_at=at,
+            )
+        )
+        return before
+
+
+def end_life(engine: Engine, life: str, at: str) -> None:
+    """Record that this process gave the store back."""
+    with writing(engine) as connection:
+        connection.execute(update(schema.life).where(schema.life.c.life == life).values(ended_at=at))
+
+
+def sync_files(store: Store, workspace: Workspace) -> int:
+    """Flush the file system and remember how far; gives the sequence reached, or -1 where nothing was new."""
+    with reading(store.engine) as connection:
+        reached = connection.execute(select(func.max(schema.event.c.sequence))).scalar() or 0
+        marked = _mark(connection)
+        waiting = connection.execute(select(schema.run.c.run_id).where(_ended(), schema.run.c.written == 0).limit(1)).first()
+    if reached <= marked or waiting is not None:
+        return -1
+    _syncfs(workspace.runs)
+    insert = store.upserts(schema.meta)
+    with writing(store.engine) as connection:
+        put = insert.values(key=_SYNCED, value=str(reached))
+        connection.execute(put.on_conflict_do_update(index_elements=["key"], set_={"value": put.excluded.value}))
+    return reached
+
+
+def damaged_by_power_cut(store: Store, workspace: Workspace) -> list[str]:
+    """Terminal runs since the last sync mark whose artifacts are not whole; they are marked as owed again."""
+    event, run = schema.event, schema.run
+    with reading(store.engine) as connection:
+        since = _mark(connection)
+        wanted = select(event.c.run_id).where(event.c.sequence > since).distinct()
+        ids = list(connection.execute(select(run.c.run_id).where(run.c.run_id.in_(wanted), _ended(), run.c.written == 1)).scalars())
+    damaged = [run_id for run_id in ids if not whole(workspace, store.run(run_id))]
+    if damaged:
+        with writing(store.engine) as connection:
+            connection.execute(update(run).where(run.c.run_id.in_(damaged)).values(written=0))
+    return damaged
+
+
+def _ended() -> ColumnElement[bool]:
+    return schema.run.c.status.in_([status.value for status in TERMINAL])
+
+
+def _mark(connection: Connection) -> int:
+    return int(connection.execute(select(schema.meta.c.value).where(schema.meta.c.key == _SYNCED)).scalar() or 0)
+
+
+def _syncfs(path: Path) -> None:
+    if not path.is_dir():
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+        if syncfs is None or syncfs(fd) != 0:
+            os.sync()
+    finally:
+        os.close(fd)
+
+
+class AdvisoryLock:
+    """On PostgreSQL: a lock of one session, so that two machines can't own one store. Nothing on SQLite: the file lock does."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._connection = engine.connect() if engine.dialect.name == "postgresql" else None
+
+    def acquire(self) -> bool:
+        """Whether this session holds the lock now."""
+        if self._connection is None:
+            return True
+        held = self._connection.execute(text("select pg_try_advisory_lock(:key)"), {"key": PG_OWNER_LOCK}).scalar()
+        self._connection.commit()
+        return bool(held)
+
+    def held(self) -> bool:
+        """Whether the session still lives. Raises what the driver raises when it does not."""
+        if self._connection is not None:
+            self._connection.execute(text("select 1"))
+            self._connection.commit()
+        return True
+
+    def release(self) -> None:
+        """Give the lock back with its session."""
+        if self._connection is not None:
+            self._connection.invalidate()
+            self._connection.close()

@@ -1,0 +1,102 @@
+"""Between rows and the records of `lily.runs`."""
+
+from typing import Any
+
+import msgspec
+
+from lily.runs import Attempt, ErrorInfo, Run, Status
+
+PRIORITIES = {"critical": 0, "high": 1, "normal": 2, "low": 3}
+
+_encode = msgspec.json.encode
+
+
+def dump(value: Any) -> str:
+    """Plain JSON text."""
+    return _encode(value).decode()
+
+
+def dump_optional(value: Any) -> str | None:
+    """Plain JSON text, or None for what is empty."""
+    return _encode(value).decode() if value else None
+
+
+def moved(run: Run, expected: Status) -> dict[str, Any]:
+    """The columns that a move of `run` writes; `b_` names the bound key."""
+    return {
+        "b_run_id": run.run_id,
+        "b_expected": expected,
+        "status": run.status,
+        "enqueued_at": run.enqueued_at,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "next_attempt_at": run.next_attempt_at,
+        "tries": run.tries,
+        "interruptions": run.interruptions,
+        "error": dump_optional(run.error),
+        "result": dump_optional(run.result),
+        "events": run.events,
+        "owner": run.owner,
+        "pid": run.pid,
+        "host": run.host,
+        "approvals": dump(run.approvals),
+    }
+
+
+def run_from(row: Any, attempts: list[Attempt] | None = None) -> Run:
+    """A run from its row; `attempts` in order of their numbers."""
+    decode = msgspec.json.decode
+    return Run(
+        run_id=row.run_id,
+        job_id=row.job_id,
+        status=Status(row.status),
+        spec_hash=row.spec_hash,
+        trigger=decode(row.trigger),
+        queued_at=row.queued_at,
+        enqueued_at=row.enqueued_at,
+        trace_id=row.trace_id,
+        key=row.key,
+        lineage=decode(row.lineage),
+        approvals=decode(row.approvals),
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        next_attempt_at=row.next_attempt_at,
+        tries=row.tries,
+        interruptions=row.interruptions,
+        attempts=attempts or [],
+        error=decode(row.error, type=ErrorInfo) if row.error else None,
+        result=decode(row.result) if row.result else {},
+        events=row.events,
+        cancel=decode(row.cancel) if row.cancel else None,
+        owner=row.owner,
+        pid=row.pid,
+        host=row.host,
+        written=bool(row.written),
+    )
+
+
+def attempt_from(row: Any) -> Attempt:
+    """An attempt from its row."""
+    return Attempt(
+        number=row.number,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        status=row.status,
+        error=msgspec.json.decode(row.error, type=ErrorInfo) if row.error else None,
+        will_retry=bool(row.will_retry),
+        next_attempt_at=row.next_attempt_at,
+    )
+
+
+def attempt_row(run_id: str, attempt: Attempt) -> dict[str, Any]:
+    """The row of an attempt."""
+    return {
+        "run_id": run_id,
+        "number": attempt.number,
+        "started_at": attempt.started_at,
+        "ended_at": attempt.ended_at,
+        "status": attempt.status,
+        "error": dump_optional(attempt.error),
+        "will_retry": int(attempt.will_retry),
+        "next_attempt_at": attempt.next_attempt_at,
+    }

@@ -1,0 +1,111 @@
+"""The tables, the same on SQLite and PostgreSQL. Times are stamps (see `lily.clock.stamp`), structures are JSON text.
+
+A change here needs a migration in `migrations/versions` and a new `HEAD`.
+"""
+
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text, text
+
+HEAD = "0001"
+
+metadata = MetaData()
+
+# Ids and stamps must sort by byte, whatever the collation of the database.
+Bytewise = String().with_variant(String(collation="C"), "postgresql")
+Sequence = BigInteger().with_variant(Integer(), "sqlite")
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+life = Table(  # one row for each process that owned the workspace
+    "life",
+    metadata,
+    Column("life", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("start_ticks", BigInteger),
+    Column("boot", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("started_at", Text, nullable=False),
+    Column("ended_at", Text),
+)
+
+spec = Table(  # each spec that ever ran, once
+    "spec",
+    metadata,
+    Column("spec_hash", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+
+run = Table(
+    "run",
+    metadata,
+    Column("run_id", Bytewise, primary_key=True),
+    Column("job_id", Bytewise, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("priority", Integer, nullable=False),  # 0 critical .. 3 low
+    Column("queued_at", Text, nullable=False),
+    Column("enqueued_at", Bytewise, nullable=False),
+    Column("spec_hash", Text, nullable=False),
+    Column("key", Text),
+    Column("trigger", Text, nullable=False),
+    Column("lineage", Text, nullable=False),
+    Column("approvals", Text, nullable=False),
+    Column("trace_id", Text, nullable=False),
+    Column("started_at", Text),
+    Column("ended_at", Text),
+    Column("next_attempt_at", Text),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("interruptions", Integer, nullable=False, server_default="0"),
+    Column("error", Text),
+    Column("result", Text),
+    Column("events", Integer, nullable=False, server_default="0"),
+    Column("cancel", Text),
+    Column("owner", Text),
+    Column("pid", Integer),
+    Column("host", Text, nullable=False, server_default=""),
+    Column("written", Integer, nullable=False, server_default="0"),
+    Index("run_queue", "status", "priority", "enqueued_at", "run_id"),
+    Index("run_by_job", "job_id", "run_id"),
+    Index("run_unwritten", "run_id", sqlite_where=text("written = 0"), postgresql_where=text("written = 0")),
+    Index("run_by_key", "key", sqlite_where=text("key is not null"), postgresql_where=text("key is not null")),
+)
+
+attempt = Table(
+    "attempt",
+    metadata,
+    Column("run_id", Bytewise, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("started_at", Text, nullable=False),
+    Column("ended_at", Text),
+    Column("status", Text, nullable=False),
+    Column("error", Text),
+    Column("will_retry", Integer, nullable=False, server_default="0"),
+    Column("next_attempt_at", Text),
+)
+
+event = Table(  # lifecycle events; `n` counts them within their run, `sequence` over all runs
+    "event",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("run_id", Bytewise, nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("ts", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("data", Text, nullable=False),
+    Index("event_of_run", "run_id", "n", unique=True),
+    sqlite_autoincrement=True,
+)
+
+step = Table(  # results that later attempts of the same run reuse
+    "step",
+    metadata,
+    Column("run_id", Bytewise, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("at", Text, nullable=False),
+)

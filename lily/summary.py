@@ -1,0 +1,143 @@
+"""summary.md: made from the receipt and the lifecycle events alone, so the same input gives the same bytes."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from lily.receipts import Receipt
+from lily.runs import Event, EventName
+
+_NEXT = {
+    "job_target_unresolved": "See `lily blueprints list` for what is registered; fix `target.id` or `target.version`, then run the job again.",
+    "job_bindings_invalid": "See `lily blueprints show {target}` for what it takes; fix `bindings`, then `lily jobs validate {job}`.",
+    "job_policy_denied": "Grant the capability in the job's `capabilities`, and see that `.lily/config.yaml` allows it.",
+    "job_execution_failed": "Read `events.jsonl` from the top: the first failing code is there. Then `lily jobs run {job}` again.",
+}
+_HEADLINE = {"succeeded": "Succeeded", "failed": "Failed", "canceled": "Canceled", "missed": "Missed"}
+_TAIL_LINES = 20
+_PAYLOAD_CHARS = 4000
+_NOTED = frozenset({EventName.JOB_INTERRUPTED, EventName.JOB_RECOVERED, EventName.POLICY_DENIED, EventName.JOB_APPROVED})
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for a person: `0.012 s`, `3.4 s`, `2 min 5 s`, `1 h 2 min`."""
+    if seconds is None:
+        return "-"
+    if seconds < 1:
+        return f"{seconds:.3f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def one_line(text: object) -> str:
+    """Text of others as one line: white space folded, control characters gone."""
+    return re.sub(r"[\x00-\x1f\x7f]", "", re.sub(r"\s+", " ", str(text))).strip()
+
+
+def summary_of(receipt: Receipt, events: Sequence[Event]) -> str:
+    """The summary: outcome, why and what to do, attempts, times, what the work said, files."""
+    parts = [
+        _outcome(receipt),
+        _why(receipt),
+        _attempts(receipt, events),
+        _times(receipt),
+        _said(receipt.payload),
+        _files(receipt),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _outcome(receipt: Receipt) -> str:
+    target = receipt.target.id + (f" {receipt.target.version}" if receipt.target.version else "")
+    took = f" after {duration(receipt.durations.run_seconds)}" if receipt.started_at else " before it started"
+    return (
+        f"# {_HEADLINE[receipt.status]}: {one_line(receipt.title)}\n\n"
+        f"Job `{receipt.job_id}` ({target}) {receipt.status}{took}.\n\n"
+        f"Run `{receipt.run_id}` · trace `{receipt.trace_id}`\n"
+    )
+
+
+def _why(receipt: Receipt) -> str:
+    if receipt.canceled:
+        reason = one_line(receipt.canceled.get("reason") or "no reason given")
+        return f"## Why\n\nCanceled by {one_line(receipt.canceled.get('by', '?'))}: {reason}\n"
+    error = receipt.error
+    if error is None:
+        return ""
+    codes = f"`{error.code}`" + (f" (`{error.blueprint_code}`)" if error.blueprint_code else "")
+    todo = _NEXT.get(error.code, "See `docs/runbook.md` for this code.").format(job=receipt.job_id, target=receipt.target.id)
+    return f"## Why\n\n{codes}: {one_line(error.message)}\n\n## What to do next\n\n{todo}\n"
+
+
+def _attempts(receipt: Receipt, events: Sequence[Event]) -> str:
+    rows = [f"- {attempt.number}: {attempt.status}, {duration(attempt.duration_seconds)}{_attempt_note(attempt)}" for attempt in receipt.attempts]
+    if not rows:
+        rows = ["- none: nothing was executed"]
+    noted = [f"- {event.ts} {event.event.value}{_reason(event.data)}" for event in events if event.event in _NOTED]
+    tail = "\n\n" + "\n".join(noted) if noted else ""
+    return "## Attempts\n\n" + "\n".join(rows) + tail + "\n"
+
+
+def _attempt_note(attempt: Any) -> str:
+    note = f": {one_line(attempt.error.message)}" if attempt.error else ""
+    return note + (f" (next at {attempt.next_attempt_at})" if attempt.next_attempt_at else "")
+
+
+def _reason(data: dict[str, Any]) -> str:
+    said = data.get("reason") or data.get("message")
+    return f": {one_line(said)}" if said else ""
+
+
+def _times(receipt: Receipt) -> str:
+    d = receipt.durations
+    return (
+        "## Times\n\n"
+        f"- queued {receipt.queued_at}, waited {duration(d.queued_seconds)}\n"
+        f"- started {receipt.started_at or '-'}\n"
+        f"- ended {receipt.ended_at}, ran {duration(d.run_seconds)}\n"
+    )
+
+
+def _said(payload: Any) -> str:
+    if not payload:
+        return ""
+    if not isinstance(payload, dict):
+        return "## Result\n\n" + _fenced(_json(payload), "json")
+    parts = []
+    if isinstance(payload.get("summary"), str):
+        parts.append(payload["summary"].strip() + "\n")
+    if isinstance(payload.get("ranked_findings"), list):
+        parts.append(_findings(payload["ranked_findings"]))
+    tails = [(name, payload[f"{name}_tail"]) for name in ("stdout", "stderr") if payload.get(f"{name}_tail")]
+    for name, text in tails:
+        parts.append(f"Last lines of {name}:\n\n" + _fenced("\n".join(str(text).rstrip("\n").split("\n")[-_TAIL_LINES:])))
+    return "## Result\n\n" + ("\n".join(parts) if parts else _fenced(_json(payload), "json"))
+
+
+def _findings(findings: list[Any]) -> str:
+    rows = [
+        f"{i}. **{one_line(found.get('title'))}** ({found.get('confidence')}, {one_line(found.get('source_specialist'))}): {one_line(found.get('recommendation'))}"
+        for i, found in enumerate(findings, 1)
+        if isinstance(found, dict)
+    ]
+    return "\n".join(rows) + "\n" if rows else "No findings.\n"
+
+
+def _json(value: Any) -> str:
+    text = msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2).decode()
+    return text if len(text) <= _PAYLOAD_CHARS else text[:_PAYLOAD_CHARS] + "\n... (the rest is in run_receipt.json)"
+
+
+def _fenced(text: str, kind: str = "text") -> str:
+    # A fence longer than any in the text, so that no output can end it.
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
+    return f"{fence}{kind}\n{text}\n{fence}\n"
+
+
+def _files(receipt: Receipt) -> str:
+    names = sorted({file.name for file in receipt.artifacts} | {"run_receipt.json", "events.jsonl"} - {"summary.md"})
+    return "## Files\n\n" + "\n".join(f"- [{name}]({name})" for name in names if name != "summary.md") + "\n"

@@ -1,0 +1,180 @@
+"""Every path under a workspace, as arithmetic, and the lock that says who owns it."""
+
+import fcntl
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from lily.clock import boot_id, process_start_ticks, this_process
+from lily.errors import Code, LilyError
+
+JOB_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}", re.ASCII)
+RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z-[a-z0-9]{4,12}", re.ASCII)
+ARTIFACT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}", re.ASCII)
+
+RECEIPT, SUMMARY, EVENTS = "run_receipt.json", "summary.md", "events.jsonl"
+RESERVED = frozenset({RECEIPT, SUMMARY, EVENTS})
+
+
+def is_job_id(text: str) -> bool:
+    """Whether `text` may name a job, and so a folder."""
+    return JOB_ID.fullmatch(text) is not None and ".." not in text
+
+
+def is_run_id(text: str) -> bool:
+    """Whether `text` has the form of a run id, and so may name a folder."""
+    return RUN_ID.fullmatch(text) is not None
+
+
+def is_artifact_name(text: str) -> bool:
+    """Whether a target may write a file of this name in its run's folder."""
+    return ARTIFACT.fullmatch(text) is not None and ".." not in text and text not in RESERVED
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A folder with `.lily` in it. Computes paths; touches nothing."""
+
+    root: Path
+
+    @property
+    def lily(self) -> Path:
+        return self.root / ".lily"
+
+    @property
+    def config(self) -> Path:
+        return self.lily / "config.yaml"
+
+    @property
+    def jobs(self) -> Path:
+        return self.lily / "jobs"
+
+    @property
+    def blueprints(self) -> Path:
+        return self.lily / "blueprints"
+
+    @property
+    def runs(self) -> Path:
+        return self.lily / "runs"
+
+    @property
+    def runtime(self) -> Path:
+        """Locks, sockets and caches: nothing in here matters after the processes are gone."""
+        return self.lily / "run"
+
+    @property
+    def database(self) -> Path:
+        return self.root / "db" / "lily.sqlite3"
+
+    def job_dir(self, job_id: str) -> Path:
+        """The folder of a job's runs. Raises `job_not_found` for what can't be a job id."""
+        if not is_job_id(job_id):
+            raise LilyError(Code.JOB_NOT_FOUND, f"{job_id!r} can't be a job id", hint="see `lily jobs list`")
+        return self.runs / job_id
+
+    def run_dir(self, job_id: str, run_id: str) -> Path:
+        """The folder of one run. Raises `run_not_found` for what can't be a run id."""
+        if not is_run_id(run_id):
+            raise LilyError(Code.RUN_NOT_FOUND, f"{run_id!r} can't be a run id", hint="see `lily runs list`")
+        return self.job_dir(job_id) / run_id
+
+
+def find_workspace(given: str | os.PathLike[str] | None = None, start: Path | None = None) -> Workspace:
+    """The workspace at `given`, else at LILY_WORKSPACE, else the nearest one above `start` (the current folder)."""
+    named = given if given is not None else os.environ.get("LILY_WORKSPACE")
+    if named:
+        root = Path(named).absolute()
+        if not (root / ".lily").is_dir():
+            raise LilyError(Code.WORKSPACE_NOT_FOUND, "no .lily folder there", where=str(root), hint=f"`lily init {root}` makes one")
+        return Workspace(root)
+    here = (start or Path.cwd()).absolute()
+    for folder in (here, *here.parents):
+        if (folder / ".lily").is_dir():
+            return Workspace(folder)
+    raise LilyError(
+        Code.WORKSPACE_NOT_FOUND,
+        "no .lily folder here or above",
+        where=str(here),
+        hint="`lily init` makes a workspace here; --workspace DIR names one elsewhere",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who holds a workspace: exact, because pid, start time and boot id together are never reused."""
+
+    pid: int
+    start_ticks: int | None
+    boot: str
+    kind: str  # "up" (supervisor) or "run" (a command that runs jobs itself)
+    since: str
+    life: str
+
+    def alive(self) -> bool:
+        """Whether this very process still runs."""
+        return self.boot == boot_id() and process_start_ticks(self.pid) == self.start_ticks
+
+
+class OwnerLock:
+    """An operating-system lock that dies with its process, with its holder's identity in the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd: int | None = None
+
+    def acquire(self, *, kind: str, since: str, life: str) -> Owner:
+        """Take the lock and write who holds it. Raises `owner_conflict`, naming the holder."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise self._conflict() from None
+        pid, ticks, boot = this_process()
+        owner = Owner(pid, ticks, boot, kind, since, life)
+        body = json.dumps({name: getattr(owner, name) for name in Owner.__slots__}).encode() + b"\n"
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, body, 0)
+        self._fd = fd
+        return owner
+
+    def _conflict(self) -> LilyError:
+        owner = read_owner(self._path)
+        named = f"pid {owner.pid} (lily {owner.kind}, since {owner.since})" if owner else "a process that is just starting"
+        return LilyError(
+            Code.OWNER_CONFLICT,
+            f"this workspace is owned by {named}",
+            where=str(self._path.parent.parent.parent),
+            hint="`lily status` shows it, `lily down` stops it",
+            pid=owner.pid if owner else None,
+        )
+
+    def release(self) -> None:
+        """Give the lock back; a second call does nothing."""
+        if self._fd is not None:
+            os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = None
+
+
+def lock_path(workspace: Workspace) -> Path:
+    """Where the owner's lock is."""
+    return workspace.runtime / "owner.lock"
+
+
+def read_owner(path: Path) -> Owner | None:
+    """Who the lock file names; None when nobody does. Says nothing about whether the lock is held: see `current_owner`."""
+    try:
+        given = json.loads(path.read_bytes())
+        return Owner(**given)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def current_owner(workspace: Workspace) -> Owner | None:
+    """The living process that holds the workspace, or None. Reads only; takes no lock."""
+    owner = read_owner(lock_path(workspace))
+    return owner if owner is not None and owner.alive() else None

@@ -1,0 +1,314 @@
+"""Where blueprints come from, and what happens to those that can't be used."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lily.blueprints.catalog import BLUEPRINT, BUILT_IN
+from lily.blueprints.define import BlueprintBase, blueprint
+from lily.blueprints.registry import Registry
+from lily.blueprints.schemas import validated
+from lily.blueprints.versions import matches, parse_version
+from lily.errors import Code, LilyError
+
+GREET = '''
+from lily.blueprints.define import blueprint
+
+@blueprint("{id}", version="{version}")
+async def greet(ctx, bindings, run_input):
+    """Greets."""
+    return {{"word": "{word}"}}
+'''
+
+
+def write(
+    folder: Path, name: str = "greet.py", *, id: str = "greet.v1", version: str = "1.0.0", word: str = "hello", text: str | None = None
+) -> Path:
+    path = folder / name
+    path.write_text(GREET.format(id=id, version=version, word=word) if text is None else text)
+    return path
+
+
+def failure(registry: Registry, *arguments: Any) -> LilyError:
+    with pytest.raises(LilyError) as caught:
+        registry.resolve(*arguments)
+    return caught.value
+
+
+def test_the_catalogue_says_what_the_objects_say() -> None:
+    registry = Registry()
+    for row in BUILT_IN:
+        if row.kind == BLUEPRINT:
+            found = registry.resolve(row.id)
+            assert (row.version, row.summary, set(row.capabilities)) == (found.version, found.summary, found.capabilities), row.id
+        else:
+            assert getattr(registry, row.kind)(row.id).summary == row.summary, row.id
+
+
+@pytest.mark.parametrize("id", [row.id for row in BUILT_IN if row.kind == BLUEPRINT])
+def test_the_example_of_a_built_in_fits_and_compiles(id: str) -> None:
+    registry = Registry()
+    found = registry.resolve(id)
+    bindings = validated(found.bindings_schema, found.example, "bindings")
+    assert callable(found.compile(bindings))
+    shown = registry.describe(id)
+    assert shown["example_job"]["capabilities"] == sorted(found.capabilities_for(bindings))
+    assert shown["bindings_schema"]["type"] == "object"
+    assert shown["origin"] == "built-in"
+
+
+def test_listing_imports_nothing_heavy() -> None:
+    """A listing says what is there; only using one costs its libraries."""
+    code = (
+        "import sys; from lily.blueprints.registry import Registry; print(len(Registry().list()));"
+        "print([name for name in ('pydantic', 'httpx', 'openai', 'anyio', 'trio', 'sqlalchemy') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": os.getcwd()}
+    )
+    assert done.stdout.splitlines() == ["6", "[]"]
+
+
+def test_blueprints_of_the_workspace_are_found(tmp_path: Path) -> None:
+    write(tmp_path)
+    write(tmp_path, "_helper.py", text="raise RuntimeError('never loaded')")
+    registry = Registry(tmp_path)
+    row = next(row for row in registry.list() if row.id == "greet.v1")
+    assert (row.summary, row.origin, row.version) == ("Greets.", ".lily/blueprints/greet.py", "1.0.0")
+    assert not registry.problems()
+
+
+def test_a_class_can_be_a_blueprint(tmp_path: Path) -> None:
+    """Its instance at module level, or the class itself where there is none."""
+    text = """
+from lily.blueprints.contract import Envelope
+from lily.blueprints.define import BlueprintBase
+
+class One(BlueprintBase):
+    id = "one.v1"
+    summary = "One."
+    def compile(self, bindings):
+        async def run(ctx, run_input):
+            return Envelope()
+        return run
+
+class Two(One):
+    id = "two.v1"
+    def __init__(self, word):
+        self.word = word
+
+two = Two("x")
+alias = two
+"""
+    write(tmp_path, text=text)
+    registry = Registry(tmp_path)
+    assert {"one.v1", "two.v1"} <= {row.id for row in registry.list()}
+    assert registry.resolve("two.v1").word == "x"  # type: ignore[attr-defined]
+    assert not registry.problems()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "code", "named"),
+    [
+        ("x = 1\ndef broken(:\n", 2, Code.BLUEPRINT_COMPILE_FAILED, "SyntaxError"),
+        ("x = 1\n\nimport no_such_module_at_all\n", 3, Code.BLUEPRINT_COMPILE_FAILED, "no_such_module_at_all"),
+        ("import sys\nsys.exit(3)\n", 2, Code.BLUEPRINT_COMPILE_FAILED, "SystemExit: 3"),
+        (
+            "from lily.blueprints.define import blueprint\n@blueprint('x.v1')\ndef f(c, b, i): ...\n",
+            2,
+            Code.BLUEPRINT_COMPILE_FAILED,
+            "async def",
+        ),
+        ("x = '\x00'\n", None, Code.BLUEPRINT_COMPILE_FAILED, "null"),
+        (
+            "class Half:\n    id = 'half.v1'\n    version = '1.0.0'\n    def compile(self, b): ...\n",
+            None,
+            Code.BLUEPRINT_CONTRACT_INVALID,
+            "lacks summary",
+        ),
+    ],
+)
+def test_a_broken_file_is_a_problem_of_its_own(text: str, line: int | None, code: Code, named: str, tmp_path: Path) -> None:
+    """It names its place, and hides no other file."""
+    path = write(tmp_path, "broken.py", text=text)
+    write(tmp_path)
+    registry = Registry(tmp_path)
+    assert registry.resolve("greet.v1")
+    (problem,) = registry.problems()
+    assert (problem.path, problem.line, problem.code) == (str(path), line, code)
+    assert named in problem.message
+    assert "\n" not in problem.message
+    assert "broken.py" in failure(registry, "x.v1").hint
+
+
+def test_a_file_that_is_not_text_is_contained(tmp_path: Path) -> None:
+    (tmp_path / "bytes.py").write_bytes(b"x = '\xff\xfe'\n")
+    (tmp_path / "folder.py").mkdir()
+    assert len(Registry(tmp_path).problems()) == 2
+
+
+def test_two_files_with_one_id_are_both_refused(tmp_path: Path) -> None:
+    write(tmp_path, "a.py")
+    write(tmp_path, "b.py")
+    write(tmp_path, "c.py", id="other.v1")
+    registry = Registry(tmp_path)
+    error = failure(registry, "greet.v1")
+    assert error.code == Code.BLUEPRINT_DUPLICATE
+    assert "a.py:" in error.message
+    assert "b.py:" in error.message
+    assert [problem.code for problem in registry.problems()] == [Code.BLUEPRINT_DUPLICATE]
+    assert "greet.v1" not in {row.id for row in registry.list()}
+    assert registry.resolve("other.v1")
+
+
+def test_a_built_in_can_not_be_replaced_in_silence(tmp_path: Path) -> None:
+    write(tmp_path, id="council.v1")
+    error = failure(Registry(tmp_path), "council.v1")
+    assert error.code == Code.BLUEPRINT_DUPLICATE
+    assert "lily.blueprints.council" in error.message
+
+
+def test_importing_a_blueprint_is_no_second_definition(tmp_path: Path) -> None:
+    text = "from lily.blueprints.council import council\nfrom lily.blueprints.council_default import security\n"
+    write(tmp_path, "a.py", text=text)
+    write(tmp_path, "b.py", text=text)
+    registry = Registry(tmp_path)
+    assert not registry.problems()
+    assert registry.resolve("council.v1")
+    assert registry.specialist("security.v1")
+
+
+def test_refresh_loads_only_what_changed(tmp_path: Path) -> None:
+    """A second edit inside one second is seen too: nothing is taken from a cache of bytecode."""
+    path, other = write(tmp_path), write(tmp_path, "other.py", id="other.v1")
+    registry = Registry(tmp_path)
+    before, kept = registry.resolve("greet.v1"), registry.resolve("other.v1")
+    assert registry.refresh() is False
+    stat = path.stat()
+    write(tmp_path, word="HELLO")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert registry.refresh() is True
+    assert registry.resolve("greet.v1") is not before
+    assert registry.resolve("other.v1") is kept
+    other.unlink()
+    assert registry.refresh() is True
+    assert failure(registry, "other.v1").code == Code.BLUEPRINT_NOT_FOUND
+    assert not list(tmp_path.glob("__pycache__"))
+
+
+def test_a_broken_edit_takes_the_blueprint_away_and_a_mended_one_brings_it_back(tmp_path: Path) -> None:
+    """Running older code than the file holds would be worse than saying so."""
+    path = write(tmp_path)
+    registry = Registry(tmp_path)
+    registry.resolve("greet.v1")
+    write(tmp_path, text="oops(")
+    registry.refresh()
+    assert str(path) in failure(registry, "greet.v1").hint
+    write(tmp_path)
+    registry.refresh()
+    assert registry.resolve("greet.v1")
+
+
+def test_each_file_is_a_module_of_its_own(tmp_path: Path) -> None:
+    """Two files of one name in two workspaces share nothing, and dataclasses find their module."""
+    text = "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: int = 0\n" + GREET
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, text=text.format(id="greet.v1", version="1.0.0", word=name))
+    one, two = (Registry(tmp_path / name) for name in ("one", "two"))
+    assert not one.problems()
+    assert one.resolve("greet.v1") is not two.resolve("greet.v1")
+    assert one.resolve("greet.v1").body.__module__ != two.resolve("greet.v1").body.__module__  # type: ignore[attr-defined]
+
+
+def test_installed_packages_add_theirs() -> None:
+    @blueprint("packaged.v1")
+    async def packaged(ctx: Any, bindings: Any, run_input: Any) -> None:
+        """From a package."""
+
+    module = ModuleType("some_package")
+    module.thing = packaged  # type: ignore[attr-defined]
+
+    class Point(SimpleNamespace):
+        def load(self) -> Any:
+            if isinstance(self.target, Exception):
+                raise self.target
+            return self.target
+
+    points = [
+        Point(name="all", value="some_package", target=module, dist=SimpleNamespace(name="some-package")),
+        Point(name="again", value="some_package:thing", target=packaged, dist=SimpleNamespace(name="some-package")),
+        Point(name="bad", value="bad_package", target=ImportError("no libfoo"), dist=SimpleNamespace(name="bad-package")),
+    ]
+    registry = Registry(entry_points=lambda: points)
+    assert registry.describe("packaged.v1")["origin"] == "package some-package"
+    (problem,) = registry.problems()
+    assert "package bad-package, entry point bad" in problem.place
+    assert "no libfoo" in problem.message
+
+
+def test_a_program_can_register_its_own() -> None:
+    class Own(BlueprintBase):
+        id = "own.v1"
+
+        def compile(self, bindings: Any) -> Any:
+            return None
+
+    registry = Registry()
+    registry.register(Own())
+    assert registry.resolve("own.v1").version == "1.0.0"
+    with pytest.raises(TypeError):
+        registry.register(3)
+
+
+def test_an_unknown_id_gets_the_close_ones() -> None:
+    error = failure(Registry(), "comand.v1")
+    assert error.code == Code.BLUEPRINT_NOT_FOUND
+    assert "command.v1" in error.hint
+    assert "there are" in failure(Registry(), "zzzzzz").hint
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fits"),
+    [
+        ("1.2.3", True),
+        ("==1.2.3", True),
+        ("1.2", False),
+        (">=1,<2", True),
+        (" >= 1.2 , != 1.2.4 ", True),
+        (">1.2.3", False),
+        ("<=1.2.3", True),
+        (">=1,<1.2.3", False),
+        ("!=1.2.3", False),
+    ],
+)
+def test_a_version_can_be_pinned_or_ranged(wanted: str, fits: bool) -> None:
+    assert matches("1.2.3", wanted) is fits
+
+
+@pytest.mark.parametrize("wanted", ["", "latest", "1.x", "^1.0", ">=1,", "1.2.3.4", "01.2.3", "\uff11.0.0"])
+def test_what_is_no_version_is_said_to_be_none(wanted: str) -> None:
+    with pytest.raises(ValueError, match="version"):
+        matches("1.2.3", wanted)
+
+
+def test_versions_are_numbers() -> None:
+    assert parse_version("1.10.0") > parse_version("1.9")
+    with pytest.raises(ValueError, match="three numbers"):
+        parse_version(">=1")
+
+
+def test_a_version_that_is_not_here_is_named_with_the_one_that_is(tmp_path: Path) -> None:
+    write(tmp_path, version="2.1.0")
+    registry = Registry(tmp_path)
+    assert registry.resolve("greet.v1", ">=2")
+    error = failure(registry, "greet.v1", "1.0.0")
+    assert error.code == Code.BLUEPRINT_NOT_FOUND
+    assert "2.1.0" in error.message
+    assert "1.0.0" in error.message
+    assert failure(registry, "greet.v1", "newest").code == Code.BLUEPRINT_NOT_FOUND

@@ -1,0 +1,510 @@
+"""Programs that are run for real: what they get, how they end, and that nothing of them stays."""
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from lily.blueprints.contract import BlueprintError, ProcessRequest, ProcessResult
+from lily.engines.children import CHILDREN
+from lily.engines.process_table import Proc, belonging_to, belonging_to_each, is_alive, read_entry, scan, send
+from lily.engines.processes import Caps, LocalProcesses, become_subreaper, limits_report
+from lily.errors import Code
+
+pytestmark = pytest.mark.anyio
+PATH = {"PATH": os.environ["PATH"]}
+NO_CAPS = Caps()
+
+
+@dataclass
+class Bench:
+    """A workspace, a run's folder, and what its programs said."""
+
+    workspace: Path
+    run_dir: Path
+    run_id: str
+    processes: LocalProcesses = field(default_factory=LocalProcesses)
+    heard: list[tuple[str, str]] = field(default_factory=list)
+    ready: anyio.Event = field(default_factory=anyio.Event)
+
+    async def listen(self, stream: str, text: str) -> None:
+        self.heard.append((stream, text))
+        if "ready" in text:
+            self.ready.set()
+
+    async def run(self, *argv: str, caps: Caps = NO_CAPS, on_output: Any = None, **request: Any) -> ProcessResult:
+        request.setdefault("env", PATH)
+        return await self.processes.run(
+            ProcessRequest(argv=argv, **request),
+            identity={"LILY_RUN_ID": self.run_id, "LILY_JOB_ID": "job"},
+            caps=caps,
+            run_dir=self.run_dir,
+            workspace=self.workspace,
+            on_output=on_output or self.listen,
+        )
+
+    async def run_until_ready(self, *argv: str, **request: Any) -> None:
+        """Run, and cancel when the program has said `ready`."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: self.run(*argv, **request))
+            with anyio.fail_after(10):
+                await self.ready.wait()
+            group.cancel_scope.cancel()
+
+    def text(self, stream: str = "stdout") -> str:
+        return "".join(text for name, text in self.heard if name == stream)
+
+    def pids(self) -> list[int]:
+        """The numbers that the programs wrote to stdout."""
+        return [int(word) for word in self.text().split() if word.isdecimal()]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """Fails the test when a process of its run is alive afterwards, or a child was not reaped."""
+    made = Bench(tmp_path / "work space", tmp_path / "run", f"run-{os.urandom(6).hex()}")
+    made.workspace.mkdir()
+    made.run_dir.mkdir()
+    yield made
+    assert belonging_to(made.run_id) == set()
+    assert not [entry for entry in scan().values() if entry.parent == os.getpid() and not entry.alive]
+
+
+@pytest.fixture
+def subreaper() -> Iterator[None]:
+    """This process is a subreaper for the test."""
+    assert become_subreaper()
+    yield
+    CHILDREN.collect_adopted()
+    ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)
+    CHILDREN.subreaper = False
+
+
+def python(code: str) -> Sequence[str]:
+    return [sys.executable, "-I", "-S", "-c", code]
+
+
+SETSID_GRANDCHILD = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setsid()
+    print(os.getpid(), flush=True)
+    print("ready", flush=True)
+print(os.getpid(), flush=True)
+time.sleep(1000)
+"""
+
+DAEMON = """
+import os, time
+read, write = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        if {clear!r}:
+            null = os.open("/dev/null", os.O_RDWR)
+            os.dup2(null, 0), os.dup2(null, 1), os.dup2(null, 2)
+            os.write(write, b"%d" % os.getpid())
+            os.set_inheritable(write, False)
+            os.execve("/bin/sleep", ["sleep", "1000"], {{}})
+        os.write(write, b"%d" % os.getpid())
+        time.sleep(1000)
+    os._exit(0)
+os.wait()
+print(os.read(read, 20).decode(), flush=True)
+print("{said}", flush=True)
+time.sleep({stay})
+"""
+
+
+class TestWhatAProgramGets:
+    async def test_a_program_gets_its_arguments_unchanged_and_its_output_is_kept_and_told(self, bench: Bench) -> None:
+        result = await bench.run("printf", "%s|", "a b", "$HOME", "*", "ä")
+        assert result.stdout_tail == bench.text() == "a b|$HOME|*|ä|"
+        assert (result.exit_code, result.signal, result.stdout_bytes, result.left_behind) == (0, None, 15, 0)
+        assert (bench.run_dir / "stdout.log").read_text() == "a b|$HOME|*|ä|"
+        assert {path.name: path.stat().st_mode & 0o777 for path in bench.run_dir.iterdir()} == {"stdout.log": 0o600, "stderr.log": 0o600}
+
+    @pytest.mark.parametrize("caps", [NO_CAPS, Caps(memory_mb=2000, cpu_seconds=60)])
+    async def test_the_environment_is_what_was_given_and_the_marks_and_nothing_else(self, bench: Bench, caps: Caps) -> None:
+        result = await bench.run("env", env={"A": "1", "LILY_RUN_ID": "forged"}, caps=caps)
+        given = dict(line.split("=", 1) for line in result.stdout_tail.splitlines())
+        assert len(given.pop("LILY_PROCESS_ID")) == 16
+        assert given == {"A": "1", "LILY_RUN_ID": bench.run_id, "LILY_JOB_ID": "job"}
+
+    async def test_without_input_stdin_is_empty_and_with_input_it_ends_after_it(self, bench: Bench) -> None:
+        assert (await bench.run("cat")).stdout_bytes == 0
+        big = os.urandom(300_000)
+        assert (await bench.run("wc", "-c", stdin=big)).stdout_tail.strip() == "300000"
+
+    async def test_a_program_that_does_not_read_its_input_or_closes_it_is_no_error(self, bench: Bench) -> None:
+        assert (await bench.run("true", stdin=b"x" * 1_000_000)).exit_code == 0
+        assert (await bench.run("sh", "-c", "exec <&-; echo closed", stdin=b"x" * 1_000_000)).stdout_tail == "closed\n"
+
+    async def test_it_runs_in_the_workspace_or_in_the_folder_it_is_given(self, bench: Bench, tmp_path: Path) -> None:
+        assert (await bench.run("pwd")).stdout_tail.strip() == str(bench.workspace)
+        assert (await bench.run("pwd", cwd=tmp_path)).stdout_tail.strip() == str(tmp_path)
+
+    async def test_it_holds_no_descriptor_but_its_own_three(self, bench: Bench) -> None:
+        assert (await bench.run("ls", "/proc/self/fd")).stdout_tail.split() == ["0", "1", "2", "3"]
+
+
+class TestWhatCannotStart:
+    @pytest.mark.parametrize("caps", [NO_CAPS, Caps(memory_mb=500)])
+    @pytest.mark.parametrize(
+        ("name", "why"),
+        [
+            ("no-such-program-here", "not on the PATH"),
+            ("/no/such/program", "there is no such program"),
+            ("./plain.txt", "may not be executed"),
+            ("/etc", "may not be executed"),
+        ],
+    )
+    async def test_a_program_that_is_not_there_or_may_not_run_is_named_and_not_tried_again(
+        self, bench: Bench, name: str, why: str, caps: Caps
+    ) -> None:
+        (bench.workspace / "plain.txt").write_text("text")
+        with pytest.raises(BlueprintError, match=why) as caught:
+            await bench.run(name, caps=caps)
+        assert name in caught.value.message
+        assert not caught.value.retryable
+
+    async def test_a_file_that_is_no_program_is_named(self, bench: Bench) -> None:
+        (bench.workspace / "odd").write_text("no first line")
+        (bench.workspace / "odd").chmod(0o755)
+        with pytest.raises(BlueprintError, match="neither a program"):
+            await bench.run("./odd")
+
+    @pytest.mark.parametrize("caps", [NO_CAPS, Caps(memory_mb=500)])
+    async def test_a_folder_that_is_not_there_is_named(self, bench: Bench, caps: Caps) -> None:
+        with pytest.raises(BlueprintError, match="folder '/no/where'") as caught:
+            await bench.run("true", cwd=Path("/no/where"), caps=caps)
+        assert not caught.value.retryable
+
+    async def test_too_long_arguments_are_named(self, bench: Bench) -> None:
+        with pytest.raises(BlueprintError, match="too long") as caught:
+            await bench.run("true", "x" * 3_000_000)
+        assert not caught.value.retryable
+
+    async def test_a_nul_in_an_argument_is_refused(self, bench: Bench) -> None:
+        with pytest.raises(BlueprintError, match="null"):
+            await bench.run("true", "a\0b")
+
+
+class TestHowAProgramEnds:
+    async def test_an_exit_code_and_a_signal_are_told_apart(self, bench: Bench) -> None:
+        assert (await bench.run("sh", "-c", "exit 7")).exit_code == 7
+        result = await bench.run("sh", "-c", "kill -SEGV $$")
+        assert (result.exit_code, result.signal) == (None, signal.SIGSEGV)
+
+    async def test_cancelled_it_is_asked_to_end_and_what_it_says_then_is_kept(self, bench: Bench) -> None:
+        await bench.run_until_ready("sh", "-c", "trap 'echo saved; exit' TERM; echo ready; while :; do sleep 0.01; done")
+        assert (bench.run_dir / "stdout.log").read_text() == "ready\nsaved\n" == bench.text()
+
+    async def test_what_it_starts_on_term_to_clean_up_may_finish(self, bench: Bench) -> None:
+        script = "trap 'sleep 0.05; echo cleaned; exit' TERM; echo ready; sleep 1000 & wait"
+        await bench.run_until_ready("sh", "-c", script, kill_grace_seconds=30)
+        assert bench.text() == "ready\ncleaned\n"
+
+    async def test_a_stopped_program_is_ended_within_the_grace(self, bench: Bench) -> None:
+        with anyio.fail_after(5):
+            await bench.run_until_ready("sh", "-c", "echo ready; kill -STOP $$", kill_grace_seconds=30)
+
+    async def test_a_timeout_ends_a_grandchild_that_called_setsid_and_ignores_term(self, bench: Bench) -> None:
+        await bench.run_until_ready(*python(SETSID_GRANDCHILD), kill_grace_seconds=0.05)
+        assert len(bench.pids()) == 2
+        assert not any(os.path.exists(f"/proc/{pid}/stat") and read_entry(pid).alive for pid in bench.pids())  # type: ignore[union-attr]
+
+    async def test_a_tree_that_goes_on_forking_is_ended(self, bench: Bench) -> None:
+        tree = "f() { [ $1 -gt 0 ] && { f $(($1 - 1)) & f $(($1 - 1)) & }; while :; do sleep 0.01; done; }; trap '' TERM; f 3 & echo ready; wait"
+        await bench.run_until_ready("sh", "-c", tree, kill_grace_seconds=0.05)
+
+    async def test_a_daemon_is_found_by_its_mark(self, bench: Bench) -> None:
+        await bench.run_until_ready(*python(DAEMON.format(clear=False, said="ready", stay=1000)))
+        (pid,) = bench.pids()
+        assert not _runs(pid)
+
+    @pytest.mark.usefixtures("subreaper")
+    async def test_a_daemon_that_cleared_its_environment_is_found_by_a_subreaper(self, bench: Bench) -> None:
+        result = await bench.run(*python(DAEMON.format(clear=True, said="", stay=0)))
+        (pid,) = bench.pids()
+        assert result.left_behind == 1
+        assert read_entry(pid) is None
+
+    async def test_what_a_program_leaves_running_at_its_end_is_ended_and_counted(self, bench: Bench) -> None:
+        result = await bench.run(*python(DAEMON.format(clear=False, said="", stay=0)))
+        assert (result.exit_code, result.left_behind) == (0, 1)
+
+    async def test_the_end_of_one_program_leaves_others_of_the_same_run_alone(self, bench: Bench) -> None:
+        results = dict[str, ProcessResult]()
+
+        async def long() -> None:
+            results["long"] = await bench.run(
+                "sh", "-c", "echo ready; sleep 1000 & read line < fifo; kill $!; wait; echo done", log_prefix="a-"
+            )
+
+        os.mkfifo(bench.workspace / "fifo")
+        async with anyio.create_task_group() as group:
+            group.start_soon(long)
+            await bench.ready.wait()
+            assert (await bench.run("sh", "-c", "sleep 1000 &", log_prefix="b-")).left_behind == 1
+            await bench.run("sh", "-c", "echo > fifo", log_prefix="c-")
+        assert results["long"].stdout_tail == "ready\ndone\n"
+
+    async def test_a_stranger_who_holds_the_pipe_open_does_not_hold_up_the_end(self, bench: Bench) -> None:
+        pipe_kept = os.open("/dev/null", os.O_RDONLY)
+
+        async def steal(stream: str, text: str) -> None:
+            if text.strip().isdecimal():
+                os.dup2(os.open(f"/proc/{int(text)}/fd/1", os.O_WRONLY), pipe_kept)
+                os.write(pipe_kept, b"from a stranger\n")
+                (bench.workspace / "go").write_text("")
+
+        with anyio.fail_after(5):
+            await bench.run("sh", "-c", "echo $$; until [ -e go ]; do sleep 0.01; done", on_output=steal)
+        os.close(pipe_kept)
+
+    async def test_output_that_nobody_takes_does_not_hold_up_a_cancellation(self, bench: Bench) -> None:
+        asked = anyio.Event()
+
+        async def stuck(stream: str, text: str) -> None:
+            asked.set()
+            await anyio.sleep_forever()
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as group:
+                group.start_soon(lambda: bench.run("sh", "-c", "echo x; sleep 1000", on_output=stuck))
+                await asked.wait()
+                group.cancel_scope.cancel()
+
+    async def test_an_error_of_the_listener_ends_the_program_and_is_raised(self, bench: Bench) -> None:
+        async def full(stream: str, text: str) -> None:
+            raise OSError("no room")
+
+        with anyio.fail_after(5), pytest.raises(OSError, match="no room"):
+            await bench.run("sh", "-c", "echo x; sleep 1000", on_output=full)
+
+    async def test_a_hundred_programs_leave_no_zombie_and_no_descriptor(self, bench: Bench) -> None:
+        await bench.run("true")
+        before = len(os.listdir("/proc/self/fd"))
+        async with anyio.create_task_group() as group:
+            for number in range(50):
+                group.start_soon(lambda number=number: bench.run("true", log_prefix=f"{number}-"))  # type: ignore[misc]
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def _runs(pid: int) -> bool:
+    entry = read_entry(pid)
+    return entry is not None and entry.alive
+
+
+class TestOutput:
+    async def test_a_gigabyte_of_output_is_counted_and_leaves_memory_flat(self, bench: Bench) -> None:
+        tracemalloc.start()
+        try:
+            result = await bench.run("sh", "-c", "head -c 1G /dev/zero; echo; echo the end", output_limit_bytes=64 * 1024)
+            assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024
+        finally:
+            tracemalloc.stop()
+        assert result.stdout_bytes == 1024**3 + 9
+        assert result.truncated
+        assert result.stdout_tail == "the end\n"
+        assert (bench.run_dir / "stdout.log").stat().st_size < 100 * 1024
+        assert len(bench.text()) == 64 * 1024
+
+    async def test_cut_output_keeps_its_start_and_its_end_with_a_note_between(self, bench: Bench) -> None:
+        result = await bench.run("seq", "1", "20000", output_limit_bytes=1024)
+        log = (bench.run_dir / "stdout.log").read_bytes()
+        assert log[:1024] == "".join(f"{n}\n" for n in range(1, 400)).encode()[:1024]
+        note = f"\n[lily: output cut: {result.stdout_bytes} bytes in all, first 1024 kept, last 16384 below]\n".encode()
+        assert log[1024:].startswith(note)
+        assert log.endswith(b"\n19999\n20000\n")
+        assert len(log) == 1024 + len(note) + 16384
+
+    async def test_pieces_are_whole_lines_where_lines_are_short_and_never_long(self, bench: Bench) -> None:
+        await bench.run("sh", "-c", "seq 1 9999; head -c 50000 /dev/zero | tr '\\0' x")
+        lines = [text for _, text in bench.heard if "x" not in text]
+        assert all(text.endswith("\n") for text in lines)
+        assert max(len(text) for _, text in bench.heard) <= 8192
+        assert bench.text() == (bench.run_dir / "stdout.log").read_text()
+
+    async def test_letters_that_are_cut_between_two_writes_are_put_together(self, bench: Bench) -> None:
+        await bench.run("sh", "-c", r"printf '\303'; read x < /dev/null; sleep 0.3; printf '\244\377\n'")
+        assert bench.text() == "ä\ufffd\n"
+
+    async def test_an_unfinished_line_is_told_after_a_moment(self, bench: Bench) -> None:
+        await bench.run_until_ready("sh", "-c", "printf ready; sleep 1000")
+        assert bench.text() == "ready"
+
+    async def test_a_slow_listener_holds_the_program_up(self, bench: Bench) -> None:
+        pieces = 0
+
+        async def slow(stream: str, text: str) -> None:
+            nonlocal pieces
+            pieces += 1
+            if pieces == 3:
+                # The program is held: of its 100 MB only what fits into pipe and buffers was taken.
+                assert (bench.run_dir / "stdout.log").stat().st_size < 1024 * 1024
+                raise BlueprintError("enough")
+
+        with pytest.raises(BlueprintError, match="enough"):
+            await bench.run("head", "-c", "100M", "/dev/zero", on_output=slow, output_limit_bytes=1024**3)
+
+    async def test_a_link_in_place_of_a_log_is_not_followed(self, bench: Bench, tmp_path: Path) -> None:
+        (bench.run_dir / "stdout.log").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(OSError, match="symbolic"):
+            await bench.run("echo", "x")
+        assert not (tmp_path / "elsewhere").exists()
+
+
+class TestCaps:
+    async def test_processor_time_is_capped_and_the_cap_is_named(self, bench: Bench) -> None:
+        result = await bench.run(*python("while True: pass"), caps=Caps(cpu_seconds=1))
+        assert (result.signal, result.cap_exceeded) == (signal.SIGXCPU, "cpu_seconds")
+
+    async def test_memory_is_capped_and_the_cap_is_named(self, bench: Bench) -> None:
+        result = await bench.run(*python("b'x' * 400_000_000"), caps=Caps(memory_mb=200))
+        assert (result.exit_code, result.cap_exceeded) == (1, "memory_mb")
+
+    async def test_children_of_the_program_have_the_caps_too(self, bench: Bench) -> None:
+        result = await bench.run("sh", "-c", "(ulimit -v; ulimit -t; ulimit -H -t)", caps=Caps(memory_mb=300, cpu_seconds=7))
+        assert result.stdout_tail.split() == ["307200", "7", "8"]
+
+    async def test_an_end_for_another_reason_is_not_blamed_on_a_cap(self, bench: Bench) -> None:
+        result = await bench.run("sh", "-c", "kill -KILL $$", caps=Caps(memory_mb=300, cpu_seconds=7))
+        assert (result.signal, result.cap_exceeded) == (signal.SIGKILL, None)
+
+    async def test_the_run_is_refused_when_a_cap_cannot_be_set(self, bench: Bench) -> None:
+        with pytest.raises(BlueprintError, match="can't be enforced") as caught:
+            await bench.run("touch", "ran", caps=Caps(memory_mb=2**62))
+        assert (caught.value.code, caught.value.retryable) == (Code.JOB_POLICY_DENIED, False)
+        assert not (bench.workspace / "ran").exists()
+
+    def test_a_lower_limit_of_this_process_stays(self, tmp_path: Path) -> None:
+        code = (
+            "import resource, subprocess; resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))\n"
+            "from lily.engines.limits import Caps, wrap\n"
+            "subprocess.run(wrap(['/bin/sh', '-c', 'ulimit -v'], Caps(memory_mb=9000), 'x'), check=True)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert int(done.stdout) == 3 * 2**20
+
+    def test_the_report_names_caps_and_their_scope(self) -> None:
+        assert limits_report(NO_CAPS) == {}
+        assert limits_report(Caps(memory_mb=64, cpu_seconds=2)) == {"memory_mb": 64, "cpu_seconds": 2, "scope": "process (rlimit)"}
+        assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+
+
+@pytest.fixture
+def orphan() -> Iterator[Callable[[Mapping[str, str], str], Proc]]:
+    """Starts what a supervisor that died would leave: a process that is no descendant of ours."""
+    made: list[Proc] = []
+
+    def start(env: Mapping[str, str], script: str) -> Proc:
+        shell = subprocess.run(["sh", "-c", f"({script}) > /dev/null 2>&1 & echo $!"], env={**PATH, **env}, capture_output=True, check=True)
+        entry = read_entry(int(shell.stdout))
+        assert entry is not None
+        made.append(entry.proc)
+        return entry.proc
+
+    yield start
+    for proc in made:
+        send(proc, signal.SIGKILL)
+
+
+Orphan = Callable[[Mapping[str, str], str], Proc]
+
+
+class TestSweep:
+    async def test_a_sweep_ends_all_of_its_runs_and_nothing_of_others(self, bench: Bench, orphan: Orphan) -> None:
+        mine = [
+            orphan({"LILY_RUN_ID": bench.run_id}, "trap '' TERM; while :; do sleep 1000; done"),
+            orphan({"LILY_RUN_ID": "other-1"}, "sleep 1000"),
+        ]
+        other = orphan({"LILY_RUN_ID": "other-2"}, "sleep 1000")
+        assert await bench.processes.sweep([bench.run_id, "other-1"], 0.05) >= 2
+        assert not any(map(is_alive, mine))
+        assert is_alive(other)
+
+    async def test_a_descendant_that_cleared_its_environment_goes_with_its_run(self, bench: Bench, orphan: Orphan) -> None:
+        orphan({"LILY_RUN_ID": bench.run_id}, "echo $(env -i sleep 1000)")
+        while len(belonging_to(bench.run_id)) < 3:  # noqa: ASYNC110 - the shells start one another
+            await anyio.sleep(0.001)
+        assert await bench.processes.sweep([bench.run_id], 5) == 3
+
+    async def test_a_sweep_with_nothing_to_end_finds_nothing(self, bench: Bench) -> None:
+        assert await bench.processes.sweep([], 5) == 0
+        assert await bench.processes.sweep([bench.run_id], 5) == 0
+
+    async def test_a_sweep_never_takes_this_process_or_those_above_it(self, bench: Bench) -> None:
+        code = (
+            "import os, anyio; from lily.engines.processes import LocalProcesses\n"
+            "print(anyio.run(LocalProcesses().sweep, [os.environ['LILY_RUN_ID']], 1.0, backend='trio'))"
+        )
+        env = {**os.environ, "LILY_RUN_ID": bench.run_id}
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        assert done.stdout == "0\n"
+
+    def test_many_runs_are_told_apart_in_one_look(self, orphan: Orphan) -> None:
+        one, two = orphan({"LILY_RUN_ID": "look-1"}, "sleep 1000"), orphan({"LILY_RUN_ID": "look-2"}, "sleep 1000")
+        found = belonging_to_each(["look-1", "look-2", "look-3"])
+        assert set(found) == {"look-1", "look-2"}
+        assert one in found["look-1"]
+        assert two in found["look-2"]
+        assert not found["look-1"] & found["look-2"]
+
+    def test_a_pid_that_was_given_away_again_is_not_signalled(self, orphan: Orphan) -> None:
+        proc = orphan({}, "sleep 1000")
+        assert send(Proc(proc.pid, proc.start_ticks - 1), signal.SIGKILL)
+        assert is_alive(proc)
+
+
+class TestSubreaper:
+    @pytest.mark.usefixtures("subreaper")
+    async def test_orphans_that_end_are_reaped_and_our_own_children_are_left_to_their_starters(self, bench: Bench) -> None:
+        own = subprocess.Popen(["sh", "-c", "exit 3"])
+        assert os.waitid(os.P_PID, own.pid, os.WEXITED | os.WNOWAIT) is not None
+        reaped = anyio.Event()
+        async with anyio.create_task_group() as group:
+            group.start_soon(bench.processes.collect_orphans)
+
+            async def listen(stream: str, text: str) -> None:
+                while _seen(int(text)):  # noqa: ASYNC110 - that nothing is there any more is what is waited for
+                    await anyio.sleep(0.001)
+                reaped.set()
+
+            code = "import os, time\nif os.fork() == 0:\n    if os.fork(): os._exit(0)\n    print(os.getpid(), flush=True); os._exit(0)\ntime.sleep(1000)"
+            with anyio.fail_after(5):
+                group.start_soon(lambda: bench.run(*python(code), on_output=listen))
+                await reaped.wait()
+            group.cancel_scope.cancel()
+        assert own.wait() == 3
+
+    @pytest.mark.usefixtures("subreaper")
+    async def test_exit_codes_are_right_while_orphans_are_collected(self, bench: Bench) -> None:
+        codes = list[int | None]()
+
+        async def one(number: int) -> None:
+            codes.append((await bench.run("sh", "-c", f"exit {number}", log_prefix=f"{number}-")).exit_code)
+
+        async with anyio.create_task_group() as collecting:
+            collecting.start_soon(bench.processes.collect_orphans)
+            async with anyio.create_task_group() as group:
+                for number in range(1, 30):
+                    group.start_soon(one, number)
+            collecting.cancel_scope.cancel()
+        assert sorted(code for code in codes if code is not None) == list(range(1, 30))
+
+
+def _seen(pid: int) -> bool:
+    return read_entry(pid) is not None

@@ -1,0 +1,1 @@
+"""Scripts behind the gates; nothing here is shipped."""
