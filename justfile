@@ -1,5 +1,7 @@
 # Every gate of this repository. `just` comes from PyPI (rust-just), so that a virtual environment holds all that is needed.
 
+set positional-arguments
+
 # The interpreter beside this very `just`, else the repository's .venv, else the one on PATH.
 beside := parent_directory(just_executable()) / "python"
 venv := justfile_directory() / ".venv/bin/python"
@@ -44,11 +46,11 @@ contract-conformance:
 
 # Everything else; what follows is handed to pytest.
 test *ARGS:
-    {{python}} -m pytest -q tests --ignore=tests/contract {{ARGS}}
+    {{python}} -m pytest -q tests --ignore=tests/contract "$@"
 
 # The same without what takes long and without PostgreSQL.
 fast *ARGS:
-    {{python}} -m pytest -q tests -m "not slow and not postgres" {{ARGS}}
+    {{python}} -m pytest -q tests -m "not slow and not postgres" "$@"
 
 # N lives of the actor tree on a fake clock, each from one seed, with crashes injected.
 lives N="200":

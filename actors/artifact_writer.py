@@ -7,6 +7,7 @@ them), and a terminal run without its mark has its artifacts written again.
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 
 import anyio
 
@@ -84,8 +85,7 @@ class ArtifactWriter:
                 self._fail(part, exc)
                 continue
             self._fault("writer:between")
-            for message in published:
-                self._tail.post(message)
+            self._publish(published)
             for answer in answers:
                 answer()
 
@@ -119,8 +119,12 @@ class ArtifactWriter:
 
     async def _settle(self) -> None:
         _, published = await self._offload(self._process, [Flush()], math.inf)
-        for message in published:
-            self._tail.post(message)
+        self._publish(published)
+
+    def _publish(self, published: list[TailMessage]) -> None:
+        with suppress(anyio.ClosedResourceError):  # the broadcaster has given up: what is owed is stored all the same
+            for message in published:
+                self._tail.post(message)
 
     # -- in a worker thread -----------------------------------------------------------------------
 
@@ -236,9 +240,9 @@ class ArtifactWriter:
     def _repair(self, run_ids: list[str]) -> list[TailMessage]:
         published: list[TailMessage] = []
         for run_id in run_ids:
-            if run_id in self._to_mark:
+            if run_id in self._to_mark or run_id in self._owed:
                 continue
             run = self._store.find_run(run_id)
-            if run is not None and run.status in TERMINAL:
+            if run is not None and run.status in TERMINAL and not run.written:
                 published += self._end(run, EventLog(run, lambda run_id=run_id: self._store.events(run_id)))  # type: ignore[misc]
         return published

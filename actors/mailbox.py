@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import anyio
@@ -38,10 +39,15 @@ class Mailbox(Generic[T]):
         """No more messages: the actor drains what is here and ends."""
         self._send.close()
 
-    def dispose(self) -> None:
-        """Both ends are closed; what was not taken is dropped."""
+    def dispose(self) -> list[T]:
+        """Nobody reads any more: both ends are closed. Gives what was in hand and what was not taken, which is dropped."""
+        left, self._in_hand = self._in_hand, []
+        with suppress(anyio.WouldBlock, anyio.EndOfStream, anyio.ClosedResourceError):
+            while True:
+                left.append(self._receive.receive_nowait())
         self._send.close()
         self._receive.close()
+        return left
 
     @property
     def waiting(self) -> int:

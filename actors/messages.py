@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Reply(Generic[T]):
-    """The answer to one message. Answering twice is harmless: a message may come again after a crash."""
+    """The answer to one message. Answering twice is harmless, the first answer stands: a message may come again after a crash."""
 
     def __init__(self) -> None:
         self._done = anyio.Event()
@@ -25,13 +25,15 @@ class Reply(Generic[T]):
 
     def give(self, value: T) -> None:
         """Answer."""
-        self._value = value
-        self._done.set()
+        if not self._done.is_set():
+            self._value = value
+            self._done.set()
 
     def fail(self, error: Exception) -> None:
         """Answer with what went wrong."""
-        self._error = error
-        self._done.set()
+        if not self._done.is_set():
+            self._error = error
+            self._done.set()
 
     async def wait(self) -> T:
         """The answer. Raises what `fail` was given."""

@@ -34,7 +34,7 @@ from lily.log import Log, SilentLog, StreamLog
 from lily.offload import in_thread
 from lily.operations.changes import cancel
 from lily.operations.session import open_store
-from lily.runs import TERMINAL, Run
+from lily.runs import FILE_ONLY, TERMINAL, EventName, Run
 from lily.settings import Settings
 from lily.spec_index import SpecIndex
 from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, sync_files
@@ -56,12 +56,14 @@ class _Session:
     log: Log
     system: System
     advisory: AdvisoryLock
+    processes: LocalProcesses
 
     def reader(self, stop: Callable[[float], None]) -> Reader:
         return Reader(
             self.workspace,
             store=self.store,
-            tail=self.system.tail,
+            subscribe=self.system.tail.subscribe,
+            unsubscribe=self.system.tail.unsubscribe,
             offload=in_thread,
             log=self.log,
             status=self.system.status,
@@ -131,11 +133,12 @@ async def _owning(
                 log.warning("the machine was restarted", runs_to_write_again=len(damaged))
             if own_process:
                 become_subreaper()
+            processes = LocalProcesses(offload=in_thread)
             ports = Ports(
                 workspace=workspace,
                 clock=clock,
                 offload=in_thread,
-                processes=LocalProcesses(offload=in_thread),
+                processes=processes,
                 registry=await in_thread(Registry, workspace.blueprints),
                 policy=settings.policy,
             )
@@ -150,7 +153,7 @@ async def _owning(
                 slots=settings.queue.max_concurrent,
                 since=since,
             )
-            yield _Session(workspace, settings, store, log, system, advisory)
+            yield _Session(workspace, settings, store, log, system, advisory, processes)
             await in_thread(sync_files, store, workspace)
             await in_thread(end_life, store.engine, life, stamp(clock.now()))
             await in_thread(advisory.release)
@@ -192,6 +195,7 @@ async def _up(workspace: Workspace, settings: Settings, log: Log) -> int:
             tasks.start_soon(_log_runs, system, log)
             tasks.start_soon(_keep_synced, session)
             tasks.start_soon(_keep_lock, session)
+            tasks.start_soon(session.processes.collect_orphans)
             async with system.running(_edge(session, drain)):
                 await stop.wait()
             tasks.cancel_scope.cancel()
@@ -205,7 +209,7 @@ def _edge(session: _Session, stop: Callable[[float], None]) -> dict[str, Actor]:
     specs: Mailbox[SpecFact] = Mailbox(math.inf, batch=1000)  # bounded by the number of job files
     registry = session.system.ports.registry
     index = SpecIndex(session.workspace)
-    loader = SpecLoader(index, specs, offload=in_thread, hints=watch(session.workspace.jobs, anyio.Event()))
+    loader = SpecLoader(index, specs, offload=in_thread, hints=lambda: watch(session.workspace.jobs, anyio.Event()))
     return {
         "catalog": Catalog(specs, log=session.log, refresh=registry.refresh, offload=in_thread).run,
         "spec_loader": loader.run,
@@ -231,16 +235,23 @@ async def _log_runs(system: System, log: Log) -> None:
             log.warning("log lines were dropped", lines=lost)
         for message in messages:
             for line in message.lines:
-                _log_event(log, msgspec.json.decode(line))
+                if not line.startswith(_QUIET, line.find(_NAMED) + len(_NAMED)):
+                    _log_event(log, msgspec.json.decode(line))
 
 
+# Most lines are of no interest in the supervisor's log: they are told apart without being decoded.
+_NAMED = b'"event":"'
+_QUIET = tuple(
+    f'{name}"'.encode()
+    for name in EventName
+    if name in FILE_ONLY - {EventName.EVENTS_LOST}
+    or name in (EventName.JOB_QUEUED, EventName.JOB_ATTEMPT_STARTED, EventName.JOB_ATTEMPT_SUCCEEDED)
+)
 _LOGGED = ("attempt", "status", "code", "message", "at", "reason", "by")
 
 
 def _log_event(log: Log, event: dict[str, Any]) -> None:
     name = event["event"]
-    if not name.startswith(("job_", "policy_", "events_", "scheduler_")):
-        return
     fields = {key: event[key] for key in _LOGGED if event.get(key) not in (None, "")}
     say = log.warning if name in ("job_failed", "job_attempt_failed", "job_interrupted", "policy_denied", "events_lost") else log.info
     say(name, job=event["job_id"], run=event["run_id"], **fields)
@@ -280,6 +291,7 @@ async def _here(
         async with anyio.create_task_group() as tasks:
             if own_process:
                 tasks.start_soon(_cancel_on_signals, session, run_id, ended)
+                tasks.start_soon(session.processes.collect_orphans)
             async with system.running(extra):
                 tasks.start_soon(_watch_end, session, run_id, seen, on_event, ended)
                 await ended.wait()

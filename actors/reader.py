@@ -11,7 +11,7 @@ import anyio
 import anyio.abc
 import msgspec
 
-from actors.tail_broadcaster import Subscription, TailBroadcaster
+from actors.subscription import Subscription
 from lily.log import Log
 from lily.offload import Offload
 from lily.operations.sockets import address, reader_path
@@ -31,13 +31,15 @@ class Reader:
         workspace: Workspace,
         *,
         store: Store,
-        tail: TailBroadcaster,
+        subscribe: Callable[..., Subscription],
+        unsubscribe: Callable[[Subscription], None],
         offload: Offload,
         log: Log,
         status: Callable[[], dict[str, Any]],
         stop: Callable[[float], None],
     ) -> None:
-        self._workspace, self._store, self._tail = workspace, store, tail
+        self._workspace, self._store = workspace, store
+        self._subscribe, self._unsubscribe = subscribe, unsubscribe
         self._offload, self._log, self._status, self._stop = offload, log, status, stop
         self._path = reader_path(workspace)
 
@@ -96,13 +98,13 @@ class Reader:
 
     async def _follow(self, client: socket.socket, request: Mapping[str, Any]) -> None:
         run_id, job_id = request.get("run_id"), request.get("job_id")
-        subscription = self._tail.subscribe(run_id=run_id, job_id=job_id)
+        subscription = self._subscribe(run_id=run_id, job_id=job_id)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_until_closed, client, tasks.cancel_scope)
             try:
                 await self._feed(lambda lines: _send(client, lines), subscription, run_id, int(request.get("from_seq", 0)))
             finally:
-                self._tail.unsubscribe(subscription)
+                self._unsubscribe(subscription)
                 tasks.cancel_scope.cancel()
 
     async def _feed(self, send: Callable[[list[bytes]], Awaitable[None]], live: Subscription, run_id: str | None, after: int) -> None:

@@ -192,7 +192,7 @@ class Runner:
             free = 0 if self._draining else self._slots - len(self._active)
             starting = sum(not active.begun for active in self._active.values())
             look = await self._offload(self._look, free + starting if free > 0 else 0, full)
-            self._pass_on_cancels(look)
+            await self._pass_on_cancels(look)
             taken, passed = 0, 0
             for run in look.queued:
                 if run.run_id in self._active:
@@ -215,12 +215,17 @@ class Runner:
         held = sum(active.run.job_id == run.job_id for active in self._active.values())
         return held + sum(waiting.job_id == run.job_id for waiting in self._waiting.values()) < most
 
-    def _pass_on_cancels(self, look: Look) -> None:
+    async def _pass_on_cancels(self, look: Look) -> None:
         for run_id, request in look.cancels.items():
             active = self._active.get(run_id)
             if active is not None and active.cancel is None:
                 active.cancel = request
                 active.cut_off()
+        ended = [run_id for run_id in look.canceled if run_id not in self._active]
+        for run_id in ended:
+            self._waiting.pop(run_id, None)
+        if ended:
+            await self._writer.tell(Repair(ended))
 
     async def _spec(self, run: Run) -> PinnedSpec:
         known = self._store.known_spec(run.spec_hash)

@@ -39,10 +39,18 @@ async def supervise(
         try:
             return await actor()
         except Exception as exc:
+            cause = _innermost(exc)
             crashes.append(anyio.current_time())
-            on_crash(name, exc)
+            on_crash(name, cause)
             pause = intensity.decide(crashes)
             if pause is None:
-                raise Escalated(f"{name} crashed {len(crashes)} times: {type(exc).__name__}: {exc}") from exc
+                raise Escalated(f"{name} crashed {len(crashes)} times: {type(cause).__name__}: {cause}") from cause
             crashes = [at for at in crashes if crashes[-1] - at < intensity.within]
         await anyio.sleep(pause)
+
+
+def _innermost(exc: Exception) -> Exception:
+    """What a task group wrapped: a group of one says nothing."""
+    while isinstance(exc, ExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return exc

@@ -113,29 +113,37 @@ class System:
         self.crashes.append(f"{name}: {type(exc).__name__}: {exc}")
         self.log.error("an actor crashed and is started again", actor=name, error=f"{type(exc).__name__}: {exc}")
 
-    async def _stage(self, name: str, actor: Actor, feeds: Mailbox[Any] | None) -> None:
-        """An actor under supervision. When it has ended, what it alone feeds is closed."""
-        await supervise(name, actor, self.intensity, self._crashed)
-        if feeds is not None:
-            feeds.close()
+    async def _stage(self, name: str, actor: Actor, reads: Mailbox[Any] | None, feeds: Mailbox[Any] | None) -> None:
+        """An actor under supervision. When it has ended, however, what it alone feeds is closed and nobody waits for its answers."""
+        try:
+            # Those at the end of the line end by closing alone, also when all is canceled: the runner may have an end to store.
+            with anyio.CancelScope(shield=reads is self.writer_box or reads is self.tail_box):
+                await supervise(name, actor, self.intensity, self._crashed)
+        finally:
+            if feeds is not None:
+                feeds.close()
+            _abandon(reads, name)
         if name == "runner":
             self._quiet.set()
 
     @asynccontextmanager
     async def running(self, extra: dict[str, Actor] | None = None) -> AsyncIterator["System"]:
         """Everything runs while the block lasts; leaving it drains stage by stage. Raises supervisor.Escalated."""
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._stage, "tail_broadcaster", self.tail.run, None)
-                tasks.start_soon(self._stage, "artifact_writer", self.writer.run, self.tail_box)
-                tasks.start_soon(self._stage, "runner", self.runner.run, self.writer_box)
-                async with anyio.create_task_group() as edge:
-                    for name, actor in (extra or {}).items():
-                        edge.start_soon(self._stage, name, actor, None)
-                    yield self
-                    self.runner_box.close()
-                    await self._quiet.wait()  # the sockets answer until the last run has ended
-                    edge.cancel_scope.cancel()
-        finally:
-            for box in (self.runner_box, self.writer_box, self.tail_box):
-                box.dispose()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._stage, "tail_broadcaster", self.tail.run, self.tail_box, None)
+            tasks.start_soon(self._stage, "artifact_writer", self.writer.run, self.writer_box, self.tail_box)
+            tasks.start_soon(self._stage, "runner", self.runner.run, self.runner_box, self.writer_box)
+            async with anyio.create_task_group() as edge:
+                for name, actor in (extra or {}).items():
+                    edge.start_soon(self._stage, name, actor, None, None)
+                yield self
+                self.runner_box.close()
+                await self._quiet.wait()  # the sockets answer until the last run has ended
+                edge.cancel_scope.cancel()
+
+
+def _abandon(box: Mailbox[Any] | None, name: str) -> None:
+    for message in box.dispose() if box is not None else ():
+        reply = getattr(message, "reply", None)
+        if reply is not None:
+            reply.fail(anyio.BrokenResourceError(f"{name} has ended"))

@@ -42,6 +42,7 @@ class Ready:
     run_input: Any
     target_version: str
     policy: dict[str, Any]  # needed, granted, decisions: for the receipt
+    allowed: frozenset[str] = frozenset()  # granted by the job and allowed by the policy: the most that a context may let happen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,15 @@ def preflight(spec: PinnedSpec, registry: Resolver, policy: Policy) -> Ready | R
         runnable = _compiled(found, bindings)
     except _Stop as stop:
         return Refused(error=stop.error, policy=record, denied=stop.error.code == Code.JOB_POLICY_DENIED, target_version=version)
-    return Ready(blueprint=found, runnable=runnable, bindings=bindings, run_input=run_input, target_version=version, policy=record)
+    return Ready(
+        blueprint=found,
+        runnable=runnable,
+        bindings=bindings,
+        run_input=run_input,
+        target_version=version,
+        policy=record,
+        allowed=frozenset(name for name in spec.capabilities if policy.capabilities.get(name) == "allow"),
+    )
 
 
 def _target(spec: PinnedSpec, registry: Resolver) -> Blueprint:

@@ -91,7 +91,7 @@ def _awaited(value: Any) -> Any:
 
 def _function(name: str, workspace: str) -> Callable[..., Any]:
     module_name, _, path = name.partition(":")
-    found: Any = _module(module_name)
+    found: Any = _module(module_name, workspace)
     for part in path.split("."):
         if not hasattr(found, part):
             raise Failure(NOT_FOUND, f"{module_name} has no {path!r}{_shadowed(module_name, workspace)}")
@@ -102,12 +102,12 @@ def _function(name: str, workspace: str) -> Callable[..., Any]:
     return function
 
 
-def _module(name: str) -> Any:
+def _module(name: str, workspace: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as exc:
         if exc.name and (name == exc.name or name.startswith(f"{exc.name}.")):
-            message = f"there is no module {exc.name!r} in the workspace or among the installed packages"
+            message = f"there is no module {exc.name!r} in the workspace or among the installed packages{_shadowed(name, workspace)}"
             raise Failure(NOT_FOUND, message) from exc
         raise Failure(NOT_FOUND, f"importing {name} failed: {_said(exc)}", exc) from exc
     except (ImportError, SyntaxError) as exc:
@@ -120,12 +120,15 @@ def _module(name: str) -> Any:
 
 
 def _shadowed(module: str, workspace: str) -> str:
+    """A hint for those whose own module is not seen, because another one of its name comes first; empty for all others."""
     top = module.partition(".")[0]
     own = os.path.join(workspace, top)
-    loaded = getattr(sys.modules.get(top), "__file__", None) or ""
-    if (os.path.exists(f"{own}.py") or os.path.isdir(own)) and not loaded.startswith(os.path.join(workspace, "")):
-        return f"; {top!r} is a module of the standard library, so the workspace's own needs another name"
-    return ""
+    where = getattr(sys.modules.get(top), "__file__", None)
+    if where is None or where.startswith(os.path.join(workspace, "")):
+        return ""
+    if os.path.isdir(own):
+        return f"; {top!r} was found at {where}: the workspace's own needs an __init__.py, or another name"
+    return f"; {top!r} was found at {where}: the workspace's own needs another name" if os.path.exists(f"{own}.py") else ""
 
 
 def _check_arguments(function: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:

@@ -55,13 +55,13 @@ def _code(problems: list[Problem], document: Document) -> Code:
 
 def _violations(model: type[BaseModel], document: Document, error: ValidationError | None) -> Iterator[Problem]:
     raw = document.value
-    known = {problem.path for problem in document.problems}
+    known = {(problem.path, problem.line, problem.column) for problem in document.problems}
     for details in error.errors(include_url=False) if error else []:
         problem = _violation(model, document, details)
-        if details["type"] != "zone" and problem.path not in known:
+        if details["type"] != "zone" and (problem.path, problem.line, problem.column) not in known:
             yield problem
     zone = zone_problem(raw.get("trigger"), raw.get("timezone"))
-    if zone and zone[0] not in known:
+    if zone:
         place, message, hint = zone
         yield Problem(place, *document.key_at(place), message, hint)
 
@@ -167,7 +167,7 @@ def shown(value: Any) -> str:
         return "a mapping" if value else "an empty mapping"
     if isinstance(value, list):
         return "a list"
-    text = _cut(json.dumps(value, ensure_ascii=False))
+    text = _cut(json.dumps(value, ensure_ascii=False, default=lambda other: type(other).__name__))
     return f"the text {text}" if isinstance(value, str) else text
 
 

@@ -91,7 +91,9 @@ def _interpreter(home: Path, identity: Mapping[str, Any]) -> tuple[str, dict[str
     shutil.copytree(
         library, copy / "lib" / library.name, ignore=shutil.ignore_patterns("site-packages", "test", "idlelib", "ensurepip"), symlinks=False
     )
-    env |= {"PYTHONHOME": str(copy), "LD_LIBRARY_PATH": f"{sys.base_prefix}/lib"}
+    for shared in Path(sys.base_prefix, "lib").glob("libpython*.so*"):  # a shared build's interpreter is only a stub
+        shutil.copy(shared, copy / "lib")
+    env |= {"PYTHONHOME": str(copy), "LD_LIBRARY_PATH": str(copy / "lib")}
     python = str(copy / "bin" / "python3")
     installed = sysconfig.get_path("purelib")
     env["PYTHONPATH"] = f"{REPOSITORY}:{installed}"

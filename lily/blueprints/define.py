@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 
@@ -15,7 +15,6 @@ ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}", re.ASCII)
 CAPABILITY = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*", re.ASCII)
 
 Body = Callable[[Context, Any, Any], Coroutine[Any, Any, Any]]
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class BlueprintBase:

@@ -144,12 +144,18 @@ def _content(body: Any, headers: dict[str, str]) -> bytes | None:
 
 
 async def _bounded(response: Any) -> tuple[bytes, bool]:
+    """The first KEPT_BYTES, and whether there was more.
+
+    Leaving the loop early would leave httpx's generators, one inside the other, to the garbage collector; a cancellation at
+    the next read unwinds all of them.
+    """
     kept = bytearray()
-    async for chunk in response.aiter_bytes(64 * 1024):
-        kept += chunk
-        if len(kept) > KEPT_BYTES:
-            return bytes(kept[:KEPT_BYTES]), True
-    return bytes(kept), False
+    with anyio.CancelScope() as rest:
+        async for chunk in response.aiter_bytes(64 * 1024):
+            kept += chunk[: KEPT_BYTES + 1 - len(kept)]
+            if len(kept) > KEPT_BYTES:
+                rest.cancel()
+    return bytes(kept[:KEPT_BYTES]), len(kept) > KEPT_BYTES
 
 
 def _unmet(expect: Expect, answer: Answer, body: bytes) -> list[str]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_PART = re.compile(r"""(?:^|\.)(?P<key>[^.\[\]"\s]+)|\[(?P<index>[0-9]{1,9})\]|\[(?P<quoted>"(?:[^"\\]|\\.)*")\]""")
+_PART = re.compile(r"""(?:^|(?<=.)\.)(?P<key>[^.\[\]"\s]+)|\[(?P<index>[0-9]{1,9})\]|\[(?P<quoted>"(?:[^"\\]|\\.)*")\]""")
 
 
 class PathMissing(LookupError):

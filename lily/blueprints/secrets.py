@@ -27,7 +27,7 @@ def revealed(value: Value, environ: Mapping[str, str] | None = None) -> str:
 
 
 def secret_text(reference: str, environ: Mapping[str, str] | None = None) -> str:
-    """The secret at `env:NAME` or `file:PATH` (settings may name a file; its last line end is cut). Raises BlueprintError, not retryable."""
+    """The secret at `env:NAME` or `file:PATH` (in settings; the last line end is cut). Raises BlueprintError, not retryable."""
     kind, _, name = reference.partition(":")
     if kind == "file":
         try:

@@ -10,7 +10,7 @@ _JOBS = {
     "validate": "validate:validate",
     "schema": "schemas:schema",
     "new": "new_job:new",
-    "run": "run_job:run",
+    "run": "run_job:run_job",
     "tail": "tail:tail",
     "history": "jobs:history",
 }
@@ -28,8 +28,8 @@ _CONFIG = {"show": "config:show", "validate": "config:validate"}
 _TOP = {"init": "init:init", "up": "supervisor:up", "down": "supervisor:down", "status": "supervisor:status"}
 
 
-def _group(name: str, help: str, commands: dict[str, str]) -> App:
-    group = App(name=name, help=help)
+def _group(name: str, help: str, commands: dict[str, str], sort_key: int) -> App:
+    group = App(name=name, help=help, sort_key=sort_key)
     _add(group, commands)
     return group
 
@@ -49,7 +49,17 @@ app = App(
     default_parameter=Parameter(negative=()),
 )
 _add(app, _TOP)
-app.command(_group("jobs", "Job files, and running them.", _JOBS), sort_key=10)
-app.command(_group("runs", "Runs of all jobs.", _RUNS), sort_key=11)
-app.command(_group("blueprints", "What jobs can be made of.", _BLUEPRINTS), sort_key=12)
-app.command(_group("config", "Settings of the workspace.", _CONFIG), sort_key=13)
+app.command(_group("jobs", "Job files, and running them.", _JOBS, sort_key=10))
+app.command(_group("runs", "Runs of all jobs.", _RUNS, sort_key=11))
+app.command(_group("blueprints", "What jobs can be made of.", _BLUEPRINTS, sort_key=12))
+app.command(_group("config", "Settings of the workspace.", _CONFIG, sort_key=13))
+
+
+def load_all() -> App:
+    """The application with every command's module imported: help of a group shows what its commands say of themselves."""
+    for name in _TOP:
+        app[name]
+    for group, commands in (("jobs", _JOBS), ("runs", _RUNS), ("blueprints", _BLUEPRINTS), ("config", _CONFIG)):
+        for name in commands:
+            app[group][name]
+    return app

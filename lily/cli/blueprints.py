@@ -88,12 +88,15 @@ def show(
 
 def _schema_lines(schema: dict[str, Any] | None) -> list[str]:
     if schema is None:
-        return ["(not described)"]
+        return ["-"]
     properties = schema.get("properties", {})
     if not properties:
         return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode().split("\n")
     required = set(schema.get("required", ()))
-    rows = [[name, _kind(given), "required" if name in required else _default(given), given.get("description", "")] for name, given in properties.items()]
+    rows = [
+        [name, _kind(given), "required" if name in required else _default(given), given.get("description", "")]
+        for name, given in properties.items()
+    ]
     return table(["FIELD", "TYPE", "DEFAULT", "MEANING"], rows, width=output.width() and (output.width() or 80) - 2)
 
 

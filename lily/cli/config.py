@@ -13,7 +13,9 @@ def show(*, json: Json = False, workspace: Place = None) -> int:
     if json:
         output.put_json({"settings": [{"key": key, "value": value, "origin": origin} for key, value, origin in found]})
     else:
-        output.put_lines(table(["KEY", "VALUE", "ORIGIN"], [[key, _shown(value), origin] for key, value, origin in found], width=output.width()))
+        output.put_lines(
+            table(["KEY", "VALUE", "ORIGIN"], [[key, _shown(value), origin] for key, value, origin in found], width=output.width())
+        )
     return 0
 
 

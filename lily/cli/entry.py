@@ -3,7 +3,6 @@
 import errno
 import os
 import secrets
-
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,8 +33,11 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(tokens: list[str]) -> int:
-    from lily.cli.app import app
+    from lily.cli.app import app, load_all
 
+    bare = not tokens or (len(tokens) == 1 and tokens[0] in _GROUPS)
+    if bare or not {"--help", "-h"}.isdisjoint(_options(tokens)):
+        load_all()
     result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     return result if isinstance(result, int) else 0
 
@@ -157,5 +159,3 @@ def _hoisted(tokens: list[str]) -> list[str]:
         else:
             words, rest = [*words, rest[0]], rest[1:]
     return [*words, *front, *rest] if words and front else tokens
-
-

@@ -46,6 +46,12 @@ def put_raw(line: bytes) -> None:
     put(line.decode("utf-8", "backslashreplace").rstrip("\n"))
 
 
+def put_text(text: str) -> None:
+    """A document. A terminal gets it with its control characters written out, a file or pipe byte for byte."""
+    body = text.rstrip("\n")
+    put("\n".join(map(visible, body.split("\n"))) if interactive() else body)
+
+
 def tell(text: str) -> None:
     """A line for the person, beside the result."""
     _write("stderr", visible(text) + "\n")
@@ -67,6 +73,11 @@ def interactive(stream: IO[str] | None = None) -> bool:
 def width() -> int | None:
     """Columns of the terminal that stdout is; None for files and pipes, where nothing is cut."""
     return shutil.get_terminal_size().columns if interactive() else None
+
+
+def errors() -> IO[str]:
+    """The stream for progress."""
+    return sys.stderr
 
 
 _COLOURS = {"succeeded": "32", "failed": "31", "missed": "31", "canceled": "33", "running": "36", "retry_scheduled": "36"}

@@ -12,7 +12,9 @@ from lily.render import run_view
 def prune(
     *,
     keep: Annotated[int | None, Parameter(name="--keep", help="Keep the newest N ended runs of each job.")] = None,
-    older_than: Annotated[str | None, Parameter(name="--older-than", help="Delete runs that ended longer ago than this, such as 30d.")] = None,
+    older_than: Annotated[
+        str | None, Parameter(name="--older-than", help="Delete runs that ended longer ago than this, such as 30d.")
+    ] = None,
     job: Annotated[str | None, Parameter(name="--job", help="Only runs of this job.")] = None,
     dry_run: Annotated[bool, flag("--dry-run", "Only say what would go.")] = False,
     json: Json = False,

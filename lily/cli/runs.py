@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from lily.cli import output
 from lily.cli.jobs import put_runs
 from lily.cli.options import Json, Limit, Place, Since, StatusFilter, opened, positive, since, who
-from lily.render import duration, event_lines, fields, one_line, run_view, table, when, diff_lines
+from lily.render import diff_lines, duration, event_lines, fields, one_line, run_view, table, when
 from lily.runs import TERMINAL, Run, Status
 from lily.workspace import EVENTS, RECEIPT, SUMMARY, Workspace
 

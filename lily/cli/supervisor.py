@@ -3,7 +3,6 @@
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
-
 from lily import __version__
 from lily.cli import output
 from lily.cli.options import Json, Place, flag, opened
@@ -105,5 +104,3 @@ def _lines(said: dict[str, Any], catalog: "Catalog") -> list[str]:
         rows = [[run["run_id"], run["job_id"], when(run["started_at"])] for run in said["active"]]
         lines += ["", *table(["RUN", "JOB", "STARTED"], rows, width=output.width())]
     return lines
-
-

@@ -4,7 +4,7 @@ import os
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
@@ -12,12 +12,12 @@ from typing import IO, Any, Protocol, TypeVar
 import msgspec
 
 from lily.blueprints.contract import BlueprintError, Context, Envelope, ProcessRequest, ProcessResult
-from lily.blueprints.envelope import checked
+from lily.blueprints.nested import fitted, found_in, run_nested
 from lily.blueprints.registry import Registry
 from lily.clock import Clock, stamp
 from lily.engines.limits import Caps
 from lily.engines.processes import Processes
-from lily.errors import Code, LilyError
+from lily.errors import Code
 from lily.offload import Offload
 from lily.runs import Event, EventName, Run
 from lily.settings import Policy
@@ -194,14 +194,11 @@ class RunContext(Context):
         self, blueprint_id: str, bindings: Mapping[str, Any], run_input: Mapping[str, Any] | None = None, *, name: str
     ) -> Envelope:
         """See the protocol. Raises BlueprintError as the inner blueprint does, or for what the job did not grant."""
-        blueprint = self._ports.registry.resolve(blueprint_id)
-        checked_bindings = validated(blueprint.bindings_schema, bindings, Code.BLUEPRINT_BINDINGS_INVALID)
-        checked_input = validated(blueprint.input_schema, run_input or {}, Code.BLUEPRINT_EXECUTION_FAILED)
-        for capability in sorted(blueprint.capabilities_for(checked_bindings)):
+        found = found_in(self._ports.registry, blueprint_id)
+        for capability in sorted(found.capabilities_for(fitted(found.bindings_schema, dict(bindings), "bindings", blueprint_id))):
             self._require(capability)
         inner = RunContext(self._ports, self._attempt, f"{self._prefix}-{name}" if self._prefix else name)
-        runnable = blueprint.compile(checked_bindings)
-        return checked(await runnable(inner, checked_input), blueprint)
+        return await run_nested(self._ports.registry, inner, blueprint_id, bindings, run_input)
 
     async def request_approval(self, what: str, *, why: str = "") -> None:
         """Not in this version: fails the attempt and says so."""
@@ -232,8 +229,6 @@ class RunContext(Context):
 
 
 def _with_prefix(request: ProcessRequest, prefix: str) -> ProcessRequest:
-    from dataclasses import replace
-
     return replace(request, log_prefix=prefix)
 
 
@@ -242,22 +237,3 @@ def _step_value(name: str, result: object) -> bytes:
         return msgspec.json.encode(result)
     except (TypeError, ValueError, RecursionError) as exc:
         raise BlueprintError(f"step {name!r} gave what is not plain JSON: {exc}", code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False) from exc
-
-
-def validated(schema: Any, value: Mapping[str, Any], code: Code) -> Any:
-    """`value` as an instance of the pydantic model `schema`. Raises BlueprintError naming each wrong field."""
-    if schema is None:
-        if value:
-            raise BlueprintError(f"takes nothing, got {', '.join(map(repr, value))}", code=code, retryable=False)
-        return None
-    try:
-        return schema.model_validate(value)
-    except ValueError as exc:
-        errors = getattr(exc, "errors", lambda **_: [])(include_url=False, include_input=False, include_context=False)
-        said = "; ".join(f"{'.'.join(map(str, error['loc'])) or 'value'}: {error['msg']}" for error in errors)
-        raise BlueprintError(said or str(exc), code=code, retryable=False) from exc
-
-
-def policy_error(error: LilyError) -> BlueprintError:
-    """A LilyError from the registry as the failure of the blueprint that asked."""
-    return BlueprintError(error.message, code=error.code, retryable=False)

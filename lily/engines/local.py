@@ -50,7 +50,7 @@ class LocalEngine:
             told=told,
             steps=steps,
             caps=_caps(spec.runtime),
-            granted=frozenset(ready.policy.get("granted", ())),
+            granted=ready.allowed,
             deadline=self.ports.clock.now() + timedelta(seconds=timeout),
         )
         ctx = RunContext(self.ports, attempt)

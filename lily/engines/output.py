@@ -14,6 +14,7 @@ from lily.offload import Offload
 PIECE_BYTES = 8 * 1024  # of one `output` event
 TAIL_BYTES = 16 * 1024  # what is kept of the end
 _READ_BYTES = 64 * 1024
+_PIPE_BYTES = 256 * 1024
 _DRAIN_READS = 64  # a pipe holds at most a few of these; more comes from a stranger who holds the pipe
 _QUIET_SECONDS = 0.2  # an unfinished line, such as a prompt, is shown after this long
 
@@ -130,6 +131,8 @@ class Capture:
         self.total += count
         self._tail += view[-TAIL_BYTES:]
         del self._tail[:-TAIL_BYTES]
+        if self.total > self._limit and len(self._buffer) < _PIPE_BYTES:
+            self._buffer = bytearray(_PIPE_BYTES)  # the rest is only counted: fewer turns
         keep = bytes(view[: max(0, min(count, self._limit - self._kept))])
         if keep:
             await self._offload(write_all, self._log, keep)
@@ -177,4 +180,4 @@ def widen(pipe: int) -> None:
     size = getattr(fcntl, "F_SETPIPE_SZ", None)
     if size is not None:
         with contextlib.suppress(OSError):
-            fcntl.fcntl(pipe, size, 256 * 1024)
+            fcntl.fcntl(pipe, size, _PIPE_BYTES)

@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Callable
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 
-from lily.runs import FILE_ONLY, Event, EventName, Run
+from lily.runs import FILE_ONLY, FINAL, Event, EventName, Run
 from lily.storage.files import APPEND, EDIT, write_all
 from lily.workspace import EVENTS
 
@@ -89,52 +89,65 @@ class EventLog:
 
     def _take_up(self, folder: int, ts: str) -> None:
         """Go on with the file of an earlier life: cut a torn tail and say so, add what only the store has."""
-        on_disk, lost = self._read(folder)
-        stored = self._stored() if self._stored else []
-        missing = stored[on_disk:]
-        held = sum(event.event not in FILE_ONLY for event in self.pending)
-        if len(missing) < held:
-            self.pending = _without_first(self.pending, held - len(missing))
-        first = [Event(EventName.EVENTS_LOST, ts, {"bytes": lost, "reason": "the end of the file was torn by a crash"})] if lost else []
-        self.pending = [*first, *missing[: max(0, len(missing) - held)], *self.pending]
+        assert self._stored is not None
+        kept = self._read(folder)
+        if kept.ended:
+            self.pending = []  # what is handed in again was written before the final event, in one piece with it
+        else:
+            said = [event for event in self.pending if event.event in FILE_ONLY]
+            if kept.lost:
+                said.insert(0, Event(EventName.EVENTS_LOST, ts, {"bytes": kept.lost, "reason": "the end of the file was torn by a crash"}))
+            # The store has every lifecycle event that is held here, and those that went down with an earlier life.
+            self.pending = _merged(self._stored()[kept.lifecycle :], said)
+        self.pending_bytes = sum(map(_weight, self.pending))
+        self.seq, self._size = kept.lines, kept.size
 
-    def _read(self, folder: int) -> tuple[int, int]:
-        """(lifecycle events in the whole part of the file, bytes cut off behind it)."""
-        self.seq = self._size = 0
+    def _read(self, folder: int) -> "_Kept":
+        """What the file holds; a torn tail is cut off."""
         try:
             fd = os.open(EVENTS, EDIT, dir_fd=folder)
         except FileNotFoundError:
-            return 0, 0
+            return _Kept()
         with os.fdopen(fd, "r+b") as file:
-            lifecycle = self._count(file)
-            lost = os.fstat(file.fileno()).st_size - self._size
-            if lost:
-                file.truncate(self._size)
-            return lifecycle, lost
-
-    def _count(self, file: IO[bytes]) -> int:
-        lifecycle = whole = 0
-        for line in file:
-            try:
-                seen = msgspec.json.decode(line)
-                kept = EventName(seen["event"]) not in FILE_ONLY
-                if not line.endswith(b"\n") or seen["seq"] != self.seq + 1 or seen["run_id"] != self.run.run_id:
+            kept = _Kept()
+            for line in file:
+                if not kept.take(line, self.run.run_id):
                     break
-            except (msgspec.DecodeError, TypeError, KeyError, ValueError):
-                break
-            self.seq += 1
-            lifecycle += kept
-            whole += len(line)
-        self._size = whole
-        return lifecycle
+            kept.lost = os.fstat(file.fileno()).st_size - kept.size
+            if kept.lost:
+                file.truncate(kept.size)
+            return kept
 
 
-def _without_first(events: list[Event], count: int) -> list[Event]:
-    """`events` less the first `count` lifecycle events, which are on disk already."""
-    kept = []
-    for event in events:
-        if count and event.event not in FILE_ONLY:
-            count -= 1
-        else:
-            kept.append(event)
-    return kept
+class _Kept:
+    """The whole part of a file: its lines, bytes, lifecycle events, whether it has come to its end, and the bytes behind it."""
+
+    def __init__(self) -> None:
+        self.lines = self.size = self.lifecycle = self.lost = 0
+        self.ended = False
+
+    def take(self, line: bytes, run_id: str) -> bool:
+        """Count one more line; False when it is none of this run's whole lines in order."""
+        try:
+            seen = msgspec.json.decode(line)
+            name = EventName(seen["event"])
+            if not line.endswith(b"\n") or seen["seq"] != self.lines + 1 or seen["run_id"] != run_id:
+                return False
+        except (msgspec.DecodeError, TypeError, KeyError, ValueError):
+            return False
+        self.lines += 1
+        self.size += len(line)
+        self.lifecycle += name not in FILE_ONLY
+        self.ended = self.ended or name in FINAL
+        return True
+
+
+def _merged(lifecycle: list[Event], said: list[Event]) -> list[Event]:
+    """Both in one list by time, each in its own order, the final event last: the clock may have stepped."""
+    merged: list[Event] = []
+    said = said[::-1]
+    for event in lifecycle:
+        while said and (event.event in FINAL or said[-1].ts < event.ts):
+            merged.append(said.pop())
+        merged.append(event)
+    return merged + said[::-1]

@@ -71,7 +71,7 @@ run = Table(
     Column("written", Integer, nullable=False, server_default="0"),
     Index("run_queue", "status", "priority", "enqueued_at", "run_id"),
     Index("run_by_job", "job_id", "run_id"),
-    Index("run_unwritten", "run_id", sqlite_where=text("written = 0"), postgresql_where=text("written = 0")),
+    Index("run_unwritten", "status", "run_id", sqlite_where=text("written = 0"), postgresql_where=text("written = 0")),
     Index("run_by_key", "key", sqlite_where=text("key is not null"), postgresql_where=text("key is not null")),
 )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, Table, and_, bindparam, func, or_, select, update
+from sqlalchemy import Connection, Select, Table, and_, bindparam, func, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lily.clock import Clock, parse_stamp, stamp
@@ -25,6 +25,7 @@ from lily.storage.rows import PRIORITIES, attempt_from, attempt_row, dump, moved
 
 _SUFFIX = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SPECS_REMEMBERED = 1000
+_CANCELED_AT_ONCE = 100
 _OPEN = [status.value for status in Status if status not in TERMINAL]
 
 
@@ -44,10 +45,12 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the runner asks for: runs to start, in order, and cancels that were asked of running ones."""
+    """What the runner asks for: runs to start, in order, cancels that were asked of running ones, and runs that were canceled while
+    they waited, so that nobody has written their artifacts."""
 
     queued: list[Run]
     cancels: dict[str, dict[str, Any]] = field(default_factory=dict)
+    canceled: list[str] = field(default_factory=list)
 
 
 class Store:
@@ -236,8 +239,10 @@ class Store:
             if since:
                 wanted = wanted.where(schema.run.c.run_id >= since)
             queued = self._with_attempts(connection, [run_from(row) for row in connection.execute(wanted)]) if limit else []
-            asked = connection.execute(self._statements.cancels) if cancels else ()
-            return Look(queued, {row.run_id: msgspec.json.decode(row.cancel) for row in asked})
+            if not cancels:
+                return Look(queued)
+            asked = {row.run_id: msgspec.json.decode(row.cancel) for row in connection.execute(self._statements.cancels)}
+            return Look(queued, asked, list(connection.execute(self._statements.canceled).scalars()))
 
     def unfinished(self) -> list[Run]:
         """Runs that are running or wait for their next attempt, oldest first."""
@@ -249,7 +254,7 @@ class Store:
         """Ids of terminal runs whose artifacts are not known to be on disk, oldest first."""
         wanted = (
             select(schema.run.c.run_id)
-            .where(schema.run.c.written == 0, schema.run.c.status.in_([status.value for status in TERMINAL]))
+            .where(text("written = 0"), schema.run.c.status.in_([status.value for status in TERMINAL]))
             .order_by(schema.run.c.run_id)
             .limit(limit)
         )
@@ -404,6 +409,8 @@ class _Statements:
         self.standing = select(run.c.run_id, run.c.status, run.c.events).where(run.c.run_id.in_(bindparam("ids", expanding=True))).with_for_update()
         self.queued = select(run).where(run.c.status == Status.QUEUED.value).order_by(run.c.priority, run.c.enqueued_at, run.c.run_id)
         self.cancels = select(run.c.run_id, run.c.cancel).where(run.c.status == Status.RUNNING.value, run.c.cancel.is_not(None))
+        owed = and_(run.c.status == Status.CANCELED.value, text("written = 0"))  # spelled so that the partial index serves it
+        self.canceled = select(run.c.run_id).where(owed).order_by(run.c.run_id).limit(_CANCELED_AT_ONCE)
         self.attempts_of = select(attempt).where(attempt.c.run_id.in_(bindparam("ids", expanding=True))).order_by(attempt.c.run_id, attempt.c.number)
         self.events_of = select(event).where(event.c.run_id == bindparam("run_id")).order_by(event.c.n)
 

@@ -131,6 +131,6 @@ async def test_specialists_and_synthesizers_are_made_the_same_way(tmp_path: Path
 
 def test_a_plain_specialist_is_refused() -> None:
     with pytest.raises(TypeError, match="async def"):
-        specialist("taste.v1")(plain)
+        specialist("taste.v1")(plain)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"\(ctx, request\)"):
         synthesizer("brief.v1")(fine)  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
 """pipeline.v1: order, side by side, references, retries, and going on where an earlier attempt stopped."""
 
+import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import pytest
@@ -55,7 +56,8 @@ class World:
         class Probe:
             id, version, summary = "probe.v1", "1.0.0", "Does as told."
             bindings_schema, input_schema, output_schema = Work, Input, None
-            capabilities, in_process, example = frozenset({"net.http"}), True, {}  # noqa: RUF012
+            capabilities, in_process = frozenset({"net.http"}), True
+            example: ClassVar[dict[str, Any]] = {}
 
             @staticmethod
             def capabilities_for(bindings: Work) -> frozenset[str]:
@@ -89,8 +91,11 @@ def world() -> World:
     return World()
 
 
+OUTER = ("timeout_seconds", "retry_max", "retry_delay_seconds", "blueprint", "version")
+
+
 def step(name: str, *wanted: str, input: Any = None, **rest: Any) -> dict[str, Any]:
-    outer = {key: rest.pop(key) for key in ("timeout_seconds", "retry_max", "retry_delay_seconds", "blueprint", "version") if key in rest}
+    outer: dict[str, Any] = {key: rest.pop(key) for key in OUTER if key in rest}
     return {"name": name, "blueprint": "probe.v1", "needs": list(wanted), "bindings": rest, "input": input or {}, **outer}
 
 
@@ -254,8 +259,8 @@ async def test_the_data_of_a_step_can_not_widen_what_is_allowed(world: World, ct
 
 
 async def test_pipelines_nest(world: World, ctx: FakeContext) -> None:
-    inner = {"literal": {"steps": [step("x", gives=1), step("y", gives={"from": "x.payload.gives"})]}}
-    nested = {"name": "in", "blueprint": "pipeline.v1", "bindings": {"steps": {"literal": inner["literal"]["steps"]}}}
+    inner = [step("x", gives=1), step("y", gives={"from": "x.payload.gives"})]
+    nested = {"name": "in", "blueprint": "pipeline.v1", "bindings": {"steps": {"literal": inner}}}
     envelope = await run(world, ctx, nested)
     assert envelope.payload["steps"]["in"]["payload"]["steps"]["y"]["payload"]["gives"] == 1
     assert {"in", "in/x", "in/y"} <= ctx.steps.keys()
@@ -292,7 +297,7 @@ def test_a_circle_is_found_exactly_when_there_is_one(edges: dict[str, list[str]]
         left = {name: wanted - set(free) for name, wanted in left.items()}
     circle = find_cycle({name: [need for need in wanted if need in edges] for name, wanted in edges.items()})
     assert bool(circle) is bool(left)
-    for name, need in zip(circle, circle[1:], strict=False):
+    for name, need in itertools.pairwise(circle):
         assert need in edges[name]
     if circle:
         assert circle[0] == circle[-1]

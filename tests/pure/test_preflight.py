@@ -83,6 +83,7 @@ def test_a_good_run_is_ready() -> None:
     assert outcome.bindings == Bindings(names=("a",))
     assert outcome.target_version == "1.2.0"
     assert outcome.policy == {"needed": ["net.http"], "granted": ["fs.read", "net.http"], "decisions": {"net.http": "allow"}}
+    assert outcome.allowed == {"net.http"}  # granted and not allowed by the policy is not enough
     assert callable(outcome.runnable)
 
 

@@ -7,14 +7,19 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from lily.blueprints.catalog import BLUEPRINT, BUILT_IN
 from lily.blueprints.define import BlueprintBase, blueprint
+from lily.blueprints.envelope import checked
 from lily.blueprints.registry import Registry
 from lily.blueprints.schemas import validated
+from lily.blueprints.testkit import FakeContext
 from lily.blueprints.versions import matches, parse_version
 from lily.errors import Code, LilyError
+from lily.preflight import Ready, preflight
+from lily.runs import PinnedSpec
 
 GREET = '''
 from lily.blueprints.define import blueprint
@@ -45,7 +50,7 @@ def test_the_catalogue_says_what_the_objects_say() -> None:
     for row in BUILT_IN:
         if row.kind == BLUEPRINT:
             found = registry.resolve(row.id)
-            assert (row.version, row.summary, set(row.capabilities)) == (found.version, found.summary, found.capabilities), row.id
+            assert (row.version, row.summary, frozenset(row.capabilities)) == (found.version, found.summary, found.capabilities), row.id
         else:
             assert getattr(registry, row.kind)(row.id).summary == row.summary, row.id
 
@@ -60,6 +65,20 @@ def test_the_example_of_a_built_in_fits_and_compiles(id: str) -> None:
     assert shown["example_job"]["capabilities"] == sorted(found.capabilities_for(bindings))
     assert shown["bindings_schema"]["type"] == "object"
     assert shown["origin"] == "built-in"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("id", ["council.v1", "pipeline.v1"])
+async def test_an_example_that_needs_nothing_from_outside_runs(id: str, tmp_path: Path) -> None:
+    """What `lily blueprints show` prints can be pasted and run."""
+    registry = Registry()
+    job = {**registry.describe(id)["example_job"], "runtime": {}}
+    ready = preflight(msgspec.convert(job, PinnedSpec), registry, SimpleNamespace(capabilities={}, max={}))
+    assert isinstance(ready, Ready), ready
+    envelope = checked(await ready.runnable(FakeContext(tmp_path, registry=registry), ready.run_input), ready.blueprint)
+    assert envelope.status == "ok"
+    assert envelope.artifacts
+    assert all((tmp_path / "run" / name).is_file() for name in envelope.artifacts)
 
 
 def test_listing_imports_nothing_heavy() -> None:

@@ -89,5 +89,5 @@ def _create_run() -> None:
     op.create_index("run_queue", "run", ["status", "priority", "enqueued_at", "run_id"])
     op.create_index("run_by_job", "run", ["job_id", "run_id"])
     unwritten, keyed = sa.text("written = 0"), sa.text("key is not null")
-    op.create_index("run_unwritten", "run", ["run_id"], sqlite_where=unwritten, postgresql_where=unwritten)
+    op.create_index("run_unwritten", "run", ["status", "run_id"], sqlite_where=unwritten, postgresql_where=unwritten)
     op.create_index("run_by_key", "run", ["key"], sqlite_where=keyed, postgresql_where=keyed)

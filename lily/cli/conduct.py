@@ -1,0 +1,151 @@
+"""From an accepted run to its end: followed at whoever owns the workspace, or run in this process."""
+
+import time
+from typing import Any
+
+import msgspec
+
+from lily.cli import output
+from lily.cli.options import who
+from lily.errors import Code, LilyError, exit_code
+from lily.operations.changes import cancel
+from lily.operations.client import follow
+from lily.receipts import Receipt
+from lily.render import event_lines, run_view
+from lily.runs import TERMINAL, Run, Status
+from lily.settings import Settings
+from lily.storage.artifacts import read_receipt
+from lily.storage.store import Store
+from lily.workspace import SUMMARY, Workspace, current_owner
+
+_LOOK_SECONDS = 0.1
+_BY_TERMINAL = "Ctrl-C"
+
+
+class Progress:
+    """What is seen of a run while it goes: JSON lines on stdout, or, on a terminal, one line an event on stderr."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._json = as_json
+        self._live = output.interactive(output.errors())
+        self.last = 0
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Take one line of events.jsonl; one that was shown before is left out."""
+        seq = event.get("seq")
+        if not isinstance(seq, int):
+            if "dropped" in event:
+                output.tell(f"{event['dropped']} events are not shown; events.jsonl has them all")
+            return
+        if seq <= self.last:
+            return
+        self.last = seq
+        if self._json:
+            output.put_raw(msgspec.json.encode(event))
+        elif self._live:
+            for line in event_lines(event):
+                output.tell(line)
+
+
+def conduct(workspace: Workspace, settings: Settings, store: Store, run: Run, *, as_json: bool) -> int:
+    """See the run to its end, print what came of it, and give the exit status."""
+    progress = Progress(as_json)
+    try:
+        ended, stopped = _to_its_end(workspace, settings, store, run, progress)
+    except KeyboardInterrupt:
+        return _left(store.run(run.run_id), as_json)
+    if ended.status not in TERMINAL:
+        return _left(ended, as_json)
+    return conclude(workspace, ended, as_json=as_json, stopped=stopped)
+
+
+def _to_its_end(workspace: Workspace, settings: Settings, store: Store, run: Run, progress: Progress) -> tuple[Run, bool]:
+    """The run as it ended, and whether Ctrl-C asked for that. A second Ctrl-C raises KeyboardInterrupt."""
+    stopped = False
+    while True:
+        try:
+            found = _once(workspace, settings, store, run.run_id, progress)
+            if found is not None:
+                return found, stopped or found.result.get("canceled", {}).get("by") == _BY_TERMINAL
+        except KeyboardInterrupt:
+            if stopped:
+                raise
+            stopped = True
+            _ask_to_stop(workspace, store, run.run_id)
+
+
+def _once(workspace: Workspace, settings: Settings, store: Store, run_id: str, progress: Progress) -> Run | None:
+    """One try with whoever owns the workspace now; None when ownership changed meanwhile."""
+    run = store.run(run_id)
+    if run.status in TERMINAL and run.written:
+        return run
+    try:
+        if current_owner(workspace) is None:
+            return _here(workspace, settings, run_id, progress)
+        for event in follow(workspace, run_id=run_id, from_seq=progress.last):
+            progress.event(event)
+        return store.run(run_id)
+    except LilyError as error:
+        if error.code not in (Code.SUPERVISOR_NOT_RUNNING, Code.OWNER_CONFLICT):
+            raise
+    time.sleep(_LOOK_SECONDS)  # the owner is just starting or ending
+    return None
+
+
+def _here(workspace: Workspace, settings: Settings, run_id: str, progress: Progress) -> Run:
+    from actors.owner import run_here
+
+    return run_here(workspace, settings, run_id, progress.event)
+
+
+def _ask_to_stop(workspace: Workspace, store: Store, run_id: str) -> None:
+    output.tell("canceling; Ctrl-C again leaves it to the supervisor")
+    try:
+        cancel(workspace, store, run_id, by=who(), reason="Ctrl-C at the terminal")
+    except LilyError as error:
+        if error.code is not Code.RUN_STATE_INVALID:
+            raise  # else it ended by itself meanwhile
+
+
+def _left(run: Run, as_json: bool) -> int:
+    if run.status in TERMINAL:
+        said = f"run {run.run_id} is {run.status}; its artifacts are written by `lily up` or the next `lily jobs run`"
+    else:
+        said = f"run {run.run_id} has not ended ({run.status}); `lily up` or the next `lily jobs run` takes it up again"
+    if as_json:
+        output.put_json({"run": run_view(run)})
+    output.tell(said)
+    return exit_code(Code.INTERRUPTED)
+
+
+def conclude(workspace: Workspace, run: Run, *, as_json: bool, stopped: bool) -> int:
+    """Print the summary, or with --json the receipt, of a run that has ended; give the exit status."""
+    receipt = read_receipt(workspace, run.job_id, run.run_id)
+    if as_json:
+        output.put_raw(msgspec.json.encode({"receipt": receipt}))
+    else:
+        _print_summary(workspace, run)
+    if receipt is None:
+        output.tell(f"run {run.run_id} is {run.status}, and its receipt can't be read; `lily up` writes it again")
+    return status_of(run, receipt, stopped)
+
+
+def status_of(run: Run, receipt: Receipt | None, stopped: bool) -> int:
+    """The exit status that the outcome stands for."""
+    if run.status is Status.SUCCEEDED:
+        return 0
+    if run.status is Status.CANCELED:
+        return exit_code(Code.INTERRUPTED) if stopped else 1
+    error = receipt.error if receipt else run.error
+    known = error is not None and error.code in Code.__members__.values()
+    return exit_code(Code(error.code)) if error is not None and known else 1
+
+
+def _print_summary(workspace: Workspace, run: Run) -> None:
+    folder = workspace.run_dir(run.job_id, run.run_id)
+    try:
+        text = (folder / SUMMARY).read_text(encoding="utf-8", errors="backslashreplace")
+    except OSError:
+        text = f"{run.status}: run {run.run_id}"
+    output.put_text(text)
+    output.tell(f"files: {folder}")

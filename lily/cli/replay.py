@@ -1,0 +1,46 @@
+"""`lily runs replay`."""
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from lily.cli.options import Json, Place, flag, opened, usage, who
+from lily.cli.run_job import detached
+from lily.cli.runs import RunId
+
+
+def replay(
+    run: RunId,
+    /,
+    *,
+    spec: Annotated[
+        Literal["pinned", "current"], Parameter(name="--spec", help="The spec that ran then, or the job's file as it is now.")
+    ] = "pinned",
+    approve: Annotated[bool, flag("--approve", "Approve this one replay; needs --reason.")] = False,
+    reason: Annotated[str, Parameter(name="--reason", help="Why, for the receipt.")] = "",
+    detach: Annotated[bool, flag("--detach", "Print the new run's id and return at once.")] = False,
+    dry_run: Annotated[bool, flag("--dry-run", "Print what it would do; needs no approval.")] = False,
+    json: Json = False,
+    workspace: Place = None,
+) -> int:
+    """Run again what a run did, as a new run whose lineage names the first, and wait for its end.
+
+    A replay repeats side effects, so it needs an approval: --approve --reason R gives one, which the receipt records.
+    """
+    from lily.operations.changes import replay as replay_run
+    from lily.operations.changes import replay_spec
+
+    if approve and not reason.strip():
+        raise usage("--approve needs a reason", "--reason R")
+    with opened(workspace) as (place, settings, store):
+        first = store.find(run)
+        if dry_run:
+            from lily.cli.plan import show_plan
+
+            return show_plan(place, settings, replay_spec(place, store, first, spec), as_json=json)
+        made = replay_run(place, store, first, which=spec, approve=approve, reason=reason, by=who())
+        if detach:
+            return detached(place, made, as_json=json)
+        from lily.cli.conduct import conduct
+
+        return conduct(place, settings, store, made, as_json=json)

@@ -1,0 +1,119 @@
+"""`lily jobs tail`."""
+
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from lily.cli import output
+from lily.cli.jobs import JobId
+from lily.cli.options import Json, Place, flag, usage
+from lily.errors import Code, LilyError
+from lily.operations.tailing import EventFile, run_names
+from lily.render import event_lines
+from lily.runs import FINAL
+from lily.spec_index import SpecIndex
+from lily.workspace import Workspace, current_owner, find_workspace
+
+_LOOK_SECONDS = 0.2
+_FINAL = frozenset(name.value for name in FINAL)
+
+
+def tail(
+    job_id: JobId,
+    /,
+    *,
+    lines: Annotated[
+        int | None, Parameter(name=["-n", "--lines"], help="Begin with the last N events; all of the run's when not given.")
+    ] = None,
+    follow: Annotated[bool, flag("--follow", "Go on with the next run, and wait for it, until Ctrl-C.")] = False,
+    run: Annotated[str | None, Parameter(name="--run", help="This run, or the last part of its id; the latest when not given.")] = None,
+    json: Json = False,
+    workspace: Place = None,
+) -> int:
+    """Print the events of a job's active or latest run as they come, in order, to the run's end.
+
+    With --json each event is the line that events.jsonl has.
+    """
+    if lines is not None and not 0 <= lines <= 1_000_000_000:
+        raise usage(f"-n is a whole number from 0 on, not {lines}")
+    place = find_workspace(workspace)
+    current = _first_run(place, job_id, run, follow)
+    while current is not None and not output.reader_is_gone():
+        _show(place, job_id, current, lines, json)
+        if not follow:
+            return 0
+        current, lines = _next_run(place, job_id, current), None
+    return 0
+
+
+def _first_run(place: Workspace, job_id: str, given: str | None, follow: bool) -> str | None:
+    names = run_names(place, job_id)
+    if given is not None:
+        found = [name for name in names if name == given] or [
+            name for name in names if name.startswith(given) or name.endswith(f"-{given}")
+        ]
+        if len(found) != 1:
+            said = "more than one run fits" if found else f"{job_id} has no run"
+            raise LilyError(Code.RUN_NOT_FOUND, f"{said} {given[:64]!r}", hint=f"see `lily jobs history {job_id}`")
+        return found[0]
+    if names:
+        return names[-1]
+    SpecIndex(place).load(job_id)  # a job without runs is fine, an unknown one is a mistake
+    if not follow:
+        output.tell(f"{job_id} has no runs yet: `lily jobs run {job_id}`")
+        return None
+    output.tell(f"{job_id} has no runs yet; waiting for the first")
+    return _next_run(place, job_id, "")
+
+
+def _next_run(place: Workspace, job_id: str, after: str) -> str | None:
+    while not output.reader_is_gone():
+        later = [name for name in run_names(place, job_id) if name > after]
+        if later:
+            return later[0]
+        time.sleep(_LOOK_SECONDS)
+    return None
+
+
+def _show(place: Workspace, job_id: str, run_id: str, lines: int | None, as_json: bool) -> None:
+    file = EventFile(place.run_dir(job_id, run_id), lines)
+    if not as_json:
+        output.tell(f"run {run_id}")
+    try:
+        for line in _until_end(place, file, run_id):
+            if output.reader_is_gone():
+                return
+            if as_json:
+                output.put_raw(line)
+            else:
+                output.put_lines(event_lines(_event(line)))
+    finally:
+        file.close()
+
+
+def _until_end(place: Workspace, file: EventFile, run_id: str) -> Iterator[bytes]:
+    """Lines as they come. Ends with the run, or when nobody is there who would go on with it."""
+    ended = abandoned = False
+    while True:
+        for line in file.lines():
+            ended = ended or _event(line).get("event") in _FINAL
+            yield line
+        if ended:
+            return
+        if abandoned:
+            output.tell(f"run {run_id} has not ended and nobody runs it: `lily up` takes it up again")
+            return
+        abandoned = current_owner(place) is None  # once more after this: the owner may have ended with the run
+        if not abandoned:
+            time.sleep(_LOOK_SECONDS)
+
+
+def _event(line: bytes) -> dict[str, Any]:
+    try:
+        event = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return {"event": "unreadable", "text": line.decode("utf-8", "backslashreplace")}
+    return event if isinstance(event, dict) else {"event": "unreadable"}

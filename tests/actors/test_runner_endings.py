@@ -1,0 +1,430 @@
+"""How runs are cut short and taken up again: cancel, drain, crash, a store that is away."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
+import pytest
+
+from actors.messages import Rung
+from lily.blueprints.define import blueprint
+from lily.engines.fake_processes import Program
+from lily.errors import Code, LilyError
+from lily.operations.changes import cancel
+from lily.runs import Move, Run, Status
+from lily.storage.artifacts import whole
+from lily.testing import FakeProcesses, World
+from tests.actors.conftest import MakeWorld
+from tests.actors.test_runner import RETRY, after, finish
+
+
+class Killed(BaseException):
+    """The process is gone: no actor sees it, nothing is tidied up."""
+
+
+def ask(world: World, run: Run, reason: str = "not needed") -> Run:
+    """Cancel as the command line does, with its ring."""
+    assert world.system is not None
+    asked = cancel(world.workspace, world.store, run.run_id, by="tester", reason=reason, clock=world.clock)
+    world.system.runner_box.post(Rung())
+    return asked
+
+
+def live_until(world: World, seconds: float, then: Callable[[World], None] | None = None, **options: Any) -> None:
+    """A life that is stopped (or killed, when `then` raises) after so many seconds."""
+
+    async def body(world: World) -> None:
+        await anyio.sleep(seconds)
+        if then is not None:
+            then(world)
+
+    world.live(body, **options)
+
+
+def killed(world: World, seconds: float, **options: Any) -> None:
+    """A life that ends as by SIGKILL after so many seconds."""
+
+    def kill(world: World) -> None:
+        raise Killed
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        live_until(world, seconds, kill, **options)
+    assert caught.group_contains(Killed)
+
+
+def drained(world: World, seconds: float, grace: float, **options: Any) -> None:
+    """A life that drains from `seconds` on, with this grace."""
+
+    def drain(world: World) -> None:
+        assert world.system is not None
+        world.system.drain(grace)
+
+    live_until(world, seconds, drain, **options)
+
+
+def statuses(world: World, run: Run) -> list[str]:
+    """How the run's attempts ended."""
+    return [attempt.status for attempt in world.run(run.run_id).attempts]
+
+
+# -- cancel ----------------------------------------------------------------------------------------
+
+
+def test_a_queued_run_is_canceled_at_once_and_its_artifacts_follow(make_world: MakeWorld) -> None:
+    """It never ran, and has all three artifacts."""
+    world = make_world(slots=1)
+    blocker = world.submit("nap.v1", job_id="blocker", bindings={"seconds": 10})
+    waiting = world.submit("noop.v1", job_id="waiting")
+
+    async def body(world: World) -> None:
+        await anyio.sleep(1)
+        assert ask(world, waiting).status is Status.CANCELED
+        await world.ended(blocker.run_id)
+        await anyio.sleep(1)
+        assert world.run(waiting.run_id).written
+
+    world.live(body)
+    receipt = world.receipt(waiting.run_id)
+    assert (receipt.status, receipt.attempts) == ("canceled", [])
+    assert receipt.canceled is not None
+    assert (receipt.canceled["by"], receipt.canceled["reason"]) == ("tester", "not needed")
+    assert world.names(waiting.run_id) == ["job_queued", "job_canceled"]
+
+
+def test_a_running_run_is_cut_off_when_it_is_canceled(make_world: MakeWorld) -> None:
+    """Its programs are ended first; the receipt names who and why."""
+    processes = FakeProcesses(programs={"long": Program(duration=1000, ignores_term_for=2.0)})
+    world = make_world(processes=processes)
+    run = world.submit("program.v1", bindings={"argv": ["long"]}, capabilities=["process.exec"], runtime=RETRY)
+
+    async def body(world: World) -> None:
+        await anyio.sleep(5)
+        assert ask(world, run).status is Status.RUNNING
+        await world.ended(run.run_id)
+
+    world.live(body)
+    receipt = world.receipt(run.run_id)
+    assert (receipt.status, receipt.error) == ("canceled", None)
+    assert [(attempt.status, attempt.duration_seconds) for attempt in receipt.attempts] == [("canceled", 7.0)]
+    assert processes.alive == []
+    assert receipt.limits["timeout_seconds"] == 300.0
+
+
+def test_a_run_that_waits_for_its_retry_can_be_canceled(world: World) -> None:
+    """No further attempt comes, and its place in the job is free again."""
+    run = world.submit("deed.v1", bindings={"do": "ValueError"}, runtime=RETRY)
+    second = world.submit("noop.v1")
+
+    async def body(world: World) -> None:
+        await anyio.sleep(5)
+        assert ask(world, run).status is Status.CANCELED
+        await world.ended(second.run_id)
+        await anyio.sleep(600)
+
+    world.live(body)
+    assert statuses(world, run) == ["failed"]
+    assert world.run(run.run_id).status is Status.CANCELED
+    assert whole(world.workspace, world.run(run.run_id))
+    assert after(world, second)[0] < 10
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_cancel_that_races_the_end_has_one_outcome(make_world: MakeWorld, seed: int) -> None:
+    """Either it succeeded or it was canceled; one final event, and the receipt agrees."""
+    world = make_world(seed=seed)
+    run = world.submit("nap.v1", bindings={"seconds": 2})
+
+    async def body(world: World) -> None:
+        await anyio.sleep(2)
+        try:
+            ask(world, run)
+        except LilyError as error:
+            assert error.code is Code.RUN_STATE_INVALID
+        await world.ended(run.run_id)
+
+    world.live(body)
+    ended = world.run(run.run_id)
+    assert ended.status in (Status.SUCCEEDED, Status.CANCELED)
+    finals = [name for name in world.names(run.run_id) if name in ("job_completed", "job_canceled", "job_failed")]
+    assert finals == [{"succeeded": "job_completed", "canceled": "job_canceled"}[ended.status.value]]
+    assert whole(world.workspace, ended)
+
+
+def test_an_ended_run_can_not_be_canceled(world: World) -> None:
+    """Terminal is final; the error says so."""
+    run = world.submit("noop.v1")
+    finish(world, run)
+    with pytest.raises(LilyError, match="has ended"):
+        cancel(world.workspace, world.store, run.run_id, by="tester", reason="", clock=world.clock)
+
+
+def test_a_late_result_of_a_run_that_has_ended_is_dropped(make_world: MakeWorld) -> None:
+    """Somebody else ended the run in the store (an emergency): the attempt's own success changes nothing."""
+    world = make_world()
+    run = world.submit("nap.v1", bindings={"seconds": 5})
+
+    async def body(world: World) -> None:
+        from lily.moves import cancel as move
+
+        await anyio.sleep(2)
+        assert world.store.apply([move(world.run(run.run_id), {"by": "emergency"}, world.clock.now())]) == [None]
+        await anyio.sleep(10)
+
+    world.live(body)
+    live_until(world, 5)
+    assert world.run(run.run_id).status is Status.CANCELED
+    assert world.receipt(run.run_id).status == "canceled"
+    assert world.names(run.run_id).count("job_completed") == 0
+    assert whole(world.workspace, world.run(run.run_id))
+
+
+# -- drain -----------------------------------------------------------------------------------------
+
+
+def test_a_drain_lets_work_finish_within_its_grace_and_takes_no_new_work(make_world: MakeWorld) -> None:
+    """What was queued stays queued."""
+    world = make_world(slots=1)
+    running = world.submit("nap.v1", job_id="a", bindings={"seconds": 10})
+    queued = world.submit("noop.v1", job_id="b")
+    drained(world, 1, grace=30)
+    assert world.run(running.run_id).status is Status.SUCCEEDED
+    assert world.run(queued.run_id).status is Status.QUEUED
+    assert whole(world.workspace, world.run(running.run_id))
+
+
+@pytest.mark.parametrize("grace", [0.0, 5.0])
+def test_what_is_not_done_after_the_grace_is_interrupted_and_resumes_at_the_next_start(world: World, grace: float) -> None:
+    """At once with a grace of zero. The cut attempt is recorded and not charged."""
+    run = world.submit("nap.v1", bindings={"seconds": 20})
+    drained(world, 1, grace=grace)
+    stopped = world.run(run.run_id)
+    assert (stopped.status, stopped.tries, stopped.interruptions) == (Status.QUEUED, 0, 1)
+    assert statuses(world, run) == ["interrupted"]
+    assert world.system is not None
+    assert world.system.runner.interrupted == [run.run_id]
+    finish(world, run)
+    assert statuses(world, run) == ["interrupted", "succeeded"]
+    assert after(world, run) == [0.0, 1.0 + grace]
+    assert world.names(run.run_id).count("job_queued") == 1
+
+
+def test_a_drain_during_a_retrys_pause_ends_at_once_and_the_pause_goes_on(world: World) -> None:
+    """The absolute time is stored: the next life keeps it to the second."""
+    run = world.submit("deed.v1", bindings={"do": "ValueError", "until": 1}, runtime=RETRY)
+    drained(world, 10, grace=0)
+    assert world.run(run.run_id).status is Status.RETRY_SCHEDULED
+    world.clock.jump(seconds=20)
+    finish(world, run)
+    assert after(world, run) == [0.0, 60.0]
+
+
+def test_a_pause_that_ended_while_nobody_was_up_is_over_at_the_next_start(world: World) -> None:
+    """The retry comes at once, not a whole pause later."""
+    run = world.submit("deed.v1", bindings={"do": "ValueError", "until": 1}, runtime=RETRY)
+    drained(world, 10, grace=0)
+    world.clock.jump(hours=5)
+    finish(world, run)
+    assert after(world, run) == [0.0, 5 * 3600 + 10.0]
+
+
+def test_a_run_that_is_interrupted_too_often_fails(world: World) -> None:
+    """interrupt_max 3 by default: the fourth cut ends it, with a receipt."""
+    run = world.submit("nap.v1", bindings={"seconds": 100})
+    for _ in range(4):
+        drained(world, 1, grace=0)
+    receipt = world.receipt(run.run_id)
+    assert (receipt.status, receipt.interruptions) == ("failed", 4)
+    assert [attempt.status for attempt in receipt.attempts] == ["interrupted"] * 4
+    assert receipt.error is not None
+    assert "interrupt_max" in receipt.error.message
+
+
+# -- a supervisor that died ------------------------------------------------------------------------
+
+
+def test_an_orphan_is_recovered_at_the_next_start(make_world: MakeWorld) -> None:
+    """Its processes are swept before the next attempt; the cut attempt is recorded as interrupted."""
+    processes = FakeProcesses(programs={"long": Program(duration=10, escapes=2)})
+    world = make_world(processes=processes)
+    run = world.submit("program.v1", bindings={"argv": ["long"]}, capabilities=["process.exec"])
+    killed(world, 3)
+    assert world.run(run.run_id).status is Status.RUNNING
+    finish(world, run)
+    assert processes.sweeps[-1] == frozenset({run.run_id})
+    assert statuses(world, run) == ["interrupted", "succeeded"]
+    names = world.names(run.run_id)
+    assert names.index("job_interrupted") < names.index("job_recovered") < names.index("job_completed")
+    assert [line["seq"] for line in world.lines(run.run_id)] == list(range(1, len(names) + 1))
+
+
+def test_a_cancel_that_its_owner_did_not_live_to_carry_out_is_kept(world: World) -> None:
+    """The orphan is canceled, not tried again."""
+    run = world.submit("nap.v1", bindings={"seconds": 100})
+
+    def kill(world: World) -> None:
+        assert world.store.request_cancel(run.run_id, by="tester", reason="now")
+        raise Killed
+
+    with pytest.raises(BaseExceptionGroup):
+        live_until(world, 2.3, kill)
+    live_until(world, 5)
+    assert world.run(run.run_id).status is Status.CANCELED
+    assert statuses(world, run) == ["canceled"]
+    assert whole(world.workspace, world.run(run.run_id))
+
+
+def test_a_run_that_kills_its_supervisor_again_and_again_ends(world: World) -> None:
+    """It is bounded by interrupt_max, and leaves a receipt."""
+    run = world.submit("nap.v1", bindings={"seconds": 100})
+    for _ in range(4):
+        killed(world, 1)
+    live_until(world, 1)
+    assert world.run(run.run_id).status is Status.FAILED
+    assert whole(world.workspace, world.run(run.run_id))
+
+
+def test_a_runner_that_crashes_interrupts_its_runs_and_takes_them_up_again(world: World) -> None:
+    """Within the same life: the actor is restarted, nothing is charged, nothing overlaps."""
+    run = world.submit("nap.v1", bindings={"seconds": 5})
+    crashed: list[float] = []
+
+    def fault(point: str) -> None:
+        if point == "runner:before-look" and not crashed and anyio.current_time() > 2:
+            crashed.append(anyio.current_time())
+            raise RuntimeError("injected")
+
+    (ended,) = finish(world, run, fault=fault)
+    assert crashed
+    assert ended.status is Status.SUCCEEDED
+    assert statuses(world, run) == ["interrupted", "succeeded"]
+
+
+# -- steps -----------------------------------------------------------------------------------------
+
+
+def _stepping(calls: list[str], *, crash: Callable[[int], None]) -> Any:
+    @blueprint("steps.v1")
+    async def steps(ctx: Any, bindings: Any, run_input: Any) -> Any:
+        """Two steps; the first attempt ends between them."""
+
+        async def one() -> Any:
+            calls.append("one")
+            return {"n": (1, 2)}
+
+        async def two() -> Any:
+            calls.append("two")
+            return 2
+
+        first = await ctx.step("one", one)
+        crash(ctx.attempt)
+        await anyio.sleep(1)
+        return [first, await ctx.step("two", two)]
+
+    return steps
+
+
+def test_a_finished_step_is_not_run_again_by_a_later_attempt(make_world: MakeWorld) -> None:
+    """Its stored result is used, and an event says that it was skipped."""
+    calls: list[str] = []
+
+    def fail_first(attempt: int) -> None:
+        if attempt == 1:
+            raise ValueError
+
+    world = make_world(_stepping(calls, crash=fail_first))
+    run = world.submit("steps.v1", runtime=RETRY)
+    finish(world, run)
+    assert calls == ["one", "two"]
+    assert world.receipt(run.run_id).payload == [{"n": [1, 2]}, 2]
+    steps = [name for name in world.names(run.run_id) if name.startswith("step_")]
+    assert steps == ["step_started", "step_succeeded", "step_skipped", "step_started", "step_succeeded"]
+
+
+def test_a_finished_step_survives_the_supervisors_death(make_world: MakeWorld) -> None:
+    """It was stored before the step returned."""
+    calls: list[str] = []
+    world = make_world(_stepping(calls, crash=lambda attempt: None))
+    run = world.submit("steps.v1")
+    killed(world, 0.5)
+    finish(world, run)
+    assert calls == ["one", "two"]
+
+
+def test_two_steps_with_one_name_are_an_error(make_world: MakeWorld) -> None:
+    """Else the second would get the first one's result."""
+
+    @blueprint("twice.v1")
+    async def twice(ctx: Any, bindings: Any, run_input: Any) -> Any:
+        """One name, two steps."""
+
+        async def step() -> Any:
+            return 1
+
+        await ctx.step("a", step)
+        await ctx.step("a", step)
+
+    world = make_world(twice)
+    run = world.submit("twice.v1", runtime=RETRY)
+    (ended,) = finish(world, run)
+    assert len(ended.attempts) == 1
+    assert ended.error is not None
+    assert ended.error.blueprint_code == "blueprint_contract_invalid"
+
+
+# -- a store that is away --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [Code.STORE_UNAVAILABLE, Code.DISK_FULL])
+@pytest.mark.parametrize(("since", "seconds"), [(0.0, 30.0), (2.0, 30.0), (4.5, 120.0)])
+def test_a_store_that_is_away_for_a_while_loses_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, code: Code, since: float, seconds: float
+) -> None:
+    """Ends wait until they can be stored; starts wait too; nothing runs twice."""
+    runs = [world.submit("nap.v1", job_id=f"job{i}", bindings={"seconds": 5}) for i in range(5)]
+    apply = world.store.apply
+
+    def flaky(moves: Sequence[Move], **more: Any) -> Any:
+        if since <= anyio.current_time() < since + seconds:
+            raise LilyError(code, "away")
+        return apply(moves, **more)
+
+    monkeypatch.setattr(world.store, "apply", flaky)
+    ended = finish(world, *runs)
+    assert [run.status for run in ended] == [Status.SUCCEEDED] * 5
+    assert [len(run.attempts) for run in ended] == [1] * 5
+    assert all(whole(world.workspace, run) for run in ended)
+    assert world.system is not None
+    assert world.system.crashes == []
+
+
+def test_a_store_that_can_not_be_read_for_a_while_stops_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runner looks again."""
+    run = world.submit("noop.v1")
+    look = world.store.look
+
+    def flaky(**more: Any) -> Any:
+        if anyio.current_time() < 10:
+            raise LilyError(Code.STORE_UNAVAILABLE, "away")
+        return look(**more)
+
+    monkeypatch.setattr(world.store, "look", flaky)
+    finish(world, run)
+    assert after(world, run) == [10.0]
+
+
+def test_a_drain_ends_though_the_store_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be stored is taken up again by the next life."""
+    run = world.submit("nap.v1", bindings={"seconds": 5})
+    apply = world.store.apply
+
+    def gone(moves: Sequence[Move], **more: Any) -> Any:
+        if anyio.current_time() > 1:
+            raise LilyError(Code.STORE_UNAVAILABLE, "away")
+        return apply(moves, **more)
+
+    monkeypatch.setattr(world.store, "apply", gone)
+    drained(world, 2, grace=0)
+    monkeypatch.undo()
+    assert world.run(run.run_id).status is Status.RUNNING
+    finish(world, run)
+    assert statuses(world, run) == ["interrupted", "succeeded"]

@@ -1,0 +1,184 @@
+"""http.v1 against a real server on loopback."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from pydantic import ValidationError
+
+from lily.blueprints.contract import BlueprintError, Envelope
+from lily.blueprints.envelope import checked
+from lily.blueprints.http import KEPT_BYTES, Bindings
+from lily.blueprints.http import http as http_v1
+from lily.blueprints.testkit import FakeContext
+from tests.real.loopback import Reply, Server, serving
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with serving() as made:
+        yield made
+
+
+async def ask(tmp_path: Path, **bindings: Any) -> Envelope:
+    ctx = FakeContext(tmp_path)
+    return checked(await http_v1.compile(Bindings.model_validate(bindings))(ctx, {}), http_v1)
+
+
+async def refused(tmp_path: Path, **bindings: Any) -> BlueprintError:
+    with pytest.raises(BlueprintError) as caught:
+        await ask(tmp_path, **bindings)
+    return caught.value
+
+
+def answers(body: Any, status: int = 200, **headers: str) -> Any:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return lambda asked: Reply(status, headers, raw)
+
+
+async def test_an_answer_that_is_as_expected_is_the_payload(server: Server, tmp_path: Path) -> None:
+    server.reply = answers({"ok": True, "items": [{"n": 1.0}]}, x_kind="health")
+    expect = {"status": [200, 204], "headers": {"X_Kind": "health"}, "json": {"ok": True, "items[0].n": 1}, "max_ms": 60_000}
+    envelope = await ask(tmp_path, url=f"{server.url}/health?full=1", expect=expect)
+    payload = envelope.payload
+    assert (payload["status"], payload["truncated"], json.loads(payload["body"])["ok"]) == (200, False, True)
+    assert payload["body_bytes"] == len(payload["body"])
+    assert (tmp_path / "run" / "response.body").read_text() == payload["body"]
+    assert server.asked[0].path == "/health?full=1"
+
+
+async def test_a_body_that_is_not_text_is_sent_as_json(server: Server, tmp_path: Path) -> None:
+    await ask(tmp_path, url=server.url, method="POST", body={"a": ["ü"]})
+    await ask(tmp_path, url=server.url, method="PUT", body="plain", headers={"content-type": "text/x"})
+    assert json.loads(server.asked[0].body) == {"a": ["ü"]}
+    assert server.asked[0].headers["content-type"] == "application/json"
+    assert (server.asked[1].body, server.asked[1].headers["content-type"]) == (b"plain", "text/x")
+
+
+async def test_a_header_may_come_from_the_environment(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_TOKEN", "s3cret")
+    envelope = await ask(tmp_path, url=server.url, headers={"Authorization": {"secret": "env:SOME_TOKEN"}})
+    assert server.asked[0].headers["authorization"] == "s3cret"
+    assert "s3cret" not in json.dumps(envelope.payload)
+    monkeypatch.delenv("SOME_TOKEN")
+    error = await refused(tmp_path, url=server.url, headers={"Authorization": {"secret": "env:SOME_TOKEN"}})
+    assert error.retryable is False
+    assert "SOME_TOKEN" in error.message
+
+
+@pytest.mark.parametrize(
+    ("expect", "named"),
+    [
+        ({}, "expected status 2xx, got 503"),
+        ({"status": 200}, "expected status 200, got 503"),
+        ({"status": [200, 204]}, "expected status 200 or 204, got 503"),
+        ({"status": 503, "headers": {"X-Kind": "a"}}, "expected header X-Kind to be 'a', got None"),
+        ({"status": 503, "json": {"ok": True}}, "expected ok to be true, got 1"),
+        ({"status": 503, "json": {"a.b": 1}}, "expected a.b to be 1, nothing at a.b"),
+        ({"status": 503, "max_ms": 0.0001}, "expected an answer within 0.0001 ms"),
+    ],
+)
+async def test_what_is_not_as_expected_is_named_and_may_be_retried(expect: Any, named: str, server: Server, tmp_path: Path) -> None:
+    server.reply = answers({"ok": 1}, 503)
+    error = await refused(tmp_path, url=server.url, expect=expect)
+    assert named in error.message
+    assert error.retryable
+    assert error.data["status"] == 503
+    assert (tmp_path / "run" / "response.body").exists()
+
+
+async def test_all_that_is_wrong_is_said_at_once(server: Server, tmp_path: Path) -> None:
+    server.reply = answers(b"<html>", 500)
+    error = await refused(tmp_path, url=server.url, expect={"json": {"a": 1}})
+    assert len(error.data["problems"]) == 2
+    assert "the body is none" in error.message
+
+
+async def test_a_huge_body_is_cut(server: Server, tmp_path: Path) -> None:
+    server.reply = answers(b"x" * (8 * KEPT_BYTES))
+    payload = (await ask(tmp_path, url=server.url)).payload
+    assert (payload["truncated"], payload["body_bytes"]) == (True, KEPT_BYTES)
+    assert (tmp_path / "run" / "response.body").stat().st_size == KEPT_BYTES
+    assert "over 1 MiB" in (await refused(tmp_path, url=server.url, expect={"json": {"a": 1}})).message
+
+
+async def test_redirects_are_followed_only_when_asked(server: Server, tmp_path: Path) -> None:
+    server.reply = lambda asked: Reply(302, {"location": "/there"}) if asked.path == "/here" else Reply(200, {}, b"there")
+    assert "got 302" in (await refused(tmp_path, url=f"{server.url}/here")).message
+    payload = (await ask(tmp_path, url=f"{server.url}/here", follow_redirects=True)).payload
+    assert (payload["body"], payload["url"]) == ("there", f"{server.url}/there")
+
+
+async def test_a_circle_of_redirects_is_not_retried(server: Server, tmp_path: Path) -> None:
+    server.reply = lambda asked: Reply(302, {"location": asked.path})
+    assert (await refused(tmp_path, url=server.url, follow_redirects=True)).retryable is False
+
+
+async def test_no_answer_may_be_retried(server: Server, tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        error = await refused(tmp_path, url=f"http://me:hidden@127.0.0.1:{unused.getsockname()[1]}/x")
+    assert error.retryable
+    assert "got no answer" in error.message
+    assert "hidden" not in error.message
+
+
+async def test_an_answer_that_breaks_off_may_be_retried(server: Server, tmp_path: Path) -> None:
+    server.reply = lambda asked: Reply(200, {"content-length": "100", "connection": "close"}, b"short")
+    assert (await refused(tmp_path, url=server.url)).retryable
+
+
+async def test_the_attempts_own_end_ends_the_request(server: Server, tmp_path: Path) -> None:
+    """A server that never answers is left when the attempt's cancel scope is."""
+    asked, over = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        asked.set()
+        over.wait(30)
+
+    server.reply = lambda request: Reply(before=hang)
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask_quietly, tmp_path, server.url)
+        await anyio.to_thread.run_sync(asked.wait)
+        group.cancel_scope.cancel()
+    over.set()
+
+
+async def ask_quietly(tmp_path: Path, url: str) -> None:
+    await ask(tmp_path, url=url)
+
+
+@pytest.mark.parametrize(
+    "bindings",
+    [
+        {"url": "ftp://example.org/x"},
+        {"url": "example.org"},
+        {"url": "http://"},
+        {"url": "http://a b/"},
+        {"url": "http://a:port/"},
+        {"url": "http://a/", "method": "BREW"},
+        {"url": "http://a/", "expect": {"status": 99}},
+        {"url": "http://a/", "expect": {"json": {"a..b": 1}}},
+        {"url": "http://a/", "expect": {"max_ms": 0}},
+        {"url": "http://a/", "headers": {"X": {"secret": "file:/etc/shadow"}}},
+        {"url": "http://a/", "verify": False},
+    ],
+)
+def test_bindings_that_can_never_work_are_refused(bindings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Bindings.model_validate(bindings)
+
+
+async def test_a_header_that_can_not_be_sent_is_not_retried(server: Server, tmp_path: Path) -> None:
+    assert (await refused(tmp_path, url=server.url, headers={"X": "a\r\nb: c"})).retryable is False
+    assert (await refused(tmp_path, url=server.url, headers={"X": "\u2603"})).retryable is False

@@ -1,0 +1,148 @@
+"""openai.v1 against a stub of the API on loopback: what is sent, and what becomes of each kind of answer."""
+
+import builtins
+import importlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lily.blueprints.contract import BlueprintError, Envelope
+from lily.blueprints.council import Bindings, Input
+from lily.blueprints.envelope import checked
+from lily.blueprints.registry import Registry
+from lily.blueprints.testkit import FakeContext
+from lily.errors import Code
+from tests.real.loopback import Reply, Server, serving
+
+pytest.importorskip("openai", reason="the extra llm is not installed")
+pytestmark = pytest.mark.anyio
+TOPIC = Input(topic="Move the login page", context=["the api key is hard-coded"])
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("STUB_KEY", "k3y")
+    with serving() as made:
+        (tmp_path / ".lily").mkdir()
+        (tmp_path / ".lily" / "config.yaml").write_text(
+            f'llm:\n  base_url: "{made.url}/v1"\n  model: stub-1\n  api_key: {{secret: "env:STUB_KEY"}}\n'
+        )
+        yield made
+
+
+def says(text: str) -> Any:
+    body = {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "stub-1",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+    }
+    return lambda asked: Reply(200, {"content-type": "application/json"}, json.dumps(body).encode())
+
+
+async def council(tmp_path: Path, **bindings: Any) -> Envelope:
+    found = Registry().resolve("council.v1")
+    chosen = Bindings.model_validate({"synth_strategy": "llm", **bindings})
+    return checked(await found.compile(chosen)(FakeContext(tmp_path), TOPIC), found)
+
+
+async def test_the_model_words_the_summary_and_orders_the_findings(server: Server, tmp_path: Path) -> None:
+    """Numbers that stand for no finding are left out; a code fence around the answer does not matter."""
+    server.reply = says('```json\n{"summary": "Keys first.", "order": [3, 1, 99, 3]}\n```')
+    payload = (await council(tmp_path)).payload
+    (asked,) = server.asked
+    sent = json.loads(asked.body)
+    assert (asked.path, sent["model"], asked.headers["authorization"]) == ("/v1/chat/completions", "stub-1", "Bearer k3y")
+    numbered = json.loads(sent["messages"][1]["content"])["findings"]
+    assert payload["summary"] == "Keys first."
+    assert [one["title"] for one in payload["ranked_findings"]] == [numbered[2]["title"], numbered[0]["title"]]
+    assert payload["fallback_used"] is False
+
+
+async def test_the_bindings_come_before_the_settings(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTHER_KEY", "other")
+    server.reply = says('{"summary": "x", "order": [1]}')
+    await council(tmp_path, llm={"model": "stub-2", "base_url": f"{server.url}/v2", "api_key": {"secret": "env:OTHER_KEY"}})
+    (asked,) = server.asked
+    assert (asked.path, json.loads(asked.body)["model"]) == ("/v2/chat/completions", "stub-2")
+    assert asked.headers["authorization"] == "Bearer other"
+
+
+@pytest.mark.parametrize(
+    "text", ["I can't.", '{"summary": "x"}', '{"summary": "x", "order": [99]}', '{"summary": " ", "order": [1]}', "{" * 999]
+)
+async def test_an_answer_that_is_not_what_was_asked_for_fails(text: str, server: Server, tmp_path: Path) -> None:
+    server.reply = says(text)
+    with pytest.raises(BlueprintError) as caught:
+        await council(tmp_path)
+    assert (caught.value.code, caught.value.retryable) == (Code.LLM_SYNTH_FAILED, True)
+    payload = (await council(tmp_path, synth_strategy="llm_with_fallback")).payload
+    assert payload["fallback_used"] is True
+    assert payload["ranked_findings"]
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "retryable", "wait"),
+    [(429, {"retry-after": "9"}, True, 9.0), (503, {}, True, None), (401, {}, False, None), (404, {}, False, None), (400, {}, False, None)],
+)
+async def test_a_refusal_is_retried_only_when_it_may_pass(
+    status: int, headers: dict[str, str], retryable: bool, wait: float | None, server: Server, tmp_path: Path
+) -> None:
+    """And once a try: the client's own retries would hide them from the receipt."""
+    server.reply = lambda asked: Reply(status, {"content-type": "application/json", **headers}, b'{"error": {"message": "no"}}')
+    with pytest.raises(BlueprintError) as caught:
+        await council(tmp_path)
+    assert (caught.value.code, caught.value.retryable, caught.value.retry_after) == (Code.LLM_SYNTH_FAILED, retryable, wait)
+    assert str(status) in caught.value.message
+    assert "k3y" not in caught.value.message
+    assert len(server.asked) == 1
+
+
+async def test_an_answer_without_choices_fails(server: Server, tmp_path: Path) -> None:
+    server.reply = lambda asked: Reply(200, {"content-type": "application/json"}, b'{"choices": []}')
+    with pytest.raises(BlueprintError, match="without text"):
+        await council(tmp_path)
+
+
+async def test_what_is_not_set_is_named(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STUB_KEY")
+    with pytest.raises(BlueprintError, match="STUB_KEY") as caught:
+        await council(tmp_path)
+    assert caught.value.retryable is False
+    (tmp_path / ".lily" / "config.yaml").unlink()
+    with pytest.raises(BlueprintError, match=r"llm\.model") as caught:
+        await council(tmp_path)
+    assert caught.value.retryable is False
+    assert not server.asked
+
+
+async def test_a_key_may_stand_in_a_file(server: Server, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("from-file\n")
+    config = tmp_path / ".lily" / "config.yaml"
+    config.write_text(config.read_text().replace("env:STUB_KEY", f"file:{key}"))
+    server.reply = says('{"summary": "x", "order": [1]}')
+    await council(tmp_path)
+    assert server.asked[0].headers["authorization"] == "Bearer from-file"
+    key.unlink()
+    with pytest.raises(BlueprintError, match="can't be read"):
+        await council(tmp_path)
+
+
+async def test_without_the_package_the_message_says_how_to_get_it(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str, package: str | None = None) -> Any:
+        raise builtins.ImportError(name) if name == "openai" else AssertionError(name)
+
+    Registry().synthesizer("openai.v1")  # loaded before the door closes
+    real = importlib.import_module
+    monkeypatch.setattr(importlib, "import_module", lambda name, package=None: missing(name) if name == "openai" else real(name, package))
+    with pytest.raises(BlueprintError, match=r"pip install 'lily-jobs\[llm\]'") as caught:
+        await council(tmp_path)
+    assert caught.value.retryable is False
