@@ -149,7 +149,8 @@ class ArtifactWriter:
                 case Repair():
                     published += self._repair(message.run_ids)
                 case Flush():
-                    for run_id in sorted(self._waiting):
+                    # In a batch that comes again the store may know ends whose lines follow only in later messages.
+                    for run_id in sorted(self._waiting) if not self._again else ():
                         published += self._flush(self._logs[run_id])
                     if message.reply is not None:
                         answers.append(lambda reply=message.reply: reply.give(None))  # type: ignore[misc]
@@ -166,8 +167,7 @@ class ArtifactWriter:
     def _follow(self, move: Move) -> list[TailMessage]:
         run = move.run
         log = self._log_of(run, fresh=run.events - len(move.events) == 1 and len(run.attempts) <= 1 and not run.interruptions)
-        for event in move.events:
-            log.add(event)
+        log.follow(move.events, run.events)
         if run.status in TERMINAL:
             return self._end(run, log)
         self._waiting.add(run.run_id)
@@ -201,7 +201,7 @@ class ArtifactWriter:
         for event in events:
             log.add(event)
         self._waiting.add(run.run_id)
-        return self._flush(log) if log.pending_bytes >= FLUSH_BYTES else []
+        return self._flush(log) if log.pending_bytes >= FLUSH_BYTES and not self._again else []
 
     def _flush(self, log: EventLog) -> list[TailMessage]:
         """What can't be written stays in memory, bounded; the next flush tries again."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 import anyio
 
 from actors.mailbox import Mailbox
-from actors.messages import RunnerMessage, Rung
+from actors.messages import Rung, RunnerMessage
 from lily.operations.sockets import address, doorbell_path
 from lily.workspace import Workspace
 

@@ -29,7 +29,7 @@ from lily.clock import SystemClock, boot_id, stamp
 from lily.engines.children import become_subreaper
 from lily.engines.context import Ports
 from lily.engines.processes import LocalProcesses
-from lily.errors import Code, LilyError, exit_code
+from lily.errors import Code, LilyError
 from lily.log import Log, SilentLog, StreamLog
 from lily.offload import in_thread
 from lily.operations.changes import cancel
@@ -125,7 +125,9 @@ async def _owning(
         try:
             advisory = await in_thread(AdvisoryLock, store.engine)
             if not await in_thread(advisory.acquire):
-                raise LilyError(Code.OWNER_CONFLICT, "another process owns this store", where="store.url", hint="stop it first, or use another database")
+                raise LilyError(
+                    Code.OWNER_CONFLICT, "another process owns this store", where="store.url", hint="stop it first, or use another database"
+                )
             place = place_of(life)
             boot = await in_thread(begin_life, store.engine, place, kind, stamp(clock.now()))
             if boot not in (None, boot_id()):
@@ -271,7 +273,9 @@ async def _keep_lock(session: _Session) -> None:
         try:
             await in_thread(session.advisory.held)
         except Exception as exc:
-            raise LilyError(Code.OWNER_CONFLICT, f"the store's lock was lost: {exc}", hint="see that the database is up, then start again") from exc
+            raise LilyError(
+                Code.OWNER_CONFLICT, f"the store's lock was lost: {exc}", hint="see that the database is up, then start again"
+            ) from exc
 
 
 # -- one run in this process -----------------------------------------------------------------------
@@ -283,20 +287,25 @@ async def _here(
     async with _owning(workspace, settings, SilentLog(), kind="run", since=run_id, own_process=own_process) as session:
         system, store = session.system, session.store
         ended = anyio.Event()
-        seen = system.tail.subscribe(run_id=run_id)
+
+        def stop(grace: float) -> None:
+            system.drain(grace)
+            ended.set()
+
+        seen, others = system.tail.subscribe(run_id=run_id), system.tail.subscribe()
         extra: dict[str, Actor] = {
             "doorbell": Doorbell(workspace, system.runner_box).run,
-            "reader": session.reader(lambda grace: (system.drain(grace), ended.set())[0]).run,
+            "reader": session.reader(stop).run,
         }
         async with anyio.create_task_group() as tasks:
             if own_process:
-                tasks.start_soon(_cancel_on_signals, session, run_id, ended)
+                tasks.start_soon(_cancel_on_signals, session, run_id, stop)
                 tasks.start_soon(session.processes.collect_orphans)
             async with system.running(extra):
                 tasks.start_soon(_watch_end, session, run_id, seen, on_event, ended)
                 await ended.wait()
                 while not system.draining and await _others_waiting(session):
-                    await anyio.sleep(0.05)
+                    await others.next()
             tasks.cancel_scope.cancel()
         return await in_thread(store.run, run_id)
 
@@ -323,13 +332,12 @@ async def _others_waiting(session: _Session) -> bool:
     return bool(look.queued)
 
 
-async def _cancel_on_signals(session: _Session, run_id: str, ended: anyio.Event) -> None:
+async def _cancel_on_signals(session: _Session, run_id: str, stop: Callable[[float], None]) -> None:
     """Ctrl-C cancels the run and waits for its end; SIGTERM, or a second Ctrl-C, interrupts it: it stays owed."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             if number == signal.SIGTERM or session.system.draining:
-                session.system.drain(0.0)
-                ended.set()
+                stop(0.0)
                 continue
             with suppress(LilyError):  # it ended by itself meanwhile
                 await in_thread(lambda: cancel(session.workspace, session.store, run_id, by="Ctrl-C", reason="interrupted at the terminal"))

@@ -6,14 +6,14 @@ after a crash of this actor. Each run is conducted by one task; a move counts on
 
 import heapq
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import anyio
 import anyio.abc
 
 from actors.mailbox import Mailbox
-from actors.messages import Apply, Drain, Flush, Journal, KeepStep, Repair, Reply, RunnerMessage, Rung, WriterMessage
+from actors.messages import Apply, Drain, Flush, Journal, KeepStep, Repair, Reply, Rung, RunnerMessage, WriterMessage
 from lily.clock import Clock, parse_stamp, stamp
 from lily.engines.local import LocalEngine, base_result
 from lily.errors import Code, LilyError

@@ -1,8 +1,8 @@
 """From files under .lily/jobs to facts about jobs: at start, on change, and every so often anyway."""
 
 import os
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -107,14 +107,15 @@ async def watch(folder: Path, stop: anyio.Event) -> AsyncGenerator[None, None]:
     overlooked.
     """
     while not stop.is_set():
-        watched = _identity(folder)
-        if watched is not None:
-            yield None
-            async with aclosing(_changes(folder, watched, stop)) as changes:
-                async for _ in changes:
-                    yield None
-            yield None  # the folder went or was replaced
-        if _identity(folder) in (None, watched):  # it is missing, or can't be watched
+        with _held(folder) as held:
+            if held is not None:
+                yield None
+                async with aclosing(_changes(folder, held, stop)) as changes:
+                    async for _ in changes:
+                        yield None
+                yield None  # the folder went or was replaced
+            same = _is(folder, held)
+        if same:  # still missing, or it can't be watched
             with anyio.move_on_after(_LOOK_SECONDS):
                 await stop.wait()
 
@@ -133,7 +134,7 @@ class _Stop:
         self._own = True
 
 
-async def _changes(folder: Path, watched: tuple[int, int], stop: anyio.Event) -> AsyncGenerator[None, None]:
+async def _changes(folder: Path, held: int, stop: anyio.Event) -> AsyncGenerator[None, None]:
     """A hint for each change while the folder is the one that was watched first."""
     from watchfiles import awatch
 
@@ -150,7 +151,7 @@ async def _changes(folder: Path, watched: tuple[int, int], stop: anyio.Event) ->
     try:
         async with aclosing(changes):
             async for changed in changes:
-                if _identity(folder) != watched:
+                if not _is(folder, held):
                     return
                 if changed or not begun:
                     begun = True
@@ -159,9 +160,24 @@ async def _changes(folder: Path, watched: tuple[int, int], stop: anyio.Event) ->
         return  # it went in this moment, or the system watches no more folders: the regular rescan goes on
 
 
-def _identity(folder: Path) -> tuple[int, int] | None:
+@contextmanager
+def _held(folder: Path) -> Iterator[int | None]:
+    """A descriptor of the folder, or None: while it is open, no new folder can get the same inode."""
     try:
-        status = os.stat(folder)
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        return None
-    return status.st_dev, status.st_ino
+        yield None
+        return
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _is(folder: Path, held: int | None) -> bool:
+    """Whether the folder of this name is the one that is held; None is held while there is none."""
+    try:
+        now = os.stat(folder)
+    except OSError:
+        return held is None
+    return held is not None and os.path.samestat(now, os.fstat(held))

@@ -24,7 +24,7 @@ class Intensity:
         if len(recent) > self.restarts:
             return None
         # Uncapped, the pauses outgrow the window and a crash loop never gives up.
-        return min(self.backoff * 2 ** (len(recent) - 1), self.within / (2 * max(self.restarts, 1)))
+        return min(self.backoff * 2.0 ** (len(recent) - 1), self.within / (2 * max(self.restarts, 1)))
 
 
 async def supervise(

@@ -5,6 +5,7 @@ from actors.messages import Published, TailMessage
 from actors.subscription import CAPACITY, Subscription
 from lily.faults import Faults, no_faults
 
+
 class TailBroadcaster:
     """Hands what was published to whoever asked for it."""
 

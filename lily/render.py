@@ -11,7 +11,9 @@ from typing import Any
 import msgspec
 
 from lily.diagnostics import Diagnostic
+from lily.receipts import seconds_between
 from lily.runs import TERMINAL, Run
+from lily.summary import duration
 
 Paint = Callable[[str, str], str]  # (column, padded cell) -> the cell with colour, or as it was
 
@@ -92,23 +94,11 @@ def when(ts: str | None) -> str:
     return f"{ts[:10]} {ts[11:19]}Z" if ts else "-"
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds for a person: `0.012 s`, `3.4 s`, `2 min 5 s`, `1 h 2 min`."""
-    if seconds is None:
-        return "-"
-    if seconds < 60:
-        return f"{seconds:.3f} s" if seconds < 1 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 # -- runs ------------------------------------------------------------------------------------------
 
 
 def run_view(run: Run) -> dict[str, Any]:
     """A run as one object of `{"runs": [...]}`."""
-    from lily.receipts import seconds_between
-
     return {
         "run_id": run.run_id,
         "job_id": run.job_id,

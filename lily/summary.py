@@ -11,7 +11,7 @@ from lily.runs import Event, EventName
 
 _NEXT = {
     "job_target_unresolved": "See `lily blueprints list` for what is registered; fix `target.id` or `target.version`, then run the job again.",
-    "job_bindings_invalid": "See `lily blueprints show {target}` for what it takes; fix `bindings`, then `lily jobs validate {job}`.",
+    "job_bindings_invalid": "`lily blueprints show {target}` says what it takes; mend `bindings`, then run it again.",
     "job_policy_denied": "Grant the capability in the job's `capabilities`, and see that `.lily/config.yaml` allows it.",
     "job_execution_failed": "Read `events.jsonl` from the top: the first failing code is there. Then `lily jobs run {job}` again.",
 }
@@ -74,7 +74,10 @@ def _why(receipt: Receipt) -> str:
 
 
 def _attempts(receipt: Receipt, events: Sequence[Event]) -> str:
-    rows = [f"- {attempt.number}: {attempt.status}, {duration(attempt.duration_seconds)}{_attempt_note(attempt)}" for attempt in receipt.attempts]
+    rows = [
+        f"- {attempt.number}: {attempt.status}, {duration(attempt.duration_seconds)}{_attempt_note(attempt)}"
+        for attempt in receipt.attempts
+    ]
     if not rows:
         rows = ["- none: nothing was executed"]
     noted = [f"- {event.ts} {event.event.value}{_reason(event.data)}" for event in events if event.event in _NOTED]
@@ -119,12 +122,13 @@ def _said(payload: Any) -> str:
 
 
 def _findings(findings: list[Any]) -> str:
-    rows = [
-        f"{i}. **{one_line(found.get('title'))}** ({found.get('confidence')}, {one_line(found.get('source_specialist'))}): {one_line(found.get('recommendation'))}"
-        for i, found in enumerate(findings, 1)
-        if isinstance(found, dict)
-    ]
+    rows = [f"{i}. {_finding(found)}" for i, found in enumerate(findings, 1) if isinstance(found, dict)]
     return "\n".join(rows) + "\n" if rows else "No findings.\n"
+
+
+def _finding(found: dict[str, Any]) -> str:
+    title, advice, source = (one_line(found.get(key)) for key in ("title", "recommendation", "source_specialist"))
+    return f"**{title}** ({found.get('confidence')}, {source}): {advice}"
 
 
 def _json(value: Any) -> str:

@@ -157,9 +157,9 @@ class ConditionTrigger(_Timed):
     operator: Literal["eq", "neq", "gt", "gte", "lt", "lte", "exists", "matches"] = Field(
         description="eq, neq, gt, gte, lt, lte, exists or matches"
     )
-    value: Annotated[
-        Any, BeforeValidator(_plain_operand), WithJsonSchema({"type": ["string", "number", "boolean", "null"]})
-    ] = Field(default=None, description="text, a number, true or false")
+    value: Annotated[Any, BeforeValidator(_plain_operand), WithJsonSchema({"type": ["string", "number", "boolean", "null"]})] = Field(
+        default=None, description="text, a number, true or false"
+    )
     mode: Literal["edge", "level"] = Field(default="edge", description="edge or level")
 
     @model_validator(mode="after")

@@ -8,8 +8,10 @@ from cyclopts import Parameter
 from lily.cli import output
 from lily.cli.jobs import put_runs
 from lily.cli.options import Json, Limit, Place, Since, StatusFilter, opened, positive, since, who
-from lily.render import diff_lines, duration, event_lines, fields, one_line, run_view, table, when
+from lily.receipts import seconds_between
+from lily.render import diff_lines, event_lines, fields, one_line, run_view, table, when
 from lily.runs import TERMINAL, Run, Status
+from lily.summary import duration
 from lily.workspace import EVENTS, RECEIPT, SUMMARY, Workspace
 
 if TYPE_CHECKING:
@@ -108,8 +110,6 @@ def _lines(place: Workspace, store: "Store", run: Run, receipt: "Receipt | None"
 
 
 def _attempts(run: Run) -> list[str]:
-    from lily.receipts import seconds_between
-
     rows = [
         [
             attempt.number,

@@ -149,20 +149,22 @@ def _field(code: str, message: str, data: Mapping[str, Any]) -> str:
         return first if first.startswith("bindings") else f"bindings.{first}" if first else "bindings"
     if code == Code.JOB_POLICY_DENIED:
         return "capabilities" if "capabilities" in data else message.split(" ")[0] if message.startswith("runtime.") else "runtime"
-    return "target.input" if first else "target"
+    return f"target.{first}" if first.startswith("input") else "target"
 
 
 def _located(data: bytes, place: str, found: Diagnostic) -> Diagnostic:
     """The same at the line of the field, or of the nearest thing around it that the file has."""
     import msgspec
 
+    from lily.blueprints.paths import parse_path
     from lily.yaml_reader import read_yaml
 
     document = read_yaml(data)
-    path = tuple(place.split("."))
-    while path:
-        if path in document.keys:
-            line, column = document.keys[path]
-            return msgspec.structs.replace(found, line=line, column=column)
+    try:
+        path = tuple(parse_path(place))
+    except ValueError:  # a blueprint names its fields as it likes
+        path = (place.partition(".")[0],)
+    while path and path not in document.keys and path not in document.values:
         path = path[:-1]
-    return found
+    line, column = document.key_at(path)
+    return msgspec.structs.replace(found, line=line, column=column)

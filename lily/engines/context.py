@@ -202,7 +202,9 @@ class RunContext(Context):
 
     async def request_approval(self, what: str, *, why: str = "") -> None:
         """Not in this version: fails the attempt and says so."""
-        raise BlueprintError(f"approvals are not available in this version; asked for: {what}", code=Code.FEATURE_UNAVAILABLE, retryable=False)
+        raise BlueprintError(
+            f"approvals are not available in this version; asked for: {what}", code=Code.FEATURE_UNAVAILABLE, retryable=False
+        )
 
     async def _say(self, name: EventName, data: dict[str, Any]) -> None:
         await self._attempt.told.events([Event(name, stamp(self._ports.clock.now()), data)])
@@ -236,4 +238,6 @@ def _step_value(name: str, result: object) -> bytes:
     try:
         return msgspec.json.encode(result)
     except (TypeError, ValueError, RecursionError) as exc:
-        raise BlueprintError(f"step {name!r} gave what is not plain JSON: {exc}", code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False) from exc
+        raise BlueprintError(
+            f"step {name!r} gave what is not plain JSON: {exc}", code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False
+        ) from exc

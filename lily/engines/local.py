@@ -54,13 +54,13 @@ class LocalEngine:
             deadline=self.ports.clock.now() + timedelta(seconds=timeout),
         )
         ctx = RunContext(self.ports, attempt)
-        outcome = await self._bounded(ctx, ready, spec, base_result(ready, spec.runtime), timeout)
+        outcome = await self._bounded(ctx, ready, base_result(ready, spec.runtime), spec.runtime.timeout_seconds)
         return await self._files_kept(ctx, attempt, spec, outcome)
 
-    async def _bounded(self, ctx: RunContext, ready: Ready, spec: PinnedSpec, result: dict[str, Any], timeout: float) -> Outcome:
+    async def _bounded(self, ctx: RunContext, ready: Ready, result: dict[str, Any], seconds: float) -> Outcome:
         failure: BaseException | None = None
         envelope: Envelope | None = None
-        with anyio.CancelScope(deadline=anyio.current_time() + timeout) as scope:
+        with anyio.CancelScope(deadline=anyio.current_time() + seconds) as scope:
             try:
                 envelope = checked(await ready.runnable(ctx, ready.run_input), ready.blueprint)
             except BaseException as exc:
@@ -72,7 +72,7 @@ class LocalEngine:
                 if cancelled is not None:
                     raise cancelled from None
         if scope.cancelled_caught:
-            message = f"timed out after {timeout:g} s"
+            message = f"timed out after {seconds:g} s"
             return _failed("timed_out", message, Code.BLUEPRINT_EXECUTION_FAILED, result, retryable=True, data={"reason": "timeout"})
         if failure is not None:
             return _outcome_of(failure, result)
@@ -126,9 +126,7 @@ def _outcome_of(exc: BaseException, result: dict[str, Any]) -> Outcome:
     while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
         exc = exc.exceptions[0]
     if isinstance(exc, BlueprintError):
-        return _failed(
-            "failed", exc.message, exc.code, result, retryable=exc.retryable, retry_after=exc.retry_after, data=exc.data
-        )
+        return _failed("failed", exc.message, exc.code, result, retryable=exc.retryable, retry_after=exc.retry_after, data=exc.data)
     if isinstance(exc, LilyError):
         return _failed("failed", exc.message, exc.code, result, retryable=False, data=exc.detail)
     trace = "".join(traceback.format_exception(exc))[-_TRACEBACK_CHARS:]
@@ -150,6 +148,4 @@ def _failed(
 
     job_code = Code.JOB_POLICY_DENIED if code == Code.JOB_POLICY_DENIED else Code.JOB_EXECUTION_FAILED
     error = ErrorInfo(code=job_code, message=message, blueprint_code=None if code == job_code else str(code), data=plain(data or {}))
-    return Outcome(
-        status=status, result={"r0_status": "error", **result}, error=error, retryable=retryable, retry_after=retry_after
-    )
+    return Outcome(status=status, result={"r0_status": "error", **result}, error=error, retryable=retryable, retry_after=retry_after)

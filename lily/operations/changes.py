@@ -121,7 +121,20 @@ def diff(workspace: Workspace, store: Store, a: str, b: str) -> dict[str, Any]:
     }
 
 
-_COMPARED = ("run_id", "job_id", "status", "error", "target", "spec", "attempts", "durations", "payload", "trigger", "limits", "lily_version")
+_COMPARED = (
+    "run_id",
+    "job_id",
+    "status",
+    "error",
+    "target",
+    "spec",
+    "attempts",
+    "durations",
+    "payload",
+    "trigger",
+    "limits",
+    "lily_version",
+)
 
 
 def _told(workspace: Workspace, store: Store, run: Run) -> dict[str, Any]:

@@ -19,7 +19,10 @@ def _connect(workspace: Workspace, timeout: float | None) -> socket.socket:
     except OSError:
         door.close()
         raise LilyError(
-            Code.SUPERVISOR_NOT_RUNNING, "no supervisor answers for this workspace", where=str(workspace.root), hint="start one with `lily up`"
+            Code.SUPERVISOR_NOT_RUNNING,
+            "no supervisor answers for this workspace",
+            where=str(workspace.root),
+            hint="start one with `lily up`",
         ) from None
     return door
 

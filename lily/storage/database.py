@@ -29,11 +29,15 @@ def open_engine(url: str, *, database_file: Path) -> Engine:
     if url.startswith("sqlite:///"):
         return _sqlite_engine(Path(url.removeprefix("sqlite:///")))
     if not re.match(r"postgres(ql)?(\+psycopg)?://", url):
-        raise LilyError(Code.CONFIG_INVALID, "store.url must begin with sqlite:/// or postgresql://", hint="leave it empty for db/lily.sqlite3")
+        raise LilyError(
+            Code.CONFIG_INVALID, "store.url must begin with sqlite:/// or postgresql://", hint="leave it empty for db/lily.sqlite3"
+        )
     try:
         return create_engine(re.sub(r"^postgres(ql)?(\+psycopg)?", "postgresql+psycopg", url), pool_size=5, pool_pre_ping=True)
     except ModuleNotFoundError:
-        raise LilyError(Code.STORE_UNAVAILABLE, "store.url names PostgreSQL, and its driver is not installed", hint="pip install 'lily-jobs[postgres]'") from None
+        raise LilyError(
+            Code.STORE_UNAVAILABLE, "store.url names PostgreSQL, and its driver is not installed", hint="pip install 'lily-jobs[postgres]'"
+        ) from None
 
 
 def _sqlite_engine(path: Path) -> Engine:
@@ -64,7 +68,9 @@ def _unavailable(exc: BaseException, where: str) -> LilyError:
     said = str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]
     if "database or disk is full" in said or getattr(exc, "errno", None) == 28:
         return LilyError(Code.DISK_FULL, f"the disk is full: {said}", where=where, hint="free some space and try again; nothing was stored")
-    return LilyError(Code.STORE_UNAVAILABLE, f"the store can't be used: {said}", where=where, hint="see that it is there, writable and not damaged")
+    return LilyError(
+        Code.STORE_UNAVAILABLE, f"the store can't be used: {said}", where=where, hint="see that it is there, writable and not damaged"
+    )
 
 
 @contextmanager

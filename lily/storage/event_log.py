@@ -1,7 +1,7 @@
 """The events.jsonl of one run that lives: buffers events, gives out seq when it appends them, survives its own crash."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -41,13 +41,25 @@ class EventLog:
         self.told: list[Event] = []  # the lifecycle events so far, when `stored` is None
         self._stored = stored
         self._size: int | None = None if stored else 0  # bytes on disk that are known to be whole
+        self._known = 0  # lifecycle events on disk or pending, once the file was taken up
+        self._ended = False
 
     def add(self, event: Event) -> None:
-        """Take an event; `flush` puts it on disk."""
+        """Take an event; `flush` puts it on disk. Nothing comes after the final one."""
+        if self._ended:
+            return
         self.pending.append(event)
         self.pending_bytes += _weight(event)
         if event.event not in FILE_ONLY:
             self.told.append(event)
+            self._known += 1
+            self._ended = event.event in FINAL and self._size is not None
+
+    def follow(self, events: Sequence[Event], last: int) -> None:
+        """Take the lifecycle events of a move, the run's `last` ones so far; those that are here already are left out."""
+        for number, event in enumerate(events, last - len(events) + 1):
+            if self._size is None or number > self._known:
+                self.add(event)
 
     def lifecycle(self) -> list[Event]:
         """All lifecycle events of the run."""
@@ -90,7 +102,7 @@ class EventLog:
     def _take_up(self, folder: int, ts: str) -> None:
         """Go on with the file of an earlier life: cut a torn tail and say so, add what only the store has."""
         assert self._stored is not None
-        kept = self._read(folder)
+        kept, stored = self._read(folder), self._stored()
         if kept.ended:
             self.pending = []  # what is handed in again was written before the final event, in one piece with it
         else:
@@ -98,7 +110,8 @@ class EventLog:
             if kept.lost:
                 said.insert(0, Event(EventName.EVENTS_LOST, ts, {"bytes": kept.lost, "reason": "the end of the file was torn by a crash"}))
             # The store has every lifecycle event that is held here, and those that went down with an earlier life.
-            self.pending = _merged(self._stored()[kept.lifecycle :], said)
+            self.pending = _merged(stored[kept.lifecycle :], said)
+        self._known, self._ended = len(stored), kept.ended or any(event.event in FINAL for event in stored)
         self.pending_bytes = sum(map(_weight, self.pending))
         self.seq, self._size = kept.lines, kept.size
 

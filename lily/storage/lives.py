@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, Connection, Engine, func, select, text, update
 
 from lily import __version__
-from lily.clock import boot_id, process_start_ticks, stamp
+from lily.clock import boot_id, process_start_ticks
 from lily.moves import Place
 from lily.runs import TERMINAL
 from lily.storage import schema

@@ -138,7 +138,9 @@ class Store:
         )
         rows = []
         for new, run in fresh:
-            queued = Event(EventName.JOB_QUEUED, run.queued_at, {"trigger": run.trigger, "spec_hash": run.spec_hash, "trace_id": run.trace_id})
+            queued = Event(
+                EventName.JOB_QUEUED, run.queued_at, {"trigger": run.trigger, "spec_hash": run.spec_hash, "trace_id": run.trace_id}
+            )
             rows += _event_rows(run.run_id, 1, [queued, *new.events])
         connection.execute(self._statements.add_event, rows)
 
@@ -246,7 +248,11 @@ class Store:
 
     def unfinished(self) -> list[Run]:
         """Runs that are running or wait for their next attempt, oldest first."""
-        wanted = select(schema.run).where(schema.run.c.status.in_([Status.RUNNING.value, Status.RETRY_SCHEDULED.value])).order_by(schema.run.c.run_id)
+        wanted = (
+            select(schema.run)
+            .where(schema.run.c.status.in_([Status.RUNNING.value, Status.RETRY_SCHEDULED.value]))
+            .order_by(schema.run.c.run_id)
+        )
         with reading(self.engine) as connection:
             return self._with_attempts(connection, [run_from(row) for row in connection.execute(wanted)])
 
@@ -313,7 +319,13 @@ class Store:
         c = schema.run.c.run_id
         with reading(self.engine) as connection:
             exact = connection.execute(select(c).where(c == text)).scalar()
-            found = [exact] if exact else list(connection.execute(select(c).where(or_(and_(c >= text, c < text + "~"), c.endswith(f"-{text}"))).limit(2)).scalars())
+            found = (
+                [exact]
+                if exact
+                else list(
+                    connection.execute(select(c).where(or_(and_(c >= text, c < text + "~"), c.endswith(f"-{text}"))).limit(2)).scalars()
+                )
+            )
         if len(found) != 1:
             said = "more than one run fits" if found else "no run"
             raise LilyError(Code.RUN_NOT_FOUND, f"{said} {text!r}", hint="see `lily runs list`")
@@ -369,7 +381,11 @@ class Store:
         """Delete terminal runs with all that belongs to them."""
         with writing(self.engine) as connection:
             terminal = [status.value for status in TERMINAL]
-            ids = list(connection.execute(select(schema.run.c.run_id).where(schema.run.c.run_id.in_(run_ids), schema.run.c.status.in_(terminal))).scalars())
+            ids = list(
+                connection.execute(
+                    select(schema.run.c.run_id).where(schema.run.c.run_id.in_(run_ids), schema.run.c.status.in_(terminal))
+                ).scalars()
+            )
             for table in (schema.step, schema.event, schema.attempt, schema.run):
                 connection.execute(table.delete().where(table.c.run_id.in_(ids)))
 
@@ -401,17 +417,25 @@ class _Statements:
         self.add_step = insert(step).on_conflict_do_nothing()
         put = insert(attempt)
         changing = ("ended_at", "status", "error", "will_retry", "next_attempt_at")
-        self.put_attempt = put.on_conflict_do_update(index_elements=["run_id", "number"], set_={name: put.excluded[name] for name in changing})
+        self.put_attempt = put.on_conflict_do_update(
+            index_elements=["run_id", "number"], set_={name: put.excluded[name] for name in changing}
+        )
         self.move = (
-            update(run).where(run.c.run_id == bindparam("b_run_id"), run.c.status == bindparam("b_expected")).values({c: bindparam(c) for c in _MOVED})
+            update(run)
+            .where(run.c.run_id == bindparam("b_run_id"), run.c.status == bindparam("b_expected"))
+            .values({c: bindparam(c) for c in _MOVED})
         )
         self.mark_written = update(run).where(run.c.run_id == bindparam("b_run_id")).values(written=1)
-        self.standing = select(run.c.run_id, run.c.status, run.c.events).where(run.c.run_id.in_(bindparam("ids", expanding=True))).with_for_update()
+        self.standing = (
+            select(run.c.run_id, run.c.status, run.c.events).where(run.c.run_id.in_(bindparam("ids", expanding=True))).with_for_update()
+        )
         self.queued = select(run).where(run.c.status == Status.QUEUED.value).order_by(run.c.priority, run.c.enqueued_at, run.c.run_id)
         self.cancels = select(run.c.run_id, run.c.cancel).where(run.c.status == Status.RUNNING.value, run.c.cancel.is_not(None))
         owed = and_(run.c.status == Status.CANCELED.value, text("written = 0"))  # spelled so that the partial index serves it
         self.canceled = select(run.c.run_id).where(owed).order_by(run.c.run_id).limit(_CANCELED_AT_ONCE)
-        self.attempts_of = select(attempt).where(attempt.c.run_id.in_(bindparam("ids", expanding=True))).order_by(attempt.c.run_id, attempt.c.number)
+        self.attempts_of = (
+            select(attempt).where(attempt.c.run_id.in_(bindparam("ids", expanding=True))).order_by(attempt.c.run_id, attempt.c.number)
+        )
         self.events_of = select(event).where(event.c.run_id == bindparam("run_id")).order_by(event.c.n)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-
 import msgspec
 import trio
 from trio.testing import MockClock
@@ -15,7 +14,6 @@ from actors.system import System
 from lily.blueprints.registry import Registry
 from lily.engines.context import Ports
 from lily.engines.fake_processes import FakeProcesses
-
 from lily.faults import Faults, no_faults
 from lily.log import Log, SilentLog
 from lily.moves import Place
@@ -225,6 +223,3 @@ def run_blueprint(
         return world.receipt(run.run_id)
     finally:
         world.close()
-
-
-

@@ -1,15 +1,32 @@
 """A supervisor in virtual time for each test that asks."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from actors.mailbox import Mailbox
 from lily.testing import World
 from tests.work import ALL
 
 MakeWorld = Callable[..., World]
+NewBox = Callable[..., Mailbox[Any]]
+
+
+@pytest.fixture
+def new_box() -> Iterator[NewBox]:
+    """Makes mailboxes that are disposed of when the test ends."""
+    made: list[Mailbox[Any]] = []
+
+    def new(capacity: float = math.inf, *, batch: int = 1) -> Mailbox[Any]:
+        made.append(Mailbox(capacity, batch=batch))
+        return made[-1]
+
+    yield new
+    for box in made:
+        box.dispose()
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from pydantic import BaseModel
 from actors.messages import Rung
 from lily.blueprints.define import blueprint
 from lily.clock import parse_stamp
+from lily.engines.fake_processes import Program
 from lily.runs import Run, Status
 from lily.storage.artifacts import whole
 from lily.testing import FakeProcesses, World
-from lily.engines.fake_processes import Program
 from tests.actors.conftest import MakeWorld
 from tests.work import DEEDS
 
@@ -226,7 +226,9 @@ def test_jitter_is_the_same_for_the_same_run(make_world: MakeWorld) -> None:
     assert 30.0 <= after(world, run)[1] <= 60.0
 
 
-@pytest.mark.parametrize("deed", sorted(set(DEEDS) - {"fatal", "later", "error", "object", "nan", "infinity", "surrogate", "bytes", "loop", "huge integer"}))
+@pytest.mark.parametrize(
+    "deed", sorted(set(DEEDS) - {"fatal", "later", "error", "object", "nan", "infinity", "surrogate", "bytes", "loop", "huge integer"})
+)
 def test_whatever_a_blueprint_raises_is_a_failed_attempt_that_is_retried(world: World, deed: str) -> None:
     """Also SystemExit and KeyboardInterrupt: they end the attempt, never the supervisor."""
     run = world.submit("deed.v1", bindings={"do": deed, "until": 1}, runtime=RETRY)

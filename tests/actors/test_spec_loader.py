@@ -10,6 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 
 from actors.mailbox import Mailbox
@@ -34,6 +35,16 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path)
 
 
+def in_words(fact: SpecFact) -> str:
+    match fact:
+        case SpecLoaded(entry):
+            return f"loaded {entry.id} {entry.title}"
+        case SpecRejected(path, diagnostics):
+            return f"rejected {path.rpartition('/')[2]} {len(diagnostics)}"
+        case SpecRemoved(job_id):
+            return f"removed {job_id}"
+
+
 class Told:
     """Takes what comes out of a mailbox, in words."""
 
@@ -52,7 +63,266 @@ class Told:
         words, self._words = self._words, []
         return words
 
-    @contextlib.asynccontextmanager
+    async def wait_for(self, words: str) -> None:
+        """Until this has come; forgets what came until then."""
+        while words not in self._words:
+            self._more = anyio.Event()
+            await self._more.wait()
+        self._words.clear()
+
+
+class World:
+    """A loader on a fake clock, with hints that the test gives."""
+
+    def __init__(self, workspace: Workspace, box: Mailbox[SpecFact]) -> None:
+        self.workspace = workspace
+        self.box = box
+        self.told_by = Told(box)
+        self.index = SpecIndex(workspace)
+        self._send, self._receive = anyio.create_memory_object_stream[None](100)
+        self._edits = 0
+        self.loader = SpecLoader(self.index, box, offload=inline, hints=self._hints)
+
+    async def _hints(self) -> AsyncGenerator[None, None]:
+        async with self._receive.clone() as receive:
+            async for hint in receive:
+                yield hint
+
+    def put(self, name: str, text: str) -> None:
+        """Write a file with a time stamp of its own, so that no edit looks like the one before."""
+        self._edits += 1
+        path = self.workspace.jobs / f"{name}.job.yaml"
+        path.write_text(text)
+        os.utime(path, (1_700_000_000 + self._edits,) * 2)
+
+    def remove(self, name: str) -> None:
+        (self.workspace.jobs / f"{name}.job.yaml").unlink()
+
+    async def hint(self, times: int = 1) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(times):
+            self._send.send_nowait(None)
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def told(self) -> list[str]:
+        """What was told since the last look, in words."""
+        await trio.testing.wait_all_tasks_blocked()
+        return self.told_by.taken()
+
+    def end(self) -> None:
+        """No more hints."""
+        self._send.close()
+
+    def close(self) -> None:
+        self._send.close()
+        self._receive.close()
+        self.box.dispose()
+
+
+def play(workspace: Workspace, scene: Callable[[World], Awaitable[None]], box: Mailbox[SpecFact] | None = None) -> None:
+    """Run `scene` beside a supervised loader, under a clock that jumps."""
+
+    async def main() -> None:
+        world = World(workspace, box or Mailbox(batch=1000))
+        try:
+            with trio.fail_after(100_000):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(world.told_by.run)
+                    async with trio.open_nursery() as inner:
+                        inner.start_soon(supervise, "spec_loader", world.loader.run, Intensity(), lambda name, error: None)
+                        await scene(world)
+                        world.end()
+                    world.box.close()
+        finally:
+            world.close()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_what_is_there_at_the_start_is_told_in_order(workspace: Workspace) -> None:
+    async def scene(world: World) -> None:
+        assert await world.told() == ["rejected bad.job.yaml 1", "loaded a A job", "loaded b A job"]
+
+    (workspace.jobs / "b.job.yaml").write_text(body("b"))
+    (workspace.jobs / "a.job.yaml").write_text(body("a"))
+    (workspace.jobs / "bad.job.yaml").write_text("id: [")
+    play(workspace, scene)
+
+
+def test_the_same_digest_is_no_message(workspace: Workspace) -> None:
+    async def scene(world: World) -> None:
+        world.put("a", body("a"))
+        await world.hint()
+        assert await world.told() == ["loaded a A job"]
+        await world.hint()
+        world.put("a", "# a comment alone\n" + body("a"))
+        await world.hint()
+        assert await world.told() == []
+        world.put("a", body("a", "Edited"))
+        await world.hint()
+        assert await world.told() == ["loaded a Edited"]
+
+    play(workspace, scene)
+
+
+def test_a_file_that_turns_bad_keeps_its_last_good_version(workspace: Workspace) -> None:
+    async def scene(world: World) -> None:
+        world.put("a", body("a"))
+        await world.hint()
+        assert await world.told() == ["loaded a A job"]
+        world.put("a", "id: [")
+        await world.hint()
+        assert await world.told() == ["rejected a.job.yaml 1"]
+        await world.hint()
+        assert await world.told() == []
+        world.put("a", body("a").replace("runtime", "runtim"))
+        await world.hint()
+        assert await world.told() == ["rejected a.job.yaml 2"]
+        world.put("a", body("a"))
+        await world.hint()
+        assert await world.told() == []
+        world.put("a", "id: [")
+        await world.hint()
+        assert await world.told() == ["rejected a.job.yaml 1"]
+        world.remove("a")
+        await world.hint()
+        assert await world.told() == ["removed a"]
+
+    play(workspace, scene)
+
+
+def test_a_removed_file_and_a_changed_id_are_told(workspace: Workspace) -> None:
+    async def scene(world: World) -> None:
+        world.put("a", body("a"))
+        world.put("b", body("b"))
+        await world.hint()
+        assert await world.told() == ["loaded a A job", "loaded b A job"]
+        world.remove("a")
+        world.put("b", body("c"))
+        await world.hint()
+        assert await world.told() == ["removed a", "removed b", "loaded c A job"]
+
+    play(workspace, scene)
+
+
+def test_a_file_that_only_moves_is_no_message_and_is_followed(workspace: Workspace) -> None:
+    async def scene(world: World) -> None:
+        world.put("a", body("a"))
+        await world.hint()
+        assert await world.told() == ["loaded a A job"]
+        (world.workspace.jobs / "a.job.yaml").rename(world.workspace.jobs / "z.job.yaml")
+        await world.hint()
+        assert await world.told() == []
+        world.put("z", "id: [")
+        await world.hint()
+        assert await world.told() == ["rejected z.job.yaml 1"]
+
+    play(workspace, scene)
+
+
+def test_a_second_file_with_the_same_id_refuses_both_and_removes_nothing(workspace: Workspace) -> None:
+    async def scene(world: World) -> None:
+        world.put("a", body("a"))
+        await world.hint()
+        assert await world.told() == ["loaded a A job"]
+        world.put("b", body("a", "Other"))
+        await world.hint()
+        assert await world.told() == ["rejected a.job.yaml 1", "rejected b.job.yaml 1"]
+        world.remove("a")
+        await world.hint()
+        assert await world.told() == ["loaded a Other"]
+
+    play(workspace, scene)
+
+
+def test_without_any_hint_an_edit_is_found_within_ten_seconds(workspace: Workspace) -> None:
+    async def scene(world: World) -> None:
+        assert await world.told() == []
+        world.put("a", body("a"))
+        await trio.sleep(RESCAN_SECONDS + 0.1)
+        assert await world.told() == ["loaded a A job"]
+        await trio.sleep(3600)
+        assert await world.told() == []
+
+    play(workspace, scene)
+
+
+def test_many_hints_cost_few_scans(workspace: Workspace) -> None:
+    """A scan sees everything that happened before it began, so hints that wait together are one."""
+
+    async def scene(world: World) -> None:
+        await world.told()
+        scans = 0
+        scan = world.index.scan
+
+        def counted() -> Catalog:
+            nonlocal scans
+            scans += 1
+            return scan()
+
+        world.index.scan = counted  # type: ignore[method-assign]
+        await world.hint(50)
+        assert 1 <= scans < 50
+
+    play(workspace, scene)
+
+
+def test_a_missing_folder_removes_the_jobs_and_one_that_can_not_be_read_does_not(workspace: Workspace) -> None:
+    async def scene(world: World) -> None:
+        world.put("a", body("a"))
+        await world.hint()
+        assert await world.told() == ["loaded a A job"]
+        jobs = world.workspace.jobs
+        jobs.rename(jobs.with_name("aside"))
+        jobs.write_text("not a folder")
+        await world.hint()
+        assert await world.told() == ["rejected jobs 1"]
+        jobs.unlink()
+        await world.hint()
+        assert await world.told() == ["removed a"]
+        jobs.with_name("aside").rename(jobs)
+        await world.hint()
+        assert await world.told() == ["loaded a A job"]
+
+    play(workspace, scene)
+
+
+def test_it_ends_with_its_hints(workspace: Workspace) -> None:
+    async def scene(world: World) -> None:
+        await trio.lowlevel.checkpoint()
+
+    play(workspace, scene)
+
+
+def test_a_crash_at_any_fact_loses_none_and_repeats_none_that_was_told(workspace: Workspace) -> None:
+    """What was told is remembered in the object; a restarted run tells the rest."""
+
+    class Frail(Mailbox[SpecFact]):
+        crashes = told = 0
+
+        async def tell(self, message: SpecFact) -> None:
+            if self.crashes < 3 and self.told == self.crashes:
+                self.crashes += 1
+                raise RuntimeError("crashed before it was told")
+            self.told += 1
+            await super().tell(message)
+
+    async def scene(world: World) -> None:
+        for name in "abcd":
+            world.put(name, body(name))
+        world.put("bad", "id: [")
+        await trio.sleep(100)
+        assert await world.told() == ["rejected bad.job.yaml 1", *(f"loaded {name} A job" for name in "abcd")]
+
+    frail = Frail(batch=1000)
+    play(workspace, scene, frail)
+    assert frail.crashes == 3
+
+
+# -- with the real watcher ---------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
 async def watching(workspace: Workspace, stop: anyio.Event) -> AsyncGenerator[Told, None]:
     """A loader with the real watcher. No rescan is due in its lifetime: what it tells, the watcher has seen."""
     box: Mailbox[SpecFact] = Mailbox(batch=1000)

@@ -257,7 +257,12 @@ def _submit(lives: Lives) -> None:
     key = dice.choice([None, None, "k1", "k2"])
     bindings = {"kind": kind, "seconds": dice.choice([0.0, 0.3, 4.0]), "until": dice.randrange(4)}
     backoff = {"strategy": dice.choice(["none", "fixed", "exponential"]), "base_seconds": 3, "max_seconds": 10, "jitter": 0.5}
-    runtime = {"timeout_seconds": 6, "retry_max": dice.randrange(RETRY_MAX + 1), "max_parallel_runs": MOST_PARALLEL[job], "backoff": backoff}
+    runtime = {
+        "timeout_seconds": 6,
+        "retry_max": dice.randrange(RETRY_MAX + 1),
+        "max_parallel_runs": MOST_PARALLEL[job],
+        "backoff": backoff,
+    }
     target = "unknown.v1" if kind == "missing" else "work.v1"
     holder = {run.key: run.run_id for run in map(lives.world.run, lives.runs) if run.key and run.status not in TERMINAL}
     run = lives.world.submit(target, job_id=job, key=key, bindings=bindings, runtime=runtime, capabilities=["process.exec"])
@@ -291,7 +296,10 @@ def _check_between(lives: Lives) -> None:
         if run.written:
             expect(whole(world.workspace, run), f"{run_id}: marked as written, and not whole")
         before = lives.ended.setdefault(run_id, run)
-        expect(msgspec.structs.replace(run, written=False) == msgspec.structs.replace(before, written=False), f"{run_id}: changed after its end")
+        expect(
+            msgspec.structs.replace(run, written=False) == msgspec.structs.replace(before, written=False),
+            f"{run_id}: changed after its end",
+        )
 
 
 def _check_end(lives: Lives) -> None:
@@ -332,7 +340,10 @@ def _check_run(lives: Lives, run: Run) -> None:
 
 def _check_receipt(world: World, run: Run, expect: Callable[[bool, str], None]) -> None:
     receipt = world.receipt(run.run_id)
-    expect((receipt.status, receipt.ended_at, receipt.error) == (run.status.value, run.ended_at, run.error), "the receipt differs from the store")
+    expect(
+        (receipt.status, receipt.ended_at, receipt.error) == (run.status.value, run.ended_at, run.error),
+        "the receipt differs from the store",
+    )
     expect([a.status for a in receipt.attempts] == [a.status for a in run.attempts], "the receipt's attempts differ")
     expect(receipt.payload == run.result.get("payload"), "the receipt's payload differs")
     expect((run.error is None) == (run.status is not Status.FAILED), f"error {run.error}")

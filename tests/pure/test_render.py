@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lily.diagnostics import Diagnostic
-from lily.render import cut, diagnostic_line, diff_lines, duration, event_lines, one_line, plan_lines, table, visible, when, width_of
+from lily.render import cut, diagnostic_line, diff_lines, event_lines, one_line, plan_lines, table, visible, when, width_of
 
 
 @given(st.text())
@@ -86,7 +86,9 @@ def test_a_log_line_begins_with_its_level_and_message() -> None:
 
 def test_a_diagnostic_is_a_line_that_editors_open() -> None:
     """path:line:column: code: field: message (hint)."""
-    found = Diagnostic(path="a.yaml", line=3, column=5, field="runtime.retry_max", code="job_invalid_spec", message="found 99", hint="0 to 10")
+    found = Diagnostic(
+        path="a.yaml", line=3, column=5, field="runtime.retry_max", code="job_invalid_spec", message="found 99", hint="0 to 10"
+    )
     assert diagnostic_line(found) == "a.yaml:3:5: job_invalid_spec: runtime.retry_max: found 99 (0 to 10)"
 
 
@@ -101,14 +103,6 @@ def test_a_plan_keeps_text_apart_from_other_values() -> None:
     """Text that would be read as something else is quoted."""
     value = {"argv": ["echo", " x "], "deep": {"a": 1, "none": None}, "empty": [], "none": {}}
     assert plan_lines(value) == ["argv:", "  - echo", '  - " x "', "deep:", "  a: 1", "  none: null", "empty: []", "none: {}"]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(None, "-"), (0.0123, "0.012 s"), (3.44, "3.4 s"), (59.99, "60.0 s"), (125, "2 min 5 s"), (3725, "1 h 2 min")]
-)
-def test_durations_are_for_people(seconds: float | None, text: str) -> None:
-    """No more digits than one needs."""
-    assert duration(seconds) == text
 
 
 def test_a_time_says_that_it_is_utc() -> None:

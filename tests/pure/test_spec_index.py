@@ -59,7 +59,11 @@ def test_a_workspace_without_jobs_has_an_empty_catalog(workspace: Workspace) -> 
 
 def test_an_entry_says_what_a_list_shows(workspace: Workspace) -> None:
     text = body("nightly", "Night", "labels: {team: a}\ntimezone: UTC\n").replace("{type: manual}", '{type: cron, cron: "@daily"}')
-    put(workspace, "x.job.yml", text.replace("{id: command.v1}", '{id: command.v1, version: ">=1"}').replace("runtime: {}", "runtime: {priority: high}"))
+    put(
+        workspace,
+        "x.job.yml",
+        text.replace("{id: command.v1}", '{id: command.v1, version: ">=1"}').replace("runtime: {}", "runtime: {priority: high}"),
+    )
     index = SpecIndex(workspace)
     entry = index.scan().jobs["nightly"]
     assert (entry.id, entry.title, entry.target_id, entry.target_version) == ("nightly", "Night", "command.v1", ">=1")
@@ -91,7 +95,11 @@ def test_bad_files_are_named_with_their_lines_and_hide_no_good_one(workspace: Wo
     put(workspace, "types.job.yaml", body("types").replace("runtime: {}", 'runtime: {retry_max: "3"}'))
     put(workspace, "empty.job.yaml", "")
     put(workspace, "large.job.yaml", b"# " + b"x" * 300_000)
-    put(workspace, "laughs.job.yaml", "a: &a [x, x]\n" + "".join(f"b{n}: &{'a' * (n + 2)} [*{'a' * (n + 1)}, *{'a' * (n + 1)}]\n" for n in range(64)))
+    put(
+        workspace,
+        "laughs.job.yaml",
+        "a: &a [x, x]\n" + "".join(f"b{n}: &{'a' * (n + 2)} [*{'a' * (n + 1)}, *{'a' * (n + 1)}]\n" for n in range(64)),
+    )
     (workspace.jobs / "folder.job.yaml").mkdir()
     os.mkfifo(workspace.jobs / "pipe.job.yaml")
     catalog = SpecIndex(workspace).scan()
@@ -263,7 +271,9 @@ def test_a_file_that_changed_just_before_it_was_read_is_read_once_more(workspace
 
 @settings(max_examples=30, deadline=None)
 @given(steps=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["good", "bad", "same", "gone"]), st.booleans()), max_size=12))
-def test_what_the_cache_says_is_what_reading_everything_says(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, bool]]) -> None:
+def test_what_the_cache_says_is_what_reading_everything_says(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, bool]]
+) -> None:
     workspace = Workspace(tmp_path_factory.mktemp("w"))
     workspace.jobs.mkdir(parents=True)
     index = SpecIndex(workspace)
@@ -314,7 +324,9 @@ def test_a_job_that_is_not_there_is_not_found_with_close_matches(workspace: Work
         ("x", body("wanted").replace("{type: manual}", "{type: corn}"), Code.JOB_TRIGGER_INVALID, "x.job.yaml:5:17"),
     ],
 )
-def test_asking_for_a_job_whose_file_is_wrong_tells_what_is_wrong(workspace: Workspace, name: str, text: str, code: Code, where: str) -> None:
+def test_asking_for_a_job_whose_file_is_wrong_tells_what_is_wrong(
+    workspace: Workspace, name: str, text: str, code: Code, where: str
+) -> None:
     put(workspace, f"{name}.job.yaml", text)
     put(workspace, "other.job.yaml", "also: wrong")
     with pytest.raises(LilyError) as caught:

@@ -76,7 +76,9 @@ def test_a_small_file_gets_every_default_of_the_contract() -> None:
 
 @pytest.mark.parametrize("key", ["id", "title", "target", "bindings", "trigger", "runtime", "output"])
 def test_a_required_key_that_is_absent_is_an_invalid_spec(key: str) -> None:
-    body = "".join(line for line in GOOD.splitlines(keepends=True) if not line.startswith((f"{key}:", "  argv" if key == "bindings" else "-")))
+    body = "".join(
+        line for line in GOOD.splitlines(keepends=True) if not line.startswith((f"{key}:", "  argv" if key == "bindings" else "-"))
+    )
     found = one(body)
     assert (found.field, found.code, found.line, found.message) == (key, Code.JOB_INVALID_SPEC, 1, f"`{key}` is missing")
 
@@ -289,7 +291,9 @@ def test_a_duplicate_key_in_the_trigger_is_the_triggers_fault_and_so_is_a_trigge
 
 
 def test_with_one_fault_in_the_trigger_the_whole_file_has_its_code() -> None:
-    found = wrong(trigger("type: cron, cron: banana, timezone: UTC").replace("retry", "").replace("runtime: {}", "runtime: {retry_max: 99}"))
+    found = wrong(
+        trigger("type: cron, cron: banana, timezone: UTC").replace("retry", "").replace("runtime: {}", "runtime: {retry_max: 99}")
+    )
     assert [(each.field, each.code) for each in found] == [
         ("trigger.cron", Code.JOB_TRIGGER_INVALID),
         ("runtime.retry_max", Code.JOB_TRIGGER_INVALID),
@@ -390,7 +394,11 @@ def test_a_spec_built_in_a_program_keeps_the_same_rules() -> None:
 
 
 plain_json = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text("ab é", max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text("ab é", max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=3),
     max_leaves=10,
 )
@@ -405,12 +413,20 @@ def test_any_bindings_survive_file_canonical_form_and_pinning(bindings: dict[str
 
 
 anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["manual", "cron", "once", "UTC", "15m"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["type", "cron", "every", "timezone", "at", "exclude", "rrule", "backoff", "id", "input", "[key]", "dates"]) | st.text(max_size=4),
-        inner,
-        max_size=4,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["manual", "cron", "once", "UTC", "15m"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["type", "cron", "every", "timezone", "at", "exclude", "rrule", "backoff", "id", "input", "[key]", "dates"])
+            | st.text(max_size=4),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=15,
 )
@@ -451,7 +467,14 @@ def test_the_json_schema_takes_what_the_models_take() -> None:
     validator.validate(body)
     cron = {"type": "cron", "cron": "* * * * *", "timezone": "UTC", "exclude": ["2026-12-25"]}
     validator.validate({**body, "trigger": cron, "approval": {"required": True, "issue": 5}})
-    for change in ({"x": 1}, {"id": "A"}, {"id": "a..b"}, {"runtime": {"retry_max": "3"}}, {"trigger": {"type": "corn"}}, {"target": {"id": 5}}):
+    for change in (
+        {"x": 1},
+        {"id": "A"},
+        {"id": "a..b"},
+        {"runtime": {"retry_max": "3"}},
+        {"trigger": {"type": "corn"}},
+        {"target": {"id": 5}},
+    ):
         assert not validator.is_valid({**body, **change}), change
 
 

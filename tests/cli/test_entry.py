@@ -1,0 +1,188 @@
+"""How a command fails: one line, the right status, and never a traceback."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lily import __version__
+from lily.errors import Code, LilyError, exit_code
+from tests.cli.conftest import Lily, command, environment, write_job
+
+
+def test_version_prints_the_version(lily: Lily) -> None:
+    """And nothing else."""
+    assert lily("--version").out == f"{__version__}\n"
+
+
+def test_without_arguments_the_help_is_shown(lily: Lily) -> None:
+    """It names every group, and what each command is for."""
+    said = lily()
+    assert said.status == 0
+    assert all(word in said.out for word in ("init", "up", "jobs", "runs", "blueprints", "config", "Make a folder a workspace"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nope",),
+        ("jobs", "nope"),
+        ("jobs", "show"),
+        ("jobs", "show", "a", "b"),
+        ("jobs", "history", "a", "--limit", "many"),
+        ("jobs", "history", "a", "--limit", "0"),
+        ("jobs", "history", "a", "--status", "done"),
+        ("jobs", "history", "a", "--since", "yesterday"),
+        ("jobs", "list", "--color"),
+        ("jobs", "schema", "--receipt", "--event"),
+        ("runs", "prune"),
+        ("runs", "prune", "--keep", "-1"),
+        ("runs", "prune", "--older-than", "soon"),
+        ("runs", "replay", "a", "--spec", "other"),
+        ("runs", "replay", "a", "--approve"),
+        ("down", "--now", "--grace", "3"),
+        ("down", "--grace", "nan"),
+        ("jobs", "run", "a", "--detach", "--dry-run"),
+    ],
+)
+@pytest.mark.usefixtures("workspace")
+def test_arguments_that_make_no_sense_are_one_line_and_status_2(lily: Lily, arguments: tuple[str, ...], workspace: Path) -> None:
+    """The code is `usage`, nothing stands on stdout, and nothing was done."""
+    write_job(workspace, "a")
+    said = lily(*arguments)
+    assert (said.status, said.out) == (2, "")
+    assert said.err.startswith("usage: ")
+    assert said.err.count("\n") == 1
+    assert not (workspace / ".lily" / "runs").exists()
+
+
+@pytest.mark.usefixtures("workspace")
+def test_with_json_an_error_is_an_object_on_stdout(lily: Lily) -> None:
+    """A program reads code, message, where and hint from one place, also for bad usage."""
+    missing = lily("jobs", "show", "nope", "--json")
+    assert missing.status == 3
+    assert missing.err == ""
+    assert missing.json["error"]["code"] == "job_not_found"
+    assert set(missing.json["error"]) == {"code", "message", "where", "hint", "detail"}
+    assert lily("jobs", "show", "--json").json["error"]["code"] == "usage"
+
+
+def test_outside_of_a_workspace_one_is_told_how_to_make_one(lily: Lily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line names the folder and the command."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LILY_WORKSPACE", raising=False)
+    said = lily("jobs", "list")
+    assert said.status == 3
+    assert said.err.startswith("workspace_not_found: ")
+    assert "lily init" in said.err
+
+
+def test_workspace_and_json_may_stand_in_front(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Before the command, between its words, or behind: the same."""
+    write_job(workspace, "a")
+    monkeypatch.chdir(tmp_path)
+    place = str(workspace)
+    expected = lily("jobs", "list", "--json", "--workspace", place).out
+    assert json.loads(expected)["jobs"][0]["id"] == "a"
+    assert lily("--workspace", place, "--json", "jobs", "list").out == expected
+    assert lily("jobs", f"--workspace={place}", "list", "--json").out == expected
+    monkeypatch.setenv("LILY_WORKSPACE", place)
+    assert lily("jobs", "list", "--json").out == expected
+
+
+def failing(error: BaseException) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def test_an_unexpected_error_is_one_line_with_a_trace(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The traceback goes to a file that the line names; secrets of the code path are not on the screen."""
+    monkeypatch.setattr("lily.cli.jobs.SpecIndex", failing(ZeroDivisionError("by\nzero")))
+    said = lily("jobs", "list")
+    assert said.status == 1
+    assert said.out == ""
+    assert said.err.startswith("internal_error: ZeroDivisionError: by zero (trace ")
+    assert said.err.count("\n") == 1
+    trace = said.err.partition("(trace ")[2].partition(")")[0]
+    kept = workspace / ".lily" / "run" / "errors.log"
+    assert str(kept) in said.err or not (workspace / ".lily" / "run").exists()
+    found = kept if kept.exists() else Path(said.err.rpartition(" is in ")[2].strip())
+    text = found.read_text()
+    assert trace in text
+    assert "Traceback (most recent call last)" in text
+    assert found.stat().st_mode & 0o077 == 0
+
+
+def test_ctrl_c_is_status_130(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a traceback."""
+    monkeypatch.setattr("lily.cli.jobs.SpecIndex", failing(KeyboardInterrupt()))
+    said = lily("jobs", "list")
+    assert said.status == 130
+    assert said.err == "interrupted: stopped by Ctrl-C\n"
+
+
+@pytest.mark.usefixtures("workspace")
+@pytest.mark.parametrize(("number", "code"), [(28, "disk_full"), (13, "workspace_invalid")])
+def test_a_full_disk_and_closed_folders_have_their_codes(lily: Lily, monkeypatch: pytest.MonkeyPatch, number: int, code: str) -> None:
+    """These happen in ordinary life and are no internal error."""
+    monkeypatch.setattr("lily.cli.jobs.SpecIndex", failing(OSError(number, os.strerror(number), "/some/file")))
+    said = lily("jobs", "list")
+    assert said.status == exit_code(Code(code))
+    assert said.err.startswith(f"{code}: ")
+    assert "/some/file" in said.err
+
+
+@pytest.mark.usefixtures("workspace")
+def test_the_line_of_an_error_can_not_move_the_cursor(lily: Lily, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control characters of a message are written out."""
+    monkeypatch.setattr("lily.cli.jobs.SpecIndex", failing(LilyError(Code.JOB_NOT_FOUND, "no \x1b[2J job")))
+    assert lily("jobs", "list").err == "job_not_found: no \\x1b[2J job\n"
+
+
+def test_a_reader_that_went_away_is_no_failure(workspace: Path) -> None:
+    """`lily jobs list | head -1` ends quietly with status 0, also when the list is longer than a pipe holds."""
+    for number in range(700):
+        write_job(workspace, f"job-{number}", title="x" * 190)
+    subprocess.run(command("jobs", "list"), cwd=workspace, env=environment(), stdout=subprocess.DEVNULL, check=True)
+    read, write = os.pipe()
+    process = subprocess.Popen(command("jobs", "list"), cwd=workspace, env=environment(), stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert os.read(read, 1)
+    os.close(read)
+    _, err = process.communicate()
+    assert (process.returncode, err) == (0, b"")
+
+
+def test_text_that_the_locale_can_not_write_is_escaped(workspace: Path) -> None:
+    """An ASCII terminal gets escapes, not a crash."""
+    write_job(workspace, "a", title="Größe · 日本")
+    done = subprocess.run(
+        command("jobs", "list"), cwd=workspace, env=environment(PYTHONIOENCODING="ascii"), capture_output=True, text=True, check=True
+    )
+    assert "Gr\\xf6\\xdfe" in done.stdout
+
+
+def test_a_file_name_that_is_not_utf_8_breaks_nothing(workspace: Path) -> None:
+    """Arguments and files may hold any bytes."""
+    Path(os.fsdecode(os.fsencode(workspace) + b"/.lily/jobs/b\xff.job.yaml")).write_text("id: b")
+    done = subprocess.run(
+        [*command("jobs", "validate"), os.fsdecode(b"x\xff/y.job.yaml")], cwd=workspace, env=environment(), capture_output=True, check=False
+    )
+    assert done.returncode == 3
+    assert b"Traceback" not in done.stderr
+    listed = subprocess.run(command("jobs", "list"), cwd=workspace, env=environment(), capture_output=True, text=True, check=True)
+    assert "not UTF-8" in listed.stderr
+
+
+def test_python_m_lily_and_the_program_are_the_same(workspace: Path) -> None:
+    """Both end with the status of the command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lily", "jobs", "show", "x"], cwd=workspace, env=environment(), check=False, capture_output=True
+    )
+    assert done.returncode == 3
