@@ -21,13 +21,14 @@ from lily.offload import Offload
 from lily.runs import TERMINAL, Event, EventName, Move, Run, Status
 from lily.storage.artifacts import write_end
 from lily.storage.event_log import EventLog
-from lily.storage.files import open_folder
+from lily.storage.files import drop_temporaries, open_folder
 from lily.storage.store import Store
 from lily.workspace import Workspace
 
 FLUSH_SECONDS = 0.05  # how long a line may wait to share a write with the next ones
 FLUSH_BYTES = 65_536
 REPAIR_SECONDS = 5.0  # between tries to write artifacts that could not be written
+RETRY_SECONDS = 1.0  # between tries to write lines that could not be written
 POISON_AFTER = 3
 
 
@@ -54,6 +55,7 @@ class ArtifactWriter:
         self._to_mark: list[str] = []  # artifacts written, mark not stored
         self._owed: set[str] = set()  # terminal, artifacts could not be written
         self._lossy: set[str] = set()  # runs whose buffered lines went down with an earlier life of this actor
+        self._loop_time = 0.0  # when the batch in hand was taken
         self._again = False  # this batch was handed out before
         self._timer = anyio.Event()
 
@@ -118,6 +120,7 @@ class ArtifactWriter:
                 await self.mailbox.tell(Repair(ids))
 
     async def _settle(self) -> None:
+        self._again = False
         _, published = await self._offload(self._process, [Flush()], math.inf)
         self._publish(published)
 
@@ -129,6 +132,7 @@ class ArtifactWriter:
     # -- in a worker thread -----------------------------------------------------------------------
 
     def _process(self, batch: list[WriterMessage], now: float) -> tuple[list[Callable[[], None]], list[TailMessage]]:
+        self._loop_time = now
         moves = [message.move for message in batch if isinstance(message, Apply)]
         steps = [(message.run_id, message.name, message.value) for message in batch if isinstance(message, KeepStep)]
         refusals = iter(self._commit(moves, steps))
@@ -206,11 +210,15 @@ class ArtifactWriter:
     def _flush(self, log: EventLog) -> list[TailMessage]:
         """What can't be written stays in memory, bounded; the next flush tries again."""
         run = log.run
+        if self._loop_time < log.not_before:
+            log.shed(self._now())
+            return []
         try:
             with open_folder(self._workspace.run_dir(run.job_id, run.run_id), create=True) as folder:
                 published = self._append(log, folder)
         except OSError as exc:
             self._log.error("events could not be written", run=run.run_id, error=exc.strerror or str(exc))
+            log.not_before = self._loop_time + RETRY_SECONDS
             log.shed(self._now())
             return []
         self._waiting.discard(run.run_id)
@@ -229,6 +237,8 @@ class ArtifactWriter:
             with open_folder(self._workspace.run_dir(run.job_id, run.run_id), create=True) as folder:
                 published = self._append(log, folder)
                 self._fault("writer:before-receipt")
+                if not log.fresh:
+                    drop_temporaries(folder)
                 write_end(folder, run, spec, body, log.lifecycle())
         except OSError as exc:
             self._log.error("artifacts could not be written; trying again", run=run.run_id, error=exc.strerror or str(exc))

@@ -1,7 +1,7 @@
 """A mailbox outlives its actor: what was in hand comes again after a crash, with a count."""
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -54,19 +54,23 @@ class Mailbox(Generic[T]):
         """How many messages nobody has taken yet."""
         return self._receive.statistics().current_buffer_used
 
-    async def batches(self) -> AsyncIterator[tuple[list[T], int]]:
+    def batches(self) -> AsyncIterator[tuple[list[T], int]]:
         """(messages, times handed out), until the mailbox is closed and empty."""
-        while True:
-            if not self._in_hand:
-                try:
-                    self._in_hand.append(await self._receive.receive())
-                except anyio.EndOfStream:
-                    return
-                self._times = 0
-                self._fill()
-            self._times += 1
-            yield list(self._in_hand), self._times
+        # No async generator: one that its actor leaves by crashing would have to be closed by somebody.
+        return _Batches(self._next)
+
+    async def _next(self, done: bool) -> tuple[list[T], int]:
+        if done:
             self._in_hand.clear()
+        if not self._in_hand:
+            try:
+                self._in_hand.append(await self._receive.receive())
+            except anyio.EndOfStream:
+                raise StopAsyncIteration from None
+            self._times = 0
+            self._fill()
+        self._times += 1
+        return list(self._in_hand), self._times
 
     def _fill(self) -> None:
         while len(self._in_hand) < self._batch:
@@ -74,3 +78,15 @@ class Mailbox(Generic[T]):
                 self._in_hand.append(self._receive.receive_nowait())
             except (anyio.WouldBlock, anyio.EndOfStream):
                 return
+
+
+class _Batches(AsyncIterator[tuple[list[T], int]]):
+    """One loop over a mailbox: what it was given before is done when it asks again."""
+
+    def __init__(self, ask: Callable[[bool], Awaitable[tuple[list[T], int]]]) -> None:
+        self._ask, self._done = ask, False
+
+    async def __anext__(self) -> tuple[list[T], int]:
+        found = await self._ask(self._done)
+        self._done = True
+        return found

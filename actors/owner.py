@@ -221,8 +221,8 @@ def _edge(session: _Session, stop: Callable[[float], None]) -> dict[str, Actor]:
 
 
 async def _on_signals(grace: float, drain: Callable[[float], None]) -> None:
-    """The first SIGTERM or SIGINT drains, the next one stops now."""
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    """The first SIGTERM, SIGINT or SIGHUP (the terminal closed) drains, the next one stops now."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for _ in signals:
             drain(grace)
             grace = 0.0

@@ -95,7 +95,7 @@ class Runner:
         return [active.run for active in self._active.values()]
 
     async def run(self) -> None:
-        """Until the mailbox is closed: then no new work, and the end once no run is active."""
+        """Until it was drained, or the mailbox is closed: no new work then, and the end once no run is active."""
         self._active.clear()
         self._waiting.clear()
         self._retries.clear()
@@ -103,6 +103,7 @@ class Runner:
             await self._recover()
             tasks.start_soon(self._pump, tasks)
             self._wake.set()
+            self._close_when_idle()
             async for batch, _ in self.mailbox.batches():
                 for message in batch:
                     self._take(message, tasks)
@@ -119,6 +120,12 @@ class Runner:
             case Drain(grace):
                 self._draining = True
                 tasks.start_soon(self._interrupt_after, grace)
+                self._close_when_idle()
+
+    def _close_when_idle(self) -> None:
+        """The mailbox stays open while runs drain: a later Drain may be shorter."""
+        if self._draining and not self._active:
+            self.mailbox.close()
 
     async def _interrupt_after(self, grace: float) -> None:
         await anyio.sleep(grace)
@@ -248,6 +255,7 @@ class Runner:
             self._active.pop(active.run.run_id, None)
             self._wake.set()
             self._idle.set()
+            self._close_when_idle()
 
     async def _attempt(self, active: _Active) -> None:
         run = active.run
@@ -282,7 +290,8 @@ class Runner:
         now = self._clock.now()
         more = []
         if refused.denied:
-            more.append(Event(EventName.POLICY_DENIED, stamp(now), {"message": refused.error.message, **refused.policy}))
+            told = {"code": refused.error.code, "message": refused.error.message, **refused.policy}
+            more.append(Event(EventName.POLICY_DENIED, stamp(now), told))
         first = start(active.run, self._place, now, attempt=False, more=more)
         result = {"policy": refused.policy, "target_version": refused.target_version, "r0_status": None}
         second = refuse(first.run, refused.error, {**_versioned(), **result}, now)

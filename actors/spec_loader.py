@@ -114,8 +114,8 @@ async def watch(folder: Path, stop: anyio.Event) -> AsyncGenerator[None, None]:
                     async for _ in changes:
                         yield None
                 yield None  # the folder went or was replaced
-            same = _is(folder, held)
-        if same:  # still missing, or it can't be watched
+            replaced = held is not None and not _is(folder, held)
+        if not replaced:  # it is missing, or can't be watched
             with anyio.move_on_after(_LOOK_SECONDS):
                 await stop.wait()
 
@@ -174,10 +174,9 @@ def _held(folder: Path) -> Iterator[int | None]:
         os.close(fd)
 
 
-def _is(folder: Path, held: int | None) -> bool:
-    """Whether the folder of this name is the one that is held; None is held while there is none."""
+def _is(folder: Path, held: int) -> bool:
+    """Whether the folder of this name is the one that is held."""
     try:
-        now = os.stat(folder)
+        return os.path.samestat(os.stat(folder), os.fstat(held))
     except OSError:
-        return held is None
-    return held is not None and os.path.samestat(now, os.fstat(held))
+        return False

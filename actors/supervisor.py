@@ -50,7 +50,7 @@ async def supervise(
 
 
 def _innermost(exc: Exception) -> Exception:
-    """What a task group wrapped: a group of one says nothing."""
-    while isinstance(exc, ExceptionGroup) and len(exc.exceptions) == 1:
+    """The first error that a task group wrapped: "3 sub-exceptions" says nothing."""
+    while isinstance(exc, ExceptionGroup):
         exc = exc.exceptions[0]
     return exc

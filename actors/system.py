@@ -137,8 +137,10 @@ class System:
                 for name, actor in (extra or {}).items():
                     edge.start_soon(self._stage, name, actor, None, None)
                 yield self
-                self.runner_box.close()
-                await self._quiet.wait()  # the sockets answer until the last run has ended
+                if not self.draining:
+                    self.drain(math.inf)
+                # The sockets answer until the last run has ended, and a second, shorter drain still gets through.
+                await self._quiet.wait()
                 edge.cancel_scope.cancel()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from lily import __version__
 from lily.clock import stamp
 from lily.errors import Code
 from lily.retries import pause_seconds
@@ -83,6 +84,11 @@ def _told(error: ErrorInfo | None) -> dict[str, Any]:
     return {**told, "blueprint_code": error.blueprint_code} if error.blueprint_code else told
 
 
+def _versioned(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result with the version that ended the run: an end without an attempt has one too."""
+    return {"lily_version": __version__, **result}
+
+
 def settle(run: Run, outcome: Outcome, runtime: Runtime, at: datetime) -> Move:
     """running → succeeded, retry_scheduled or failed, after an attempt ended with `outcome`."""
     tries = run.tries + 1
@@ -108,7 +114,8 @@ def _retry(run: Run, outcome: Outcome, runtime: Runtime, at: datetime, tries: in
         Event(EventName.JOB_RETRY_SCHEDULED, ts, {"attempt": number + 1, "at": due, "pause_seconds": round(pause, 6)}),
     ]
     last = _last(run, at, outcome.status, outcome.error, will_retry=True, next_attempt_at=due)
-    return _moved(run, events, last, status=Status.RETRY_SCHEDULED, tries=tries, next_attempt_at=due)
+    # The result stays: a run that is canceled before its next attempt has a receipt that says what was enforced.
+    return _moved(run, events, last, status=Status.RETRY_SCHEDULED, tries=tries, next_attempt_at=due, result=outcome.result)
 
 
 def _fail(run: Run, outcome: Outcome, at: datetime, tries: int) -> Move:
@@ -124,7 +131,7 @@ def _fail(run: Run, outcome: Outcome, at: datetime, tries: int) -> Move:
 def refuse(run: Run, error: ErrorInfo, result: Mapping[str, Any], at: datetime) -> Move:
     """running → failed without an attempt: the target, its bindings or the policy did not allow one."""
     ts = stamp(at)
-    return _moved(run, [_final(Status.FAILED, error, ts)], status=Status.FAILED, ended_at=ts, error=error, result=dict(result))
+    return _moved(run, [_final(Status.FAILED, error, ts)], status=Status.FAILED, ended_at=ts, error=error, result=_versioned(result))
 
 
 def cancel(run: Run, request: Mapping[str, Any], at: datetime, result: Mapping[str, Any] | None = None) -> Move:
@@ -138,7 +145,7 @@ def cancel(run: Run, request: Mapping[str, Any], at: datetime, result: Mapping[s
         status=Status.CANCELED,
         ended_at=ts,
         next_attempt_at=None,
-        result={**(result or run.result), "canceled": {**told, "at": request.get("at", ts)}},
+        result={**_versioned(result or run.result), "canceled": {**told, "at": request.get("at", ts)}},
     )
 
 
@@ -155,7 +162,7 @@ def interrupt(run: Run, runtime: Runtime, at: datetime, *, reason: str, recovere
         )
         events.append(_final(Status.FAILED, error, ts))
         return _moved(
-            run, events, last, status=Status.FAILED, ended_at=ts, interruptions=count, error=error, result=dict(result or run.result)
+            run, events, last, status=Status.FAILED, ended_at=ts, interruptions=count, error=error, result=_versioned(result or run.result)
         )
     if recovered:
         events.append(Event(EventName.JOB_RECOVERED, ts, {"reason": reason}))

@@ -127,7 +127,19 @@ def conclude(workspace: Workspace, run: Run, *, as_json: bool, stopped: bool) ->
         _print_summary(workspace, run)
     if receipt is None:
         output.tell(f"run {run.run_id} is {run.status}, and its receipt can't be read; `lily up` writes it again")
+    elif not as_json:
+        output.tell(_last_line(workspace, run))
     return status_of(run, receipt, stopped)
+
+
+def _last_line(workspace: Workspace, run: Run) -> str:
+    """Where the files are; for a run that failed, the one line of its error, which says it too."""
+    folder = workspace.run_dir(run.job_id, run.run_id)
+    error = run.error
+    if error is None:
+        return f"files: {folder}"
+    own = f" ({error.blueprint_code})" if error.blueprint_code else ""
+    return str(LilyError(Code(error.code), error.message + own, where=f"run {run.run_id}", hint=f"files: {folder}"))
 
 
 def status_of(run: Run, receipt: Receipt | None, stopped: bool) -> int:
@@ -148,4 +160,3 @@ def _print_summary(workspace: Workspace, run: Run) -> None:
     except OSError:
         text = f"{run.status}: run {run.run_id}"
     output.put_text(text)
-    output.tell(f"files: {folder}")

@@ -56,7 +56,7 @@ A list is an object with one plural key, a thing is an object. Keys are added in
 - D, a diagnostic: `{{"path", "line", "column", "field", "code", "message", "hint"}}`.
 - RUN: `{{"run_id", "job_id", "status", "trigger", "queued_at", "started_at", "ended_at", "next_attempt_at", "duration_seconds", "attempts",
   "interruptions", "error", "cancel_requested", "key", "lineage", "spec_hash", "trace_id"}}`; `attempts` is their number.
-- R, the receipt, and events have published schemas: `lily jobs schema --receipt` and `lily jobs schema --event`.
+- R is the receipt. All of these, the receipt and the events have published JSON Schemas: see [schemas](../schemas/index.md).
 
 """
 

@@ -1,7 +1,6 @@
 """What a runnable gets: the run it works in, and what it may ask of it."""
 
 import os
-import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from lily.errors import Code
 from lily.offload import Offload
 from lily.runs import Event, EventName, Run
 from lily.settings import Policy
-from lily.storage.files import sync_path
+from lily.storage.files import sync_path, temporary_name
 from lily.workspace import Workspace, is_artifact_name
 
 T = TypeVar("T")
@@ -129,9 +128,10 @@ class RunContext(Context):
         """See the protocol. Raises BlueprintError for a name that could leave the folder or is Lily's own."""
         full = f"{self._prefix}-{name}" if self._prefix else name
         if not is_artifact_name(full):
-            raise BlueprintError(f"{full!r} can't be an artifact's name: letters, digits, `._-`, at most 200", retryable=False)
+            said = f"{full!r} can't be an artifact's name: letters, digits, `._-`, at most 200, and none of Lily's own"
+            raise BlueprintError(said, code=Code.ARTIFACT_NAME_INVALID, retryable=False)
         folder = self.run_dir
-        temporary = folder / f".{full}.{secrets.token_hex(4)}"
+        temporary = folder / temporary_name(full)
         try:
             with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o600)) as file:
                 yield file

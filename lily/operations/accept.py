@@ -39,11 +39,12 @@ def new_run(
     if missing:
         raise LilyError(Code.FEATURE_UNAVAILABLE, "; ".join(missing), where=f"job {spec.id}", hint="take it out of the spec to run the job")
     fired_at = stamp((clock or SystemClock()).now())
+    repeats = {name: value for name, value in (lineage or {}).items() if name == "replayed_from"}
     return NewRun(
         job_id=spec.id,
         spec=canonical,
         spec_hash=spec_hash(canonical),
-        trigger={"type": trigger_type, "scheduled_for": None, "fired_at": fired_at, "by": by},
+        trigger={"type": trigger_type, "scheduled_for": None, "fired_at": fired_at, "by": by, **repeats},
         priority=spec.runtime.priority,
         key=key,
         lineage=dict(lineage or {}),

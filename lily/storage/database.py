@@ -43,7 +43,11 @@ def open_engine(url: str, *, database_file: Path) -> Engine:
 def _sqlite_engine(path: Path) -> Engine:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # Never opened when it is there: closing any descriptor of it would drop the locks that SQLite holds in this process,
+        # and another process could then take the log of changes away.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        pass
     except OSError as exc:
         raise _unavailable(exc, str(path)) from None
     engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": 15.0})

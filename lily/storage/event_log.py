@@ -1,5 +1,6 @@
 """The events.jsonl of one run that lives: buffers events, gives out seq when it appends them, survives its own crash."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -38,11 +39,17 @@ class EventLog:
         self.seq = 0
         self.pending: list[Event] = []
         self.pending_bytes = 0
+        self.not_before = -math.inf  # the writer's: when writing may be tried again after it failed
         self.told: list[Event] = []  # the lifecycle events so far, when `stored` is None
         self._stored = stored
         self._size: int | None = None if stored else 0  # bytes on disk that are known to be whole
         self._known = 0  # lifecycle events on disk or pending, once the file was taken up
         self._ended = False
+
+    @property
+    def fresh(self) -> bool:
+        """Whether no earlier life had this run."""
+        return self._stored is None
 
     def add(self, event: Event) -> None:
         """Take an event; `flush` puts it on disk. Nothing comes after the final one."""

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 EDIT = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -42,9 +44,14 @@ def write_all(fd: int, body: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def temporary_name(name: str) -> str:
+    """Where a file stands until it is whole."""
+    return f".{name}.{secrets.token_hex(4)}"
+
+
 def put_file(folder: int, name: str, body: bytes) -> None:
     """Write a file that appears whole: under a temporary name first, then renamed."""
-    temporary = f".{name}.{secrets.token_hex(4)}"
+    temporary = temporary_name(name)
     fd = os.open(temporary, NEW, 0o600, dir_fd=folder)
     try:
         try:
@@ -57,6 +64,15 @@ def put_file(folder: int, name: str, body: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=folder)
         raise
+
+
+def drop_temporaries(folder: int) -> None:
+    """Remove what an earlier life had begun to write and never renamed. Only while nobody writes there."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if _TEMPORARY.fullmatch(entry.name)]
+    for name in names:
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=folder)
 
 
 def file_names(folder: int | Path) -> list[str]:

@@ -373,3 +373,20 @@ async def test_watching_begins_when_the_folder_appears_and_a_cancellation_leaves
         (workspace.jobs / "a.job.yaml").write_text(body("a"))
         await told.wait_for("loaded a A job")
     assert not stop.is_set()
+
+
+def test_waiting_for_a_folder_takes_no_work(workspace: Workspace) -> None:
+    """What stands in the folder's place, or nothing at all, is looked at once a second and gives no hints."""
+    workspace.jobs.rmdir()
+    workspace.jobs.write_text("not a folder")
+    hints = 0
+
+    async def main() -> None:
+        nonlocal hints
+        with trio.move_on_after(60):
+            async with contextlib.aclosing(watch(workspace.jobs, anyio.Event())) as stream:
+                async for _ in stream:
+                    hints += 1
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert hints == 0

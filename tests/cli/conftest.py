@@ -135,7 +135,9 @@ def supervisor(root: Path) -> Iterator[subprocess.Popen[str]]:
 
 def until(process: subprocess.Popen[str], text: str, *, stream: str = "stdout") -> str:
     """Read lines of the process until one has `text`; gives that line."""
+    seen = []
     for line in getattr(process, stream):
+        seen.append(line)
         if text in line:
             return str(line)
-    raise AssertionError(f"{text!r} never came; exit status {process.wait()}")
+    raise AssertionError(f"{text!r} never came; exit status {process.wait()}; {seen}; {process.stderr and process.stderr.read()}")

@@ -16,6 +16,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 "lily.runs",
+                "lily.event_fields",
                 "lily.retries",
                 "lily.policies",
                 "lily.moves",
@@ -37,6 +38,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.trigger_specs",
                 "lily.spec_index",
                 "lily.receipts",
+                "lily.shapes",
+                "lily.schemas",
                 "lily.summary",
                 "lily.blueprints",
                 "lily.render",

@@ -10,7 +10,8 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lily.yaml_reader import MAX_BYTES, MAX_DEPTH, MAX_PROBLEMS, Document, read_yaml
+from lily.yaml_reader import MAX_DEPTH, MAX_PROBLEMS, Document, read_yaml
+from lily.yaml_scalars import MAX_BYTES
 
 LOADERS = [pytest.param(yaml.CSafeLoader, id="C"), pytest.param(yaml.SafeLoader, id="pure")]
 both_parsers = pytest.mark.parametrize("loader", LOADERS)
@@ -245,27 +246,28 @@ def check(found: Document) -> None:
 
 YAML_BITS = st.lists(
     st.sampled_from(
-        ["a", "b: ", ": ", "- ", "\n", "  ", "[", "]", "{", "}", ",", "&x ", "*x", "!", "!!str ", "!<", ">", "%TAG ", "%", "---\n", "...\n"]
-        + [
+        [
+            *"[]{},!>%#1~\t\x85\u2028é\U0001f600'\"a\n",
+            "b: ",
+            ": ",
+            "- ",
+            "  ",
+            "&x ",
+            "*x",
+            "!!str ",
+            "!<",
+            "%TAG ",
+            "---\n",
+            "...\n",
             "? ",
-            "'",
-            '"',
             "\\x",
             "\\ud800",
             "|\n",
             ">-\n",
-            "#",
             "<<: ",
-            "1",
             "0x",
             "1e9",
             ".nan",
-            "\t",
-            "\x85",
-            "\u2028",
-            "é",
-            "\U0001f600",
-            "~",
         ]
     ),
     max_size=40,

@@ -1,0 +1,94 @@
+"""What must hold of every accepted run, whatever happened to its supervisor: checked from the store and the files alone."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from lily.receipts import Receipt
+from lily.runs import FILE_ONLY, FINAL, TERMINAL, Event, Run
+from lily.storage.artifacts import read_receipt, whole
+from lily.storage.store import Store
+from lily.workspace import EVENTS, Workspace
+
+
+class Findings:
+    """How often each promise was checked, and where it did not hold."""
+
+    def __init__(self) -> None:
+        self.checked: Counter[str] = Counter()
+        self.broken: list[str] = []
+
+    def expect(self, promise: str, holds: bool, where: str) -> None:
+        """Count one check of `promise`; `where` is kept when it does not hold."""
+        self.checked[promise] += 1
+        if not holds:
+            self.broken.append(f"{promise}: {where}")
+
+
+def check_runs(workspace: Workspace, store: Store, run_ids: Iterable[str], findings: Findings, *, all_ended: bool) -> None:
+    """Every promise for each of these accepted runs. With `all_ended` a run that is still owed breaks one."""
+    for run_id in run_ids:
+        run = store.find_run(run_id)
+        findings.expect("an accepted run is in the store", run is not None, run_id)
+        if run is None:
+            continue
+        if run.status not in TERMINAL:
+            findings.expect("an accepted run has ended", not all_ended, f"{run_id} is {run.status}")
+            continue
+        _check_ended(workspace, store, run, findings, all_ended)
+
+
+def _check_ended(workspace: Workspace, store: Store, run: Run, findings: Findings, settled: bool) -> None:
+    stored = store.events(run.run_id)
+    findings.expect("a run has exactly one final event, the last", _one_final(stored), f"{run.run_id}: {[e.event for e in stored]}")
+    findings.expect("the store counts its own events", run.events == len(stored), f"{run.run_id}: {run.events} and {len(stored)}")
+    numbers = [attempt.number for attempt in run.attempts]
+    findings.expect("attempts are numbered without gaps", numbers == list(range(1, len(numbers) + 1)), f"{run.run_id}: {numbers}")
+    findings.expect("every attempt has ended", all(attempt.ended_at for attempt in run.attempts), run.run_id)
+    overlaps = [b.number for a, b in zip(run.attempts, run.attempts[1:], strict=False) if not (a.ended_at or "") <= b.started_at]
+    findings.expect("an attempt starts after the one before it ended", not overlaps, f"{run.run_id}: {overlaps}")
+    if run.written or settled:
+        findings.expect("the mark says that the artifacts are there", run.written, run.run_id)
+        _check_files(workspace, run, stored, findings)
+
+
+def _check_files(workspace: Workspace, run: Run, stored: list[Event], findings: Findings) -> None:
+    findings.expect("three whole artifacts that agree with one another", whole(workspace, run), run.run_id)
+    lines = list(event_lines(workspace, run))
+    seqs = [line.get("seq") for line in lines]
+    findings.expect("seq has no gaps", bool(seqs) and seqs == list(range(1, len(seqs) + 1)), f"{run.run_id}: {seqs}")
+    lifecycle = [line for line in lines if line.get("event") not in FILE_ONLY]
+    names = [line.get("event") for line in lifecycle]
+    findings.expect("one final line, the last of the file", _one_final_line(lines), f"{run.run_id}: {names}")
+    findings.expect("lifecycle lines are those of the store", names == [e.event for e in stored], f"{run.run_id}: {names}")
+    receipt = read_receipt(workspace, run.job_id, run.run_id)
+    findings.expect("the receipt agrees with the store", receipt is not None and _agrees(receipt, run), run.run_id)
+
+
+def event_lines(workspace: Workspace, run: Run) -> Iterator[dict[str, object]]:
+    """The lines of the run's events.jsonl; a line that is none is an empty mapping."""
+    try:
+        body = (workspace.run_dir(run.job_id, run.run_id) / EVENTS).read_bytes()
+    except FileNotFoundError:
+        return
+    for line in body.split(b"\n")[:-1] + ([b""] if not body.endswith(b"\n") else []):
+        try:
+            yield msgspec.json.decode(line, type=dict[str, object])
+        except msgspec.MsgspecError:
+            yield {}
+
+
+def _one_final(events: list[Event]) -> bool:
+    return [event.event in FINAL for event in events] == [False] * (len(events) - 1) + [True]
+
+
+def _one_final_line(lines: list[dict[str, object]]) -> bool:
+    return [line.get("event") in FINAL for line in lines] == [False] * (len(lines) - 1) + [True]
+
+
+def _agrees(receipt: Receipt, run: Run) -> bool:
+    told = (receipt.status, receipt.ended_at, receipt.interruptions, receipt.error, receipt.spec_hash)
+    stored = (run.status.value, run.ended_at, run.interruptions, run.error, run.spec_hash)
+    attempts = [(a.number, a.status, a.started_at, a.ended_at) for a in receipt.attempts]
+    return told == stored and attempts == [(a.number, a.status, a.started_at, a.ended_at) for a in run.attempts]

@@ -1,0 +1,84 @@
+"""What each event of events.jsonl says beside the five fields that all have: as data, for the published schema and the tests."""
+
+from typing import Any, NamedTuple
+
+from lily.runs import EventName, Status
+
+STAMP = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$"
+
+_TEXT: dict[str, Any] = {"type": "string"}
+_COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
+_NAMES: dict[str, Any] = {"type": "array", "items": _TEXT}
+
+# The JSON Schema of each own field; a name means the same in every event that has it.
+FIELDS: dict[str, dict[str, Any]] = {
+    "at": {"type": "string", "pattern": STAMP, "description": "when the next attempt is due"},
+    "attempt": {"type": "integer", "minimum": 1},
+    "blueprint": {"type": "string", "description": "the part of the run that says it, for a blueprint inside another"},
+    "blueprint_code": {"type": "string", "description": "the target's own code"},
+    "bound_to": {"type": "object", "description": "what exactly was approved"},
+    "by": _TEXT,
+    "bytes": _COUNT,
+    "code": {"type": "string", "description": "the job's stable code"},
+    "decisions": {"type": "object", "additionalProperties": {"enum": ["allow", "ask", "deny", "not_granted"]}},
+    "done": {"type": "number"},
+    "events": _COUNT,
+    "fields": {"description": "what the target said beside the message"},
+    "granted": _NAMES,
+    "interruptions": {"type": "integer", "minimum": 1},
+    "level": {"enum": ["debug", "info", "warning", "error"]},
+    "message": _TEXT,
+    "needed": _NAMES,
+    "note": _TEXT,
+    "owner": {"type": "string", "description": "the life of the process that runs it"},
+    "pause_seconds": {"type": "number", "minimum": 0},
+    "pid": {"type": "integer", "minimum": 1},
+    "reason": _TEXT,
+    "spec_hash": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
+    "status": {"enum": [*(status.value for status in Status), "timed_out"]},
+    "step": _TEXT,
+    "stream": {"enum": ["stdout", "stderr"]},
+    "text": _TEXT,
+    "total": {"type": "number"},
+    "trace_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+    "trigger": {"type": "object"},
+    "what": _TEXT,
+    "will_retry": {"type": "boolean"},
+}
+
+
+class Form(NamedTuple):
+    """Own fields that an event has, and those that it may have."""
+
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+_STEP = Form(("step",))
+_FAILED = ("status", "code", "message")
+
+OWN: dict[EventName, tuple[Form, ...]] = {
+    EventName.JOB_QUEUED: (Form(("trigger", "spec_hash", "trace_id")), Form(("reason",))),  # when accepted; again for a retry
+    EventName.JOB_STARTED: (Form(("owner", "pid")),),
+    EventName.JOB_ATTEMPT_STARTED: (Form(("attempt",)),),
+    EventName.JOB_ATTEMPT_FAILED: (Form(("attempt", *_FAILED, "will_retry"), ("blueprint_code",)),),
+    EventName.JOB_ATTEMPT_SUCCEEDED: (Form(("attempt",)),),
+    EventName.JOB_RETRY_SCHEDULED: (Form(("attempt", "at", "pause_seconds")),),
+    EventName.JOB_APPROVED: (Form(("what", "by", "reason", "bound_to")),),
+    EventName.JOB_COMPLETED: (Form(("status",)),),
+    EventName.JOB_FAILED: (Form(_FAILED, ("blueprint_code",)),),
+    EventName.JOB_CANCELED: (Form(("status", "by", "reason")),),
+    EventName.JOB_INTERRUPTED: (Form(("attempt", "reason", "interruptions")),),
+    EventName.JOB_RECOVERED: (Form(("reason",)),),
+    EventName.POLICY_DENIED: (Form(("code", "message", "needed", "granted", "decisions")),),
+    EventName.STEP_STARTED: (_STEP,),
+    EventName.STEP_SUCCEEDED: (_STEP,),
+    EventName.STEP_FAILED: (Form(("step", "message")),),
+    EventName.STEP_SKIPPED: (Form(("step", "reason")),),
+    EventName.PROGRESS: (Form(("done",), ("total", "note")),),
+    EventName.LOG: (Form(("level", "message"), ("blueprint", "fields")),),
+    EventName.OUTPUT: (Form(("stream", "text"), ("blueprint",)),),
+    EventName.EVENTS_LOST: (Form(("reason", "events")), Form(("reason", "bytes"))),
+}
+# Names that stand firm already; this version writes none of these events.
+PLANNED = frozenset(EventName) - OWN.keys()

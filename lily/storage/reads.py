@@ -1,0 +1,148 @@
+"""Reading the store: runs, their attempts, events and steps, pinned specs."""
+
+import re
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Engine, Select, and_, func, or_, select
+
+from lily.errors import Code, LilyError
+from lily.runs import Attempt, Event, EventName, PinnedSpec, Run, decode_spec
+from lily.storage import schema
+from lily.storage.database import reading
+from lily.storage.rows import attempt_from, run_from
+from lily.storage.statements import Statements
+
+_SPECS_REMEMBERED = 1000
+
+
+class Reads:
+    """What can be asked of a store. All calls block."""
+
+    engine: Engine
+    statements: Statements
+
+    def __init__(self) -> None:
+        self._specs: dict[str, tuple[PinnedSpec, str]] = {}
+
+    def steps(self, run_id: str) -> dict[str, Any]:
+        """Results of the run's finished steps by name."""
+        with reading(self.engine) as connection:
+            rows = connection.execute(select(schema.step.c.name, schema.step.c.value).where(schema.step.c.run_id == run_id))
+            return {row.name: msgspec.json.decode(row.value) for row in rows}
+
+    def known_spec(self, spec_hash: str) -> PinnedSpec | None:
+        """The pinned spec with this hash if it was read before. Does not block."""
+        known = self._specs.get(spec_hash)
+        return known[0] if known else None
+
+    def spec(self, spec_hash: str) -> PinnedSpec:
+        """The pinned spec with this hash; remembered, because runs of one job share it."""
+        return self._pinned(spec_hash)[0]
+
+    def spec_body(self, spec_hash: str) -> str:
+        """The canonical JSON of a pinned spec."""
+        return self._pinned(spec_hash)[1]
+
+    def _pinned(self, spec_hash: str) -> tuple[PinnedSpec, str]:
+        known = self._specs.get(spec_hash)
+        if known is None:
+            with reading(self.engine) as connection:
+                body = connection.execute(select(schema.spec.c.body).where(schema.spec.c.spec_hash == spec_hash)).scalar_one()
+            known = (decode_spec(body), body)
+            if len(self._specs) >= _SPECS_REMEMBERED:
+                self._specs.clear()
+            self._specs[spec_hash] = known
+        return known
+
+    # -- what people ask --------------------------------------------------------------------------
+
+    def find_run(self, run_id: str) -> Run | None:
+        """One run with its attempts, or None."""
+        with reading(self.engine) as connection:
+            row = connection.execute(select(schema.run).where(schema.run.c.run_id == run_id)).one_or_none()
+            return None if row is None else self.with_attempts(connection, [run_from(row)])[0]
+
+    def run(self, run_id: str) -> Run:
+        """One run with its attempts. Raises `run_not_found`."""
+        found = self.find_run(run_id)
+        if found is None:
+            raise LilyError(Code.RUN_NOT_FOUND, f"no run {run_id!r}", hint="see `lily runs list`")
+        return found
+
+    def find(self, text: str) -> Run:
+        """The run whose id is `text`, or begins or ends with it when that is unique. Raises `run_not_found`."""
+        if not re.fullmatch(r"[0-9A-Za-z.-]{1,64}", text):
+            raise LilyError(Code.RUN_NOT_FOUND, f"{text!r} can't be a run id", hint="see `lily runs list`")
+        c = schema.run.c.run_id
+        with reading(self.engine) as connection:
+            exact = connection.execute(select(c).where(c == text)).scalar()
+            found = (
+                [exact]
+                if exact
+                else list(
+                    connection.execute(select(c).where(or_(and_(c >= text, c < text + "~"), c.endswith(f"-{text}"))).limit(2)).scalars()
+                )
+            )
+        if len(found) != 1:
+            said = "more than one run fits" if found else "no run"
+            raise LilyError(Code.RUN_NOT_FOUND, f"{said} {text!r}", hint="see `lily runs list`")
+        return self.run(found[0])
+
+    def runs(
+        self,
+        *,
+        job_id: str | None = None,
+        statuses: Collection[str] = (),
+        since: str | None = None,
+        before: str | None = None,
+        limit: int = 20,
+    ) -> list[Run]:
+        """Newest first. `since` and `before` bound the run ids' time part: 20260504T041500 and the like."""
+        c = schema.run.c
+        wanted: Select[Any] = select(schema.run).order_by(c.run_id.desc()).limit(limit)
+        if job_id is not None:
+            wanted = wanted.where(c.job_id == job_id)
+        if statuses:
+            wanted = wanted.where(c.status.in_(list(statuses)))
+        if since is not None:
+            wanted = wanted.where(c.run_id >= since)
+        if before is not None:
+            wanted = wanted.where(c.run_id < before)
+        with reading(self.engine) as connection:
+            return self.with_attempts(connection, [run_from(row) for row in connection.execute(wanted)])
+
+    def job_ids(self) -> list[str]:
+        """Jobs that have runs, by name."""
+        with reading(self.engine) as connection:
+            return list(connection.execute(select(schema.run.c.job_id).distinct().order_by(schema.run.c.job_id)).scalars())
+
+    def every_run(self, job_id: str) -> Iterator[Run]:
+        """All runs of a job, newest first, read page by page."""
+        before: str | None = None
+        while page := self.runs(job_id=job_id, before=before, limit=1000):
+            yield from page
+            before = page[-1].run_id
+
+    def counts(self) -> dict[str, int]:
+        """Runs by status; statuses without any are left out."""
+        with reading(self.engine) as connection:
+            return {row[0]: row[1] for row in connection.execute(select(schema.run.c.status, func.count()).group_by(schema.run.c.status))}
+
+    def events(self, run_id: str) -> list[Event]:
+        """The run's lifecycle events in order."""
+        with reading(self.engine) as connection:
+            rows = connection.execute(self.statements.events_of, {"run_id": run_id})
+            return [Event(EventName(row.name), row.ts, msgspec.json.decode(row.data)) for row in rows]
+
+    def with_attempts(self, connection: Connection, runs: list[Run]) -> list[Run]:
+        """The same runs, each with its attempts."""
+        wanted = [run.run_id for run in runs if run.started_at is not None]
+        if wanted:
+            of: dict[str, list[Attempt]] = {}
+            for row in connection.execute(self.statements.attempts_of, {"ids": wanted}):
+                of.setdefault(row.run_id, []).append(attempt_from(row))
+            for run in runs:
+                run.attempts = of.get(run.run_id, [])
+        return runs

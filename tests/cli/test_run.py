@@ -1,0 +1,279 @@
+"""`lily jobs run`: in this process, handed over, detached, dry, and stopped by Ctrl-C."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lily.workspace import Workspace, current_owner
+from tests.cli.conftest import Lily, command, environment, shell, started, supervisor, until, write_job
+
+ARTIFACTS = {"run_receipt.json", "summary.md", "events.jsonl"}
+
+
+def receipts(root: Path, job_id: str) -> list[dict[str, Any]]:
+    """The job's receipts, oldest first."""
+    found = sorted((root / ".lily" / "runs" / job_id).glob("*/run_receipt.json"))
+    return [json.loads(path.read_text()) for path in found]
+
+
+def test_a_run_prints_its_summary(lily: Lily, workspace: Path) -> None:
+    """The same text as summary.md, with status 0."""
+    write_job(workspace, "a", bindings=shell("echo hello"))
+    said = lily("jobs", "run", "a")
+    assert said.status == 0
+    assert said.out.startswith("# Succeeded: Job a\n")
+    (folder,) = (workspace / ".lily" / "runs" / "a").iterdir()
+    assert said.out == (folder / "summary.md").read_text()
+    assert ARTIFACTS <= {path.name for path in folder.iterdir()}
+
+
+def test_with_json_events_come_as_lines_and_the_receipt_last(lily: Lily, workspace: Path) -> None:
+    """The events are those of events.jsonl, without a gap."""
+    write_job(workspace, "a", bindings=shell("echo hello"))
+    said = lily("jobs", "run", "a", "--json")
+    *events, last = said.lines
+    assert said.err == ""
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    (folder,) = (workspace / ".lily" / "runs" / "a").iterdir()
+    assert events == [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert last == {"receipt": json.loads((folder / "run_receipt.json").read_text())}
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"bindings": shell("exit 7")}, 1, "job_execution_failed"),
+        ({"target": {"kind": "blueprint", "id": "nope.v1"}}, 3, "job_target_unresolved"),
+        ({"bindings": {"argv": []}}, 3, "job_bindings_invalid"),
+        ({"capabilities": []}, 4, "job_policy_denied"),
+    ],
+)
+def test_the_exit_status_says_what_kind_of_failure_it_was(
+    lily: Lily, workspace: Path, changes: dict[str, Any], status: int, code: str
+) -> None:
+    """Each of these is a run with a receipt that has the code."""
+    write_job(workspace, "a", **changes)
+    said = lily("jobs", "run", "a")
+    assert said.status == status
+    assert said.out.startswith("# Failed: ")
+    (receipt,) = receipts(workspace, "a")
+    assert receipt["error"]["code"] == code
+    assert bool(receipt["attempts"]) == (code == "job_execution_failed")
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"title": ""}, 3, "job_invalid_spec"),
+        ({"trigger": {"type": "cron", "cron": "* * * * *"}}, 3, "job_trigger_invalid"),
+        ({"runtime": {"priority": "high"}}, 4, "feature_unavailable"),
+    ],
+)
+def test_what_can_not_be_accepted_leaves_no_run(lily: Lily, workspace: Path, changes: dict[str, Any], status: int, code: str) -> None:
+    """The line says what is wrong."""
+    write_job(workspace, "a", **changes)
+    said = lily("jobs", "run", "a")
+    assert (said.status, said.err.split(":")[0]) == (status, code)
+    assert lily("runs", "list", "--json").json == {"runs": []}
+
+
+def test_input_and_set_change_this_run_only(lily: Lily, workspace: Path) -> None:
+    """The values are read as YAML and pinned with the run; the file stays as it is."""
+    path = write_job(workspace, "a", bindings={"argv": ["sh", "-c", "echo $WHO $COUNT"], "env": {"WHO": "sun"}})
+    before = path.read_bytes()
+    said = lily("jobs", "run", "a", "--set", "bindings.env.WHO=moon", "--set", 'bindings.env.COUNT="3"', "--set=runtime.retry_max=1")
+    assert said.status == 0
+    (receipt,) = receipts(workspace, "a")
+    assert receipt["payload"]["stdout_tail"] == "moon 3\n"
+    assert receipt["spec"]["runtime"]["retry_max"] == 1
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("--set", "bindings.argv"), 2),
+        (("--input", "=x"), 2),
+        (("--input", "a=1", "--input", "a=2"), 2),
+        (("--input", "a=[1"), 2),
+        (("--set", "id=b"), 3),
+        (("--set", "runtime.retry_max=many"), 3),
+    ],
+)
+def test_overrides_that_do_not_fit_are_refused(lily: Lily, workspace: Path, arguments: tuple[str, ...], status: int) -> None:
+    """Before anything is stored."""
+    write_job(workspace, "a")
+    said = lily("jobs", "run", "a", *arguments)
+    assert said.status == status
+    assert said.err.count("\n") == 1
+    assert not (workspace / "db").exists()
+
+
+def test_input_reaches_the_target(lily: Lily, workspace: Path) -> None:
+    """Under target.input, beside what the file has."""
+    target = {"kind": "blueprint", "id": "council.v1", "input": {"topic": "t"}}
+    write_job(workspace, "a", target=target, bindings={"specialists": ["security.v1", "operations.v1"]}, capabilities=[])
+    lily("jobs", "run", "a", "--input", "topic=an export", "--input", "context=[one, two]")
+    (receipt,) = receipts(workspace, "a")
+    assert receipt["spec"]["target"]["input"] == {"topic": "an export", "context": ["one", "two"]}
+
+
+def test_dry_run_shows_the_effects_and_stores_nothing(lily: Lily, workspace: Path) -> None:
+    """Bindings, capabilities, attempts and limits, as far as they are known before the first attempt."""
+    write_job(workspace, "a", bindings=shell("touch made"), runtime={"retry_max": 2})
+    said = lily("jobs", "run", "a", "--dry-run", "--json")
+    plan = said.json["plan"]
+    assert said.status == 0
+    assert plan["would"] == "run"
+    assert plan["bindings"] == {"argv": ["sh", "-c", "touch made"]}
+    assert plan["capabilities"]["decisions"] == {"process.exec": "allow"}
+    assert plan["attempts"]["at_most"] == 3
+    assert "touch made" in lily("jobs", "run", "a", "--dry-run").out
+    assert not (workspace / "made").exists()
+    assert not (workspace / "db").exists()
+
+
+def test_dry_run_of_what_would_be_refused_has_its_status(lily: Lily, workspace: Path) -> None:
+    """And says why."""
+    write_job(workspace, "a", capabilities=[])
+    said = lily("jobs", "run", "a", "--dry-run", "--json")
+    assert said.status == 4
+    assert said.json["plan"]["error"]["code"] == "job_policy_denied"
+
+
+def test_detach_prints_the_id_and_leaves_the_run_to_the_supervisor(lily: Lily, workspace: Path) -> None:
+    """Without one up it says that the run waits; the next `jobs run` does not take it."""
+    write_job(workspace, "a")
+    write_job(workspace, "b")
+    said = lily("jobs", "run", "a", "--detach")
+    assert said.status == 0
+    assert "waits for `lily up`" in said.err
+    run_id = said.out.strip()
+    assert lily("jobs", "run", "b").status == 0
+    (run,) = lily("runs", "active", "--json").json["runs"]
+    assert (run["run_id"], run["status"]) == (run_id, "queued")
+    assert lily("jobs", "run", "a", "--detach", "--json").json["status"] == "queued"
+
+
+def test_a_run_is_handed_to_the_supervisor_and_followed(lily: Lily, workspace: Path) -> None:
+    """The events come from it, the run is its own, and the outcome is the command's."""
+    write_job(workspace, "a", bindings=shell("echo from $PPID; exit 3"))
+    with supervisor(workspace) as up:
+        said = lily("jobs", "run", "a", "--json")
+        assert said.status == 1
+        *events, last = said.lines
+        assert last["receipt"]["pid"] == up.pid
+        assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+
+
+def test_a_second_run_is_handed_to_the_first(workspace: Path, lily: Lily) -> None:
+    """While one command owns the workspace, another gives its run to that one and follows it."""
+    write_job(workspace, "slow", bindings=shell("echo begun; read x < gate"))
+    write_job(workspace, "quick")
+    os.mkfifo(workspace / "gate")
+    with started(workspace, "jobs", "run", "slow", "--json") as first:
+        until(first, "begun")
+        said = lily("jobs", "run", "quick", "--json")
+        assert said.status == 0
+        assert said.lines[-1]["receipt"]["pid"] == first.pid
+        (workspace / "gate").write_text("go\n")
+        assert first.wait() == 0
+
+
+def test_the_follower_takes_over_when_the_owner_is_killed(workspace: Path) -> None:
+    """The run is owed, so whoever waits for it goes on with it."""
+    write_job(workspace, "a", bindings=shell('echo "attempt $LILY_ATTEMPT"; [ "$LILY_ATTEMPT" -gt 1 ] || read x < gate'))
+    os.mkfifo(workspace / "gate")
+    with supervisor(workspace) as up, started(workspace, "jobs", "run", "a", "--json") as run:
+        until(run, "attempt 1")
+        up.kill()
+        up.wait()
+        out, err = run.communicate()
+        assert run.returncode == 0, err
+        receipt = json.loads(out.splitlines()[-1])["receipt"]
+        assert [attempt["status"] for attempt in receipt["attempts"]] == ["interrupted", "succeeded"]
+        assert receipt["pid"] == run.pid
+
+
+@pytest.mark.parametrize("handed_over", [False, True])
+def test_ctrl_c_cancels_the_run_and_the_receipt_says_so(workspace: Path, handed_over: bool) -> None:
+    """Status 130; the program is gone, and the run will not come again."""
+    write_job(workspace, "a", bindings=shell("echo begun; read x < gate"))
+    os.mkfifo(workspace / "gate")
+
+    def check() -> None:
+        with started(workspace, "jobs", "run", "a", "--json") as run:
+            until(run, "begun")
+            run.send_signal(signal.SIGINT)
+            out, err = run.communicate()
+            assert run.returncode == 130, err
+            receipt = json.loads(out.splitlines()[-1])["receipt"]
+            assert receipt["status"] == "canceled"
+            assert "Ctrl-C" in json.dumps(receipt["canceled"])
+
+    if handed_over:
+        with supervisor(workspace):
+            check()
+    else:
+        check()
+        assert current_owner(Workspace(workspace)) is None
+
+
+def test_a_run_that_somebody_else_canceled_is_status_1(workspace: Path, lily: Lily) -> None:
+    """Only the own Ctrl-C is 130."""
+    write_job(workspace, "a", bindings=shell("echo begun; read x < gate"))
+    os.mkfifo(workspace / "gate")
+    with started(workspace, "jobs", "run", "a", "--json") as run:
+        run_id = json.loads(until(run, "begun"))["run_id"]
+        assert lily("runs", "cancel", run_id, "--reason", "not now").status == 0
+        out, err = run.communicate()
+        assert (run.returncode, err) == (1, ""), out
+        last = json.loads(out.splitlines()[-1])
+        assert last.get("receipt", last)["canceled"]["reason"] == "not now", last
+
+
+def test_a_reader_that_went_away_does_not_end_the_run(workspace: Path) -> None:
+    """`lily jobs run a --json | head -1`: the run goes on to its end, and its outcome is the exit status."""
+    write_job(workspace, "a", bindings=shell("for i in $(seq 200); do echo line $i; done; exit 5"))
+    read, write = os.pipe()
+    with subprocess.Popen(command("jobs", "run", "a", "--json"), cwd=workspace, env=environment(), stdout=write, stderr=subprocess.PIPE) as run:
+        os.close(write)
+        os.read(read, 1)
+        os.close(read)
+        _, err = run.communicate()
+        assert (run.returncode, err) == (1, b"")
+    (receipt,) = receipts(workspace, "a")
+    assert receipt["status"] == "failed"
+
+
+def test_progress_is_shown_on_a_terminal_only(workspace: Path, lily: Lily) -> None:
+    """On stderr: one line an event; a log file or pipe gets the summary and where the files are."""
+    write_job(workspace, "a", bindings=shell("printf 'one\\033[2Jtwo'"))
+    quiet = lily("jobs", "run", "a").err
+    assert quiet.splitlines()[0].startswith("files: ")
+    outer, inner = pty.openpty()
+    done = subprocess.run(command("jobs", "run", "a"), cwd=workspace, env=environment(), stdout=subprocess.PIPE, stderr=inner, check=True)
+    os.close(inner)
+    shown = os.read(outer, 65536).decode()
+    os.close(outer)
+    assert "job_attempt_started attempt=1" in shown
+    assert "stdout| one\\x1b[2Jtwo" in shown
+    assert b"# Succeeded" in done.stdout
+
+
+def test_lily_up_waits_for_a_run_in_progress(workspace: Path) -> None:
+    """The supervisor takes the workspace over when the command that owned it has ended."""
+    write_job(workspace, "a", bindings=shell("echo begun; read x < gate"))
+    os.mkfifo(workspace / "gate")
+    with started(workspace, "jobs", "run", "a", "--json") as run:
+        until(run, "begun")
+        with started(workspace, "up") as up:
+            (workspace / "gate").write_text("go\n")
+            assert "lily is up" in until(up, "lily is up", stream="stderr")
+            assert run.wait() == 0
