@@ -6,8 +6,8 @@ them), and a terminal run without its mark has its artifacts written again.
 """
 
 import math
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import anyio
 
@@ -21,11 +21,11 @@ from lily.offload import Offload
 from lily.runs import TERMINAL, Event, EventName, Move, Run, Status
 from lily.storage.artifacts import write_end
 from lily.storage.event_log import EventLog
-from lily.storage.files import drop_temporaries, open_folder
+from lily.storage.files import drop_temporaries, make_folder, open_folder
 from lily.storage.store import Store
 from lily.workspace import Workspace
 
-FLUSH_SECONDS = 0.05  # how long a line may wait to share a write with the next ones
+FLUSH_SECONDS = 0.1  # how long a line may wait to share a write with the next ones
 FLUSH_BYTES = 65_536
 REPAIR_SECONDS = 5.0  # between tries to write artifacts that could not be written
 RETRY_SECONDS = 1.0  # between tries to write lines that could not be written
@@ -80,16 +80,23 @@ class ArtifactWriter:
         # A batch that crashed its writer comes again message by message, so that only the one to blame fails.
         for part in [batch] if times == 1 else [[message] for message in batch]:
             try:
-                answers, published = await self._offload(self._process, part, anyio.current_time())
+                await self._process(part)
             except Exception as exc:
                 if times <= POISON_AFTER and not isinstance(exc, LilyError):
                     raise
                 self._fail(part, exc)
-                continue
-            self._fault("writer:between")
-            self._publish(published)
-            for answer in answers:
-                answer()
+
+    async def _process(self, part: list[WriterMessage]) -> None:
+        """Store, answer, write files, publish. What is stored holds, so nobody waits for the files but who asked for a flush."""
+        refusals = await self._commit(part)
+        self._fault("writer:after-commit")
+        _answer(part, refusals)
+        published = await self._offload(self._write, part, refusals, anyio.current_time())
+        self._fault("writer:between")
+        self._publish(published)
+        for message in part:
+            if isinstance(message, Flush) and message.reply is not None:
+                message.reply.give(None)
 
     def _fail(self, part: list[WriterMessage], exc: Exception) -> None:
         self._log.error("could not be stored", error=f"{type(exc).__name__}: {exc}", messages=len(part))
@@ -121,52 +128,48 @@ class ArtifactWriter:
 
     async def _settle(self) -> None:
         self._again = False
-        _, published = await self._offload(self._process, [Flush()], math.inf)
-        self._publish(published)
+        self._publish(await self._offload(self._write, [Flush()], [], math.inf))
+        await self._commit([])
 
     def _publish(self, published: list[TailMessage]) -> None:
         with suppress(anyio.ClosedResourceError):  # the broadcaster has given up: what is owed is stored all the same
             for message in published:
                 self._tail.post(message)
 
-    # -- in a worker thread -----------------------------------------------------------------------
-
-    def _process(self, batch: list[WriterMessage], now: float) -> tuple[list[Callable[[], None]], list[TailMessage]]:
-        self._loop_time = now
-        moves = [message.move for message in batch if isinstance(message, Apply)]
-        steps = [(message.run_id, message.name, message.value) for message in batch if isinstance(message, KeepStep)]
-        refusals = iter(self._commit(moves, steps))
-        self._fault("writer:after-commit")
-        published: list[TailMessage] = []
-        answers: list[Callable[[], None]] = []
-        for message in batch:
-            match message:
-                case Apply():
-                    refusal = next(refusals)
-                    if refusal is None:
-                        published += self._follow(message.move)
-                    answers.append(lambda reply=message.reply, value=refusal: reply.give(value))  # type: ignore[misc]
-                case Journal():
-                    published += self._journal(message.run, message.events)
-                case KeepStep():
-                    answers.append(lambda reply=message.reply: reply.give(None))  # type: ignore[misc]
-                case Repair():
-                    published += self._repair(message.run_ids)
-                case Flush():
-                    # In a batch that comes again the store may know ends whose lines follow only in later messages.
-                    for run_id in sorted(self._waiting) if not self._again else ():
-                        published += self._flush(self._logs[run_id])
-                    if message.reply is not None:
-                        answers.append(lambda reply=message.reply: reply.give(None))  # type: ignore[misc]
-        return answers, published
-
-    def _commit(self, moves: list[Move], steps: list[tuple[str, str, bytes]]) -> list[Status | None]:
+    async def _commit(self, part: list[WriterMessage]) -> list[Status | None]:
+        """One transaction: the moves and steps of this part, and the marks of artifacts that are written."""
+        moves = [message.move for message in part if isinstance(message, Apply)]
+        steps = [(message.run_id, message.name, message.value) for message in part if isinstance(message, KeepStep)]
         marks = self._to_mark
         if not (moves or steps or marks):
             return []
-        refusals = self._store.apply(moves, steps=steps, written=marks)
+        refusals = await self._offload(partial(self._store.apply, moves, steps=steps, written=marks))
         self._to_mark = self._to_mark[len(marks) :]
         return refusals
+
+    # -- in a worker thread -----------------------------------------------------------------------
+
+    def _write(self, part: list[WriterMessage], refusals: list[Status | None], now: float) -> list[TailMessage]:
+        self._loop_time = now
+        refused = iter(refusals)
+        published: list[TailMessage] = []
+        for message in part:
+            match message:
+                case Apply():
+                    if next(refused) is None:
+                        published += self._follow(message.move)
+                case Journal():
+                    published += self._journal(message.run, message.events)
+                case Repair():
+                    published += self._repair(message.run_ids)
+                case KeepStep() | Flush():
+                    pass
+        # Last, so that the lines of a run that ends in this very batch cost no write of their own. In a batch that comes
+        # again the store may know ends whose lines follow only in later messages.
+        if not self._again and any(isinstance(message, Flush) for message in part):
+            for run_id in sorted(self._waiting):
+                published += self._flush(self._logs[run_id])
+        return published
 
     def _follow(self, move: Move) -> list[TailMessage]:
         run = move.run
@@ -234,12 +237,14 @@ class ArtifactWriter:
         self._waiting.discard(run.run_id)
         try:
             body, spec = self._store.spec_body(run.spec_hash), self._store.spec(run.spec_hash)
-            with open_folder(self._workspace.run_dir(run.job_id, run.run_id), create=True) as folder:
+            path = self._workspace.run_dir(run.job_id, run.run_id)
+            alone = make_folder(path)  # a folder that is made only now holds nothing of the target's
+            with open_folder(path, create=False) as folder:
                 published = self._append(log, folder)
                 self._fault("writer:before-receipt")
                 if not log.fresh:
                     drop_temporaries(folder)
-                write_end(folder, run, spec, body, log.lifecycle())
+                write_end(folder, run, spec, body, log.lifecycle(), events=log.file, alone=alone)
         except OSError as exc:
             self._log.error("artifacts could not be written; trying again", run=run.run_id, error=exc.strerror or str(exc))
             self._owed.add(run.run_id)
@@ -256,3 +261,13 @@ class ArtifactWriter:
             if run is not None and run.status in TERMINAL and not run.written:
                 published += self._end(run, EventLog(run, lambda run_id=run_id: self._store.events(run_id)))  # type: ignore[misc]
         return published
+
+
+def _answer(part: list[WriterMessage], refusals: list[Status | None]) -> None:
+    """Tell those who wait that what they asked for is stored."""
+    refused = iter(refusals)
+    for message in part:
+        if isinstance(message, Apply):
+            message.reply.give(next(refused))
+        elif isinstance(message, KeepStep):
+            message.reply.give(None)

@@ -1,29 +1,23 @@
 """What the spec loader found, told in the log: jobs that are there, files that are wrong, triggers that are not registered."""
 
-from collections.abc import Callable
-
 from actors.mailbox import Mailbox
 from actors.messages import SpecFact, SpecLoaded, SpecRejected, SpecRemoved
 from lily.log import Log
-from lily.offload import Offload
 
 _NAMED = 20  # so many are named one by one in a batch; of more only the number is said
 
 
 class Catalog:
-    """Follows the specs. `refresh` takes up blueprints that changed beside them."""
+    """Follows the specs."""
 
-    def __init__(self, mailbox: Mailbox[SpecFact], *, log: Log, refresh: Callable[[], bool], offload: Offload) -> None:
+    def __init__(self, mailbox: Mailbox[SpecFact], *, log: Log) -> None:
         self.mailbox, self._log = mailbox, log
-        self._refresh, self._offload = refresh, offload
         self.jobs = 0
         self._known: set[str] = set()
 
     async def run(self) -> None:
         """Until the mailbox is closed."""
         async for batch, _ in self.mailbox.batches():
-            if await self._offload(self._refresh):
-                self._log.info("blueprints were loaded again")
             self._tell_loaded([fact for fact in batch if isinstance(fact, SpecLoaded)])
             for fact in batch:
                 match fact:

@@ -9,8 +9,9 @@ import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import anyio
@@ -22,7 +23,7 @@ from actors.mailbox import Mailbox
 from actors.messages import Rung, SpecFact
 from actors.reader import Reader
 from actors.spec_loader import SpecLoader, watch
-from actors.supervisor import Escalated
+from actors.supervisor import Escalated, supervise
 from actors.system import Actor, System, place_of
 from lily.blueprints.registry import Registry
 from lily.clock import SystemClock, boot_id, stamp
@@ -194,7 +195,7 @@ async def _up(workspace: Workspace, settings: Settings, log: Log) -> int:
         log.info("lily is up", pid=os.getpid(), workspace=str(workspace.root), slots=system.slots)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_on_signals, settings.supervisor.drain_seconds, drain)
-            tasks.start_soon(_log_runs, system, log)
+            tasks.start_soon(supervise, "log", partial(_log_runs, system, log), system.intensity, system.crashed)
             tasks.start_soon(_keep_synced, session)
             tasks.start_soon(_keep_lock, session)
             tasks.start_soon(session.processes.collect_orphans)
@@ -209,15 +210,34 @@ async def _up(workspace: Workspace, settings: Settings, log: Log) -> int:
 
 def _edge(session: _Session, stop: Callable[[float], None]) -> dict[str, Actor]:
     specs: Mailbox[SpecFact] = Mailbox(math.inf, batch=1000)  # bounded by the number of job files
-    registry = session.system.ports.registry
     index = SpecIndex(session.workspace)
     loader = SpecLoader(index, specs, offload=in_thread, hints=lambda: watch(session.workspace.jobs, anyio.Event()))
     return {
-        "catalog": Catalog(specs, log=session.log, refresh=registry.refresh, offload=in_thread).run,
+        "catalog": Catalog(specs, log=session.log).run,
+        "blueprint_watch": partial(_watch_blueprints, session),
         "spec_loader": loader.run,
         "doorbell": Doorbell(session.workspace, session.system.runner_box).run,
         "reader": session.reader(stop).run,
     }
+
+
+async def _watch_blueprints(session: _Session) -> None:
+    """Blueprints of the workspace are loaded again when their files change; running attempts keep what they began with."""
+    registry, known = session.system.ports.registry, False
+    async with aclosing(watch(session.workspace.blueprints, anyio.Event(), (".py",))) as hints:
+        async for _ in hints:
+            if await in_thread(registry.refresh) and known:
+                session.log.info("blueprints were loaded again")
+                _log_problems(session)
+            elif not known:
+                _log_problems(session)
+            known = True
+
+
+def _log_problems(session: _Session) -> None:
+    for problem in session.system.ports.registry.problems():
+        where = f"{problem.path}:{problem.line}"
+        session.log.warning("blueprint file is not usable", path=where, code=problem.code, why=problem.message)
 
 
 async def _on_signals(grace: float, drain: Callable[[float], None]) -> None:
@@ -334,11 +354,14 @@ async def _others_waiting(session: _Session) -> bool:
 
 async def _cancel_on_signals(session: _Session, run_id: str, stop: Callable[[float], None]) -> None:
     """Ctrl-C cancels the run and waits for its end; SIGTERM, or a second Ctrl-C, interrupts it: it stays owed."""
+    asked = False
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
-            if number == signal.SIGTERM or session.system.draining:
+            if number == signal.SIGTERM or asked:
                 stop(0.0)
                 continue
+            asked = True
             with suppress(LilyError):  # it ended by itself meanwhile
                 await in_thread(lambda: cancel(session.workspace, session.store, run_id, by="Ctrl-C", reason="interrupted at the terminal"))
-            session.system.runner_box.post(Rung())
+            with suppress(anyio.ClosedResourceError):  # draining: its end is near in any case
+                session.system.runner_box.post(Rung())

@@ -99,8 +99,8 @@ class SpecLoader:
             del self._bad[path]
 
 
-async def watch(folder: Path, stop: anyio.Event) -> AsyncGenerator[None, None]:
-    """A hint whenever a job file in `folder` changes, until `stop` is set.
+async def watch(folder: Path, stop: anyio.Event, suffixes: tuple[str, ...] = SUFFIXES) -> AsyncGenerator[None, None]:
+    """A hint whenever a file in `folder` with one of these suffixes changes, until `stop` is set.
 
     Outlives the folder: it may be missing at first, or be removed and made anew, which the system's events don't tell.
     One hint comes within a second of the beginning of watching, so that nothing between a first scan and that moment is
@@ -110,7 +110,7 @@ async def watch(folder: Path, stop: anyio.Event) -> AsyncGenerator[None, None]:
         with _held(folder) as held:
             if held is not None:
                 yield None
-                async with aclosing(_changes(folder, held, stop)) as changes:
+                async with aclosing(_changes(folder, held, stop, suffixes)) as changes:
                     async for _ in changes:
                         yield None
                 yield None  # the folder went or was replaced
@@ -134,14 +134,14 @@ class _Stop:
         self._own = True
 
 
-async def _changes(folder: Path, held: int, stop: anyio.Event) -> AsyncGenerator[None, None]:
+async def _changes(folder: Path, held: int, stop: anyio.Event, suffixes: tuple[str, ...]) -> AsyncGenerator[None, None]:
     """A hint for each change while the folder is the one that was watched first."""
     from watchfiles import awatch
 
     begun = False
     changes = awatch(
         folder,
-        watch_filter=lambda _, path: path.endswith(SUFFIXES),
+        watch_filter=lambda _, path: path.endswith(suffixes),
         debounce=400,  # at most so many milliseconds of changes are taken together
         rust_timeout=int(_LOOK_SECONDS * 1000),
         yield_on_timeout=True,

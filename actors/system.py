@@ -109,7 +109,8 @@ class System:
         with suppress(anyio.ClosedResourceError):
             self.runner_box.post(Drain(grace))
 
-    def _crashed(self, name: str, exc: Exception) -> None:
+    def crashed(self, name: str, exc: Exception) -> None:
+        """Say that an actor crashed; its supervisor starts it again."""
         self.crashes.append(f"{name}: {type(exc).__name__}: {exc}")
         self.log.error("an actor crashed and is started again", actor=name, error=f"{type(exc).__name__}: {exc}")
 
@@ -118,7 +119,7 @@ class System:
         try:
             # Those at the end of the line end by closing alone, also when all is canceled: the runner may have an end to store.
             with anyio.CancelScope(shield=reads is self.writer_box or reads is self.tail_box):
-                await supervise(name, actor, self.intensity, self._crashed)
+                await supervise(name, actor, self.intensity, self.crashed)
         finally:
             if feeds is not None:
                 feeds.close()

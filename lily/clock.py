@@ -20,8 +20,7 @@ class SystemClock:
 
 def stamp(at: datetime) -> str:
     """RFC 3339 in UTC, always with six digits of a second: `2026-05-04T04:15:00.123456Z`. Sorts as text."""
-    utc = at.astimezone(UTC)
-    return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond:06d}Z" if utc.year >= 1000 else utc.isoformat(timespec="microseconds")
+    return at.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"  # strftime takes ten times as long
 
 
 def parse_stamp(text: str) -> datetime:

@@ -9,9 +9,9 @@ from lily.clock import Clock, stamp
 class Log(Protocol):
     """`fields` are plain values that say where and what."""
 
-    def info(self, message: str, **fields: Any) -> None: ...
-    def warning(self, message: str, **fields: Any) -> None: ...
-    def error(self, message: str, **fields: Any) -> None: ...
+    def info(self, message: str, /, **fields: Any) -> None: ...
+    def warning(self, message: str, /, **fields: Any) -> None: ...
+    def error(self, message: str, /, **fields: Any) -> None: ...
 
 
 class StreamLog:
@@ -20,22 +20,22 @@ class StreamLog:
     def __init__(self, stream: IO[str], clock: Clock, *, as_json: bool = False) -> None:
         self._stream, self._clock, self._json = stream, clock, as_json
 
-    def info(self, message: str, **fields: Any) -> None:
+    def info(self, message: str, /, **fields: Any) -> None:
         """Something went as it should."""
         self._write("info", message, fields)
 
-    def warning(self, message: str, **fields: Any) -> None:
+    def warning(self, message: str, /, **fields: Any) -> None:
         """Somebody may want to look."""
         self._write("warning", message, fields)
 
-    def error(self, message: str, **fields: Any) -> None:
+    def error(self, message: str, /, **fields: Any) -> None:
         """Somebody should look."""
         self._write("error", message, fields)
 
     def _write(self, level: str, message: str, fields: dict[str, Any]) -> None:
         ts = stamp(self._clock.now())
         if self._json:
-            line = json.dumps({"ts": ts, "level": level, "message": message, **fields}, default=str)
+            line = json.dumps({"ts": ts, "level": level, "event": message, **fields}, default=str)
         else:
             told = "".join(f" {key}={_quoted(value)}" for key, value in fields.items())
             line = f"{ts[:19].replace('T', ' ')}Z {level:<7} {message}{told}"
@@ -54,11 +54,11 @@ def _quoted(value: object) -> str:
 class SilentLog:
     """Says nothing; for embedded runs and tests."""
 
-    def info(self, message: str, **fields: Any) -> None:
+    def info(self, message: str, /, **fields: Any) -> None:
         """Nothing."""
 
-    def warning(self, message: str, **fields: Any) -> None:
+    def warning(self, message: str, /, **fields: Any) -> None:
         """Nothing."""
 
-    def error(self, message: str, **fields: Any) -> None:
+    def error(self, message: str, /, **fields: Any) -> None:
         """Nothing."""

@@ -11,6 +11,7 @@ from lily.blueprints.contract import Blueprint, BlueprintError, Runnable
 from lily.blueprints.schemas import Mismatch, one_line, validated
 from lily.errors import Code, LilyError
 from lily.runs import ErrorInfo, PinnedSpec
+from lily.text import encodable, plain_data, text_of
 
 _CAPS = ("timeout_seconds", "retry_max", "max_parallel_runs", "memory_mb", "cpu_seconds")
 _ENFORCED = ("memory_mb", "cpu_seconds")  # only where the work happens in child processes
@@ -58,7 +59,8 @@ class Refused:
 class _Stop(Exception):
     def __init__(self, code: Code, message: str, blueprint_code: str | None = None, **data: Any) -> None:
         super().__init__(message)
-        self.error = ErrorInfo(code=code, message=message, blueprint_code=blueprint_code, data=data)
+        own = None if blueprint_code is None else encodable(blueprint_code)
+        self.error = ErrorInfo(code=code, message=encodable(message), blueprint_code=own, data=plain_data(data))
 
 
 def preflight(spec: PinnedSpec, registry: Resolver, policy: Policy) -> Ready | Refused:
@@ -180,8 +182,5 @@ def _contained(found: Blueprint, what: str, call: Any) -> Any:
 
 
 def _said(error: BaseException) -> str:
-    try:
-        text = one_line(str(error))
-    except Exception:
-        text = "(its text can't be read)"
+    text = one_line(text_of(error))
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -14,22 +14,11 @@ from lily.diagnostics import Diagnostic
 from lily.receipts import seconds_between
 from lily.runs import TERMINAL, Run
 from lily.summary import duration
+from lily.text import UNSAFE, one_line, visible
 
 Paint = Callable[[str, str], str]  # (column, padded cell) -> the cell with colour, or as it was
 
-# C0 and C1, DEL, line separators, marks that turn the direction of text around, halves of surrogate pairs.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _SHORTEST = 8  # a column is never cut below this
-
-
-def visible(text: str) -> str:
-    """`text` with every character that could move a cursor, a line or the reading direction written out: `\\x1b`."""
-    return _UNSAFE.sub(lambda found: found.group().encode("unicode_escape", "surrogatepass").decode(), text)
-
-
-def one_line(value: object) -> str:
-    """Any value as one line: white space folded, control characters written out."""
-    return visible(" ".join(str(value).split()))
 
 
 def width_of(text: str) -> int:
@@ -213,5 +202,5 @@ def plan_lines(value: Any, indent: int = 0) -> list[str]:
 
 def _scalar(value: Any) -> str:
     if isinstance(value, str):
-        return visible(value) if value and value == value.strip() and not _UNSAFE.search(value) else _json(value)
+        return visible(value) if value and value == value.strip() and not UNSAFE.search(value) else _json(value)
     return msgspec.json.encode(value).decode()

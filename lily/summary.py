@@ -3,14 +3,16 @@
 import re
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
 from lily.receipts import Receipt
 from lily.runs import Event, EventName
+from lily.text import markdown, visible
 
 _NEXT = {
-    "job_target_unresolved": "See `lily blueprints list` for what is registered; fix `target.id` or `target.version`, then run the job again.",
+    "job_target_unresolved": "See `lily blueprints list` for what is registered; fix `target.id` or `target.version`, then run it again.",
     "job_bindings_invalid": "`lily blueprints show {target}` says what it takes; mend `bindings`, then run it again.",
     "job_policy_denied": "Grant the capability in the job's `capabilities`, and see that `.lily/config.yaml` allows it.",
     "job_execution_failed": "Read `events.jsonl` from the top: the first failing code is there. Then `lily jobs run {job}` again.",
@@ -33,11 +35,6 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def one_line(text: object) -> str:
-    """Text of others as one line: white space folded, control characters gone."""
-    return re.sub(r"[\x00-\x1f\x7f]", "", re.sub(r"\s+", " ", str(text))).strip()
-
-
 def summary_of(receipt: Receipt, events: Sequence[Event]) -> str:
     """The summary: outcome, why and what to do, attempts, times, what the work said, files."""
     parts = [
@@ -55,22 +52,23 @@ def _outcome(receipt: Receipt) -> str:
     target = receipt.target.id + (f" {receipt.target.version}" if receipt.target.version else "")
     took = f" after {duration(receipt.durations.run_seconds)}" if receipt.started_at else " before it started"
     return (
-        f"# {_HEADLINE[receipt.status]}: {one_line(receipt.title)}\n\n"
-        f"Job `{receipt.job_id}` ({target}) {receipt.status}{took}.\n\n"
+        f"# {_HEADLINE[receipt.status]}: {markdown(receipt.title)}\n\n"
+        f"Job `{receipt.job_id}` ({markdown(target)}) {receipt.status}{took}.\n\n"
         f"Run `{receipt.run_id}` · trace `{receipt.trace_id}`\n"
     )
 
 
 def _why(receipt: Receipt) -> str:
     if receipt.canceled:
-        reason = one_line(receipt.canceled.get("reason") or "no reason given")
-        return f"## Why\n\nCanceled by {one_line(receipt.canceled.get('by', '?'))}: {reason}\n"
+        reason = markdown(receipt.canceled.get("reason") or "no reason given")
+        return f"## Why\n\nCanceled by {markdown(receipt.canceled.get('by', '?'))}: {reason}\n"
     error = receipt.error
     if error is None:
         return ""
-    codes = f"`{error.code}`" + (f" (`{error.blueprint_code}`)" if error.blueprint_code else "")
+    own = error.blueprint_code
+    codes = f"`{error.code}`" + (f" ({f'`{own}`' if own.isidentifier() else markdown(own)})" if own else "")
     todo = _NEXT.get(error.code, "See `docs/runbook.md` for this code.").format(job=receipt.job_id, target=receipt.target.id)
-    return f"## Why\n\n{codes}: {one_line(error.message)}\n\n## What to do next\n\n{todo}\n"
+    return f"## Why\n\n{codes}: {markdown(error.message)}\n\n## What to do next\n\n{todo}\n"
 
 
 def _attempts(receipt: Receipt, events: Sequence[Event]) -> str:
@@ -86,13 +84,13 @@ def _attempts(receipt: Receipt, events: Sequence[Event]) -> str:
 
 
 def _attempt_note(attempt: Any) -> str:
-    note = f": {one_line(attempt.error.message)}" if attempt.error else ""
+    note = f": {markdown(attempt.error.message)}" if attempt.error else ""
     return note + (f" (next at {attempt.next_attempt_at})" if attempt.next_attempt_at else "")
 
 
 def _reason(data: dict[str, Any]) -> str:
     said = data.get("reason") or data.get("message")
-    return f": {one_line(said)}" if said else ""
+    return f": {markdown(said)}" if said else ""
 
 
 def _times(receipt: Receipt) -> str:
@@ -112,7 +110,7 @@ def _said(payload: Any) -> str:
         return "## Result\n\n" + _fenced(_json(payload), "json")
     parts = []
     if isinstance(payload.get("summary"), str):
-        parts.append(payload["summary"].strip() + "\n")
+        parts.append(_quoted(payload["summary"]))
     if isinstance(payload.get("ranked_findings"), list):
         parts.append(_findings(payload["ranked_findings"]))
     tails = [(name, payload[f"{name}_tail"]) for name in ("stdout", "stderr") if payload.get(f"{name}_tail")]
@@ -121,13 +119,18 @@ def _said(payload: Any) -> str:
     return "## Result\n\n" + ("\n".join(parts) if parts else _fenced(_json(payload), "json"))
 
 
+def _quoted(text: str) -> str:
+    """Text of the target as a quotation: whatever it looks like, it ends where the quotation ends."""
+    return "\n".join(f"> {markdown(line)}".rstrip() for line in text.strip().split("\n")) + "\n"
+
+
 def _findings(findings: list[Any]) -> str:
     rows = [f"{i}. {_finding(found)}" for i, found in enumerate(findings, 1) if isinstance(found, dict)]
     return "\n".join(rows) + "\n" if rows else "No findings.\n"
 
 
 def _finding(found: dict[str, Any]) -> str:
-    title, advice, source = (one_line(found.get(key)) for key in ("title", "recommendation", "source_specialist"))
+    title, advice, source = (markdown(found.get(key)) for key in ("title", "recommendation", "source_specialist"))
     return f"**{title}** ({found.get('confidence')}, {source}): {advice}"
 
 
@@ -139,9 +142,10 @@ def _json(value: Any) -> str:
 def _fenced(text: str, kind: str = "text") -> str:
     # A fence longer than any in the text, so that no output can end it.
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
-    return f"{fence}{kind}\n{text}\n{fence}\n"
+    lines = "\n".join(visible(line.removesuffix("\r").expandtabs()) for line in text.split("\n"))
+    return f"{fence}{kind}\n{lines}\n{fence}\n"
 
 
 def _files(receipt: Receipt) -> str:
     names = sorted({file.name for file in receipt.artifacts} | {"run_receipt.json", "events.jsonl"} - {"summary.md"})
-    return "## Files\n\n" + "\n".join(f"- [{name}]({name})" for name in names if name != "summary.md") + "\n"
+    return "## Files\n\n" + "\n".join(f"- [{markdown(name)}]({quote(name)})" for name in names if name != "summary.md") + "\n"

@@ -72,7 +72,7 @@ class Workspace:
         """The folder of a job's runs. Raises `job_not_found` for what can't be a job id."""
         if not is_job_id(job_id):
             raise LilyError(Code.JOB_NOT_FOUND, f"{job_id!r} can't be a job id", hint="see `lily jobs list`")
-        return self.runs / job_id
+        return self.root / f".lily/runs/{job_id}"  # in one join: every run asks for it several times
 
     def run_dir(self, job_id: str, run_id: str) -> Path:
         """The folder of one run. Raises `run_not_found` for what can't be a run id."""

@@ -9,7 +9,8 @@ from typing import IO, Any
 
 import msgspec
 
-from lily.render import Paint, visible
+from lily.render import Paint
+from lily.text import visible
 
 _gone: set[str] = set()  # the names of streams whose reader went away
 

@@ -9,9 +9,10 @@ from lily.cli import output
 from lily.cli.jobs import put_runs
 from lily.cli.options import Json, Limit, Place, Since, StatusFilter, opened, positive, since, who
 from lily.receipts import seconds_between
-from lily.render import diff_lines, event_lines, fields, one_line, run_view, table, when
+from lily.render import diff_lines, event_lines, fields, run_view, table, when
 from lily.runs import TERMINAL, Run, Status
 from lily.summary import duration
+from lily.text import one_line
 from lily.workspace import EVENTS, RECEIPT, SUMMARY, Workspace
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from math import isfinite
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
@@ -21,6 +22,7 @@ from lily.offload import Offload
 from lily.runs import Event, EventName, Run
 from lily.settings import Policy
 from lily.storage.files import sync_path, temporary_name
+from lily.text import encodable, plain, text_of
 from lily.workspace import Workspace, is_artifact_name
 
 T = TypeVar("T")
@@ -68,7 +70,7 @@ class RunLog:
         self._ports, self._told, self._where = ports, told, where
 
     async def _say(self, level: str, message: str, fields: dict[str, Any]) -> None:
-        data: dict[str, Any] = {"level": level, "message": str(message)[:_LOG_CHARS]}
+        data: dict[str, Any] = {"level": level, "message": encodable(message)[:_LOG_CHARS]}
         if self._where:
             data["blueprint"] = self._where
         if fields:
@@ -90,14 +92,6 @@ class RunLog:
     async def error(self, message: str, **fields: Any) -> None:
         """A line of level error."""
         await self._say("error", message, fields)
-
-
-def plain(value: Any) -> Any:
-    """`value` if it is plain JSON, else its text: a log line never fails a run."""
-    try:
-        return msgspec.json.decode(msgspec.json.encode(value))
-    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError):
-        return str(value)[:_LOG_CHARS]
 
 
 class RunContext(Context):
@@ -147,12 +141,16 @@ class RunContext(Context):
 
     async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """See the protocol."""
-        data = {"done": done, "total": total, "note": note}
-        await self._say(EventName.PROGRESS, {key: value for key, value in data.items() if value not in (None, "")})
+        data: dict[str, Any] = {"done": done if isfinite(done) else 0}
+        if total is not None and isfinite(total):
+            data["total"] = total
+        if note:
+            data["note"] = encodable(note)
+        await self._say(EventName.PROGRESS, data)
 
     async def step(self, name: str, fn: Callable[[], Awaitable[T]]) -> T:
         """See the protocol. Raises BlueprintError when a name is used twice or the result is not plain JSON."""
-        full = f"{self._prefix}/{name}" if self._prefix else name
+        full = encodable(f"{self._prefix}/{name}" if self._prefix else name)
         if full in self._attempt.seen_steps:
             raise BlueprintError(f"two steps are named {full!r}", code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False)
         self._attempt.seen_steps.add(full)
@@ -165,7 +163,7 @@ class RunContext(Context):
             result = await fn()
             value = _step_value(full, result)
         except Exception as exc:
-            await self._say(EventName.STEP_FAILED, {"step": full, "message": str(exc) or type(exc).__name__})
+            await self._say(EventName.STEP_FAILED, {"step": full, "message": text_of(exc) or type(exc).__name__})
             raise
         await self._attempt.told.step_done(full, value)
         await self._say(EventName.STEP_SUCCEEDED, {"step": full})

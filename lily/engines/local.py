@@ -17,6 +17,7 @@ from lily.moves import Outcome
 from lily.preflight import Ready
 from lily.runs import ErrorInfo, PinnedSpec, Run, Runtime
 from lily.storage.artifacts import sync_target_files, target_file_names
+from lily.text import encodable, plain_data, text_of
 
 _TRACEBACK_CHARS = 4000
 
@@ -130,7 +131,8 @@ def _outcome_of(exc: BaseException, result: dict[str, Any]) -> Outcome:
     if isinstance(exc, LilyError):
         return _failed("failed", exc.message, exc.code, result, retryable=False, data=exc.detail)
     trace = "".join(traceback.format_exception(exc))[-_TRACEBACK_CHARS:]
-    said = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+    text = text_of(exc)
+    said = f"{type(exc).__name__}: {text}" if text else type(exc).__name__
     return _failed("failed", said, Code.BLUEPRINT_EXECUTION_FAILED, result, retryable=True, data={"traceback": trace})
 
 
@@ -144,8 +146,7 @@ def _failed(
     retry_after: float | None = None,
     data: dict[str, Any] | None = None,
 ) -> Outcome:
-    from lily.engines.context import plain
-
     job_code = Code.JOB_POLICY_DENIED if code == Code.JOB_POLICY_DENIED else Code.JOB_EXECUTION_FAILED
-    error = ErrorInfo(code=job_code, message=message, blueprint_code=None if code == job_code else str(code), data=plain(data or {}))
+    own = None if code == job_code else encodable(code)
+    error = ErrorInfo(code=job_code, message=encodable(message), blueprint_code=own, data=plain_data(data))
     return Outcome(status=status, result={"r0_status": "error", **result}, error=error, retryable=retryable, retry_after=retry_after)

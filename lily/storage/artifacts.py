@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import msgspec
 
 from lily.receipts import File, Receipt, decode_receipt, encode_receipt, receipt_of
 from lily.runs import Event, PinnedSpec, Run
-from lily.storage.files import READ, digest, file_names, open_folder, put_file, sync_path
+from lily.storage.files import READ, digest, file_names, open_folder, put_file, shown, sync_path
 from lily.summary import summary_of
 from lily.workspace import EVENTS, RECEIPT, RESERVED, SUMMARY, Workspace
 
@@ -29,9 +28,15 @@ def sync_target_files(path: Path) -> None:
         sync_path(path)
 
 
-def write_end(folder: int, run: Run, spec: PinnedSpec, body: str, lifecycle: Sequence[Event]) -> Receipt:
-    """summary.md, then run_receipt.json, of a terminal run whose event log is complete. Raises OSError."""
-    files = [digest(folder, name) for name in file_names(folder) if name not in (RECEIPT, SUMMARY)]
+def write_end(
+    folder: int, run: Run, spec: PinnedSpec, body: str, lifecycle: Sequence[Event], *, events: File | None = None, alone: bool = False
+) -> Receipt:
+    """summary.md, then run_receipt.json, of a terminal run whose event log is complete. Raises OSError.
+
+    `events` describes events.jsonl where that is known without reading it, and `alone` says that it is all the folder holds.
+    """
+    names = [EVENTS] if alone else [name for name in file_names(folder) if name not in (RECEIPT, SUMMARY)]
+    files = [events if events is not None and name == EVENTS else digest(folder, name) for name in names]
     receipt = receipt_of(run, spec, body, files)
     summary = summary_of(receipt, lifecycle).encode()
     named = File(name=SUMMARY, bytes=len(summary), sha256=hashlib.sha256(summary).hexdigest())
@@ -59,8 +64,9 @@ def whole(workspace: Workspace, run: Run) -> bool:
         return False
     try:
         with open_folder(workspace.run_dir(run.job_id, run.run_id), create=False) as folder:
+            there = {shown(name): name for name in file_names(folder)}
             for file in receipt.artifacts:
-                if not stat.S_ISREG(os.stat(file.name, dir_fd=folder, follow_symlinks=False).st_mode) or digest(folder, file.name) != file:
+                if file.name not in there or digest(folder, there[file.name]) != file:
                     return False
     except OSError:
         return False

@@ -1,5 +1,6 @@
 """The events.jsonl of one run that lives: buffers events, gives out seq when it appends them, survives its own crash."""
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -7,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from lily.receipts import File
 from lily.runs import FILE_ONLY, FINAL, Event, EventName, Run
 from lily.storage.files import APPEND, EDIT, write_all
 from lily.workspace import EVENTS
@@ -43,6 +45,7 @@ class EventLog:
         self.told: list[Event] = []  # the lifecycle events so far, when `stored` is None
         self._stored = stored
         self._size: int | None = None if stored else 0  # bytes on disk that are known to be whole
+        self._hash = hashlib.sha256()  # of what was written, when `stored` is None
         self._known = 0  # lifecycle events on disk or pending, once the file was taken up
         self._ended = False
 
@@ -50,6 +53,11 @@ class EventLog:
     def fresh(self) -> bool:
         """Whether no earlier life had this run."""
         return self._stored is None
+
+    @property
+    def file(self) -> File | None:
+        """Size and SHA-256 of what was written, when that is the whole file; None when the file must be read to know."""
+        return File(name=EVENTS, bytes=self._size or 0, sha256=self._hash.hexdigest()) if self.fresh else None
 
     def add(self, event: Event) -> None:
         """Take an event; `flush` puts it on disk. Nothing comes after the final one."""
@@ -105,6 +113,7 @@ class EventLog:
         finally:
             os.close(fd)
         self._size = size + len(body)
+        self._hash.update(body)
 
     def _take_up(self, folder: int, ts: str) -> None:
         """Go on with the file of an earlier life: cut a torn tail and say so, add what only the store has."""

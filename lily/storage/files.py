@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import os
 import re
 import secrets
@@ -17,19 +18,26 @@ EDIT = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
+_count = itertools.count(secrets.randbits(31))  # of temporary names: random between processes, different within one
+
+
+def make_folder(path: Path) -> bool:
+    """Make a folder and its parents; False when it is there already. Raises OSError."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return make_folder(path)
+    except FileExistsError:
+        return False
+    return True
+
 
 @contextlib.contextmanager
 def open_folder(path: Path, *, create: bool) -> Iterator[int]:
     """A folder as a descriptor, never through a link; its parents are made too. Raises OSError."""
     if create:
-        try:
-            os.mkdir(path, 0o700)
-        except FileNotFoundError:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(path, 0o700)
-        except FileExistsError:
-            pass
+        make_folder(path)
     fd = os.open(path, FOLDER)
     try:
         yield fd
@@ -46,7 +54,7 @@ def write_all(fd: int, body: bytes) -> None:
 
 def temporary_name(name: str) -> str:
     """Where a file stands until it is whole."""
-    return f".{name}.{secrets.token_hex(4)}"
+    return f".{name}.{next(_count) & 0xFFFFFFFF:08x}"
 
 
 def put_file(folder: int, name: str, body: bytes) -> None:
@@ -81,12 +89,17 @@ def file_names(folder: int | Path) -> list[str]:
         return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file(follow_symlinks=False))
 
 
+def shown(name: str) -> str:
+    """A file's name as text: bytes that are no UTF-8 are written out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def digest(folder: int, name: str) -> File:
     """A file's size and SHA-256."""
     fd = os.open(name, READ, dir_fd=folder)
     with os.fdopen(fd, "rb") as file:
         found = hashlib.file_digest(file, "sha256")
-        return File(name=name, bytes=file.tell(), sha256=found.hexdigest())
+        return File(name=shown(name), bytes=file.tell(), sha256=found.hexdigest())
 
 
 def sync_path(path: Path) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Table, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lily.clock import Clock, parse_stamp, stamp
+from lily.errors import LilyError
 from lily.runs import TERMINAL, Event, EventName, Move, Run, Status, may_become
 from lily.storage import schema
 from lily.storage.database import open_engine, reading, upgrade, writing
@@ -62,7 +63,11 @@ class Store(Reads):
         self._dice = dice or secrets.SystemRandom()
         self._insert = postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert
         self.statements = Statements(self._insert)
-        upgrade(self.engine)
+        try:
+            upgrade(self.engine)
+        except LilyError:
+            self.engine.dispose()
+            raise
 
     def upserts(self, table: Table) -> Any:
         """An INSERT into `table` that knows ON CONFLICT, for this store's database."""

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lily.diagnostics import Diagnostic
-from lily.render import cut, diagnostic_line, diff_lines, event_lines, one_line, plan_lines, table, visible, when, width_of
+from lily.render import cut, diagnostic_line, diff_lines, event_lines, plan_lines, table, when, width_of
+from lily.text import one_line, visible
 
 
 @given(st.text())

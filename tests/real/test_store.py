@@ -440,7 +440,7 @@ def test_a_power_cut_is_found_by_looking_at_what_was_not_synced(tmp_path: Path, 
         runs = [world.submit("noop.v1", job_id=f"job{n}") for n in range(3)]
 
         async def body(world: World) -> None:
-            await world.ended(*(run.run_id for run in runs[: world.lives + 1]))
+            await world.ended(*(run.run_id for run in runs))
 
         workspace = Workspace(tmp_path)
         world.live(body)

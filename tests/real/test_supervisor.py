@@ -4,11 +4,12 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from lily.operations.sockets import doorbell_path, reader_path
 from lily.runs import Status
@@ -16,6 +17,7 @@ from lily.workspace import current_owner, lock_path
 from tests.real.house import REPOSITORY, House, alive, until
 
 WAITS = "echo $$ >> said; read line < gate; echo over >> said"
+IGNORES_TERM = "trap '' TERM; echo $$ >> said; while :; do sleep 0.05; done"
 
 
 class TestTheWayOut:
@@ -62,7 +64,7 @@ class TestTheWayOut:
 
     def test_what_does_not_finish_within_the_grace_is_interrupted(self, house: House) -> None:
         house.config(supervisor={"drain_seconds": 0.2})
-        house.job("slow", "sh", "-c", "trap '' TERM; echo $$ >> said; while :; do sleep 0.05; done")
+        house.job("slow", "sh", "-c", IGNORES_TERM)
         up = house.up()
         run_id = house.submit("slow")
         (pid,) = house.pids()
@@ -171,7 +173,7 @@ class TestOwnership:
             with socket.socket(socket.AF_UNIX) as door:
                 door.connect(str(reader_path(house.workspace)))
                 door.settimeout(10)
-                with suppress_reset():
+                with suppress(OSError):
                     door.sendall(body)
         assert house.answers(up)
 
@@ -201,18 +203,35 @@ class TestCtrlC:
         assert alive(*pids) == []
         assert up.alive()
 
-    def test_a_second_one_leaves_at_once_and_the_run_stays_owed(self, house: House) -> None:
-        house.job("stubborn", "sh", "-c", "trap '' TERM; echo $$ >> said; while :; do sleep 0.05; done", bindings={"kill_grace_seconds": 1000})
+    def test_a_second_one_leaves_a_run_that_another_process_owns_to_be_canceled_there(self, house: House) -> None:
+        house.job("stubborn", "sh", "-c", IGNORES_TERM, bindings={"kill_grace_seconds": 300})
+        up = house.up()
+        program = house.start("jobs", "run", "stubborn")
+        run_id = house.only_run().run_id
+        (pid,) = house.pids()
+        program.send(signal.SIGINT)
+        program.says("Ctrl-C again")
+        until(lambda: house.run(run_id).cancel, "the cancel in the store")
+        said = program.end(signal.SIGINT)
+        assert said.status == 130
+        assert f"run {run_id} has not ended" in said.err
+        os.kill(pid, signal.SIGKILL)
+        assert house.until_ended(run_id).status == "canceled"
+        assert up.alive()
+
+    def test_a_second_one_also_stops_what_others_had_handed_over(self, house: House) -> None:
+        house.job("stubborn", "sh", "-c", IGNORES_TERM, bindings={"kill_grace_seconds": 2})
+        house.job("other", "sh", "-c", "echo $$ >> others; exec sleep 1000")
         program = house.start("jobs", "run", "stubborn")
         run_id = house.only_run().run_id
         house.line()
+        other = house.submit("other")
+        house.line("others")
         program.send(signal.SIGINT)
         until(lambda: house.run(run_id).cancel, "the cancel in the store")
-        program.send(signal.SIGINT)
-        # The grace of the program is long: what ends it now is SIGKILL of the whole command.
-        program.kill()
-        house.up()
-        assert house.until_ended(run_id).status == "canceled"
+        assert program.end(signal.SIGINT).status == 130
+        assert house.receipt(run_id).status == "canceled"
+        assert (house.run(other).status, house.run(other).interruptions) == (Status.QUEUED, 1)
 
     def test_sigterm_interrupts_and_the_run_stays_owed(self, house: House) -> None:
         house.script("stubborn", STUBBORN)
@@ -246,13 +265,7 @@ time.sleep(1000)
 """
 
 
-def suppress_reset() -> "pytest.RaisesExc[OSError] | object":
-    from contextlib import suppress
-
-    return suppress(OSError)
-
-
 def test_the_supervisor_imports_nothing_that_it_does_not_use() -> None:
     code = "import sys, actors.owner; print([m for m in ('apscheduler', 'httpx', 'rich', 'cyclopts', 'alembic', 'openai') if m in sys.modules])"
-    said = subprocess.run([os.sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=True)  # type: ignore[attr-defined]
+    said = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=True)
     assert said.stdout.strip() == "[]"

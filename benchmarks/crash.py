@@ -1,0 +1,352 @@
+"""Kill a real supervisor again and again under load, start it again, and hold every promise against what is there afterwards.
+
+`python -m benchmarks.crash --kills 200 [--engine sqlite|postgres] [--seed S] [--keep]`. Prints what was going on at each kill as a
+histogram, and every promise with how often it was checked. Exit status 1 when one is broken.
+"""
+
+import argparse
+import os
+import random
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.crash_load import SLOTS, audit, pick, specs, write_load
+from benchmarks.promises import Findings, check_runs
+from lily.engines.process_table import belonging_to_each
+from lily.operations.accept import accept_all, new_run
+from lily.operations.client import supervisor_status
+from lily.operations.session import open_store
+from lily.runs import TERMINAL, EventName, Status
+from lily.settings import load_settings
+from lily.storage.store import Store
+from lily.workspace import Workspace, current_owner
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DEFAULT_POSTGRES = "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
+OWED_AT_MOST = 12
+BOOT_SECONDS = 1.0
+TIMEOUT = 60.0
+CHECK_EVERY = 10
+
+
+class Feeder:
+    """Submits from this process, as any command does, whenever little is owed."""
+
+    def __init__(self, workspace: Workspace, store: Store, dice: random.Random) -> None:
+        self._workspace, self._store, self._dice = workspace, store, dice
+        self._jobs = specs(workspace)
+        self._go, self._quit = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._feed, daemon=True)
+        self.accepted: list[str] = []
+        self.submitting = False
+        self.failure: BaseException | None = None
+
+    def __enter__(self) -> "Feeder":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._quit.set()
+        self._go.set()
+        self._thread.join(TIMEOUT)
+
+    def feed(self, on: bool) -> None:
+        """Submit, or pause."""
+        if on:
+            self._go.set()
+        else:
+            self._go.clear()
+
+    def _feed(self) -> None:
+        try:
+            while not self._quit.is_set():
+                self._go.wait()
+                if self.owed() < OWED_AT_MOST:
+                    new = [new_run(spec.canonical(), by="crash") for spec in pick(self._dice, self._jobs)]
+                    self.submitting = True
+                    runs = accept_all(self._workspace, self._store, new)
+                    self.accepted += [run.run_id for run in runs]  # from here on they are owed
+                    self.submitting = False
+                time.sleep(self._dice.uniform(0, 0.05))
+        except BaseException as exc:
+            self.failure = exc
+
+    def owed(self) -> int:
+        """Runs that have not ended."""
+        return sum(count for status, count in self._store.counts().items() if status not in TERMINAL)
+
+
+class Campaign:
+    """One workspace, many lives of its supervisor."""
+
+    def __init__(self, root: Path, store: Store, feeder: Feeder, dice: random.Random) -> None:
+        self.workspace, self.store, self.feeder, self.dice = Workspace(root), store, feeder, dice
+        self.findings = Findings()
+        self.kills: Counter[str] = Counter()
+        self.killed_while_running = 0
+        self.boots: list[float] = []
+        self.lives = 0
+        self.log = root / "supervisor.log"
+        self.offset = 0  # where the log of this life begins
+        self._verified: dict[str, tuple[str, str | None]] = {}
+        self._moments: list[tuple[str, Callable[[], object]]] = [
+            ("booting", self._booting),
+            ("recovering", self._recovering),
+            ("accepting", self._accepting),
+            ("starting", lambda: self._when(Status.QUEUED, 0.01)),
+            ("running", lambda: self._when(Status.RUNNING, 0.05)),
+            ("waiting for a retry", lambda: self._when(Status.RETRY_SCHEDULED, 0.03)),
+            ("ending", self._ending),
+            ("idle", self._idle),
+            ("any", lambda: self._booted() and time.sleep(self.dice.uniform(0, 0.5))),
+        ]
+
+    # -- one life ---------------------------------------------------------------------------------
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        """A new supervisor."""
+        self.lives += 1
+        self.offset = self.log.stat().st_size if self.log.exists() else 0
+        self._began = time.monotonic()
+        with open(self.log, "ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "lily", "up"],
+                cwd=self.workspace.root,
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def kill(self, number: int) -> None:
+        """Start a supervisor and kill it at the next moment in turn."""
+        _, moment = self._moments[number % len(self._moments)]
+        self.feeder.feed(True)
+        self._process = self.start()
+        moment()
+        going_on = "accepting, " if self.feeder.submitting else ""
+        self._process.kill()
+        self._process.wait()
+        self.kills[going_on + self._what_was_going_on()] += 1
+        if number % CHECK_EVERY == CHECK_EVERY - 1:
+            self.check(ended=False)
+
+    def finish(self) -> None:
+        """Let one more supervisor work off what is owed, drain, and check everything."""
+        self.feeder.feed(True)  # a feeder that waits could not be asked to quit
+        self._process = self.start()
+        self._booted()
+        self.feeder.__exit__()
+        self._until(lambda: not self.feeder.owed() and not self.store.unwritten())
+        self._process.terminate()
+        self.findings.expect("a supervisor that was asked to stop exits with 0", self._process.wait(TIMEOUT) == 0, "")
+        self.check(ended=True)
+
+    # -- moments ----------------------------------------------------------------------------------
+
+    def _until(self, seen: Callable[[], object], pause: float = 0.001) -> bool:
+        deadline = time.monotonic() + TIMEOUT
+        while not seen():
+            if self._process.poll() is not None:
+                raise SystemExit(f"the supervisor ended by itself with {self._process.returncode}:\n{self.said()[-2000:]}")
+            if time.monotonic() > deadline:
+                raise SystemExit(f"nothing goes on for {TIMEOUT:g} s; owed {self.store.counts()}:\n{self.said()[-2000:]}")
+            time.sleep(pause)
+        return True
+
+    def said(self) -> str:
+        """What the supervisor of this life has logged."""
+        with open(self.log, "rb") as log:
+            log.seek(self.offset)
+            return log.read().decode(errors="replace")
+
+    def _booted(self) -> bool:
+        done = self._until(lambda: (told := supervisor_status(self.workspace)) and told["pid"] == self._process.pid)
+        self.boots.append(time.monotonic() - self._began)
+        return done
+
+    def _booting(self) -> None:
+        time.sleep(self.dice.uniform(0, self.boots[-1] if self.boots else BOOT_SECONDS))
+
+    def _recovering(self) -> None:
+        self._until(lambda: "lily is up" in self.said())
+        time.sleep(self.dice.uniform(0, 0.05))
+
+    def _accepting(self) -> None:
+        self._booted()
+        self._until(lambda: self.feeder.submitting, pause=0)
+        time.sleep(self.dice.uniform(0, 0.003))
+
+    def _when(self, status: Status, patience: float) -> None:
+        self._booted()
+        self._until(lambda: self.store.counts().get(status))
+        time.sleep(self.dice.uniform(0, patience))
+
+    def _ending(self) -> None:
+        self._booted()
+        ends = self.workspace.root / "state" / "ends"
+        size = ends.stat().st_size if ends.exists() else 0
+        self._until(lambda: ends.exists() and ends.stat().st_size > size, pause=0.0002)
+        time.sleep(self.dice.uniform(0, 0.02))
+
+    def _idle(self) -> None:
+        self._booted()
+        self.feeder.feed(False)
+        self._until(lambda: not self.feeder.owed() and not self.store.unwritten())
+        time.sleep(self.dice.uniform(0, 0.1))
+
+    # -- what there is ----------------------------------------------------------------------------
+
+    def _what_was_going_on(self) -> str:
+        said, counts = self.said(), self.store.counts()
+        owner = self.workspace.runtime / "owner.lock"
+        running = [run for run in self.store.unfinished() if run.status is Status.RUNNING]
+        self.killed_while_running += len(running)
+        if "lily is up" not in said:
+            ours = owner.exists() and f'"pid": {self._process.pid},' in owner.read_text()
+            return "booting, as owner" if ours else "booting"
+        if any(run.pid != self._process.pid for run in running):
+            return "recovering"
+        if self.store.unwritten():
+            return "writing the end"
+        if running:
+            return "running"
+        if counts.get(Status.RETRY_SCHEDULED):
+            return "waiting for a retry"
+        return "starting" if counts.get(Status.QUEUED) else "idle"
+
+    def check(self, *, ended: bool) -> None:
+        """Every accepted run has ended or is owed; what has ended keeps every promise, and stays as it is."""
+        accepted = list(self.feeder.accepted)
+        self.findings.expect("every submission was accepted", self.feeder.failure is None, repr(self.feeder.failure))
+        check_runs(self.workspace, self.store, accepted if ended else [i for i in accepted if i not in self._verified], self.findings, all_ended=ended)
+        for run_id in accepted:
+            run = self.store.run(run_id)
+            if run_id in self._verified:
+                self.findings.expect("what has ended stays as it is", self._verified[run_id] == (run.status, run.ended_at), run_id)
+            elif run.status in TERMINAL and run.written:
+                self._verified[run_id] = (run.status, run.ended_at)
+
+    def close(self) -> list[str]:
+        """The last checks; gives lines that tell of the runs."""
+        runs = [self.store.run(run_id) for run_id in self.feeder.accepted]
+        stored = sum(self.store.counts().values())
+        self.findings.expect("the store has the accepted runs and no others", stored == len(runs), f"{stored} and {len(runs)}")
+        left = {run_id: procs for run_id, procs in belonging_to_each({run.run_id for run in runs}).items() if procs}
+        self.findings.expect("no process is left", not left, str(left))
+        self.findings.expect("nobody owns the workspace at the end", current_owner(self.workspace) is None, "")
+        said = self.log.read_text(errors="replace")
+        wrong = [line for line in said.splitlines() if " error " in line or "Traceback" in line]
+        self.findings.expect("no error is in the supervisor's log", not wrong, "\n    ".join(wrong[:5]))
+        endings = audit(self.workspace.root, [run for run in runs if run.status in TERMINAL], self.findings)
+        events = [event.event for run in runs if run.interruptions for event in self.store.events(run.run_id)]
+        recovered = sum(run.interruptions > 0 for run in runs)
+        return [
+            f"runs accepted          {len(runs)}",
+            f"attempts               {sum(len(run.attempts) for run in runs)}",
+            f"runs cut off by kills  {recovered} ({self.killed_while_running} attempts; {events.count(EventName.JOB_RECOVERED)} times put back)",
+            *(f"  {count:5}  {name}" for name, count in sorted(endings.items())),
+        ]
+
+
+@contextmanager
+def database(engine: str) -> Iterator[str]:
+    """A store's URL; a PostgreSQL database is made and dropped."""
+    if engine == "sqlite":
+        yield ""
+        return
+    from sqlalchemy import create_engine, make_url
+
+    server = make_url(os.environ.get("LILY_TEST_POSTGRES_URL") or DEFAULT_POSTGRES).set(drivername="postgresql+psycopg")
+    name = f"lily_crash_{os.getpid()}_{secrets.token_hex(3)}"
+    admin = create_engine(server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f'CREATE DATABASE "{name}"')
+    try:
+        yield server.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with admin.connect() as connection:
+            connection.exec_driver_sql(f'DROP DATABASE "{name}" WITH (FORCE)')
+        admin.dispose()
+
+
+def campaign(root: Path, url: str, kills: int, seed: int, tell: Callable[[str], None]) -> Findings:
+    """`kills` lives of a supervisor in a new workspace at `root`; `tell` gets the lines of the report."""
+    dice = random.Random(seed)
+    write_load(root, url)
+    workspace = Workspace(root)
+    store = open_store(workspace, load_settings(workspace))
+    begun = time.monotonic()
+    try:
+        with Feeder(workspace, store, random.Random(seed + 1)) as feeder:
+            made = Campaign(root, store, feeder, dice)
+            try:
+                for number in range(kills):
+                    made.kill(number)
+                    if made.findings.broken:
+                        break
+                    if number % 20 == 19:
+                        print(f"  {number + 1} kills, {len(feeder.accepted)} runs", file=sys.stderr, flush=True)
+                made.finish()
+            finally:
+                made._process.kill()
+                made._process.wait()
+        about = made.close()
+    finally:
+        store.close()
+    _report(made, about, kills, seed, time.monotonic() - begun, tell)
+    return made.findings
+
+
+def _report(made: Campaign, about: list[str], kills: int, seed: int, seconds: float, tell: Callable[[str], None]) -> None:
+    boots = sorted(made.boots)
+    tell(f"{sum(made.kills.values())} of {kills} kills, seed {seed}, {made.lives} lives in {seconds:.0f} s; {SLOTS} slots")
+    tell(f"from start to first answer: median {boots[len(boots) // 2]:.2f} s, worst {boots[-1]:.2f} s")
+    tell("\nkilled while")
+    for name, count in made.kills.most_common():
+        tell(f"  {count:5}  {name:32} {'#' * round(60 * count / max(kills, 1))}")
+    tell("")
+    for line in about:
+        tell(line)
+    tell("\npromises checked")
+    for name, count in sorted(made.findings.checked.items()):
+        tell(f"  {count:6}  {name}")
+    tell(f"  {sum(made.findings.checked.values()):6}  in all, {len(made.findings.broken)} broken")
+    for line in made.findings.broken[:20]:
+        tell(f"BROKEN  {line}")
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--engine", choices=("sqlite", "postgres"), default="sqlite")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
+    parser.add_argument("--keep", action="store_true", help="keep the workspace, also when nothing is broken")
+    given = parser.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="lily-crash-"))
+    broken = True
+    try:
+        with database(given.engine) as url:
+            print(f"engine {given.engine}, workspace {root}, seed {given.seed}", flush=True)
+            broken = bool(campaign(root, url, given.kills, given.seed, print).broken)
+    finally:
+        if broken or given.keep:
+            print(f"kept: {root}")
+        else:
+            shutil.rmtree(root, ignore_errors=True)
+    return int(broken)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

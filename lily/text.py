@@ -1,0 +1,60 @@
+"""Text of others, made safe: to show on one line, to put into Markdown, to store as UTF-8."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+# C0 and C1, DEL, line separators, marks that turn the direction of text around, halves of surrogate pairs.
+UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# The hinge of a link or of a link's definition, and the beginning of HTML, with the backslashes before it. Code and emphasis on one line
+# change the look of words alone, and messages are full of them: they stay as they are.
+_MARKUP = re.compile(r"(\\*)(\](?=[(\[:])|<(?=[A-Za-z/!?]))")
+_LONGEST = 16_384
+
+
+def visible(text: str) -> str:
+    """`text` with every character that could move a cursor, a line or the reading direction written out: `\\x1b`."""
+    return UNSAFE.sub(lambda found: found.group().encode("unicode_escape", "surrogatepass").decode(), text)
+
+
+def one_line(value: object) -> str:
+    """Any value as one line: white space folded, control characters written out."""
+    return visible(" ".join(str(value).split()))
+
+
+def markdown(value: object) -> str:
+    """Any value as one line of Markdown that says it and does nothing: no link and no HTML comes of it."""
+    return _MARKUP.sub(lambda found: f"{found[1] * 2}\\{found[2]}", one_line(value))
+
+
+def encodable(value: object) -> str:
+    """Text that UTF-8 can hold: halves of surrogate pairs (bytes of a file name, say) are written out."""
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+def plain(value: Any) -> Any:
+    """`value` if it is plain JSON, else its text, cut short: saying something must never fail."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(value))
+    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError):
+        return text_of(value)[:_LONGEST]
+
+
+def plain_data(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A mapping of plain JSON: what is none stands as its text, under its key."""
+    return {encodable(key): plain(value) for key, value in (given or {}).items()}
+
+
+def text_of(value: object) -> str:
+    """`str(value)` of an object of others, which may go wrong; UTF-8 can hold it."""
+    try:
+        return encodable(value)
+    except Exception as error:  # what it is made of is the code of others
+        return f"(a {type(value).__name__} whose text can't be read: {type(error).__name__})"
