@@ -28,8 +28,14 @@ class Mailbox(Generic[T]):
         self._times = 0
 
     async def tell(self, message: T) -> None:
-        """Put a message in; waits while the mailbox is full. Raises anyio.ClosedResourceError after `close`."""
-        await self._send.send(message)
+        """Put a message in; waits while the mailbox is full. Raises anyio.ClosedResourceError after `close`.
+
+        No checkpoint while there is room: those who tell wait for an answer afterwards, or for something else.
+        """
+        try:
+            self._send.send_nowait(message)
+        except anyio.WouldBlock:
+            await self._send.send(message)
 
     def post(self, message: T) -> None:
         """Put a message in at once. Raises anyio.WouldBlock when full, anyio.ClosedResourceError after `close`."""

@@ -5,12 +5,14 @@ after a crash of this actor. Each run is conducted by one task; a move counts on
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from actors.mailbox import Mailbox
 from actors.messages import Apply, Drain, Flush, Journal, KeepStep, Repair, Reply, Rung, RunnerMessage, WriterMessage
@@ -50,6 +52,7 @@ class _Told:
         self._run, self._writer = run, writer
 
     async def events(self, events: list[Event]) -> None:
+        await anyio.lowlevel.checkpoint()  # a blueprint that only talks must let others work, and can be cut off
         await self._writer.tell(Journal(self._run, events))
 
     async def step_done(self, name: str, value: bytes) -> None:
@@ -200,12 +203,14 @@ class Runner:
             starting = sum(not active.begun for active in self._active.values())
             look = await self._offload(self._look, free + starting if free > 0 else 0, full)
             await self._pass_on_cancels(look)
+            held = self._held()
             taken, passed = 0, 0
             for run in look.queued:
                 if run.run_id in self._active:
                     continue
-                if taken < free and await self._room(run):
+                if taken < free and held[run.job_id] < (await self._spec(run)).runtime.max_parallel_runs:
                     self._begin(run, tasks)
+                    held[run.job_id] += 1
                     taken += 1
                 elif taken < free:
                     full.add(run.job_id)
@@ -216,11 +221,9 @@ class Runner:
     def _look(self, limit: int, full: set[str]) -> Look:
         return self._store.look(limit=limit, full_jobs=full, since=self._since)
 
-    async def _room(self, run: Run) -> bool:
-        """Whether the job may have one more run: those in slots and those that wait for a retry count."""
-        most = (await self._spec(run)).runtime.max_parallel_runs
-        held = sum(active.run.job_id == run.job_id for active in self._active.values())
-        return held + sum(waiting.job_id == run.job_id for waiting in self._waiting.values()) < most
+    def _held(self) -> Counter[str]:
+        """How many of its `max_parallel_runs` each job holds: those in slots and those that wait for a retry count."""
+        return Counter(active.run.job_id for active in self._active.values()) + Counter(run.job_id for run in self._waiting.values())
 
     async def _pass_on_cancels(self, look: Look) -> None:
         for run_id, request in look.cancels.items():

@@ -92,7 +92,7 @@ class Campaign:
         self.workspace, self.store, self.feeder, self.dice = Workspace(root), store, feeder, dice
         self.findings = Findings()
         self.kills: Counter[str] = Counter()
-        self.killed_while_running = 0
+        self.cut_off: set[tuple[str, int]] = set()  # attempts that a kill cut off
         self.boots: list[float] = []
         self.lives = 0
         self.log = root / "supervisor.log"
@@ -107,7 +107,7 @@ class Campaign:
             ("waiting for a retry", lambda: self._when(Status.RETRY_SCHEDULED, 0.03)),
             ("ending", self._ending),
             ("idle", self._idle),
-            ("any", lambda: self._booted() and time.sleep(self.dice.uniform(0, 0.5))),
+            ("any", self._any),
         ]
 
     # -- one life ---------------------------------------------------------------------------------
@@ -175,6 +175,15 @@ class Campaign:
         self.boots.append(time.monotonic() - self._began)
         return done
 
+    def _at_work(self) -> None:
+        """Booted, and some runs have ended in this life."""
+        self._booted()
+        before, more = self._ended(), self.dice.choice((0, 0, 3, 6, 12))
+        self._until(lambda: self._ended() >= before + more, pause=0.005)
+
+    def _ended(self) -> int:
+        return sum(count for status, count in self.store.counts().items() if status in TERMINAL)
+
     def _booting(self) -> None:
         time.sleep(self.dice.uniform(0, self.boots[-1] if self.boots else BOOT_SECONDS))
 
@@ -183,24 +192,28 @@ class Campaign:
         time.sleep(self.dice.uniform(0, 0.05))
 
     def _accepting(self) -> None:
-        self._booted()
+        self._at_work()
         self._until(lambda: self.feeder.submitting, pause=0)
         time.sleep(self.dice.uniform(0, 0.003))
 
     def _when(self, status: Status, patience: float) -> None:
-        self._booted()
+        self._at_work()
         self._until(lambda: self.store.counts().get(status))
         time.sleep(self.dice.uniform(0, patience))
 
     def _ending(self) -> None:
-        self._booted()
+        self._at_work()
         ends = self.workspace.root / "state" / "ends"
         size = ends.stat().st_size if ends.exists() else 0
         self._until(lambda: ends.exists() and ends.stat().st_size > size, pause=0.0002)
-        time.sleep(self.dice.uniform(0, 0.02))
+        time.sleep(self.dice.uniform(0, 0.06))
+
+    def _any(self) -> None:
+        self._at_work()
+        time.sleep(self.dice.uniform(0, 0.5))
 
     def _idle(self) -> None:
-        self._booted()
+        self._at_work()
         self.feeder.feed(False)
         self._until(lambda: not self.feeder.owed() and not self.store.unwritten())
         time.sleep(self.dice.uniform(0, 0.1))
@@ -211,7 +224,7 @@ class Campaign:
         said, counts = self.said(), self.store.counts()
         owner = self.workspace.runtime / "owner.lock"
         running = [run for run in self.store.unfinished() if run.status is Status.RUNNING]
-        self.killed_while_running += len(running)
+        self.cut_off |= {(run.run_id, len(run.attempts)) for run in running}
         if "lily is up" not in said:
             ours = owner.exists() and f'"pid": {self._process.pid},' in owner.read_text()
             return "booting, as owner" if ours else "booting"
@@ -250,11 +263,11 @@ class Campaign:
         self.findings.expect("no error is in the supervisor's log", not wrong, "\n    ".join(wrong[:5]))
         endings = audit(self.workspace.root, [run for run in runs if run.status in TERMINAL], self.findings)
         events = [event.event for run in runs if run.interruptions for event in self.store.events(run.run_id)]
-        recovered = sum(run.interruptions > 0 for run in runs)
+        cut_off = sum(run.interruptions > 0 for run in runs)
         return [
             f"runs accepted          {len(runs)}",
             f"attempts               {sum(len(run.attempts) for run in runs)}",
-            f"runs cut off by kills  {recovered} ({self.killed_while_running} attempts; {events.count(EventName.JOB_RECOVERED)} times put back)",
+            f"runs cut off by kills  {cut_off}, in {len(self.cut_off)} attempts; {events.count(EventName.JOB_RECOVERED)} times put back into the queue",
             *(f"  {count:5}  {name}" for name, count in sorted(endings.items())),
         ]
 

@@ -93,7 +93,7 @@ class Session:
                 for _ in follow(self.workspace, run_id=run_id):
                     pass
             else:
-                from actors.owner import run_here
+                from actors.here import run_here
 
                 run_here(self.workspace, self.settings, run_id, lambda event: None, own_process=False)
         except LilyError as exc:

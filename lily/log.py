@@ -1,6 +1,7 @@
 """The supervisor's own log: one line a message, for a person or as JSON."""
 
 import json
+import re
 from typing import IO, Any, Protocol
 
 from lily.clock import Clock, stamp
@@ -32,23 +33,32 @@ class StreamLog:
         """Somebody should look."""
         self._write("error", message, fields)
 
-    def _write(self, level: str, message: str, fields: dict[str, Any]) -> None:
+    def line(self, level: str, message: str, fields: dict[str, Any]) -> str:
+        """One line as it stands in the log."""
         ts = stamp(self._clock.now())
         if self._json:
-            line = json.dumps({"ts": ts, "level": level, "event": message, **fields}, default=str)
-        else:
-            told = "".join(f" {key}={_quoted(value)}" for key, value in fields.items())
-            line = f"{ts[:19].replace('T', ' ')}Z {level:<7} {message}{told}"
+            return json.dumps({"ts": ts, "level": level, "event": message, **fields}, default=str) + "\n"
+        told = "".join([f" {key}={_quoted(value)}" for key, value in fields.items()])
+        return f"{ts[:10]} {ts[11:19]}Z {level:<7} {message}{told}\n"
+
+    def put(self, lines: str) -> None:
+        """Write whole lines at once."""
         try:
-            self._stream.write(line + "\n")
+            self._stream.write(lines)
             self._stream.flush()
         except (OSError, ValueError):
             return  # a closed pipe or terminal
 
+    def _write(self, level: str, message: str, fields: dict[str, Any]) -> None:
+        self.put(self.line(level, message, fields))
+
+
+_PLAIN = re.compile(r'[^\s"=]+')
+
 
 def _quoted(value: object) -> str:
     text = str(value)
-    return text if text and not any(c.isspace() or c in '"=' for c in text) else json.dumps(text, ensure_ascii=False)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
 class SilentLog:

@@ -5,8 +5,13 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.unprivileged import Unprivileged, unprivileged_user
+
+# How long an example takes says nothing on a machine that others share.
+settings.register_profile("lily", deadline=None)
+settings.load_profile("lily")
 
 DEFAULT_POSTGRES = "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
 

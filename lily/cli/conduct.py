@@ -93,7 +93,7 @@ def _once(workspace: Workspace, settings: Settings, store: Store, run_id: str, p
 
 
 def _here(workspace: Workspace, settings: Settings, run_id: str, progress: Progress) -> Run:
-    from actors.owner import run_here
+    from actors.here import run_here
 
     return run_here(workspace, settings, run_id, progress.event)
 
@@ -128,18 +128,19 @@ def conclude(workspace: Workspace, run: Run, *, as_json: bool, stopped: bool) ->
     if receipt is None:
         output.tell(f"run {run.run_id} is {run.status}, and its receipt can't be read; `lily up` writes it again")
     elif not as_json:
-        output.tell(_last_line(workspace, run))
+        output.tell(_last_line(workspace, run, stopped))
     return status_of(run, receipt, stopped)
 
 
-def _last_line(workspace: Workspace, run: Run) -> str:
-    """Where the files are; for a run that failed, the one line of its error, which says it too."""
-    folder = workspace.run_dir(run.job_id, run.run_id)
-    error = run.error
-    if error is None:
-        return f"files: {folder}"
-    own = f" ({error.blueprint_code})" if error.blueprint_code else ""
-    return str(LilyError(Code(error.code), error.message + own, where=f"run {run.run_id}", hint=f"files: {folder}"))
+def _last_line(workspace: Workspace, run: Run, stopped: bool) -> str:
+    """Where the files are; for a run that failed or was stopped, the one line of the error, which says it too."""
+    error, files = run.error, f"files: {workspace.run_dir(run.job_id, run.run_id)}"
+    if error is not None:
+        own = f" ({error.blueprint_code})" if error.blueprint_code else ""
+        return str(LilyError(Code(error.code), error.message + own, where=f"run {run.run_id}", hint=files))
+    if stopped and run.status is Status.CANCELED:
+        return str(LilyError(Code.INTERRUPTED, "Ctrl-C canceled the run", where=f"run {run.run_id}", hint=files))
+    return files
 
 
 def status_of(run: Run, receipt: Receipt | None, stopped: bool) -> int:

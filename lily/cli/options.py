@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from lily.clock import Clock, SystemClock, parse_stamp
 from lily.errors import Code, LilyError
 from lily.settings import Settings, load_settings
+from lily.text import encodable
 from lily.time_text import check_duration
 from lily.workspace import Workspace, find_workspace
 
@@ -57,6 +58,13 @@ def who() -> str:
 def usage(message: str, hint: str = "") -> LilyError:
     """Arguments that make no sense together."""
     return LilyError(Code.USAGE, message, hint=hint)
+
+
+def storable(text: str, name: str) -> str:
+    """`text` when it can be stored: UTF-8, without NUL. Raises `usage`."""
+    if encodable(text) != text or "\0" in text:
+        raise usage(f"{name}: {encodable(text)[:60]!r} is not UTF-8 text")
+    return text
 
 
 def positive(value: int, name: str, most: int = 1_000_000) -> int:

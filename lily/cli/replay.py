@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from lily.cli.options import Json, Place, flag, opened, usage, who
+from lily.cli.options import Json, Place, flag, opened, storable, usage, who
 from lily.cli.run_job import detached
 from lily.cli.runs import RunId
 
@@ -30,6 +30,7 @@ def replay(
     from lily.operations.changes import replay as replay_run
     from lily.operations.changes import replay_spec
 
+    storable(reason, "--reason")
     if approve and not reason.strip():
         raise usage("--approve needs a reason", "--reason R")
     with opened(workspace) as (place, settings, store):

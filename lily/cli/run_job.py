@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from lily.cli import output
 from lily.cli.jobs import JobId
-from lily.cli.options import Json, Place, flag, opened, usage, who
+from lily.cli.options import Json, Place, flag, opened, storable, usage, who
 from lily.settings import load_settings
 from lily.spec_index import SpecIndex
 from lily.workspace import Workspace, current_owner, find_workspace
@@ -87,6 +87,7 @@ def _pairs(given: Sequence[str], option: str, read: Callable[[str], Any]) -> dic
             raise usage(f"{option} takes NAME=VALUE, not {pair[:60]!r}")
         if key in made:
             raise usage(f"{option} names {key[:60]!r} twice", "give it once")
+        storable(pair, option)
         try:
             made[key] = read(value)
         except ValueError as error:

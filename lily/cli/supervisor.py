@@ -22,7 +22,7 @@ def up(
     workspace: Place = None,
 ) -> int:
     """Run the supervisor in the foreground until Ctrl-C, SIGTERM or `lily down`. Logs go to stderr."""
-    from actors.owner import run_up
+    from actors.up import run_up
 
     place = find_workspace(workspace)
     return run_up(place, load_settings(place), as_json=json_logs)

@@ -142,7 +142,8 @@ def _diagnostic(path: str, code: str, message: str, *, field: str = "") -> Diagn
 
 def _field(code: str, message: str, data: Mapping[str, Any]) -> str:
     problems = data.get("problems")
-    first = str(problems[0]["field"]) if isinstance(problems, list) and problems else ""
+    named = isinstance(problems, list) and problems and isinstance(problems[0], Mapping)  # those of a blueprint's own are as it likes
+    first = str(problems[0].get("field", "")) if named else ""
     if code == Code.JOB_TARGET_UNRESOLVED:
         return "target.id"
     if code == Code.JOB_BINDINGS_INVALID:

@@ -21,7 +21,7 @@ from lily.errors import Code
 from lily.offload import Offload
 from lily.runs import Event, EventName, Run
 from lily.settings import Policy
-from lily.storage.files import sync_path, temporary_name
+from lily.storage.files import make_folder, sync_path, temporary_name
 from lily.text import encodable, plain, text_of
 from lily.workspace import Workspace, is_artifact_name
 
@@ -113,7 +113,7 @@ class RunContext(Context):
         """The run's folder; made when it is first asked for."""
         path = self._ports.workspace.run_dir(self.job_id, self.run_id)
         if not self._attempt.left_files:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(path)
             self._attempt.left_files = True
         return path
 

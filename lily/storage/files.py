@@ -22,11 +22,11 @@ _count = itertools.count(secrets.randbits(31))  # of temporary names: random bet
 
 
 def make_folder(path: Path) -> bool:
-    """Make a folder and its parents; False when it is there already. Raises OSError."""
+    """Make a folder and its parents, each for this user alone; False when it is there already. Raises OSError."""
     try:
         os.mkdir(path, 0o700)
     except FileNotFoundError:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         return make_folder(path)
     except FileExistsError:
         return False

@@ -5,8 +5,11 @@ from typing import Any
 import msgspec
 
 from lily.runs import Attempt, ErrorInfo, Run, Status
+from lily.storage import schema
 
 PRIORITIES = {"critical": 0, "high": 1, "normal": 2, "low": 3}
+
+_RUN_COLUMNS = tuple(column.name for column in schema.run.c)
 
 _encode = msgspec.json.encode
 
@@ -44,34 +47,35 @@ def moved(run: Run, expected: Status) -> dict[str, Any]:
 
 
 def run_from(row: Any, attempts: list[Attempt] | None = None) -> Run:
-    """A run from its row; `attempts` in order of their numbers."""
+    """A run from its row of `select(schema.run)`; `attempts` in order of their numbers."""
     decode = msgspec.json.decode
+    given = dict(zip(_RUN_COLUMNS, row, strict=True))  # reading a row by name costs as much as all the rest
     return Run(
-        run_id=row.run_id,
-        job_id=row.job_id,
-        status=Status(row.status),
-        spec_hash=row.spec_hash,
-        trigger=decode(row.trigger),
-        queued_at=row.queued_at,
-        enqueued_at=row.enqueued_at,
-        trace_id=row.trace_id,
-        key=row.key,
-        lineage=decode(row.lineage),
-        approvals=decode(row.approvals),
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-        next_attempt_at=row.next_attempt_at,
-        tries=row.tries,
-        interruptions=row.interruptions,
+        run_id=given["run_id"],
+        job_id=given["job_id"],
+        status=Status(given["status"]),
+        spec_hash=given["spec_hash"],
+        trigger=decode(given["trigger"]),
+        queued_at=given["queued_at"],
+        enqueued_at=given["enqueued_at"],
+        trace_id=given["trace_id"],
+        key=given["key"],
+        lineage=decode(given["lineage"]),
+        approvals=decode(given["approvals"]),
+        started_at=given["started_at"],
+        ended_at=given["ended_at"],
+        next_attempt_at=given["next_attempt_at"],
+        tries=given["tries"],
+        interruptions=given["interruptions"],
         attempts=attempts or [],
-        error=decode(row.error, type=ErrorInfo) if row.error else None,
-        result=decode(row.result) if row.result else {},
-        events=row.events,
-        cancel=decode(row.cancel) if row.cancel else None,
-        owner=row.owner,
-        pid=row.pid,
-        host=row.host,
-        written=bool(row.written),
+        error=decode(given["error"], type=ErrorInfo) if given["error"] else None,
+        result=decode(given["result"]) if given["result"] else {},
+        events=given["events"],
+        cancel=decode(given["cancel"]) if given["cancel"] else None,
+        owner=given["owner"],
+        pid=given["pid"],
+        host=given["host"],
+        written=bool(given["written"]),
     )
 
 

@@ -1,9 +1,9 @@
 """The statements that are on the path of every run, built once so that SQLAlchemy compiles each once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import and_, bindparam, select, text, update
+from sqlalchemy import Connection, and_, bindparam, select, text, update
 
 from lily.runs import Status
 from lily.storage import schema
@@ -28,26 +28,58 @@ _MOVED = (
 )
 
 
+class ForRows:
+    """A statement for many rows at once. SQLAlchemy compiles it, once; the rows go straight to the driver, because what SQLAlchemy
+    does with each row's parameters takes longer than what the database does with the row."""
+
+    def __init__(self, statement: Any, names: Sequence[str]) -> None:
+        self._statement, self._names = statement, list(names)
+        self._compiled: Any = None
+
+    def __call__(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+        """Execute for all `rows`; each has a value for every name."""
+        if self._compiled is None:
+            self._compiled = self._statement.compile(dialect=connection.dialect, column_keys=self._names)
+        order = self._compiled.positiontup  # None where the driver takes names
+        given: Any = rows if order is None else [tuple([row[name] for name in order]) for row in rows]
+        connection.exec_driver_sql(self._compiled.string, given)
+
+
+_NEW = (
+    "run_id",
+    "job_id",
+    "status",
+    "priority",
+    "queued_at",
+    "enqueued_at",
+    "spec_hash",
+    "key",
+    "trigger",
+    "lineage",
+    "approvals",
+    "trace_id",
+    "events",
+)
+
+
 class Statements:
     """For one dialect; `insert` is its INSERT, which knows ON CONFLICT."""
 
     def __init__(self, insert: Callable[..., Any]) -> None:
         run, attempt, event, step = schema.run, schema.attempt, schema.event, schema.step
-        self.add_spec = insert(schema.spec).on_conflict_do_nothing()
-        self.add_run = run.insert()
-        self.add_event = insert(event).on_conflict_do_nothing(index_elements=["run_id", "n"]).inline()
-        self.add_step = insert(step).on_conflict_do_nothing()
+        self.add_spec = ForRows(insert(schema.spec).on_conflict_do_nothing(), ["spec_hash", "body"])
+        self.add_run = ForRows(run.insert().inline(), _NEW)
+        add_event = insert(event).on_conflict_do_nothing(index_elements=["run_id", "n"]).inline()
+        self.add_event = ForRows(add_event, ["run_id", "n", "ts", "name", "data"])
+        self.add_step = ForRows(insert(step).on_conflict_do_nothing(), ["run_id", "name", "value", "at"])
         put = insert(attempt)
         changing = ("ended_at", "status", "error", "will_retry", "next_attempt_at")
-        self.put_attempt = put.on_conflict_do_update(
-            index_elements=["run_id", "number"], set_={name: put.excluded[name] for name in changing}
-        )
-        self.move = (
-            update(run)
-            .where(run.c.run_id == bindparam("b_run_id"), run.c.status == bindparam("b_expected"))
-            .values({c: bindparam(c) for c in _MOVED})
-        )
-        self.mark_written = update(run).where(run.c.run_id == bindparam("b_run_id")).values(written=1)
+        put = put.on_conflict_do_update(index_elements=["run_id", "number"], set_={name: put.excluded[name] for name in changing})
+        self.put_attempt = ForRows(put.inline(), ["run_id", "number", "started_at", *changing])
+        move = update(run).where(run.c.run_id == bindparam("b_run_id"), run.c.status == bindparam("b_expected"))
+        self.move = ForRows(move.values({c: bindparam(c) for c in _MOVED}), ["b_run_id", "b_expected", *_MOVED])
+        mark = update(run).where(run.c.run_id == bindparam("b_run_id")).values(written=text("1"))
+        self.mark_written = ForRows(mark, ["b_run_id"])
         self.standing = (
             select(run.c.run_id, run.c.status, run.c.events).where(run.c.run_id.in_(bindparam("ids", expanding=True))).with_for_update()
         )

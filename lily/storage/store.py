@@ -117,9 +117,9 @@ class Store(Reads):
 
     def _insert_runs(self, connection: Connection, fresh: list[tuple[NewRun, Run]]) -> None:
         specs = {new.spec_hash: new.spec.decode() for new, _ in fresh}
-        connection.execute(self.statements.add_spec, [{"spec_hash": h, "body": body} for h, body in specs.items()])
-        connection.execute(
-            self.statements.add_run,
+        self.statements.add_spec(connection, [{"spec_hash": h, "body": body} for h, body in specs.items()])
+        self.statements.add_run(
+            connection,
             [
                 {
                     "run_id": run.run_id,
@@ -145,7 +145,7 @@ class Store(Reads):
                 EventName.JOB_QUEUED, run.queued_at, {"trigger": run.trigger, "spec_hash": run.spec_hash, "trace_id": run.trace_id}
             )
             rows += _event_rows(run.run_id, 1, [queued, *new.events])
-        connection.execute(self.statements.add_event, rows)
+        self.statements.add_event(connection, rows)
 
     def _holders(self, connection: Connection, keys: Collection[str | None]) -> dict[str | None, Run]:
         if not keys:
@@ -186,12 +186,12 @@ class Store(Reads):
                 self._write_moves(connection, held)
             if steps:
                 at = stamp(self._clock.now())
-                connection.execute(
-                    self.statements.add_step,
+                self.statements.add_step(
+                    connection,
                     [{"run_id": run_id, "name": name, "value": value.decode(), "at": at} for run_id, name, value in steps],
                 )
             if written:
-                connection.execute(self.statements.mark_written, [{"b_run_id": run_id} for run_id in written])
+                self.statements.mark_written(connection, [{"b_run_id": run_id} for run_id in written])
             return refusals
 
     def _judge(self, connection: Connection, moves: Sequence[Move]) -> tuple[list[Status | None], list[tuple[Move, bool]]]:
@@ -214,15 +214,15 @@ class Store(Reads):
         return refusals, rows
 
     def _write_moves(self, connection: Connection, moves: list[Move]) -> None:
-        connection.execute(self.statements.move, [moved(move.run, move.expected) for move in moves])
+        self.statements.move(connection, [moved(move.run, move.expected) for move in moves])
         attempts = [attempt_row(move.run.run_id, move.attempt) for move in moves if move.attempt]
         if attempts:
-            connection.execute(self.statements.put_attempt, attempts)
+            self.statements.put_attempt(connection, attempts)
         events: list[dict[str, Any]] = []
         for move in moves:
             events += _event_rows(move.run.run_id, move.run.events - len(move.events) + 1, move.events)
         if events:
-            connection.execute(self.statements.add_event, events)
+            self.statements.add_event(connection, events)
 
     def request_cancel(self, run_id: str, *, by: str, reason: str) -> bool:
         """Ask the owner to cancel a running run. False when it is not running any more."""

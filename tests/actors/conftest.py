@@ -9,7 +9,7 @@ import pytest
 
 from actors.mailbox import Mailbox
 from lily.testing import World
-from tests.work import ALL
+from tests.work import ALL, without_fsync
 
 MakeWorld = Callable[..., World]
 NewBox = Callable[..., Mailbox[Any]]
@@ -36,6 +36,7 @@ def make_world(tmp_path: Path) -> Iterator[MakeWorld]:
 
     def make(*blueprints: Any, **options: Any) -> World:
         world = World(tmp_path, *ALL, *blueprints, **options)
+        without_fsync(world.store)
         made.append(world)
         return world
 

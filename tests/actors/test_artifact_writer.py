@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 import lily.storage.event_log
 import lily.storage.files
-from actors.artifact_writer import FLUSH_BYTES, REPAIR_SECONDS, ArtifactWriter
+from actors.artifact_writer import FLUSH_BYTES, FLUSH_SECONDS, REPAIR_SECONDS, ArtifactWriter
 from actors.messages import Apply, Flush, Journal, KeepStep, Published, Repair, Reply
 from actors.supervisor import Intensity, supervise
 from lily.blueprints.define import blueprint
@@ -42,7 +42,14 @@ class Bench:
         self.transactions: list[int] = []
         self.crashes: list[str] = []
         self.writer = ArtifactWriter(
-            self.box, self.tail, store=world.store, workspace=world.workspace, clock=world.clock, offload=inline, log=SilentLog(), fault=fault
+            self.box,
+            self.tail,
+            store=world.store,
+            workspace=world.workspace,
+            clock=world.clock,
+            offload=inline,
+            log=SilentLog(),
+            fault=fault,
         )
 
     def whole_life(self, *messages: Any, after: Callable[[], Any] | None = None) -> list[Published]:
@@ -129,15 +136,15 @@ POINTS = ("writer:before", "writer:after-commit", "writer:before-receipt", "writ
 
 
 @pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("point", POINTS)
-def test_a_crash_at_any_point_is_as_if_it_had_not_been(world: World, new_box: NewBox, point: str, times: int) -> None:
+@pytest.mark.parametrize("seam", POINTS)
+def test_a_crash_at_any_point_is_as_if_it_had_not_been(world: World, new_box: NewBox, seam: str, times: int) -> None:
     """The same batch again: each move once, each lifecycle event once, three whole artifacts."""
     left = [times]
 
-    def fault(at: str) -> None:
-        if at == point and left[0]:
+    def fault(point: str) -> None:
+        if point == seam and left[0]:
             left[0] -= 1
-            raise RuntimeError(at)
+            raise RuntimeError(point)
 
     bench = Bench(world, new_box, fault)
     runs = [world.submit("noop.v1", job_id=f"job{i}") for i in range(3)]
@@ -178,7 +185,9 @@ def test_a_message_that_always_crashes_the_writer_fails_alone(world: World, new_
     assert world.run(bad.run_id).status is Status.QUEUED
 
 
-def test_a_store_that_is_away_is_told_to_whoever_waits_and_crashes_nobody(world: World, new_box: NewBox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_away_is_told_to_whoever_waits_and_crashes_nobody(
+    world: World, new_box: NewBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The runner tries again; the writer only says so."""
     bench = Bench(world, new_box)
     message = apply(bench.moves_of(world.submit("noop.v1"))[0])
@@ -356,7 +365,7 @@ def test_nothing_is_published_before_it_is_on_disk(make_world: MakeWorld) -> Non
 
 
 def test_lines_wait_a_moment_for_company_and_not_longer(world: World, new_box: NewBox) -> None:
-    """Twenty lines within 50 ms are one write; a lone line is on disk after that time; many bytes go at once."""
+    """Twenty lines within 100 ms are one write; a lone line is on disk after that time; many bytes go at once."""
     bench = Bench(world, new_box)
     run = world.submit("noop.v1")
     first, _ = bench.moves_of(run)
@@ -373,7 +382,7 @@ def test_lines_wait_a_moment_for_company_and_not_longer(world: World, new_box: N
             await bench.box.tell(Journal(first.run, [log_line(f"{n}")]))
             await anyio.sleep(0.002)
             sizes.append(on_disk())
-        await anyio.sleep(0.06)
+        await anyio.sleep(FLUSH_SECONDS)
         sizes.append(on_disk())
         await bench.box.tell(Journal(first.run, [log_line("x" * 16_000) for _ in range(FLUSH_BYTES // 16_000 + 1)]))
         await anyio.sleep(0.001)

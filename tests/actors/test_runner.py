@@ -1,6 +1,8 @@
 """The runner: slots, order, attempts and their retries. All times are the loop's, and exact."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -383,7 +385,7 @@ def test_a_compile_that_fails_is_a_refusal(make_world: MakeWorld) -> None:
         bindings_schema = input_schema = output_schema = None
         capabilities: frozenset[str] = frozenset()
         in_process = True
-        example: dict[str, Any] = {}
+        example: Mapping[str, Any] = MappingProxyType({})
 
         def compile(self, bindings: Any) -> Any:
             raise SystemExit(1)

@@ -87,10 +87,10 @@ def test_an_actor_that_always_crashes_brings_the_system_down_with_the_cause(worl
     runs = [world.submit("nap.v1", job_id=f"job{i}", bindings={"seconds": 1}) for i in range(5)]
     with pytest.raises(BaseExceptionGroup) as caught:
         finish(world, *runs, fault=Seam(point, times=10**9), intensity=Intensity(restarts=1))
-    found = caught.value.split(Escalated)[0]
+    found: BaseException | None = caught.value.split(Escalated)[0]
     assert found is not None
     while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]  # type: ignore[assignment]
+        found = found.exceptions[0]
     assert str(found) == f"{_actor(point)} crashed 2 times: RuntimeError: {point}"
     assert str(found.__cause__) == point
     finish(world, *runs)

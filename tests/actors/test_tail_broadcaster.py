@@ -5,8 +5,9 @@ import pytest
 
 from actors.mailbox import Mailbox
 from actors.messages import Published, TailMessage
+from actors.subscription import Subscription
 from actors.supervisor import Intensity, supervise
-from actors.tail_broadcaster import Subscription, TailBroadcaster
+from actors.tail_broadcaster import TailBroadcaster
 from lily.runs import Status
 from tests.actors.conftest import NewBox
 

@@ -10,7 +10,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # From the bottom up. A module may import its own layer and those below it; inside a layer there are no cycles. A name stands for the module
 # and, where it is a package, for everything in it.
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("words", frozenset({"lily", "lily.errors", "lily.clock", "lily.faults", "lily.offload", "lily.time_text", "lily.diagnostics", "lily.text"})),
+    (
+        "words",
+        frozenset({"lily", "lily.errors", "lily.clock", "lily.faults", "lily.offload", "lily.time_text", "lily.diagnostics", "lily.text"}),
+    ),
     (
         "values",
         frozenset(

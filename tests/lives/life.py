@@ -23,6 +23,7 @@ from lily.storage.artifacts import whole
 from lily.testing import FakeProcesses, World
 from lily.workspace import EVENTS
 from tests.lives.seams import Killed, Seams
+from tests.work import without_fsync
 
 KINDS = ("noop", "nap", "slow", "flaky", "doomed", "steps", "chatty", "files", "program", "stubborn", "missing", "odd")
 MOST_PARALLEL = {"serial": 1, "pair": 2, "many": 8}
@@ -68,6 +69,7 @@ def one_life(seed: int, root: Path, *, url: str = "") -> Lives:
     seams = Seams(random.Random(seed + 1_000_000))
     processes = FakeProcesses(programs=PROGRAMS)
     world = World(root, seed=seed, slots=dice.choice([1, 2, 4]), processes=processes, url=url)
+    without_fsync(world.store)
     lives = Lives(world, seams, dice)
     world.registry.register(_work(lives))
     with seams.installed(world.store):
@@ -197,7 +199,7 @@ def _broken_life(lives: Lives) -> None:
     seams.begin(crash=crash, kill=kill, io=io)
     intensity = Intensity(restarts=dice.choice([5, 50]))
     try:
-        lives.crashes += lives.world.live(_random_work(lives), fault=seams, intensity=intensity).crashes
+        lives.world.live(_random_work(lives), fault=seams, intensity=intensity)
         lives.endings["left"] += 1
     except BaseExceptionGroup as group:
         escalated, _ = group.split(Escalated)
@@ -205,6 +207,8 @@ def _broken_life(lives: Lives) -> None:
         lives.endings["killed" if killed else "escalated" if escalated else "other"] += 1
         if not (killed or escalated):
             raise
+    assert lives.world.system is not None
+    lives.crashes += lives.world.system.crashes
 
 
 def _random_work(lives: Lives) -> Callable[[World], Any]:

@@ -31,7 +31,10 @@ def test_a_stamp_has_one_form(at: datetime) -> None:
     assert datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC) == at
 
 
-@given(one=st.datetimes(min_value=datetime(1000, 1, 2), timezones=st.just(UTC)), two=st.datetimes(min_value=datetime(1000, 1, 2), timezones=st.just(UTC)))
+@given(
+    one=st.datetimes(min_value=datetime(1000, 1, 2), timezones=st.just(UTC)),
+    two=st.datetimes(min_value=datetime(1000, 1, 2), timezones=st.just(UTC)),
+)
 def test_stamps_sort_as_their_moments(one: datetime, two: datetime) -> None:
     """As text, in files and in the store."""
     assert (stamp(one) < stamp(two)) == (one < two)

@@ -33,7 +33,9 @@ def test_a_pause_is_never_negative_and_never_over_the_cap(backoff: Backoff, fail
     """Whatever the numbers; jitter only shortens."""
     pause = pause_seconds(backoff, failures, run_id=run_id)
     assert 0 <= pause <= backoff.max_seconds
-    without = pause_seconds(Backoff(strategy=backoff.strategy, base_seconds=backoff.base_seconds, max_seconds=backoff.max_seconds), failures, run_id="")
+    without = pause_seconds(
+        Backoff(strategy=backoff.strategy, base_seconds=backoff.base_seconds, max_seconds=backoff.max_seconds), failures, run_id=""
+    )
     assert without * (1 - backoff.jitter) <= pause * 1.000001 + 1e-9
     assert pause <= without
 

@@ -25,7 +25,27 @@ from lily.workspace import (
     read_owner,
 )
 
-NASTY = ["..", "../../x", "a/../b", "a..b", "/etc/passwd", "", ".", "a/b", "a\\b", "a\0b", "a\n", "A", "-a", "é", "a" * 129, "٣", "a b", "~", "%2e%2e"]
+NASTY = [
+    "..",
+    "../../x",
+    "a/../b",
+    "a..b",
+    "/etc/passwd",
+    "",
+    ".",
+    "a/b",
+    "a\\b",
+    "a\0b",
+    "a\n",
+    "A",
+    "-a",
+    "é",
+    "a" * 129,
+    "٣",
+    "a b",
+    "~",
+    "%2e%2e",
+]
 texts = st.text(max_size=150) | st.text(alphabet="abz019._-/\\ \n\0é٣", max_size=12)
 
 
@@ -52,13 +72,14 @@ def test_an_accepted_job_id_is_one_plain_name(text: str) -> None:
 def test_an_accepted_run_id_is_one_plain_name(job: str, text: str) -> None:
     """Its folder is right under its job's."""
     workspace = Workspace(Path("/w"))
-    try:
+    if is_run_id(text):
         path = workspace.run_dir(job, text)
-    except LilyError as error:
-        assert error.code is Code.RUN_NOT_FOUND
-    else:
         assert path.parent == workspace.job_dir(job)
         assert os.path.normpath(path) == str(path)
+    else:
+        with pytest.raises(LilyError) as caught:
+            workspace.run_dir(job, text)
+        assert caught.value.code is Code.RUN_NOT_FOUND
 
 
 @given(text=texts)

@@ -151,7 +151,7 @@ class House:
     def start(self, *arguments: str) -> Program:
         """`lily ARGUMENTS` beside the test."""
         log = self.root / "logs" / f"{len(self.programs)}.log"
-        env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1", **self.env}
+        env = {**os.environ, "PYTHONPATH": str(REPOSITORY), **self.env}
         with open(log, "w") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-m", "lily", *arguments],

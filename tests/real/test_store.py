@@ -154,8 +154,6 @@ def test_what_was_accepted_can_be_read_by_another_process(open_store: OpenStore)
 
 # -- moves -----------------------------------------------------------------------------------------
 
-PAIRS = [(old, after) for old in Status for after in Status]
-
 
 def put(store: Store, run: Run, status: Status) -> Run:
     """A run in this state, by force."""
@@ -349,7 +347,9 @@ def test_a_run_that_has_ended_can_be_forgotten_with_all_that_belongs_to_it(store
 def test_an_error_and_its_data_come_back_as_they_were(store: Store) -> None:
     """Nested data, text of every kind."""
     (run,) = submit(store)
-    error = ErrorInfo(code="job_execution_failed", message="ä\u2028'\"%s", blueprint_code="odd", data={"deep": [{"n": None, "t": "\U0001f600"}]})
+    error = ErrorInfo(
+        code="job_execution_failed", message="ä\u2028'\"%s", blueprint_code="odd", data={"deep": [{"n": None, "t": "\U0001f600"}]}
+    )
     ended = done(store, run, Outcome(status="failed", result={"payload": None}, error=error))
     assert ended.error == error
     assert ended.attempts == [Attempt(number=1, started_at=stamp(AT), ended_at=stamp(AT), status="failed", error=error)]
@@ -432,7 +432,9 @@ def test_a_file_that_is_no_database_is_one_clear_error(tmp_path: Path) -> None:
 # -- lives and power cuts --------------------------------------------------------------------------
 
 
-def test_a_power_cut_is_found_by_looking_at_what_was_not_synced(tmp_path: Path, request: pytest.FixtureRequest, open_store: OpenStore) -> None:
+def test_a_power_cut_is_found_by_looking_at_what_was_not_synced(
+    tmp_path: Path, request: pytest.FixtureRequest, open_store: OpenStore
+) -> None:
     """Damage since the last sync mark is owed again and repaired; what was synced before is not looked at."""
     url = request.getfixturevalue("postgres_url") if "postgres" in request.node.name else ""
     world = World(tmp_path, *ALL, url=url)

@@ -1,0 +1,100 @@
+"""One run in the calling process: a workspace's owner for as long as that run, and those handed over meanwhile, take."""
+
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import msgspec
+
+from actors.doorbell import Doorbell
+from actors.messages import Rung
+from actors.owning import Session, one_error, owning
+from actors.system import Actor
+from lily.errors import LilyError
+from lily.log import SilentLog
+from lily.offload import in_thread
+from lily.operations.changes import cancel
+from lily.runs import TERMINAL, Run
+from lily.settings import Settings
+from lily.workspace import Workspace
+
+
+def run_here(
+    workspace: Workspace, settings: Settings, run_id: str, on_event: Callable[[dict[str, Any]], None], *, own_process: bool = True
+) -> Run:
+    """Own the workspace until this accepted run, and those handed over meanwhile, have ended. Raises LilyError.
+
+    `on_event` gets each line of the run's events.jsonl as an object. With `own_process` this process is Lily's: Ctrl-C
+    cancels the run, a second one stops at once, and orphaned grandchildren become its children.
+    """
+    with one_error():
+        return anyio.run(_here, workspace, settings, run_id, on_event, own_process, backend="trio")
+    raise AssertionError  # one_error never swallows
+
+
+async def _here(
+    workspace: Workspace, settings: Settings, run_id: str, on_event: Callable[[dict[str, Any]], None], own_process: bool
+) -> Run:
+    async with owning(workspace, settings, SilentLog(), kind="run", since=run_id, own_process=own_process) as session:
+        system, store = session.system, session.store
+        ended = anyio.Event()
+
+        def stop(grace: float) -> None:
+            system.drain(grace)
+            ended.set()
+
+        seen, others = system.tail.subscribe(run_id=run_id), system.tail.subscribe()
+        extra: dict[str, Actor] = {
+            "doorbell": Doorbell(workspace, system.runner_box).run,
+            "reader": session.reader(stop).run,
+        }
+        async with anyio.create_task_group() as tasks:
+            if own_process:
+                tasks.start_soon(_cancel_on_signals, session, run_id, stop)
+                tasks.start_soon(session.processes.collect_orphans)
+            async with system.running(extra):
+                tasks.start_soon(_watch_end, session, run_id, seen, on_event, ended)
+                await ended.wait()
+                while not system.draining and await _others_waiting(session):
+                    await others.next()
+            tasks.cancel_scope.cancel()
+        return await in_thread(store.run, run_id)
+
+
+async def _watch_end(session: Session, run_id: str, seen: Any, on_event: Callable[[dict[str, Any]], None], ended: anyio.Event) -> None:
+    run = await in_thread(session.store.run, run_id)
+    if run.status in TERMINAL and run.written:
+        ended.set()  # another owner was faster
+        return
+    while (came := await seen.next()) is not None:
+        for message in came[0]:
+            for line in message.lines:
+                on_event(msgspec.json.decode(line))
+            if message.final is not None:
+                ended.set()
+                return
+
+
+async def _others_waiting(session: Session) -> bool:
+    """Whether runs that were handed over meanwhile still need this process."""
+    if session.system.runner.active:
+        return True
+    look = await in_thread(lambda: session.store.look(limit=1, since=session.system.since, cancels=False))
+    return bool(look.queued)
+
+
+async def _cancel_on_signals(session: Session, run_id: str, stop: Callable[[float], None]) -> None:
+    """Ctrl-C cancels the run and waits for its end; SIGTERM, or a second Ctrl-C, interrupts it: it stays owed."""
+    asked = False
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            if number == signal.SIGTERM or asked:
+                stop(0.0)
+                continue
+            asked = True
+            with suppress(LilyError):  # it ended by itself meanwhile
+                await in_thread(lambda: cancel(session.workspace, session.store, run_id, by="Ctrl-C", reason="interrupted at the terminal"))
+            with suppress(anyio.ClosedResourceError):  # draining: its end is near in any case
+                session.system.runner_box.post(Rung())

@@ -1,0 +1,159 @@
+"""The supervisor: a workspace's owner that stays, with its specs watched and its log on stderr."""
+
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from functools import partial
+from typing import Any
+
+import anyio
+import msgspec
+
+from actors.catalog import Catalog
+from actors.doorbell import Doorbell
+from actors.mailbox import Mailbox
+from actors.messages import SpecFact
+from actors.owning import Session, one_error, owning
+from actors.spec_loader import SpecLoader, watch
+from actors.supervisor import supervise
+from actors.system import Actor, System
+from lily.clock import SystemClock
+from lily.errors import Code, LilyError
+from lily.log import StreamLog
+from lily.offload import in_thread
+from lily.runs import FILE_ONLY, EventName
+from lily.settings import Settings
+from lily.spec_index import SpecIndex
+from lily.storage.lives import sync_files
+from lily.workspace import Workspace
+
+TAKE_OVER_SECONDS = 10.0  # how long `lily up` waits for a `lily jobs run` to end
+SYNC_SECONDS = 10.0
+LOCK_CHECK_SECONDS = 5.0
+
+
+def run_up(workspace: Workspace, settings: Settings, *, as_json: bool = False) -> int:
+    """Be the supervisor until a signal or `lily down` ends it. Gives the exit status; logs to stderr. Raises LilyError."""
+    log = StreamLog(sys.stderr, SystemClock(), as_json=as_json)
+    with one_error():
+        return anyio.run(_up, workspace, settings, log, backend="trio")
+    raise AssertionError  # one_error never swallows
+
+
+async def _up(workspace: Workspace, settings: Settings, log: StreamLog) -> int:
+    async with owning(workspace, settings, log, kind="up", wait=TAKE_OVER_SECONDS) as session:
+        system, stop = session.system, anyio.Event()
+
+        def drain(grace: float) -> None:
+            log.info("draining", grace_seconds=grace, active=len(system.runner.active))
+            system.drain(grace)
+            stop.set()
+
+        log.info("lily is up", pid=os.getpid(), workspace=str(workspace.root), slots=system.slots)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_on_signals, settings.supervisor.drain_seconds, drain)
+            tasks.start_soon(supervise, "log", partial(_log_runs, system, log), system.intensity, system.crashed)
+            tasks.start_soon(_keep_synced, session)
+            tasks.start_soon(_keep_lock, session)
+            tasks.start_soon(session.processes.collect_orphans)
+            async with system.running(_edge(session, drain)):
+                await stop.wait()
+            tasks.cancel_scope.cancel()
+        if system.runner.interrupted:
+            log.info("interrupted; resumes at the next start", runs=",".join(system.runner.interrupted))
+        log.info("lily is down")
+    return 0
+
+
+def _edge(session: Session, stop: Callable[[float], None]) -> dict[str, Actor]:
+    specs: Mailbox[SpecFact] = Mailbox(math.inf, batch=1000)  # bounded by the number of job files
+    index = SpecIndex(session.workspace)
+    loader = SpecLoader(index, specs, offload=in_thread, hints=lambda: watch(session.workspace.jobs, anyio.Event()))
+    return {
+        "catalog": Catalog(specs, log=session.log).run,
+        "blueprint_watch": partial(_watch_blueprints, session),
+        "spec_loader": loader.run,
+        "doorbell": Doorbell(session.workspace, session.system.runner_box).run,
+        "reader": session.reader(stop).run,
+    }
+
+
+async def _watch_blueprints(session: Session) -> None:
+    """Blueprints of the workspace are loaded again when their files change; running attempts keep what they began with."""
+    registry, known = session.system.ports.registry, False
+    async with aclosing(watch(session.workspace.blueprints, anyio.Event(), (".py",))) as hints:
+        async for _ in hints:
+            if await in_thread(registry.refresh) and known:
+                session.log.info("blueprints were loaded again")
+                _log_problems(session)
+            elif not known:
+                _log_problems(session)
+            known = True
+
+
+def _log_problems(session: Session) -> None:
+    for problem in session.system.ports.registry.problems():
+        where = f"{problem.path}:{problem.line}"
+        session.log.warning("blueprint file is not usable", path=where, code=problem.code, why=problem.message)
+
+
+async def _on_signals(grace: float, drain: Callable[[float], None]) -> None:
+    """The first SIGTERM, SIGINT or SIGHUP (the terminal closed) drains, the next one stops now."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for _ in signals:
+            drain(grace)
+            grace = 0.0
+
+
+async def _log_runs(system: System, log: StreamLog) -> None:
+    """One log line for each lifecycle event."""
+    subscription = system.tail.subscribe()
+    while (came := await subscription.next()) is not None:
+        messages, lost = came
+        if lost:
+            log.warning("log lines were dropped", lines=lost)
+        loud = [line for message in messages for line in message.lines if not line.startswith(_QUIET, line.find(_NAMED) + len(_NAMED))]
+        if loud:  # all in one write: it would take longer than the rest
+            log.put("".join([_event_line(log, msgspec.json.decode(line)) for line in loud]))
+
+
+# Most lines are of no interest in the supervisor's log: they are told apart without being decoded.
+_NAMED = b'"event":"'
+_QUIET = tuple(
+    f'{name}"'.encode()
+    for name in EventName
+    if name in FILE_ONLY - {EventName.EVENTS_LOST}
+    or name in (EventName.JOB_QUEUED, EventName.JOB_ATTEMPT_STARTED, EventName.JOB_ATTEMPT_SUCCEEDED)
+)
+_LOGGED = ("attempt", "status", "code", "message", "at", "reason", "by")
+
+
+_WARNINGS = frozenset({"job_failed", "job_attempt_failed", "job_interrupted", "policy_denied", "events_lost"})
+
+
+def _event_line(log: StreamLog, event: dict[str, Any]) -> str:
+    name = event["event"]
+    fields = {key: event[key] for key in _LOGGED if event.get(key) not in (None, "")}
+    return log.line("warning" if name in _WARNINGS else "info", name, {"job": event["job_id"], "run": event["run_id"], **fields})
+
+
+async def _keep_synced(session: Session) -> None:
+    while True:
+        await anyio.sleep(SYNC_SECONDS)
+        with suppress(LilyError):  # a store that is away is reported by those who need it
+            await in_thread(sync_files, session.store, session.workspace)
+
+
+async def _keep_lock(session: Session) -> None:
+    """Losing the database session loses the lock: another machine may own the store by now, so this one stops."""
+    while True:
+        await anyio.sleep(LOCK_CHECK_SECONDS)
+        try:
+            await in_thread(session.advisory.held)
+        except Exception as exc:
+            raise LilyError(
+                Code.OWNER_CONFLICT, f"the store's lock was lost: {exc}", hint="see that the database is up, then start again"
+            ) from exc

@@ -1,0 +1,92 @@
+"""`lily up`, `lily down` and `lily status` against a real supervisor."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Lily, shell, started, supervisor, until, write_job
+
+
+def test_status_shows_the_supervisor_and_what_runs(lily: Lily, workspace: Path) -> None:
+    """Pid, start and active runs."""
+    write_job(workspace, "a", bindings=shell("echo begun; read x < gate"))
+    os.mkfifo(workspace / "gate")
+    with supervisor(workspace) as up, started(workspace, "jobs", "run", "a", "--json") as run:
+        run_id = json.loads(until(run, "begun"))["run_id"]
+        found = lily("status", "--json").json
+        assert (found["supervisor"]["pid"], found["owner"]["kind"]) == (up.pid, "up")
+        assert [each["run_id"] for each in found["active"]] == [run_id]
+        text = lily("status").out
+        assert f"up, pid {up.pid}" in text
+        assert run_id in text
+        assert json.loads(json.dumps(lily("runs", "active", "--json").json))["runs"][0]["status"] == "running"
+        (workspace / "gate").write_text("go\n")
+        assert run.wait() == 0
+
+
+def test_down_returns_when_the_supervisor_is_gone(lily: Lily, workspace: Path) -> None:
+    """And what still ran got its time to finish."""
+    write_job(workspace, "a", bindings=shell("echo begun; read x < gate; echo finished"))
+    os.mkfifo(workspace / "gate")
+    with supervisor(workspace) as up, started(workspace, "jobs", "run", "a", "--json") as run:
+        until(run, "begun")
+        with started(workspace, "down", "--grace", "60") as down:
+            until(up, "draining", stream="stderr")
+            assert down.poll() is None
+            (workspace / "gate").write_text("go\n")
+            assert down.wait() == 0
+        assert up.wait() == 0
+        assert run.wait() == 0
+    assert lily("status", "--json").json["owner"] is None
+
+
+def test_down_now_interrupts_and_the_run_is_owed(lily: Lily, workspace: Path) -> None:
+    """The next supervisor takes it up again; the interruption is not charged."""
+    write_job(workspace, "a", bindings=shell('echo "attempt $LILY_ATTEMPT"; [ "$LILY_ATTEMPT" -gt 1 ] || read x < gate'))
+    os.mkfifo(workspace / "gate")
+    with supervisor(workspace) as up:
+        run_id = lily("jobs", "run", "a", "--detach").out.strip()
+        until(up, "job_attempt_started", stream="stderr")
+        assert lily("down", "--now").status == 0
+        assert up.wait() == 0
+    assert lily("runs", "show", run_id, "--json").json["status"] == "queued"
+    with supervisor(workspace) as up:
+        until(up, "job_completed", stream="stderr")
+    found = lily("runs", "show", run_id, "--json").json
+    assert [attempt["status"] for attempt in found["attempts"]] == ["interrupted", "succeeded"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_supervisor_with_status_0(workspace: Path, number: signal.Signals) -> None:
+    """As service managers expect."""
+    with supervisor(workspace) as up:
+        up.send_signal(number)
+        assert up.wait() == 0
+
+
+def test_a_second_supervisor_is_refused(lily: Lily, workspace: Path) -> None:
+    """At once, naming the first."""
+    with supervisor(workspace) as up:
+        said = lily("up")
+        assert (said.status, said.err.split(":")[0]) == (4, "owner_conflict")
+        assert f"pid {up.pid}" in said.err
+
+
+def test_down_without_a_supervisor_says_so(lily: Lily, workspace: Path) -> None:
+    """Status 1 and a code that a script can read."""
+    said = lily("down", "--now")
+    assert (said.status, said.err.split(":")[0]) == (1, "supervisor_not_running")
+
+
+def test_logs_can_be_json(workspace: Path) -> None:
+    """One object a line on stderr, nothing on stdout."""
+    write_job(workspace, "a")
+    with started(workspace, "up", "--json-logs") as up:
+        assert json.loads(until(up, "lily is up", stream="stderr"))["level"] == "info"
+        up.terminate()
+        out, err = up.communicate()
+        assert out == ""
+        assert [json.loads(line) for line in err.splitlines()][-1]["message"] == "lily is down"

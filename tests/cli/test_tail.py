@@ -1,0 +1,108 @@
+"""`lily jobs tail`: ordered events of an active or recent run."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+from tests.cli.conftest import Lily, shell, started, supervisor, until, write_job
+
+
+def test_a_finished_run_is_shown_whole(lily: Lily, workspace: Path) -> None:
+    """Events in order, and then the command ends by itself."""
+    write_job(workspace, "a", bindings=shell("echo one; echo two >&2"))
+    lily("jobs", "run", "a")
+    said = lily("jobs", "tail", "a", "--json")
+    (folder,) = (workspace / ".lily" / "runs" / "a").iterdir()
+    assert said.status == 0
+    assert said.out == (folder / "events.jsonl").read_text()
+    text = lily("jobs", "tail", "a")
+    assert "stdout| one" in text.out
+    assert "stderr| two" in text.out
+    assert text.err == f"run {folder.name}\n"
+
+
+def test_n_is_the_number_of_events_to_begin_with(lily: Lily, workspace: Path) -> None:
+    """The last ones; none for 0."""
+    write_job(workspace, "a")
+    events = lily("jobs", "run", "a", "--json").lines[:-1]
+    assert lily("jobs", "tail", "a", "-n", "2", "--json").lines == events[-2:]
+    assert lily("jobs", "tail", "a", "-n", "0").out == ""
+    assert lily("jobs", "tail", "a", "-n", "9999", "--json").lines == events
+    assert lily("jobs", "tail", "a", "-n", "-1").status == 2
+
+
+def test_the_latest_run_is_shown_unless_another_is_named(lily: Lily, workspace: Path) -> None:
+    """By its id or the end of it."""
+    write_job(workspace, "a")
+    first, second = (lily("jobs", "run", "a", "--json").lines[-1]["receipt"]["run_id"] for _ in range(2))
+    assert lily("jobs", "tail", "a", "--json").lines[0]["run_id"] == second
+    for name in (first, first.rpartition("-")[2]):
+        assert lily("jobs", "tail", "a", "--run", name, "--json").lines[0]["run_id"] == first
+    assert lily("jobs", "tail", "a", "--run", "nope").status == 3
+    assert lily("jobs", "tail", "a", "--run", "../../x").status == 3
+
+
+def test_a_job_without_runs_has_nothing_to_show(lily: Lily, workspace: Path) -> None:
+    """Which is no error; an unknown job is one."""
+    write_job(workspace, "a")
+    said = lily("jobs", "tail", "a")
+    assert (said.status, said.out) == (0, "")
+    assert "no runs yet" in said.err
+
+
+def test_an_active_run_is_shown_to_its_end(workspace: Path) -> None:
+    """Lines come while it runs; the command ends with it."""
+    write_job(workspace, "a", bindings=shell("echo begun; read x < gate; echo done"))
+    os.mkfifo(workspace / "gate")
+    with supervisor(workspace), started(workspace, "jobs", "run", "a"), started(workspace, "jobs", "tail", "a", "--follow", "--json") as waiting:
+        until(waiting, "begun")
+        with started(workspace, "jobs", "tail", "a", "--json") as tail:
+            until(tail, "begun")
+            (workspace / "gate").write_text("go\n")
+            until(tail, "done")
+            out, _ = tail.communicate()
+            assert tail.returncode == 0
+            assert json.loads(out.splitlines()[-1])["event"] == "job_completed"
+
+
+def test_follow_goes_on_with_the_next_run_until_ctrl_c(workspace: Path, lily: Lily) -> None:
+    """Each run from its beginning, in order."""
+    write_job(workspace, "a", bindings=shell("echo hello"))
+    with started(workspace, "jobs", "tail", "a", "--follow", "--json") as tail:
+        until(tail, "waiting for the first", stream="stderr")
+        runs = [lily("jobs", "run", "a", "--json").lines[:-1] for _ in range(2)]
+        shown = [json.loads(line) for line in (until(tail, "") for _ in range(len(runs[0]) + len(runs[1])))]
+        assert shown == [*runs[0], *runs[1]]
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait() == 130
+
+
+def test_a_run_that_nobody_runs_does_not_hold_the_reader(workspace: Path, lily: Lily) -> None:
+    """After its owner was killed, what there is is shown, with a word on how it goes on."""
+    write_job(workspace, "a", bindings=shell("echo begun; read x < gate"))
+    os.mkfifo(workspace / "gate")
+    with started(workspace, "jobs", "run", "a", "--json") as run:
+        until(run, "begun")
+        run.kill()
+        run.wait()
+        said = lily("jobs", "tail", "a")
+        assert said.status == 0
+        assert "begun" in said.out
+        assert "`lily up` takes it up again" in said.err
+    (workspace / "gate").unlink()
+    (workspace / "gate").write_text("go\n")
+    assert lily("runs", "cancel", lily("runs", "active", "--json").json["runs"][0]["run_id"]).status == 0
+
+
+def test_what_is_no_event_is_shown_as_such(lily: Lily, workspace: Path) -> None:
+    """A damaged line breaks nothing."""
+    write_job(workspace, "a")
+    lily("jobs", "run", "a")
+    (folder,) = (workspace / ".lily" / "runs" / "a").iterdir()
+    path = folder / "events.jsonl"
+    path.write_bytes(b"\xff\x00 nonsense\n[]\n" + path.read_bytes())
+    said = lily("jobs", "tail", "a")
+    assert said.status == 0
+    assert said.out.splitlines()[0].startswith(" unreadable")
+    assert "job_completed" in said.out

@@ -1,0 +1,129 @@
+"""`lily init`, `status`, `config` and `blueprints`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lily.samples import sample_files
+from tests.cli.conftest import Lily, write_job
+
+
+def test_init_makes_a_workspace_whose_jobs_are_right(lily: Lily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All samples are there, private, pass `jobs validate`, and the first one runs; the way on is printed."""
+    root = tmp_path / "new" / "place"
+    said = lily("init", str(root))
+    assert said.status == 0
+    assert "lily jobs run hello" in said.out
+    for path, content in sample_files():
+        assert (root / path).read_bytes() == content
+        assert (root / path).stat().st_mode & 0o777 == 0o600
+    assert (root / ".lily").stat().st_mode & 0o777 == 0o700
+    monkeypatch.chdir(root)
+    assert lily("jobs", "validate").status == 0
+    assert lily("jobs", "run", "hello").status == 0
+
+
+def test_init_never_overwrites(lily: Lily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there stays, byte for byte; links are not followed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".lily" / "jobs").mkdir(parents=True)
+    mine = tmp_path / ".lily" / "jobs" / "hello.job.yaml"
+    mine.write_text("mine")
+    (tmp_path / ".lily" / "config.yaml").symlink_to(tmp_path / "elsewhere")
+    said = lily("init")
+    assert said.status == 0
+    assert said.out.startswith("kept the workspace ")
+    assert "hello.job.yaml" not in said.out
+    assert mine.read_text() == "mine"
+    assert not (tmp_path / "elsewhere").exists()
+    assert lily("init").status == 0
+
+
+def test_init_on_a_file_is_refused(lily: Lily, tmp_path: Path) -> None:
+    """With a line, not a traceback."""
+    (tmp_path / "file").write_text("")
+    said = lily("init", str(tmp_path / "file"))
+    assert (said.status, said.err.split(":")[0]) == (3, "workspace_invalid")
+
+
+def test_status_without_a_supervisor(lily: Lily, workspace: Path) -> None:
+    """Looking changes nothing: no database is made."""
+    write_job(workspace, "a")
+    (workspace / ".lily/jobs/bad.job.yaml").write_text("x")
+    found = lily("status", "--json").json
+    assert set(found) == {"workspace", "version", "owner", "supervisor", "active", "runs", "jobs", "bad_files"}
+    assert (found["workspace"], found["owner"], found["supervisor"], found["jobs"], found["bad_files"]) == (str(workspace), None, None, 1, 1)
+    assert not (workspace / "db").exists()
+    text = lily("status").out
+    assert "not running; `lily up` starts it" in text
+    assert "1; see `lily jobs validate`" in text
+    lily("jobs", "run", "a")
+    assert lily("status", "--json").json["runs"] == {"succeeded": 1}
+
+
+@pytest.mark.usefixtures("workspace")
+def test_config_show_prints_every_key_with_its_origin(lily: Lily, workspace: Path) -> None:
+    """Default, or the file and line."""
+    (workspace / ".lily/config.yaml").write_text("queue:\n  max_concurrent: 7\n")
+    found = {each["key"]: each for each in lily("config", "show", "--json").json["settings"]}
+    assert found["queue.max_concurrent"] == {"key": "queue.max_concurrent", "value": 7, "origin": ".lily/config.yaml:2"}
+    assert found["supervisor.drain_seconds"]["origin"] == "default"
+    lines = lily("config", "show").out.splitlines()
+    assert lines[0].split() == ["KEY", "VALUE", "ORIGIN"]
+    assert len(lines) == len(found) + 1
+
+
+def test_config_validate_names_the_place(lily: Lily, workspace: Path) -> None:
+    """Status 0 with a word, or 3 with file, line and column."""
+    assert lily("config", "validate").status == 0
+    assert set(lily("config", "validate", "--json").json) == {"ok", "path", "keys_given"}
+    (workspace / ".lily/config.yaml").write_text("queue: {max_concurent: 7}\n")
+    said = lily("config", "validate")
+    assert said.status == 3
+    assert said.err.startswith("config_invalid: ")
+    assert ".lily/config.yaml:1:9" in said.err
+    assert lily("jobs", "run", "a").err.startswith("config_invalid: ")
+    assert lily("jobs", "list").status == 0  # reading needs no settings
+
+
+@pytest.mark.usefixtures("workspace")
+def test_blueprints_list_has_all_that_jobs_may_name(lily: Lily, workspace: Path) -> None:
+    """Built in, and from the workspace; a broken file is named with its line and hides nothing."""
+    folder = workspace / ".lily" / "blueprints"
+    folder.mkdir()
+    (folder / "mine.py").write_text(
+        "from lily.blueprints.define import blueprint\n\n"
+        "@blueprint('mine.v1')\nasync def mine(ctx, bindings, run_input):\n    '''Do [it].'''\n    return {}\n"
+    )
+    (folder / "broken.py").write_text("import nothing_of_that_name\n")
+    said = lily("blueprints", "list")
+    assert said.status == 0
+    assert "Do [it]." in said.out
+    assert "broken.py:1" in said.err
+    found = lily("blueprints", "list", "--json").json
+    assert set(found) == {"blueprints", "specialists", "synthesizers", "diagnostics"}
+    assert {"command.v1", "http.v1", "council.v1", "pipeline.v1", "plan_execute_verify.v1", "python.v1", "mine.v1"} == {
+        row["id"] for row in found["blueprints"]
+    }
+    assert len(found["diagnostics"]) == 1
+
+
+@pytest.mark.parametrize("blueprint", ["command.v1", "python.v1", "http.v1", "council.v1", "pipeline.v1", "plan_execute_verify.v1"])
+@pytest.mark.usefixtures("workspace")
+def test_blueprints_show_has_schemas_and_an_example(lily: Lily, blueprint: str) -> None:
+    """Of every built-in one, for people and for programs."""
+    found = lily("blueprints", "show", blueprint, "--json").json
+    assert {"id", "version", "summary", "capabilities", "bindings_schema", "input_schema", "output_schema", "example", "example_job"} <= set(found)
+    text = lily("blueprints", "show", blueprint).out
+    assert all(name in text for name in found["bindings_schema"]["properties"])
+    assert "an example job:" in text
+
+
+def test_blueprints_can_be_read_outside_of_a_workspace(lily: Lily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that come with Lily; a workspace that is named must be there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LILY_WORKSPACE", raising=False)
+    assert lily("blueprints", "show", "command.v1").status == 0
+    assert lily("blueprints", "list", "--workspace", str(tmp_path)).status == 3
+    assert json.loads(lily("blueprints", "show", "nope", "--json").out)["error"]["code"] == "blueprint_not_found"

@@ -1,0 +1,118 @@
+"""summary.md: prose for a tired person, the same bytes for the same input."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lily.moves import Outcome, cancel, interrupt, settle, start
+from lily.runs import ErrorInfo, Event, Run, Runtime
+from lily.summary import duration, summary_of
+from lily.text import one_line
+from tests.pure.test_moves import AT, BAD, PLACE, queued
+from tests.pure.test_receipts import ended, made, plain
+
+ORDER = ["# ", "## Why", "## What to do next", "## Attempts", "## Times", "## Result", "## Files"]
+
+
+def told(run: Run, *events: Event) -> str:
+    """The run's summary."""
+    return summary_of(made(run), events)
+
+
+def payload_of(payload: Any) -> str:
+    """The summary of a success with this payload."""
+    return told(ended(Outcome(status="succeeded", result={"payload": payload})))
+
+
+def test_the_outcome_comes_first() -> None:
+    """With the job, how long it took, and the run's id."""
+    text = payload_of({"n": 1})
+    assert text.startswith("# Succeeded: A job\n\nJob `job` (noop.v1) succeeded after 3.0 s.\n")
+    assert "20260302T000000.000000Z-abcd" in text
+
+
+def test_a_failure_says_why_and_what_to_do_before_all_else() -> None:
+    """Both codes, the message on one line."""
+    error = ErrorInfo(code="job_execution_failed", message="line one\nline two", blueprint_code="odd")
+    text = told(ended(Outcome(status="failed", result={"payload": {"n": 1}}, error=error)))
+    assert "`job_execution_failed` (`odd`): line one line two" in text
+    places = [text.index(heading) for heading in ORDER]
+    assert places == sorted(places)
+
+
+def test_attempts_are_told_with_their_errors_and_pauses() -> None:
+    """Also those that were interrupted, with what happened."""
+    first = settle(start(queued(), PLACE, AT, attempt=True).run, BAD, Runtime(retry_max=1), AT).run
+    assert first.attempts[0].next_attempt_at is not None
+    cut = interrupt(start(queued(), PLACE, AT, attempt=True).run, Runtime(), AT, reason="the supervisor stopped", recovered=False)
+    final = cancel(cut.run, {"by": "me", "reason": "enough"}, AT + timedelta(seconds=1)).run
+    text = told(final, *cut.events)
+    assert "- 1: interrupted" in text
+    assert "job_interrupted: the supervisor stopped" in text
+    assert "Canceled by me: enough" in text
+
+
+def test_a_run_without_an_attempt_says_so() -> None:
+    """Nothing was executed."""
+    text = told(cancel(queued(), {}, AT).run)
+    assert "none: nothing was executed" in text
+    assert "canceled before it started" in text
+
+
+def test_output_is_shown_as_its_last_lines_in_a_fence_that_it_can_not_end() -> None:
+    """Text of others stays text."""
+    output = "\n".join(f"line {n}" for n in range(100)) + "\n```\n# not a heading"
+    text = payload_of({"stdout_tail": output})
+    assert "line 99" in text
+    assert "line 50" not in text
+    assert "````text" in text
+
+
+def test_findings_are_a_numbered_list() -> None:
+    """The strongest first, as the council ranked them."""
+    finding = {"title": "T", "recommendation": "do\nit", "confidence": 0.9, "source_specialist": "s.v1"}
+    text = payload_of({"summary": "All is well.", "ranked_findings": [finding, {**finding, "title": "U"}]})
+    assert "All is well." in text
+    assert "1. **T** (0.9, s.v1): do it\n2. **U**" in text
+
+
+@given(payload=plain)
+def test_any_payload_can_be_summed_up_and_gives_the_same_bytes(payload: Any) -> None:
+    """However it looks."""
+    assert payload_of(payload) == payload_of(payload)
+    assert payload_of(payload).encode()
+
+
+def test_a_large_payload_is_cut() -> None:
+    """The receipt has the rest."""
+    assert len(payload_of({"data": ["x" * 100] * 1000})) < 6000
+
+
+@given(text=st.text())
+def test_one_line_is_one_line_without_control_characters(text: str) -> None:
+    """Escape sequences of a terminal among them."""
+    line = one_line(text)
+    assert "\n" not in line
+    assert "\x1b" not in line
+    assert line == line.strip()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (0.0, "0.000 s"),
+        (0.0123, "0.012 s"),
+        (3.44, "3.4 s"),
+        (125, "2 min 5 s"),
+        (3720, "1 h 2 min"),
+        (59.96, "60.0 s"),
+        (0.9999, "1.000 s"),
+    ],
+)
+def test_durations_are_told_as_people_say_them(seconds: float | None, text: str) -> None:
+    """Rounded to what matters."""
+    assert duration(seconds) == text
