@@ -1,6 +1,7 @@
 """One run in the calling process: a workspace's owner for as long as that run, and those handed over meanwhile, take."""
 
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -12,8 +13,9 @@ from actors.doorbell import Doorbell
 from actors.messages import Rung
 from actors.owning import Session, one_error, owning
 from actors.system import Actor
+from lily.clock import SystemClock
 from lily.errors import LilyError
-from lily.log import SilentLog
+from lily.log import ErrorLog, SilentLog
 from lily.offload import in_thread
 from lily.operations.changes import cancel
 from lily.runs import TERMINAL, Run
@@ -37,7 +39,8 @@ def run_here(
 async def _here(
     workspace: Workspace, settings: Settings, run_id: str, on_event: Callable[[dict[str, Any]], None], own_process: bool
 ) -> Run:
-    async with owning(workspace, settings, SilentLog(), kind="run", since=run_id, own_process=own_process) as session:
+    log = ErrorLog(sys.stderr, SystemClock()) if own_process else SilentLog()
+    async with owning(workspace, settings, log, kind="run", since=run_id, own_process=own_process) as session:
         system, store = session.system, session.store
         ended = anyio.Event()
 

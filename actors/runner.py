@@ -6,7 +6,6 @@ after a crash of this actor. Each run is conducted by one task; a move counts on
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +14,8 @@ import anyio.abc
 import anyio.lowlevel
 
 from actors.mailbox import Mailbox
-from actors.messages import Apply, Drain, Flush, Journal, KeepStep, Repair, Reply, Rung, RunnerMessage, WriterMessage
+from actors.messages import Apply, Drain, Flush, Repair, Reply, Rung, RunnerMessage, WriterMessage
+from actors.slot import Active, Told
 from lily.clock import Clock, parse_stamp, stamp
 from lily.engines.local import LocalEngine, base_result
 from lily.errors import Code, LilyError
@@ -29,36 +29,6 @@ from lily.storage.store import Look, Store
 
 LOOK_SECONDS = 1.0  # what a lost ring costs
 STORE_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-
-
-class _Active:
-    """A run in a slot: its task's scope, and why it was cut off."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.scope = anyio.CancelScope()
-        self.begun = False  # its start is stored
-        self.cancel: Mapping[str, Any] | None = None
-        self.interrupted: str | None = None
-
-    def cut_off(self) -> None:
-        self.scope.cancel()
-
-
-class _Told:
-    """Where an attempt's events and steps go: to the writer."""
-
-    def __init__(self, run: Run, writer: Mailbox[WriterMessage]) -> None:
-        self._run, self._writer = run, writer
-
-    async def events(self, events: list[Event]) -> None:
-        await anyio.lowlevel.checkpoint()  # a blueprint that only talks must let others work, and can be cut off
-        await self._writer.tell(Journal(self._run, events))
-
-    async def step_done(self, name: str, value: bytes) -> None:
-        reply: Reply[None] = Reply()
-        await self._writer.tell(KeepStep(self._run.run_id, name, value, reply))
-        await reply.wait()
 
 
 class Runner:
@@ -83,7 +53,7 @@ class Runner:
         self._store, self._engine, self._offload = store, engine, offload
         self._clock, self._log, self._place, self._fault = clock, log, place, fault
         self._slots, self._since = slots, since
-        self._active: dict[str, _Active] = {}
+        self._active: dict[str, Active] = {}
         self._retries: list[tuple[datetime, str]] = []
         self._waiting: dict[str, Run] = {}  # retry_scheduled, by run id
         self._wake = anyio.Event()
@@ -244,10 +214,10 @@ class Runner:
     # -- conducting one run -----------------------------------------------------------------------
 
     def _begin(self, run: Run, tasks: anyio.abc.TaskGroup) -> None:
-        active = self._active[run.run_id] = _Active(run)
+        active = self._active[run.run_id] = Active(run)
         tasks.start_soon(self._conduct, active)
 
-    async def _conduct(self, active: _Active) -> None:
+    async def _conduct(self, active: Active) -> None:
         try:
             await self._attempt(active)
         except LilyError as exc:
@@ -260,7 +230,7 @@ class Runner:
             self._idle.set()
             self._close_when_idle()
 
-    async def _attempt(self, active: _Active) -> None:
+    async def _attempt(self, active: Active) -> None:
         run = active.run
         spec = await self._spec(run)
         ready = await self._judge(spec)
@@ -289,7 +259,7 @@ class Runner:
         self._known_targets.add(spec.target.id)
         return found
 
-    async def _refuse(self, active: _Active, refused: Refused) -> None:
+    async def _refuse(self, active: Active, refused: Refused) -> None:
         now = self._clock.now()
         more = []
         if refused.denied:
@@ -302,13 +272,13 @@ class Runner:
             with anyio.CancelScope(shield=True):
                 await self._store_surely(second)
 
-    async def _execute(self, active: _Active, spec: PinnedSpec, ready: Ready) -> Outcome | None:
+    async def _execute(self, active: Active, spec: PinnedSpec, ready: Ready) -> Outcome | None:
         """The attempt's outcome; None when it was cut off (canceled or interrupted)."""
         run = active.run
         with active.scope:
             steps = await self._offload(self._store.steps, run.run_id) if len(run.attempts) > 1 else {}
             try:
-                return await self._engine.execute(run, spec, ready, _Told(run, self._writer), steps)
+                return await self._engine.execute(run, spec, ready, Told(run, self._writer), steps)
             except Exception as exc:
                 # Nothing of the engine's own may leave a run without an end.
                 self._log.error("internal error", run=run.run_id, trace=run.trace_id, error=f"{type(exc).__name__}: {exc}")
@@ -317,7 +287,7 @@ class Runner:
                 return Outcome(status="failed", result={**_versioned(), "r0_status": None}, error=error)
         return None
 
-    async def _end(self, active: _Active, spec: PinnedSpec, ready: Ready, outcome: Outcome | None) -> None:
+    async def _end(self, active: Active, spec: PinnedSpec, ready: Ready, outcome: Outcome | None) -> None:
         run, now = active.run, self._clock.now()
         if outcome is not None:
             move = settle(run, outcome, spec.runtime, now)

@@ -91,7 +91,8 @@ class Campaign:
     def __init__(self, root: Path, store: Store, feeder: Feeder, dice: random.Random) -> None:
         self.workspace, self.store, self.feeder, self.dice = Workspace(root), store, feeder, dice
         self.findings = Findings()
-        self.kills: Counter[str] = Counter()
+        self.killed = 0
+        self.kills: Counter[str] = Counter()  # by what was going on
         self.cut_off: set[tuple[str, int]] = set()  # attempts that a kill cut off
         self.boots: list[float] = []
         self.lives = 0
@@ -134,10 +135,11 @@ class Campaign:
         self.feeder.feed(True)
         self._process = self.start()
         moment()
-        going_on = "accepting, " if self.feeder.submitting else ""
+        submitting = self.feeder.submitting
         self._process.kill()
         self._process.wait()
-        self.kills[going_on + self._what_was_going_on()] += 1
+        self.killed += 1
+        self.kills.update(self._what_was_going_on(submitting))
         if number % CHECK_EVERY == CHECK_EVERY - 1:
             self.check(ended=False)
 
@@ -220,29 +222,37 @@ class Campaign:
 
     # -- what there is ----------------------------------------------------------------------------
 
-    def _what_was_going_on(self) -> str:
+    def _what_was_going_on(self, submitting: bool) -> set[str]:
+        """Read from the store and the log, after the kill; several things may go on at once."""
         said, counts = self.said(), self.store.counts()
-        owner = self.workspace.runtime / "owner.lock"
         running = [run for run in self.store.unfinished() if run.status is Status.RUNNING]
         self.cut_off |= {(run.run_id, len(run.attempts)) for run in running}
+        found = {"accepting"} if submitting else set()
         if "lily is up" not in said:
-            ours = owner.exists() and f'"pid": {self._process.pid},' in owner.read_text()
-            return "booting, as owner" if ours else "booting"
+            return {*found, "booting"}
         if any(run.pid != self._process.pid for run in running):
-            return "recovering"
-        if self.store.unwritten():
-            return "writing the end"
+            return {*found, "recovering"}
+        if counts.get(Status.QUEUED) and len(running) < SLOTS:
+            found.add("starting")
         if running:
-            return "running"
+            found.add("running")
         if counts.get(Status.RETRY_SCHEDULED):
-            return "waiting for a retry"
-        return "starting" if counts.get(Status.QUEUED) else "idle"
+            found.add("waiting for a retry")
+        if self.store.unwritten():
+            found.add("writing the end")
+        return found or {"idle"}
 
     def check(self, *, ended: bool) -> None:
         """Every accepted run has ended or is owed; what has ended keeps every promise, and stays as it is."""
         accepted = list(self.feeder.accepted)
         self.findings.expect("every submission was accepted", self.feeder.failure is None, repr(self.feeder.failure))
-        check_runs(self.workspace, self.store, accepted if ended else [i for i in accepted if i not in self._verified], self.findings, all_ended=ended)
+        check_runs(
+            self.workspace,
+            self.store,
+            accepted if ended else [i for i in accepted if i not in self._verified],
+            self.findings,
+            all_ended=ended,
+        )
         for run_id in accepted:
             run = self.store.run(run_id)
             if run_id in self._verified:
@@ -323,11 +333,11 @@ def campaign(root: Path, url: str, kills: int, seed: int, tell: Callable[[str], 
 
 def _report(made: Campaign, about: list[str], kills: int, seed: int, seconds: float, tell: Callable[[str], None]) -> None:
     boots = sorted(made.boots)
-    tell(f"{sum(made.kills.values())} of {kills} kills, seed {seed}, {made.lives} lives in {seconds:.0f} s; {SLOTS} slots")
+    tell(f"{made.killed} of {kills} kills, seed {seed}, {made.lives} lives in {seconds:.0f} s; {SLOTS} slots")
     tell(f"from start to first answer: median {boots[len(boots) // 2]:.2f} s, worst {boots[-1]:.2f} s")
-    tell("\nkilled while")
+    tell("\nkilled while (several things may go on at once)")
     for name, count in made.kills.most_common():
-        tell(f"  {count:5}  {name:32} {'#' * round(60 * count / max(kills, 1))}")
+        tell(f"  {count:5}  {name:20} {'#' * round(60 * count / max(kills, 1))}")
     tell("")
     for line in about:
         tell(line)

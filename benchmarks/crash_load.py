@@ -17,7 +17,7 @@ from lily.spec_index import SpecIndex
 from lily.workspace import Workspace
 
 # Runs alone (a child process), and is read by the blueprint below (in the supervisor).
-BOOKS = '''
+BOOKS = """
 import fcntl, os, random, sys, time
 
 
@@ -78,7 +78,7 @@ def main(slots, seconds, fails, orphan):
 if __name__ == "__main__":
     slots, seconds, fails, orphan = sys.argv[1:]
     main(int(slots), float(seconds), int(fails), orphan == "yes")
-'''
+"""
 
 BLUEPRINT = '''
 import random
@@ -206,7 +206,9 @@ def _audit_run(run: Run, lines: Counter[str], findings: Findings) -> None:
         else:
             findings.expect("an attempt that was cut off is called so", attempt.status == "interrupted", where)
     good = [attempt for attempt in run.attempts if attempt.status == "succeeded"]
-    findings.expect("a run succeeds once, by its last attempt", good == (run.attempts[-1:] if run.status is Status.SUCCEEDED else []), run.run_id)
+    findings.expect(
+        "a run succeeds once, by its last attempt", good == (run.attempts[-1:] if run.status is Status.SUCCEEDED else []), run.run_id
+    )
     slots, _, fails, _, _, retry_max = JOBS[run.job_id]
     charged = [attempt for attempt in run.attempts if attempt.status != "interrupted"]
     cut_off = run.error is not None and run.error.data.get("reason") == "interrupted"

@@ -61,6 +61,16 @@ def _quoted(value: object) -> str:
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
+class ErrorLog(StreamLog):
+    """Only what somebody should look at; for a command that shows something else."""
+
+    def info(self, message: str, /, **fields: Any) -> None:
+        """Nothing."""
+
+    def warning(self, message: str, /, **fields: Any) -> None:
+        """Nothing."""
+
+
 class SilentLog:
     """Says nothing; for embedded runs and tests."""
 

@@ -8,12 +8,18 @@ from lily.runs import PinnedSpec
 
 def unavailable(spec: PinnedSpec) -> list[str]:
     """Why a run of this job is refused with `feature_unavailable`; empty when nothing stands in its way."""
-    reasons: list[str] = []
+    return [why for _, why in unavailable_fields(spec)]
+
+
+def unavailable_fields(spec: PinnedSpec) -> list[tuple[str, str]]:
+    """The same, each with the field that asks for it."""
+    found: list[tuple[str, str]] = []
     if spec.runtime.priority != "normal":
-        reasons.append(f"priorities are not available in this version; runtime.priority is {spec.runtime.priority}, set it to normal")
+        why = f"priorities are not available in this version; runtime.priority is {spec.runtime.priority}, set it to normal"
+        found.append(("runtime.priority", why))
     if spec.approval is not None and spec.approval.get("required"):
-        reasons.append("approvals are not available in this version; approval.required is true, set it to false")
-    return reasons
+        found.append(("approval", "approvals are not available in this version; approval.required is true, set it to false"))
+    return found
 
 
 def unschedulable(trigger: Mapping[str, Any]) -> str | None:

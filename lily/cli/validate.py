@@ -11,7 +11,7 @@ from lily.cli import output
 from lily.cli.options import Json, Place
 from lily.diagnostics import Diagnostic
 from lily.errors import Code, LilyError
-from lily.policies import unavailable, unschedulable
+from lily.policies import unavailable_fields, unschedulable
 from lily.render import diagnostic_line
 from lily.settings import Settings, load_settings
 from lily.spec_index import SUFFIXES, Catalog, SpecIndex
@@ -117,9 +117,8 @@ class _Check:
         pinned = decode_spec(spec.canonical())
         found = [*self._before_running(pinned, data, shown)]
         self._report.diagnostics += found
-        note = unschedulable(pinned.trigger)
-        if note:
-            self._report.notes.append(_located(data, "trigger", _diagnostic(shown, Code.FEATURE_UNAVAILABLE, note, field="trigger")))
+        for field, why in _later(pinned):
+            self._report.notes.append(_located(data, field, _diagnostic(shown, Code.FEATURE_UNAVAILABLE, why, field=field)))
         if not found:
             self._report.jobs.append({"id": pinned.id, "path": shown})
 
@@ -127,13 +126,18 @@ class _Check:
         """What would refuse the run before its first attempt."""
         from lily.preflight import Refused, preflight
 
-        found = [_diagnostic(shown, Code.FEATURE_UNAVAILABLE, said) for said in unavailable(spec)]
         outcome = preflight(spec, self._registry, self._settings.policy)
-        if isinstance(outcome, Refused):
-            error = outcome.error
-            place = _field(error.code, error.message, error.data)
-            found.append(_located(data, place, _diagnostic(shown, error.code, error.message, field=place)))
-        return found
+        if not isinstance(outcome, Refused):
+            return []
+        error = outcome.error
+        place = _field(error.code, error.message, error.data)
+        return [_located(data, place, _diagnostic(shown, error.code, error.message, field=place))]
+
+
+def _later(spec: "PinnedSpec") -> list[tuple[str, str]]:
+    """What the file rightly asks for and this version does not do: (field, what comes of it)."""
+    trigger = unschedulable(spec.trigger)
+    return [*unavailable_fields(spec), *([("trigger", trigger)] if trigger else [])]
 
 
 def _diagnostic(path: str, code: str, message: str, *, field: str = "") -> Diagnostic:

@@ -1,5 +1,6 @@
 """Accepting runs: what may not run in this version is refused before anything of it is stored."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -11,6 +12,8 @@ from lily.runs import Event, Run, decode_spec
 from lily.specs import spec_hash
 from lily.storage.store import NewRun, Store
 from lily.workspace import Workspace
+
+ROOM_BYTES = 1 << 20  # what must be free on the disk where a run is to leave its artifacts
 
 
 class Spec(Protocol):
@@ -53,8 +56,23 @@ def new_run(
     )
 
 
+def _check_place(workspace: Workspace) -> None:
+    """A run that could not leave its artifacts is not accepted."""
+    folder = workspace.runs if workspace.runs.is_dir() else workspace.lily
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise LilyError(Code.WORKSPACE_INVALID, "runs can't be written here", where=str(folder), hint="check owner and permissions")
+    disk = os.statvfs(folder)
+    if disk.f_bavail * disk.f_frsize < ROOM_BYTES:
+        said = f"less than {ROOM_BYTES >> 20} MiB is free where runs are written"
+        raise LilyError(Code.DISK_FULL, said, where=str(folder), hint="make room, then do it again; nothing was stored")
+
+
 def accept_all(workspace: Workspace, store: Store, new: Sequence[NewRun]) -> list[Run]:
-    """Store runs in one transaction and ring. They are owed from then on."""
+    """Store runs in one transaction and ring. They are owed from then on.
+
+    Raises `disk_full` or `workspace_invalid` where their artifacts could not be written.
+    """
+    _check_place(workspace)
     runs = store.submit(new)
     ring(workspace)
     return runs

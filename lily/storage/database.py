@@ -1,7 +1,9 @@
 """Engines for SQLite and PostgreSQL, transactions that mean what they say, and the schema's version."""
 
+import errno
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from lily.errors import Code, LilyError
 from lily.storage.schema import HEAD
 
 _WRITE = {"lily_write": True}
+_PAGES = 65_536  # bytes that a transaction, its log and the log's index may need
 # Any two transactions that hand out run ids or sequence numbers wait for each other on PostgreSQL, as they do on SQLite.
 _PG_TRANSACTION_LOCK = 0x4C694C79
 PG_OWNER_LOCK = 0x4C694C7A
@@ -68,13 +71,23 @@ def _sqlite_engine(path: Path) -> Engine:
     return engine
 
 
-def _unavailable(exc: BaseException, where: str) -> LilyError:
+def _unavailable(exc: BaseException, where: str, path: str | None = None) -> LilyError:
     said = str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]
-    if "database or disk is full" in said or getattr(exc, "errno", None) == 28:
+    if "database or disk is full" in said or getattr(exc, "errno", None) == errno.ENOSPC or _is_full(path):
         return LilyError(Code.DISK_FULL, f"the disk is full: {said}", where=where, hint="free some space and try again; nothing was stored")
     return LilyError(
         Code.STORE_UNAVAILABLE, f"the store can't be used: {said}", where=where, hint="see that it is there, writable and not damaged"
     )
+
+
+def _is_full(path: str | None) -> bool:
+    """Whether the disk of SQLite's file is full: it has many names for that."""
+    if path is None:
+        return False
+    try:
+        return shutil.disk_usage(os.path.dirname(path)).free < _PAGES
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -83,7 +96,8 @@ def store_errors(engine: Engine) -> Iterator[None]:
     try:
         yield
     except DBAPIError as exc:
-        raise _unavailable(exc, engine.url.render_as_string(hide_password=True)) from exc
+        path = engine.url.database if engine.dialect.name == "sqlite" else None
+        raise _unavailable(exc, engine.url.render_as_string(hide_password=True), path) from exc
 
 
 @contextmanager

@@ -257,7 +257,7 @@ def remade(world: World, run: Run) -> Receipt:
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.end.__name__)
 def test_every_end_leaves_three_whole_artifacts_that_agree_with_the_store(make_world: MakeWorld, way: Way) -> None:
-    """Schemas, stamps, modes, digests, seq, the first failing code, the summary as a function of the others; and the store says the same."""
+    """Schemas, stamps, modes, digests, seq, the first failing code, a summary that follows from the others; the store says the same."""
     world = make_world(chatty)
     run = way.end(world)
     receipt, events = check_run(folder_of(world, run))

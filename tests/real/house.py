@@ -255,7 +255,8 @@ class House:
 
     def close(self) -> None:
         """Kill whatever is left."""
-        for program in self.programs:
+        programs, self.programs = self.programs, []
+        for program in programs:
             with suppress(ProcessLookupError):
                 os.killpg(program.pid, signal.SIGKILL)
             program.process.wait(TIMEOUT)
@@ -268,6 +269,7 @@ class House:
                     with suppress(ProcessLookupError):
                         os.kill(proc.pid, signal.SIGKILL)
             self.store.close()
+            del self.store
 
 
 def alive(*pids: int) -> list[int]:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,9 @@ def small(tmp_path: Path, build: Callable[[Path], House]) -> Iterator[House]:
     """A workspace on a disk of its own of six megabytes."""
     root = tmp_path / "small"
     root.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m,mode=700", "tmpfs", str(root)], capture_output=True, text=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=6m,mode=700", "tmpfs", str(root)], capture_output=True, text=True, check=False
+    )
     if mounted.returncode != 0:
         pytest.skip(f"no small disk can be mounted here ({mounted.stderr.strip()}); tests/lives injects a full disk at every write")
     house = build(root)
@@ -93,13 +96,17 @@ class TestAFullDisk:
         small.up()
         assert small.until_ended(run_id).status == "succeeded"
 
-    def test_a_job_that_fills_the_disk_fails_or_succeeds_with_whole_artifacts(self, small: House) -> None:
-        small.job("fills", "sh", "-c", "yes | head -c 20000000; dd if=/dev/zero of=big bs=65536 2>/dev/null; exit 5", bindings={"output_limit_bytes": 5_000_000})
+    @pytest.mark.parametrize("code", ["dd if=/dev/zero of=big bs=65536 2>/dev/null; exit 5", "touch big; yes | head -c 20000000"])
+    def test_a_job_that_fills_the_disk_fails_once_there_is_room_and_leaves_whole_artifacts(self, small: House, code: str) -> None:
+        """By a file of its own, or by its output."""
+        small.job("fills", "sh", "-c", code, bindings={"output_limit_bytes": 8_000_000})
         up = small.up()
         run_id = small.submit("fills")
-        until(lambda: (small.root / "big").exists() or small.run(run_id).status is Status.FAILED, "the end of the job")
+        until(lambda: (small.root / "big").exists(), "a job that begins")
         until(lambda: "trying again" in up.said() or small.run(run_id).written, "the supervisor's word")
         (small.root / "big").unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.truncate(small.folder(run_id) / "stdout.log", 0)
         receipt = small.until_ended(run_id)
         assert receipt.status == "failed"
         assert receipt.error is not None
@@ -119,33 +126,54 @@ class TestPermissions:
     def test_a_read_only_workspace_is_refused_in_one_line(self, unprivileged: Unprivileged) -> None:
         root = unprivileged.folder("read-only")
         assert unprivileged.lily("init", ".", cwd=root).returncode == 0
-        for path in (root, root / ".lily"):
-            path.chmod(0o500)
+        assert unprivileged.lily("jobs", "run", "hello", cwd=root).returncode == 0
+        paths = [root, *root.rglob("*")]
+        modes = {path: path.stat().st_mode for path in paths}
+        for path in paths:
+            path.chmod(0o500 if path.is_dir() else 0o400)
         try:
-            for arguments in (("jobs", "run", "hello"), ("up",)):
+            for arguments, status, code in ((("jobs", "run", "hello"), 1, "store_unavailable"), (("up",), 3, "workspace_invalid")):
                 said = unprivileged.lily(*arguments, cwd=root)
-                assert said.returncode in (1, 3, 4), said
-                assert said.stderr.count("\n") == 1, said.stderr
-                assert said.stderr.partition(":")[0] in ("workspace_invalid", "store_unavailable"), said.stderr
+                assert (said.returncode, said.stderr.count("\n"), said.stderr.partition(":")[0]) == (status, 1, code), said.stderr
             assert unprivileged.lily("jobs", "list", cwd=root).returncode == 0
         finally:
-            for path in (root, root / ".lily"):
-                path.chmod(0o700)
+            for path, mode in modes.items():
+                path.chmod(mode)
 
-    def test_a_runs_folder_that_may_not_be_written_is_told_of_and_the_artifacts_come_once_it_may(self, unprivileged: Unprivileged) -> None:
+    def test_where_runs_may_not_be_written_none_is_accepted(self, unprivileged: Unprivileged) -> None:
         root = unprivileged.folder("closed-runs")
         assert unprivileged.lily("init", ".", cwd=root).returncode == 0
         runs = root / ".lily" / "runs"
         runs.mkdir(exist_ok=True)
         unprivileged.own(runs)
         runs.chmod(0o500)
-        said = unprivileged.lily("jobs", "run", "council-review", cwd=root)
-        assert said.returncode != 0
-        assert "Traceback" not in said.stderr
-        runs.chmod(0o700)
-        assert unprivileged.lily("jobs", "run", "hello", cwd=root).returncode == 0
-        for run in House(root).store.runs():
-            until(lambda run_id=run.run_id: House(root).run(run_id).written, "artifacts of every run")
+        said = unprivileged.lily("jobs", "run", "hello", cwd=root)
+        assert (said.returncode, said.stderr.count("\n"), said.stderr.partition(":")[0]) == (3, 1, "workspace_invalid"), said.stderr
+        assert unprivileged.lily("runs", "list", "--json", cwd=root).stdout.startswith('{"runs":[]')
+
+    def test_a_folder_that_is_closed_under_a_run_is_told_of_and_its_artifacts_come_once_it_is_open(
+        self, unprivileged: Unprivileged
+    ) -> None:
+        root = unprivileged.folder("closed-later")
+        assert unprivileged.lily("init", ".", cwd=root).returncode == 0
+        job = root / ".lily" / "jobs" / "closes.job.yaml"
+        job.write_text(
+            (root / ".lily" / "jobs" / "hello.job.yaml")
+            .read_text()
+            .replace("id: hello", "id: closes")
+            .replace('[echo, "Hello from Lily"]', "[sh, -c, 'chmod 500 \"$LILY_RUN_DIR\"']")
+        )
+        unprivileged.own(job)
+        with unprivileged.popen(["-m", "lily", "jobs", "run", "closes"], cwd=root) as program:
+            try:
+                assert program.stderr is not None
+                assert "artifacts could not be written" in program.stderr.readline()
+                (folder,) = (root / ".lily" / "runs" / "closes").iterdir()
+                folder.chmod(0o700)
+                out, _ = program.communicate(timeout=30)
+                assert (program.returncode, out.startswith("# Succeeded")) == (0, True)
+            finally:
+                program.kill()
 
     def test_an_unreadable_job_file_is_named_and_the_others_run(self, unprivileged: Unprivileged) -> None:
         root = unprivileged.folder("unreadable")

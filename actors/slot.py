@@ -1,0 +1,41 @@
+"""A run in a slot: what the runner holds of it while its task conducts it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+
+from actors.mailbox import Mailbox
+from actors.messages import Journal, KeepStep, Reply, WriterMessage
+from lily.runs import Event, Run
+
+
+class Active:
+    """A run in a slot: its task's scope, and why it was cut off."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.scope = anyio.CancelScope()
+        self.begun = False  # its start is stored
+        self.cancel: Mapping[str, Any] | None = None
+        self.interrupted: str | None = None
+
+    def cut_off(self) -> None:
+        self.scope.cancel()
+
+
+class Told:
+    """Where an attempt's events and steps go: to the writer."""
+
+    def __init__(self, run: Run, writer: Mailbox[WriterMessage]) -> None:
+        self._run, self._writer = run, writer
+
+    async def events(self, events: list[Event]) -> None:
+        await anyio.lowlevel.checkpoint()  # a blueprint that only talks must let others work, and can be cut off
+        await self._writer.tell(Journal(self._run, events))
+
+    async def step_done(self, name: str, value: bytes) -> None:
+        reply: Reply[None] = Reply()
+        await self._writer.tell(KeepStep(self._run.run_id, name, value, reply))
+        await reply.wait()

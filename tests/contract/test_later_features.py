@@ -1,0 +1,106 @@
+"""What belongs to later versions: accepted where a file is checked, refused in plain words where it would act, never ignored."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Lily, started, until, write_job
+from tests.contract.conform import check_fits, check_run
+
+ZONE = {"timezone": "Europe/Lisbon"}
+TRIGGERS: dict[str, dict[str, Any]] = {
+    "cron": {"trigger": {"type": "cron", "cron": "15 5 * * mon-fri", **ZONE}},
+    "cron-name": {"trigger": {"type": "cron", "cron": "@daily"}, **ZONE},
+    "interval": {"trigger": {"type": "interval", "every": "15m"}},
+    "once": {"trigger": {"type": "once", "at": "2031-05-04T09:00:00Z"}},
+    "calendar": {"trigger": {"type": "calendar", "rrule": "FREQ=MONTHLY;BYDAY=2TU", "anchor": "2026-05-04T09:00", **ZONE}},
+    "condition": {"trigger": {"type": "condition", "every": "5m", "subject": "disk", "operator": "gt", "value": 90}},
+    "catch-up": {"trigger": {"type": "interval", "every": "1h", "catch_up": "all", "overlap": "queue", "exclude": ["2026-12-25"]}},
+}
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "critical": ({"runtime": {"priority": "critical"}}, "priorities are not available"),
+    "high": ({"runtime": {"priority": "high"}}, "priorities are not available"),
+    "low": ({"runtime": {"priority": "low"}}, "priorities are not available"),
+    "approval": ({"approval": {"required": True, "approvers": ["ada"], "issue": 7}}, "approvals are not available"),
+}
+
+
+@pytest.mark.parametrize("kind", TRIGGERS)
+def test_a_trigger_of_every_kind_is_valid_and_noted(lily: Lily, place: Path, kind: str) -> None:
+    """`jobs validate` accepts it and says at its line that it will not be registered; `jobs list` says so too."""
+    write_job(place, "a", **TRIGGERS[kind])
+    said = lily("jobs", "validate", "a", "--json")
+    assert said.status == 0, said
+    check_fits("cli-jobs-validate", said.json)
+    assert [job["id"] for job in said.json["jobs"]] == ["a"]
+    (note,) = said.json["notes"]
+    assert (note["code"], note["field"]) == ("feature_unavailable", "trigger")
+    assert note["line"] > 1
+    assert "schedules are not available in this version" in note["message"]
+    shown = lily("jobs", "validate", "a")
+    assert (shown.status, "is right" in shown.out, "not available" in shown.err) == (0, True, True)
+    (job,) = lily("jobs", "list", "--json").json["jobs"]
+    assert "by hand only" in job["note"]
+
+
+@pytest.mark.parametrize("kind", TRIGGERS)
+def test_a_scheduled_job_runs_by_hand(lily: Lily, place: Path, kind: str) -> None:
+    """The receipt says that a person fired it, for no window; the spec in it has the trigger as it was written."""
+    write_job(place, "a", **TRIGGERS[kind])
+    assert lily("jobs", "run", "a").status == 0
+    (folder,) = (place / ".lily" / "runs" / "a").iterdir()
+    receipt, _ = check_run(folder)
+    assert (receipt["trigger"]["type"], receipt["trigger"]["scheduled_for"]) == ("manual", None)
+    assert receipt["spec"]["trigger"]["type"] == TRIGGERS[kind]["trigger"]["type"]
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_can_not_be_honoured_is_refused_when_it_would_run(lily: Lily, place: Path, kind: str) -> None:
+    """One line with the code, what it is and what to do; no run is made, by any way in; a list and a check still know the job."""
+    changes, why = REFUSED[kind]
+    write_job(place, "a", **changes)
+    for words in (("jobs", "run", "a"), ("jobs", "run", "a", "--detach")):
+        said = lily(*words)
+        assert (said.status, said.out) == (4, "")
+        assert said.err.startswith("feature_unavailable: ")
+        assert why in said.err
+        assert said.err.count("\n") == 1
+    dry = lily("jobs", "run", "a", "--dry-run", "--json")
+    assert (dry.status, dry.json["plan"]["error"]["code"]) == (4, "feature_unavailable")
+    assert lily("runs", "list", "--json").json == {"runs": []}
+    assert [job["id"] for job in lily("jobs", "list", "--json").json["jobs"]] == ["a"]
+    assert lily("jobs", "show", "a").status == 0
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_can_not_be_honoured_is_accepted_by_validate_with_a_note(lily: Lily, place: Path, kind: str) -> None:
+    """The file is right; the note says what this version does not do, at the line that asks for it."""
+    changes, why = REFUSED[kind]
+    write_job(place, "a", **changes)
+    said = lily("jobs", "validate", "a", "--json")
+    assert said.status == 0, said
+    (note,) = said.json["notes"]
+    assert (note["code"], note["field"]) == ("feature_unavailable", "approval" if kind == "approval" else "runtime.priority")
+    assert why in note["message"]
+    assert note["line"] > 1
+    assert [job["id"] for job in said.json["jobs"]] == ["a"]
+
+
+def test_an_approval_that_is_not_required_is_no_obstacle(lily: Lily, place: Path) -> None:
+    """What asks for nothing is honoured by doing nothing."""
+    write_job(place, "a", approval={"required": False})
+    assert lily("jobs", "run", "a").status == 0
+
+
+def test_the_supervisor_says_which_triggers_it_does_not_register(place: Path) -> None:
+    """One line for each at start, with job and reason, and none for a job that is run by hand."""
+    write_job(place, "by-hand")
+    for kind, changes in TRIGGERS.items():
+        write_job(place, kind, **changes)
+    with started(place, "up", "--json-logs") as process:
+        lines = [until(process, "trigger not registered", stream="stderr") for _ in TRIGGERS]
+    for kind in TRIGGERS:
+        (line,) = [line for line in lines if f'"job": "{kind}"' in line or f'"job":"{kind}"' in line]
+        assert "schedules are not available in this version" in line
+    assert not [line for line in lines if "by-hand" in line]
