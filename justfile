@@ -56,9 +56,9 @@ fast *ARGS:
 lives N="200":
     LILY_LIVES={{N}} {{python}} -m pytest -q tests/lives
 
-# N times: SIGKILL the supervisor under load, start it again, check every promise; prints what was going on at each kill.
-crash N="200":
-    {{python}} benchmarks/crash.py --kills {{N}}
+# N times: SIGKILL the supervisor under load, start it again, check every promise; prints what was going on at each kill. --engine postgres, --seed S.
+crash N="200" *ARGS:
+    {{python}} -m benchmarks.crash --kills {{N}} {{ARGS}}
 
 # Speed and memory as ratios in one run.
 bench:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+import anyio.abc
 import msgspec
 
 from actors.catalog import Catalog
@@ -52,9 +53,9 @@ async def _up(workspace: Workspace, settings: Settings, log: StreamLog) -> int:
             system.drain(grace)
             stop.set()
 
-        log.info("lily is up", pid=os.getpid(), workspace=str(workspace.root), slots=system.slots)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_on_signals, settings.supervisor.drain_seconds, drain)
+            await tasks.start(_on_signals, settings.supervisor.drain_seconds, drain)
+            log.info("lily is up", pid=os.getpid(), workspace=str(workspace.root), slots=system.slots)
             tasks.start_soon(supervise, "log", partial(_log_runs, system, log), system.intensity, system.crashed)
             tasks.start_soon(_keep_synced, session)
             tasks.start_soon(_keep_lock, session)
@@ -100,9 +101,10 @@ def _log_problems(session: Session) -> None:
         session.log.warning("blueprint file is not usable", path=where, code=problem.code, why=problem.message)
 
 
-async def _on_signals(grace: float, drain: Callable[[float], None]) -> None:
+async def _on_signals(grace: float, drain: Callable[[float], None], *, task_status: anyio.abc.TaskStatus[None]) -> None:
     """The first SIGTERM, SIGINT or SIGHUP (the terminal closed) drains, the next one stops now."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        task_status.started()  # only now may anybody be told that it is up
         async for _ in signals:
             drain(grace)
             grace = 0.0

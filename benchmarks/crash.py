@@ -12,17 +12,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.crash_load import SLOTS, audit, pick, specs, write_load
+from benchmarks.crash_feeder import TIMEOUT, Feeder, database
+from benchmarks.crash_load import SLOTS, audit, write_load
 from benchmarks.promises import Findings, check_runs
 from lily.engines.process_table import belonging_to_each
-from lily.operations.accept import accept_all, new_run
 from lily.operations.client import supervisor_status
 from lily.operations.session import open_store
 from lily.runs import TERMINAL, EventName, Status
@@ -31,58 +29,8 @@ from lily.storage.store import Store
 from lily.workspace import Workspace, current_owner
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-DEFAULT_POSTGRES = "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
-OWED_AT_MOST = 12
 BOOT_SECONDS = 1.0
-TIMEOUT = 60.0
 CHECK_EVERY = 10
-
-
-class Feeder:
-    """Submits from this process, as any command does, whenever little is owed."""
-
-    def __init__(self, workspace: Workspace, store: Store, dice: random.Random) -> None:
-        self._workspace, self._store, self._dice = workspace, store, dice
-        self._jobs = specs(workspace)
-        self._go, self._quit = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._feed, daemon=True)
-        self.accepted: list[str] = []
-        self.submitting = False
-        self.failure: BaseException | None = None
-
-    def __enter__(self) -> "Feeder":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._quit.set()
-        self._go.set()
-        self._thread.join(TIMEOUT)
-
-    def feed(self, on: bool) -> None:
-        """Submit, or pause."""
-        if on:
-            self._go.set()
-        else:
-            self._go.clear()
-
-    def _feed(self) -> None:
-        try:
-            while not self._quit.is_set():
-                self._go.wait()
-                if self.owed() < OWED_AT_MOST:
-                    new = [new_run(spec.canonical(), by="crash") for spec in pick(self._dice, self._jobs)]
-                    self.submitting = True
-                    runs = accept_all(self._workspace, self._store, new)
-                    self.accepted += [run.run_id for run in runs]  # from here on they are owed
-                    self.submitting = False
-                time.sleep(self._dice.uniform(0, 0.05))
-        except BaseException as exc:
-            self.failure = exc
-
-    def owed(self) -> int:
-        """Runs that have not ended."""
-        return sum(count for status, count in self._store.counts().items() if status not in TERMINAL)
 
 
 class Campaign:
@@ -273,34 +221,14 @@ class Campaign:
         self.findings.expect("no error is in the supervisor's log", not wrong, "\n    ".join(wrong[:5]))
         endings = audit(self.workspace.root, [run for run in runs if run.status in TERMINAL], self.findings)
         events = [event.event for run in runs if run.interruptions for event in self.store.events(run.run_id)]
+        put_back = events.count(EventName.JOB_RECOVERED)
         cut_off = sum(run.interruptions > 0 for run in runs)
         return [
             f"runs accepted          {len(runs)}",
             f"attempts               {sum(len(run.attempts) for run in runs)}",
-            f"runs cut off by kills  {cut_off}, in {len(self.cut_off)} attempts; {events.count(EventName.JOB_RECOVERED)} times put back into the queue",
+            f"runs cut off by kills  {cut_off}, in {len(self.cut_off)} attempts; {put_back} times put back into the queue",
             *(f"  {count:5}  {name}" for name, count in sorted(endings.items())),
         ]
-
-
-@contextmanager
-def database(engine: str) -> Iterator[str]:
-    """A store's URL; a PostgreSQL database is made and dropped."""
-    if engine == "sqlite":
-        yield ""
-        return
-    from sqlalchemy import create_engine, make_url
-
-    server = make_url(os.environ.get("LILY_TEST_POSTGRES_URL") or DEFAULT_POSTGRES).set(drivername="postgresql+psycopg")
-    name = f"lily_crash_{os.getpid()}_{secrets.token_hex(3)}"
-    admin = create_engine(server, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.exec_driver_sql(f'CREATE DATABASE "{name}"')
-    try:
-        yield server.set(database=name).render_as_string(hide_password=False)
-    finally:
-        with admin.connect() as connection:
-            connection.exec_driver_sql(f'DROP DATABASE "{name}" WITH (FORCE)')
-        admin.dispose()
 
 
 def campaign(root: Path, url: str, kills: int, seed: int, tell: Callable[[str], None]) -> Findings:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from benchmarks.promises import Findings
 from lily.runs import Run, Status
-from lily.specs import JobSpec
 from lily.spec_index import SpecIndex
+from lily.specs import JobSpec
 from lily.workspace import Workspace
 
 # Runs alone (a child process), and is read by the blueprint below (in the supervisor).
@@ -209,7 +209,7 @@ def _audit_run(run: Run, lines: Counter[str], findings: Findings) -> None:
     findings.expect(
         "a run succeeds once, by its last attempt", good == (run.attempts[-1:] if run.status is Status.SUCCEEDED else []), run.run_id
     )
-    slots, _, fails, _, _, retry_max = JOBS[run.job_id]
+    _, _, fails, _, _, retry_max = JOBS[run.job_id]
     charged = [attempt for attempt in run.attempts if attempt.status != "interrupted"]
     cut_off = run.error is not None and run.error.data.get("reason") == "interrupted"
     findings.expect("attempts are charged exactly", run.tries == len(charged) <= retry_max + 1, f"{run.run_id}: {run.tries}")

@@ -4,11 +4,12 @@
 Names are loaded when they are first used, so that importing `lily` costs nothing.
 """
 
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # for type checkers it is true; importing `typing` takes as long as all the rest of this file
 if TYPE_CHECKING:
+    from typing import Any
+
     from lily.api import Session, run, submit, submit_many, wait
     from lily.blueprints.contract import BlueprintError, Context, Envelope, ProcessRequest, ProcessResult
     from lily.blueprints.define import blueprint, specialist, synthesizer
@@ -55,7 +56,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'lily' has no attribute {name!r}")

@@ -21,9 +21,9 @@ def run_job(
     job_id: JobId,
     /,
     *,
-    input: Annotated[Sequence[str], Parameter(name="--input", help="KEY=VALUE for target.input. May be repeated.")] = (),
+    input: Annotated[Sequence[str], Parameter(name="--input", negative="", help="KEY=VALUE for target.input. May be repeated.")] = (),
     set: Annotated[
-        Sequence[str], Parameter(name="--set", help="PATH=VALUE under bindings, target.input or runtime. May be repeated.")
+        Sequence[str], Parameter(name="--set", negative="", help="PATH=VALUE under bindings, target.input or runtime. May be repeated.")
     ] = (),
     detach: Annotated[bool, flag("--detach", "Print the run's id and return at once.")] = False,
     dry_run: Annotated[bool, flag("--dry-run", "Check everything up to the first attempt and print what would be done.")] = False,

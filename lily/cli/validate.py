@@ -115,10 +115,10 @@ class _Check:
             self._report.diagnostics += spec
             return
         pinned = decode_spec(spec.canonical())
-        found = [*self._before_running(pinned, data, shown)]
+        found = self._before_running(pinned, data, shown)
         self._report.diagnostics += found
-        for field, why in _later(pinned):
-            self._report.notes.append(_located(data, field, _diagnostic(shown, Code.FEATURE_UNAVAILABLE, why, field=field)))
+        for place, why in _later(pinned):
+            self._report.notes.append(_located(data, place, _diagnostic(shown, Code.FEATURE_UNAVAILABLE, why, field=place)))
         if not found:
             self._report.jobs.append({"id": pinned.id, "path": shown})
 
@@ -146,8 +146,8 @@ def _diagnostic(path: str, code: str, message: str, *, field: str = "") -> Diagn
 
 def _field(code: str, message: str, data: Mapping[str, Any]) -> str:
     problems = data.get("problems")
-    named = isinstance(problems, list) and problems and isinstance(problems[0], Mapping)  # those of a blueprint's own are as it likes
-    first = str(problems[0].get("field", "")) if named else ""
+    named = problems[0] if isinstance(problems, list) and problems else None
+    first = str(named.get("field", "")) if isinstance(named, Mapping) else ""  # those of a blueprint's own are as it likes
     if code == Code.JOB_TARGET_UNRESOLVED:
         return "target.id"
     if code == Code.JOB_BINDINGS_INVALID:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pytest
 
 from lily.__main__ import main
 
+DEADLINE = 60.0  # seconds after which a process that hangs fails its test
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -111,9 +113,12 @@ def started(root: Path, *arguments: str, **more: Any) -> Iterator[subprocess.Pop
         text=True,
         **more,
     )
+    watchdog = threading.Timer(DEADLINE, process.kill)  # whoever reads from it then sees its end
+    watchdog.start()
     try:
         yield process
     finally:
+        watchdog.cancel()
         if process.poll() is None:
             process.kill()
         process.communicate()

@@ -127,7 +127,6 @@ def test_validate_passes_what_would_run(lily: Lily, workspace: Path) -> None:
         ({"bindings": {"argv": ["true"], "typo": 1}}, "job_bindings_invalid", "bindings.typo"),
         ({"capabilities": []}, "job_policy_denied", "capabilities"),
         ({"runtime": {"retry_max": 9}}, "job_policy_denied", "runtime.retry_max"),
-        ({"runtime": {"priority": "high"}}, "feature_unavailable", ""),
         ({"runtime": {"retry_max": 99}}, "job_invalid_spec", "runtime.retry_max"),
         ({"target": {"kind": "blueprint", "id": "command.v1", "input": {"x": 1}}}, "job_execution_failed", "target.input"),
     ],

@@ -49,7 +49,7 @@ def test_down_now_interrupts_and_the_run_is_owed(lily: Lily, workspace: Path) ->
     os.mkfifo(workspace / "gate")
     with supervisor(workspace) as up:
         run_id = lily("jobs", "run", "a", "--detach").out.strip()
-        until(up, "job_attempt_started", stream="stderr")
+        until(up, "job_started", stream="stderr")
         assert lily("down", "--now").status == 0
         assert up.wait() == 0
     assert lily("runs", "show", run_id, "--json").json["status"] == "queued"

@@ -138,6 +138,11 @@ class Failing:
     config: dict[str, Any] = field(default_factory=dict)
     says: str = ""
 
+    @property
+    def again(self) -> bool:
+        """Whether another attempt could mend it."""
+        return self.name in MENDABLE
+
     def prepare(self, root: Path) -> None:
         """The workspace in which `lily jobs run a` ends that way."""
         (root / ".lily" / "blueprints").mkdir()
@@ -149,6 +154,7 @@ class Failing:
         write_job(root, "a", **self.job)
 
 
+MENDABLE = {"exit code", "signal", "timeout", "exception", "SystemExit", "envelope of error", "LLM and fallback"}
 FAILED, DENIED = Code.JOB_EXECUTION_FAILED, Code.JOB_POLICY_DENIED
 EXECUTION, CONTRACT = "blueprint_execution_failed", "blueprint_contract_invalid"
 RUNS = [

@@ -1,14 +1,17 @@
 """The documentation is executed: links lead somewhere, commands exist, marked blocks work."""
 
 import functools
+import io
 import os
 import re
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
+from lily.cli.entry import run
 from lily.errors import Code, exit_code
 from tests.contract.documents import PAGES, anchors, commands, links, marked, title
 from tests.contract.imports import REPOSITORY
@@ -46,10 +49,10 @@ def test_every_page_is_reachable_from_the_readme() -> None:
 @functools.cache
 def help_of(*words: str) -> str:
     """What `lily WORDS --help` prints; empty when there is no such command."""
-    env = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "lily", *words, "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=REPOSITORY, timeout=TIMEOUT, check=False)
-    return done.stdout if done.returncode == 0 else ""
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "200")
+        patch.setenv("NO_COLOR", "1")
+        return out.getvalue() if run([*words, "--help"]) == 0 else ""
 
 
 def named(text: str) -> tuple[tuple[str, ...], list[str]]:

@@ -198,6 +198,7 @@ class House:
 
     def only_run(self) -> Run:
         """The one run that there is."""
+        run: Run
         (run,) = until(self.store.runs, "a run")
         if run.run_id not in self.run_ids:
             self.run_ids.append(run.run_id)

@@ -31,9 +31,11 @@ def small(tmp_path: Path, build: Callable[[Path], House]) -> Iterator[House]:
     (tmp_path / "logs").mkdir()
     (root / "logs").symlink_to(tmp_path / "logs")  # what programs say must not be lost
     try:
-        yield house
+        try:
+            yield house
+        finally:
+            house.close()
     finally:
-        house.close()
         subprocess.run(["umount", "-l", str(root)], check=True)
 
 

@@ -1,6 +1,5 @@
 """Runs under a real supervisor: timeouts, caps, cancels, limits, and blueprints that misbehave."""
 
-import os
 import re
 import resource
 import threading

@@ -1,0 +1,26 @@
+"""A small `just crash`: supervisors that are killed at chosen moments under load, and every promise afterwards."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.crash import campaign
+
+KILLS = 6
+
+
+def lived(root: Path, url: str, seed: int) -> None:
+    """One campaign of a few kills, without a broken promise."""
+    told: list[str] = []
+    findings = campaign(root, url, KILLS, seed, told.append)
+    assert findings.broken == [], "\n".join(told)
+    assert findings.checked["three whole artifacts that agree with one another"] > KILLS
+
+
+def test_whatever_is_killed_under_load_keeps_every_promise(tmp_path: Path) -> None:
+    lived(tmp_path, "", seed=4)
+
+
+@pytest.mark.slow
+def test_the_same_on_postgresql(tmp_path: Path, postgres_url: str) -> None:
+    lived(tmp_path, postgres_url, seed=5)

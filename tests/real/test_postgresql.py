@@ -1,0 +1,79 @@
+"""The whole of it on PostgreSQL, with real processes: run, kill, recover, and one owner only."""
+
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from lily.runs import Status
+from tests.real.house import House, alive
+
+
+@pytest.fixture
+def place(house: House, postgres_url: str) -> Iterator[House]:
+    """A workspace whose store is a PostgreSQL database."""
+    house.config(store={"url": postgres_url}, supervisor={"drain_seconds": 5})
+    house.job("quick", "echo", "done")
+    house.job("slow", "sh", "-c", "echo $$ >> said; [ $LILY_ATTEMPT = 2 ] || exec sleep 1000")
+    yield house
+    house.close()  # before its database goes
+
+
+def test_a_run_goes_from_its_file_to_its_receipt_and_survives_a_kill(place: House) -> None:
+    assert place.lily("jobs", "run", "quick").status == 0
+    assert not place.workspace.database.exists()
+    assert place.receipt(place.only_run().run_id).status == "succeeded"
+    up = place.up()
+    run_id = place.submit("slow")
+    (pid,) = place.pids()
+    up.kill()
+    again = place.up()
+    receipt = place.until_ended(run_id)
+    assert [attempt.status for attempt in receipt.attempts] == ["interrupted", "succeeded"]
+    assert alive(pid) == []
+    assert again.end(signal.SIGTERM).status == 0
+
+
+def test_a_second_owner_of_the_same_database_is_refused_also_from_another_folder(
+    place: House, build: Callable[[Path], House], tmp_path: Path
+) -> None:
+    other = build(tmp_path / "other")
+    for name in ("config.yaml", "jobs/quick.job.yaml"):
+        shutil.copy(place.root / ".lily" / name, other.root / ".lily" / name)
+    up = place.up()
+    said = other.lily("up")
+    assert (said.status, said.err.count("\n"), said.err.partition(":")[0]) == (4, 1, "owner_conflict")
+    assert up.alive()
+
+
+def test_a_supervisor_whose_lock_is_gone_stops_and_its_work_is_taken_up_by_the_next(place: House, postgres_url: str) -> None:
+    """Its backend is ended, as a failover does: another machine may own the store by now."""
+    up = place.up()
+    run_id = place.submit("slow")
+    (pid,) = place.pids()
+    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        ended = connection.execute(
+            text(
+                "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted and database ="
+                " (select oid from pg_database where datname = current_database())"
+            )
+        ).all()
+    engine.dispose()
+    assert len(ended) == 1
+    said = up.end()
+    assert (said.status, said.err.splitlines()[-1].partition(":")[0]) == (4, "owner_conflict")
+    assert alive(pid) == []
+    assert place.run(run_id).status in (Status.QUEUED, Status.RUNNING)
+    place.up()
+    assert place.until_ended(run_id).status == "succeeded"
+
+
+def test_a_database_that_is_away_is_one_clear_line(place: House) -> None:
+    place.config(store={"url": "postgresql://postgres@127.0.0.1:1/nothing"})
+    for arguments in (("jobs", "run", "quick"), ("up",)):
+        said = place.lily(*arguments)
+        assert (said.status, said.err.count("\n"), said.err.partition(":")[0]) == (1, 1, "store_unavailable")
