@@ -26,6 +26,7 @@ from lily.storage.store import Store
 from lily.workspace import Workspace
 
 FLUSH_SECONDS = 0.1  # how long a line may wait to share a write with the next ones
+START_SECONDS = 0.3  # how long a run that has said nothing but that it started may wait for its end to come along
 FLUSH_BYTES = 65_536
 REPAIR_SECONDS = 5.0  # between tries to write artifacts that could not be written
 RETRY_SECONDS = 1.0  # between tries to write lines that could not be written
@@ -51,7 +52,7 @@ class ArtifactWriter:
         self._store, self._workspace, self._clock = store, workspace, clock
         self._offload, self._log, self._fault = offload, log, fault
         self._logs: dict[str, EventLog] = {}  # of running runs, so bounded by the slots
-        self._waiting: set[str] = set()  # logs with lines that are not on disk
+        self._waiting: dict[str, float] = {}  # logs with lines that are not on disk, and the loop time from which on a flush takes them
         self._to_mark: list[str] = []  # artifacts written, mark not stored
         self._owed: set[str] = set()  # terminal, artifacts could not be written
         self._lossy: set[str] = set()  # runs whose buffered lines went down with an earlier life of this actor
@@ -62,7 +63,7 @@ class ArtifactWriter:
     async def run(self) -> None:
         """Until the mailbox is closed and empty; then everything is on disk and marked."""
         # After a crash in the middle of a batch the logs in memory can't be trusted: they are read again.
-        self._lossy |= self._waiting
+        self._lossy.update(self._waiting)
         self._logs.clear()
         self._waiting.clear()
         async with anyio.create_task_group() as tasks:
@@ -113,18 +114,19 @@ class ArtifactWriter:
     async def _tick(self) -> None:
         """Wakes the writer for what waits, only while something does."""
         last_repair = -math.inf
-        while True:
-            await self._timer.wait()
-            self._timer = anyio.Event()
-            await anyio.sleep(FLUSH_SECONDS)
-            if self._waiting or self._to_mark:
-                await self.mailbox.tell(Flush())
-            if self._owed:
-                pause = last_repair + REPAIR_SECONDS - anyio.current_time()
-                await anyio.sleep(max(0.0, pause))
-                last_repair = anyio.current_time()
-                ids, self._owed = sorted(self._owed), set()
-                await self.mailbox.tell(Repair(ids))
+        with suppress(anyio.ClosedResourceError):  # the mailbox was closed: the end of `run` does what is left
+            while True:
+                await self._timer.wait()
+                self._timer = anyio.Event()
+                await anyio.sleep(FLUSH_SECONDS)
+                if self._waiting or self._to_mark:
+                    await self.mailbox.tell(Flush())
+                if self._owed:
+                    pause = last_repair + REPAIR_SECONDS - anyio.current_time()
+                    await anyio.sleep(max(0.0, pause))
+                    last_repair = anyio.current_time()
+                    ids, self._owed = sorted(self._owed), set()
+                    await self.mailbox.tell(Repair(ids))
 
     async def _settle(self) -> None:
         self._again = False
@@ -166,8 +168,10 @@ class ArtifactWriter:
                     pass
         # Last, so that the lines of a run that ends in this very batch cost no write of their own. In a batch that comes
         # again the store may know ends whose lines follow only in later messages.
-        if not self._again and any(isinstance(message, Flush) for message in part):
-            for run_id in sorted(self._waiting):
+        flushes = [message for message in part if isinstance(message, Flush)]
+        if flushes and not self._again:
+            asked = any(message.reply is not None for message in flushes)
+            for run_id in sorted(run_id for run_id, due in self._waiting.items() if due <= now or asked):
                 published += self._flush(self._logs[run_id])
         return published
 
@@ -177,7 +181,7 @@ class ArtifactWriter:
         log.follow(move.events, run.events)
         if run.status in TERMINAL:
             return self._end(run, log)
-        self._waiting.add(run.run_id)
+        self._waiting.setdefault(run.run_id, self._loop_time + START_SECONDS)
         if run.status is Status.RUNNING:
             return []
         published = self._flush(log)
@@ -207,7 +211,7 @@ class ArtifactWriter:
         log = self._log_of(run, fresh=False)
         for event in events:
             log.add(event)
-        self._waiting.add(run.run_id)
+        self._waiting[run.run_id] = self._loop_time
         return self._flush(log) if log.pending_bytes >= FLUSH_BYTES and not self._again else []
 
     def _flush(self, log: EventLog) -> list[TailMessage]:
@@ -224,7 +228,7 @@ class ArtifactWriter:
             log.not_before = self._loop_time + RETRY_SECONDS
             log.shed(self._now())
             return []
-        self._waiting.discard(run.run_id)
+        self._waiting.pop(run.run_id, None)
         return published
 
     def _append(self, log: EventLog, folder: int) -> list[TailMessage]:
@@ -234,7 +238,7 @@ class ArtifactWriter:
     def _end(self, run: Run, log: EventLog) -> list[TailMessage]:
         """The artifacts of a terminal run. A failure here is no failure of the run: they are owed."""
         self._logs.pop(run.run_id, None)
-        self._waiting.discard(run.run_id)
+        self._waiting.pop(run.run_id, None)
         try:
             body, spec = self._store.spec_body(run.spec_hash), self._store.spec(run.spec_hash)
             path = self._workspace.run_dir(run.job_id, run.run_id)
@@ -245,8 +249,10 @@ class ArtifactWriter:
                 if not log.fresh:
                     drop_temporaries(folder)
                 write_end(folder, run, spec, body, log.lifecycle(), events=log.file, alone=alone)
-        except OSError as exc:
-            self._log.error("artifacts could not be written; trying again", run=run.run_id, error=exc.strerror or str(exc))
+        except (OSError, ValueError, TypeError, LookupError) as exc:
+            # The latter three: a receipt or summary that can't be made of this run. It must not take the supervisor down.
+            said = getattr(exc, "strerror", None) or f"{type(exc).__name__}: {exc}"
+            self._log.error("artifacts could not be written; trying again", run=run.run_id, trace=run.trace_id, error=said)
             self._owed.add(run.run_id)
             return []
         self._to_mark.append(run.run_id)

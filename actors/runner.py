@@ -171,7 +171,7 @@ class Runner:
         while True:
             free = 0 if self._draining else self._slots - len(self._active)
             starting = sum(not active.begun for active in self._active.values())
-            look = await self._offload(self._look, free + starting if free > 0 else 0, full)
+            look = await self._offload(self._look, free + starting if free > 0 else 0, full, set(self._active))
             await self._pass_on_cancels(look)
             held = self._held()
             taken, passed = 0, 0
@@ -188,8 +188,8 @@ class Runner:
             if not passed or taken >= free:
                 return
 
-    def _look(self, limit: int, full: set[str]) -> Look:
-        return self._store.look(limit=limit, full_jobs=full, since=self._since)
+    def _look(self, limit: int, full: set[str], known: set[str]) -> Look:
+        return self._store.look(limit=limit, full_jobs=full, since=self._since, known=known)
 
     def _held(self) -> Counter[str]:
         """How many of its `max_parallel_runs` each job holds: those in slots and those that wait for a retry count."""

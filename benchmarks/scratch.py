@@ -90,7 +90,7 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def supervisor(workspace: Workspace) -> Iterator[tuple[int, float]]:
-    """`lily up` while the block lasts; gives (pid, seconds from its start to its first answer)."""
+    """`lily up` while the block lasts; gives (pid, when it was started by time.perf_counter), once it answers."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "lily", "up", "--workspace", str(workspace.root)]
     with open(workspace.root / "up.log", "ab") as log:
@@ -100,7 +100,7 @@ def supervisor(workspace: Workspace) -> Iterator[tuple[int, float]]:
             if process.poll() is not None or time.perf_counter() - began > PATIENCE_SECONDS:
                 raise RuntimeError((workspace.root / "up.log").read_text()[-2000:])
             time.sleep(0.005)
-        yield process.pid, time.perf_counter() - began
+        yield process.pid, began
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from lily import __version__
 from lily.cli import output
 from lily.cli.options import Json, Place, flag, opened
+from lily.errors import Code, LilyError
 from lily.render import fields, table, when
 from lily.settings import Settings, load_settings
 from lily.workspace import Workspace, current_owner, find_workspace
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from lily.spec_index import Catalog
 
 _LOOK_SECONDS = 0.1
+_LOOKS = 100  # at an owner that does not answer yet
 
 
 def up(
@@ -36,7 +38,6 @@ def down(
 ) -> int:
     """Stop the supervisor and return when it is gone. What it could not finish stays owed."""
     from lily.cli.options import usage
-    from lily.operations.client import request_down
 
     if now and grace is not None:
         raise usage("--now and --grace say two things", "give one of them")
@@ -45,12 +46,25 @@ def down(
     place = find_workspace(workspace)
     seconds = 0.0 if now else load_settings(place).supervisor.drain_seconds if grace is None else grace
     owner = current_owner(place)
-    request_down(place, grace=seconds)
+    _request(place, seconds)
     output.tell(f"stopping; running work has {seconds:g} s to finish")
     while owner is not None and owner.alive() and current_owner(place) is not None:
         time.sleep(_LOOK_SECONDS)
     output.tell("stopped")
     return 0
+
+
+def _request(place: Workspace, grace: float) -> None:
+    """Ask the owner to drain. One that is just starting has no socket yet, so that is tried for a while."""
+    from lily.operations.client import request_down
+
+    for left in range(_LOOKS, -1, -1):
+        try:
+            return request_down(place, grace=grace)
+        except LilyError as error:
+            if error.code is not Code.SUPERVISOR_NOT_RUNNING or left == 0 or current_owner(place) is None:
+                raise
+        time.sleep(_LOOK_SECONDS)
 
 
 def status(*, json: Json = False, workspace: Place = None) -> int:

@@ -235,15 +235,21 @@ class Store(Reads):
 
     # -- what the runner asks ---------------------------------------------------------------------
 
-    def look(self, *, limit: int, full_jobs: Collection[str] = (), since: str = "", cancels: bool = True) -> Look:
-        """Up to `limit` queued runs in queue order, without those of `full_jobs` and those accepted before `since`."""
+    def look(
+        self, *, limit: int, full_jobs: Collection[str] = (), since: str = "", cancels: bool = True, known: Collection[str] = ()
+    ) -> Look:
+        """The first `limit` queued runs in queue order, without those of `full_jobs`, those accepted before `since` and the `known`."""
         with reading(self.engine) as connection:
             wanted = self.statements.queued.limit(limit)
             if full_jobs:
                 wanted = wanted.where(schema.run.c.job_id.not_in(full_jobs))
             if since:
                 wanted = wanted.where(schema.run.c.run_id >= since)
-            queued = self.with_attempts(connection, [run_from(row) for row in connection.execute(wanted)]) if limit else []
+            queued = (
+                self.with_attempts(connection, [run_from(row) for row in connection.execute(wanted) if row[0] not in known])
+                if limit
+                else []
+            )
             if not cancels:
                 return Look(queued)
             asked = {row.run_id: msgspec.json.decode(row.cancel) for row in connection.execute(self.statements.cancels)}

@@ -407,3 +407,28 @@ def test_a_flush_is_answered_when_all_that_came_before_it_is_stored(world: World
         assert len(world.lines(run.run_id)) == 3
 
     bench.whole_life(after=body)
+
+
+def test_a_mailbox_that_closes_while_the_disk_is_slow_crashes_nobody(
+    world: World, new_box: NewBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer for what waits may ring after the close; what waits is written at the end, and nothing counts as lost."""
+    bench = Bench(world, new_box)
+    first, _ = bench.moves_of(world.submit("noop.v1"))
+
+    async def slow(call: Callable[..., Any], *arguments: Any) -> Any:
+        await anyio.sleep(1)
+        return call(*arguments)
+
+    monkeypatch.setattr(bench.writer, "_offload", slow)
+
+    async def body() -> None:
+        await bench.box.tell(apply(first))
+        await anyio.sleep(2 + FLUSH_SECONDS / 2)  # stored and taken: the timer runs
+        await bench.box.tell(Journal(first.run, [log_line("last")]))
+        await anyio.sleep(FLUSH_SECONDS / 4)
+
+    bench.whole_life(after=body)
+    assert bench.crashes == []
+    assert world.names(first.run.run_id)[-1] == "log"
+    assert "events_lost" not in world.names(first.run.run_id)

@@ -30,7 +30,7 @@ def test_a_run_prints_its_summary(lily: Lily, workspace: Path) -> None:
     assert said.out.startswith("# Succeeded: Job a\n")
     (folder,) = (workspace / ".lily" / "runs" / "a").iterdir()
     assert said.out == (folder / "summary.md").read_text()
-    assert ARTIFACTS <= {path.name for path in folder.iterdir()}
+    assert {path.name for path in folder.iterdir()} >= ARTIFACTS
 
 
 def test_with_json_events_come_as_lines_and_the_receipt_last(lily: Lily, workspace: Path) -> None:
@@ -242,7 +242,9 @@ def test_a_reader_that_went_away_does_not_end_the_run(workspace: Path) -> None:
     """`lily jobs run a --json | head -1`: the run goes on to its end, and its outcome is the exit status."""
     write_job(workspace, "a", bindings=shell("for i in $(seq 200); do echo line $i; done; exit 5"))
     read, write = os.pipe()
-    with subprocess.Popen(command("jobs", "run", "a", "--json"), cwd=workspace, env=environment(), stdout=write, stderr=subprocess.PIPE) as run:
+    with subprocess.Popen(
+        command("jobs", "run", "a", "--json"), cwd=workspace, env=environment(), stdout=write, stderr=subprocess.PIPE
+    ) as run:
         os.close(write)
         os.read(read, 1)
         os.close(read)
@@ -277,3 +279,22 @@ def test_lily_up_waits_for_a_run_in_progress(workspace: Path) -> None:
             (workspace / "gate").write_text("go\n")
             assert "lily is up" in until(up, "lily is up", stream="stderr")
             assert run.wait() == 0
+
+
+def test_a_second_ctrl_c_leaves_the_run_to_the_supervisor(workspace: Path, lily: Lily) -> None:
+    """When the program takes its time to end: status 130 at once, and the run is canceled all the same."""
+    script = "trap 'echo asked' TERM; echo begun; while :; do read x < gate; done"
+    write_job(workspace, "a", bindings={**shell(script), "kill_grace_seconds": 30})
+    os.mkfifo(workspace / "gate")
+    with supervisor(workspace) as up, started(workspace, "jobs", "run", "a", "--json") as run:
+        run_id = json.loads(until(run, "begun"))["run_id"]
+        run.send_signal(signal.SIGINT)
+        until(run, "canceling", stream="stderr")
+        until(run, "asked")
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate()
+        assert run.returncode == 130, err
+        assert json.loads(out.splitlines()[-1])["run"]["run_id"] == run_id
+        assert lily("runs", "show", run_id, "--json").json["status"] == "running"
+        assert lily("down", "--now").status == 0
+        assert up.wait() == 0

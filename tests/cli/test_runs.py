@@ -1,13 +1,16 @@
 """`lily runs` and `lily jobs history`: looking at runs, and changing what becomes of them."""
 
 import json
+import os
+import pty
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Lily, Said, shell, write_job
+from tests.cli.conftest import Lily, Said, command, environment, shell, write_job
 
 RUN = {
     "run_id",
@@ -145,9 +148,7 @@ def test_a_replay_needs_an_approval(lily: Lily, workspace: Path, two_runs: list[
 
 
 @pytest.mark.parametrize(("which", "expected"), [("pinned", "fine\n"), ("current", "changed\n")])
-def test_a_replay_is_a_new_run_that_names_the_first(
-    lily: Lily, workspace: Path, two_runs: list[str], which: str, expected: str
-) -> None:
+def test_a_replay_is_a_new_run_that_names_the_first(lily: Lily, workspace: Path, two_runs: list[str], which: str, expected: str) -> None:
     """With the spec that ran then, or with the file as it is now; the approval stands in the receipt."""
     write_job(workspace, "good", bindings=shell("echo changed"))
     said = lily("runs", "replay", two_runs[0], "--spec", which, "--approve", "--reason", "checked by me", "--json")
@@ -191,3 +192,24 @@ def test_without_any_run_a_list_is_empty(lily: Lily) -> None:
     """An object with an empty list, or a word on stderr."""
     assert lily("runs", "list", "--json").json == {"runs": []}
     assert lily("runs", "active").err == "nothing is active\n"
+
+
+@pytest.mark.usefixtures("two_runs")
+def test_on_a_terminal_lines_are_cut_and_coloured(workspace: Path) -> None:
+    """A pipe gets neither, and NO_COLOR is honoured."""
+
+    def shown(**more: str) -> str:
+        outer, inner = pty.openpty()
+        env = {**environment(TERM="xterm", **more), "COLUMNS": "100"}
+        subprocess.run(command("runs", "list"), cwd=workspace, env=env, stdout=inner, check=True)
+        os.close(inner)
+        text = os.read(outer, 65536).decode()
+        os.close(outer)
+        return text
+
+    coloured, plain = shown(), shown(NO_COLOR="1")
+    assert "\x1b[31mfailed" in coloured
+    assert "\x1b" not in plain
+    assert coloured.replace("\x1b[31m", "").replace("\x1b[32m", "").replace("\x1b[0m", "") == plain
+    assert all(len(line) <= 100 for line in plain.splitlines())
+    assert "…" in plain

@@ -89,4 +89,4 @@ def test_logs_can_be_json(workspace: Path) -> None:
         up.terminate()
         out, err = up.communicate()
         assert out == ""
-        assert [json.loads(line) for line in err.splitlines()][-1]["message"] == "lily is down"
+        assert [json.loads(line) for line in err.splitlines()][-1]["event"] == "lily is down"

@@ -55,7 +55,11 @@ def test_an_active_run_is_shown_to_its_end(workspace: Path) -> None:
     """Lines come while it runs; the command ends with it."""
     write_job(workspace, "a", bindings=shell("echo begun; read x < gate; echo done"))
     os.mkfifo(workspace / "gate")
-    with supervisor(workspace), started(workspace, "jobs", "run", "a"), started(workspace, "jobs", "tail", "a", "--follow", "--json") as waiting:
+    with (
+        supervisor(workspace),
+        started(workspace, "jobs", "run", "a"),
+        started(workspace, "jobs", "tail", "a", "--follow", "--json") as waiting,
+    ):
         until(waiting, "begun")
         with started(workspace, "jobs", "tail", "a", "--json") as tail:
             until(tail, "begun")

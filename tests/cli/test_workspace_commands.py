@@ -53,7 +53,13 @@ def test_status_without_a_supervisor(lily: Lily, workspace: Path) -> None:
     (workspace / ".lily/jobs/bad.job.yaml").write_text("x")
     found = lily("status", "--json").json
     assert set(found) == {"workspace", "version", "owner", "supervisor", "active", "runs", "jobs", "bad_files"}
-    assert (found["workspace"], found["owner"], found["supervisor"], found["jobs"], found["bad_files"]) == (str(workspace), None, None, 1, 1)
+    assert (found["workspace"], found["owner"], found["supervisor"], found["jobs"], found["bad_files"]) == (
+        str(workspace),
+        None,
+        None,
+        1,
+        1,
+    )
     assert not (workspace / "db").exists()
     text = lily("status").out
     assert "not running; `lily up` starts it" in text
@@ -114,7 +120,17 @@ def test_blueprints_list_has_all_that_jobs_may_name(lily: Lily, workspace: Path)
 def test_blueprints_show_has_schemas_and_an_example(lily: Lily, blueprint: str) -> None:
     """Of every built-in one, for people and for programs."""
     found = lily("blueprints", "show", blueprint, "--json").json
-    assert {"id", "version", "summary", "capabilities", "bindings_schema", "input_schema", "output_schema", "example", "example_job"} <= set(found)
+    assert {
+        "id",
+        "version",
+        "summary",
+        "capabilities",
+        "bindings_schema",
+        "input_schema",
+        "output_schema",
+        "example",
+        "example_job",
+    } <= set(found)
     text = lily("blueprints", "show", blueprint).out
     assert all(name in text for name in found["bindings_schema"]["properties"])
     assert "an example job:" in text

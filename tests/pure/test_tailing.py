@@ -13,7 +13,10 @@ from lily.workspace import EVENTS, Workspace
 A, B = "20260504T041500.000001Z-aaaa", "20260504T041500.000002Z-bbbb"
 
 
-@given(lines=st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"")), max_size=30), torn=st.booleans(), last=st.integers(0, 40))
+LINES = st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"")), max_size=30)
+
+
+@given(lines=LINES, torn=st.booleans(), last=st.integers(0, 40))
 def test_the_last_lines_are_found_from_the_end(tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], torn: bool, last: int) -> None:
     """Whatever the blocks cut through; what has no line break yet is no line."""
     folder = tmp_path_factory.mktemp("run")

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,8 +20,8 @@ from tests.unprivileged import Unprivileged
 @pytest.fixture
 def small(tmp_path: Path, build: Callable[[Path], House]) -> Iterator[House]:
     """A workspace on a disk of its own of six megabytes."""
-    root = tmp_path / "small"
-    root.mkdir()
+    # Not under tmp_path: a mount that a killed test run left behind would stop pytest from cleaning up ever after.
+    root = Path(tempfile.mkdtemp(prefix="lily-small-"))
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=6m,mode=700", "tmpfs", str(root)], capture_output=True, text=True, check=False
     )
@@ -37,6 +38,7 @@ def small(tmp_path: Path, build: Callable[[Path], House]) -> Iterator[House]:
             house.close()
     finally:
         subprocess.run(["umount", "-l", str(root)], check=True)
+        root.rmdir()
 
 
 def fill(house: House, leave: int = 0) -> Path:
