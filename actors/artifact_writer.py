@@ -21,10 +21,11 @@ from lily.offload import Offload
 from lily.runs import TERMINAL, Event, EventName, Move, Run, Status
 from lily.storage.artifacts import write_end
 from lily.storage.event_log import EventLog
-from lily.storage.files import drop_temporaries, make_folder, open_folder
+from lily.storage.files import clear_the_way, drop_temporaries, make_folder, open_folder
 from lily.storage.store import Store
-from lily.workspace import Workspace
+from lily.workspace import RESERVED, Workspace
 
+MARK_SECONDS = 0.005  # how long a mark may wait to share a transaction with the next moves; its run's end is told after it
 FLUSH_SECONDS = 0.1  # how long a line may wait to share a write with the next ones
 START_SECONDS = 0.3  # how long a run that has said nothing but that it started may wait for its end to come along
 FLUSH_BYTES = 65_536
@@ -53,7 +54,7 @@ class ArtifactWriter:
         self._offload, self._log, self._fault = offload, log, fault
         self._logs: dict[str, EventLog] = {}  # of running runs, so bounded by the slots
         self._waiting: dict[str, float] = {}  # logs with lines that are not on disk, and the loop time from which on a flush takes them
-        self._to_mark: list[str] = []  # artifacts written, mark not stored
+        self._to_mark: dict[str, Published] = {}  # artifacts written, mark not stored: what is told once it is
         self._owed: set[str] = set()  # terminal, artifacts could not be written
         self._lossy: set[str] = set()  # runs whose buffered lines went down with an earlier life of this actor
         self._loop_time = 0.0  # when the batch in hand was taken
@@ -106,6 +107,8 @@ class ArtifactWriter:
                 message.reply.fail(exc)
             if isinstance(message, Repair):
                 self._owed.update(message.run_ids)
+            elif isinstance(message, Apply) and message.move.run.status in TERMINAL and isinstance(exc, LilyError):
+                self._owed.add(message.move.run.run_id)  # if its end was stored all the same, only its files are missing
 
     def _arm(self) -> None:
         if self._waiting or self._to_mark or self._owed:
@@ -118,15 +121,15 @@ class ArtifactWriter:
             while True:
                 await self._timer.wait()
                 self._timer = anyio.Event()
-                await anyio.sleep(FLUSH_SECONDS)
+                await anyio.sleep(MARK_SECONDS if self._to_mark else FLUSH_SECONDS)
                 if self._waiting or self._to_mark:
                     await self.mailbox.tell(Flush())
-                if self._owed:
-                    pause = last_repair + REPAIR_SECONDS - anyio.current_time()
-                    await anyio.sleep(max(0.0, pause))
+                if self._owed and anyio.current_time() - last_repair >= REPAIR_SECONDS:
                     last_repair = anyio.current_time()
                     ids, self._owed = sorted(self._owed), set()
                     await self.mailbox.tell(Repair(ids))
+                if self._owed:
+                    self._timer.set()  # not asleep until the next repair: the lines of other runs come meanwhile
 
     async def _settle(self) -> None:
         self._again = False
@@ -142,11 +145,11 @@ class ArtifactWriter:
         """One transaction: the moves and steps of this part, and the marks of artifacts that are written."""
         moves = [message.move for message in part if isinstance(message, Apply)]
         steps = [(message.run_id, message.name, message.value) for message in part if isinstance(message, KeepStep)]
-        marks = self._to_mark
+        marks = list(self._to_mark)
         if not (moves or steps or marks):
             return []
         refusals = await self._offload(partial(self._store.apply, moves, steps=steps, written=marks))
-        self._to_mark = self._to_mark[len(marks) :]
+        self._publish([self._to_mark.pop(run_id) for run_id in marks])
         return refusals
 
     # -- in a worker thread -----------------------------------------------------------------------
@@ -225,6 +228,7 @@ class ArtifactWriter:
                 published = self._append(log, folder)
         except OSError as exc:
             self._log.error("events could not be written", run=run.run_id, error=exc.strerror or str(exc))
+            clear_the_way(self._workspace.run_dir(run.job_id, run.run_id), RESERVED)
             log.not_before = self._loop_time + RETRY_SECONDS
             log.shed(self._now())
             return []
@@ -239,6 +243,7 @@ class ArtifactWriter:
         """The artifacts of a terminal run. A failure here is no failure of the run: they are owed."""
         self._logs.pop(run.run_id, None)
         self._waiting.pop(run.run_id, None)
+        published: list[TailMessage] = []
         try:
             body, spec = self._store.spec_body(run.spec_hash), self._store.spec(run.spec_hash)
             path = self._workspace.run_dir(run.job_id, run.run_id)
@@ -253,10 +258,11 @@ class ArtifactWriter:
             # The latter three: a receipt or summary that can't be made of this run. It must not take the supervisor down.
             said = getattr(exc, "strerror", None) or f"{type(exc).__name__}: {exc}"
             self._log.error("artifacts could not be written; trying again", run=run.run_id, trace=run.trace_id, error=said)
+            clear_the_way(self._workspace.run_dir(run.job_id, run.run_id), RESERVED)
             self._owed.add(run.run_id)
-            return []
-        self._to_mark.append(run.run_id)
-        return [*published, Published(run.run_id, run.job_id, log.seq + 1, [], run.status)]
+            return published
+        self._to_mark[run.run_id] = Published(run.run_id, run.job_id, log.seq + 1, [], run.status)
+        return published
 
     def _repair(self, run_ids: list[str]) -> list[TailMessage]:
         published: list[TailMessage] = []

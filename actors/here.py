@@ -10,6 +10,7 @@ import anyio
 import msgspec
 
 from actors.doorbell import Doorbell
+from actors.last_resort import last_resort
 from actors.messages import Rung
 from actors.owning import Session, one_error, owning
 from actors.system import Actor
@@ -91,8 +92,10 @@ async def _others_waiting(session: Session) -> bool:
 async def _cancel_on_signals(session: Session, run_id: str, stop: Callable[[float], None]) -> None:
     """Ctrl-C cancels the run and waits for its end; SIGTERM, or a second Ctrl-C, interrupts it: it stays owed."""
     asked = False
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    with anyio.open_signal_receiver(*numbers) as signals, last_resort(*numbers) as taken:
         async for number in signals:
+            taken()
             if number == signal.SIGTERM or asked:
                 stop(0.0)
                 continue

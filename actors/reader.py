@@ -16,6 +16,7 @@ from lily.log import Log
 from lily.offload import Offload
 from lily.operations.sockets import address, reader_path
 from lily.runs import TERMINAL
+from lily.storage.files import READ
 from lily.storage.store import Store
 from lily.workspace import EVENTS, Workspace
 
@@ -152,10 +153,10 @@ class Reader:
 def _read_lines(path: os.PathLike[str], offset: int) -> list[bytes]:
     """Whole lines from `offset`, about _CHUNK bytes of them."""
     try:
-        with open(path, "rb") as file:
+        with os.fdopen(os.open(path, READ), "rb") as file:
             file.seek(offset)
             lines = file.readlines(_CHUNK)
-    except FileNotFoundError:
+    except OSError:  # not there yet, or something else stands there
         return []
     return lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
 

@@ -5,6 +5,7 @@ after a crash of this actor. Each run is conducted by one task; a move counts on
 """
 
 import heapq
+import math
 from collections import Counter
 from datetime import datetime
 from typing import Any
@@ -28,6 +29,7 @@ from lily.runs import ErrorInfo, Event, EventName, Move, PinnedSpec, Run, Status
 from lily.storage.store import Look, Store
 
 LOOK_SECONDS = 1.0  # what a lost ring costs
+SHARE_SECONDS = 0.005  # slots that get free within this time share a look, and the runs that it starts share a transaction
 STORE_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -102,6 +104,8 @@ class Runner:
 
     async def _interrupt_after(self, grace: float) -> None:
         await anyio.sleep(grace)
+        if grace <= 0:
+            self._engine.ports.processes.hurry()  # now means now, however long a program may take to end elsewhere
         for active in list(self._active.values()):
             active.interrupted = "the supervisor stopped"
             active.cut_off()
@@ -137,10 +141,12 @@ class Runner:
 
     async def _pump(self, tasks: anyio.abc.TaskGroup) -> None:
         """Looks at the store when woken, when a retry is due, and every LOOK_SECONDS."""
+        looked = -math.inf
         while True:
             with anyio.move_on_after(self._patience()):
                 await self._wake.wait()
-            self._wake = anyio.Event()
+            await anyio.sleep_until(looked + SHARE_SECONDS)
+            self._wake, looked = anyio.Event(), anyio.current_time()
             self._fault("runner:before-look")
             try:
                 await self._queue_due_retries()
@@ -289,7 +295,9 @@ class Runner:
 
     async def _end(self, active: Active, spec: PinnedSpec, ready: Ready, outcome: Outcome | None) -> None:
         run, now = active.run, self._clock.now()
-        if outcome is not None:
+        # A blueprint may make another error of its cancellation: that is no failure, and nothing to be tried again.
+        cut_off = active.cancel is not None or active.interrupted is not None
+        if outcome is not None and not (cut_off and outcome.retryable):
             move = settle(run, outcome, spec.runtime, now)
         else:
             result = base_result(ready, spec.runtime)

@@ -16,6 +16,7 @@ from lily.offload import Offload
 from lily.spec_index import SUFFIXES, Catalog, SpecEntry, SpecIndex
 
 RESCAN_SECONDS = 10.0
+_RESCAN_SHARE = 0.0025  # of the time, at most, goes into scans that nothing asked for: very many files are looked at less often
 _LOOK_SECONDS = 1.0  # how often a watcher looks whether its folder is still the same one
 
 
@@ -43,6 +44,8 @@ class SpecLoader:
         self._every = every
         self._good: dict[str, SpecEntry] = {}
         self._bad: dict[str, list[Diagnostic]] = {}
+        self._told: Catalog | None = None  # all of it was told
+        self._took = 0.0  # seconds, by the last scan
 
     async def run(self) -> None:
         """Work until the hints end. A hint says "look again"; what it is does not matter."""
@@ -63,7 +66,7 @@ class SpecLoader:
 
     async def _another(self, receive: MemoryObjectReceiveStream[None]) -> bool:
         """Wait for a hint or for the time to pass; False when no more hints come."""
-        with anyio.move_on_after(self._every):
+        with anyio.move_on_after(max(self._every, self._took / _RESCAN_SHARE)):
             try:
                 await receive.receive()
             except anyio.EndOfStream:
@@ -71,7 +74,11 @@ class SpecLoader:
         return True
 
     async def _rescan(self) -> None:
+        began = anyio.current_time()
         catalog = await self._offload(self._index.scan)
+        self._took = anyio.current_time() - began
+        if catalog is self._told:
+            return
         await self._tell_removed(catalog)
         await self._tell_rejected(catalog)
         for job_id, entry in catalog.jobs.items():
@@ -79,6 +86,7 @@ class SpecLoader:
             if known is None or known.digest != entry.digest:
                 await self._to.tell(SpecLoaded(entry))
             self._good[job_id] = entry
+        self._told = catalog
 
     async def _tell_removed(self, catalog: Catalog) -> None:
         bad = {each.path for each in catalog.diagnostics}

@@ -15,6 +15,7 @@ import msgspec
 
 from actors.catalog import Catalog
 from actors.doorbell import Doorbell
+from actors.last_resort import last_resort
 from actors.mailbox import Mailbox
 from actors.messages import SpecFact
 from actors.owning import Session, one_error, owning
@@ -103,9 +104,11 @@ def _log_problems(session: Session) -> None:
 
 async def _on_signals(grace: float, drain: Callable[[float], None], *, task_status: anyio.abc.TaskStatus[None]) -> None:
     """The first SIGTERM, SIGINT or SIGHUP (the terminal closed) drains, the next one stops now."""
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    with anyio.open_signal_receiver(*numbers) as signals, last_resort(*numbers) as taken:
         task_status.started()  # only now may anybody be told that it is up
         async for _ in signals:
+            taken()
             drain(grace)
             grace = 0.0
 

@@ -1,5 +1,6 @@
 """`lily` and `python -m lily`."""
 
+import os
 import sys
 
 from lily import __version__
@@ -12,7 +13,18 @@ def main() -> int:
         return 0
     from lily.cli.entry import run
 
-    return run(sys.argv[1:])
+    return _leave(run(sys.argv[1:]))
+
+
+def _leave(status: int) -> int:
+    """A thread that a blueprint left behind must not keep the process: all that matters is on disk."""
+    import threading
+
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 if __name__ == "__main__":

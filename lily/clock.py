@@ -2,6 +2,7 @@
 
 import os
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -23,6 +24,7 @@ def stamp(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"  # strftime takes ten times as long
 
 
+@lru_cache(maxsize=256)  # a receipt asks several times for the same few
 def parse_stamp(text: str) -> datetime:
     """The inverse of `stamp`; also takes other RFC 3339 forms. Raises ValueError for text without an offset."""
     at = datetime.fromisoformat(text)

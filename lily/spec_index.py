@@ -85,11 +85,15 @@ class SpecIndex:
         self._at = str(workspace.jobs)  # text: this runs once a file, and pathlib costs more than the stat
         self._folder = workspace.jobs.relative_to(workspace.root).as_posix()
         self._records: dict[str, _Record] | None = None
+        self._catalog: Catalog | None = None  # what `_records` come to
         self._lock = threading.Lock()
         self.parsed = 0  # files read and parsed by this index so far
 
     def scan(self) -> Catalog:
-        """Look at every file's stamp, read those that changed. Never raises for what the files or the folder hold."""
+        """Look at every file's stamp, read those that changed. Never raises for what the files or the folder hold.
+
+        As long as nothing changes, the answer is the same object.
+        """
         with self._lock:
             return self._scan()
 
@@ -130,16 +134,18 @@ class SpecIndex:
         except OSError as error:
             return Catalog({}, [_whole_file(self._folder, f"the folder can't be read: {error.strerror}", _PERMISSIONS)], complete=False)
         records: dict[str, _Record] = {}
+        same = self._catalog is not None and len(found) == len(known)
         for name, stamp in found:
             record = known.get(name)
             if record is None or record.stamp != stamp or isinstance(stamp, str):
-                record = self._read(name, stamp)
+                record, same = self._read(name, stamp), False
             if record is not None:
                 records[name] = record
-        if self._records is None or records != known:
-            self._save(records, known)
-        self._records = records
-        return _catalog(records, self._shown)
+        if same and self._catalog is not None:
+            return self._catalog
+        self._save(records, known)
+        self._records, self._catalog = records, _catalog(records, self._shown)
+        return self._catalog
 
     def _files(self) -> Iterator[tuple[str, tuple[int, int, int] | str]]:
         """(name, stamp) of each job file; in place of a stamp, why the file is not read."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -148,4 +149,9 @@ def _fenced(text: str, kind: str = "text") -> str:
 
 def _files(receipt: Receipt) -> str:
     names = sorted({file.name for file in receipt.artifacts} | {"run_receipt.json", "events.jsonl"} - {"summary.md"})
-    return "## Files\n\n" + "\n".join(f"- [{markdown(name)}]({quote(name)})" for name in names if name != "summary.md") + "\n"
+    return "## Files\n\n" + "\n".join(_link(name) for name in names if name != "summary.md") + "\n"
+
+
+@lru_cache(maxsize=256)  # nearly all runs have the same names
+def _link(name: str) -> str:
+    return f"- [{markdown(name)}]({quote(name)})"

@@ -39,6 +39,15 @@ def encodable(value: object) -> str:
     return text
 
 
+def all_encodable(value: Any) -> Any:
+    """Plain JSON whose texts, keys too, UTF-8 can hold."""
+    if isinstance(value, str):
+        return encodable(value)
+    if isinstance(value, Mapping):
+        return {encodable(key): all_encodable(item) for key, item in value.items()}
+    return [all_encodable(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 def plain(value: Any) -> Any:
     """`value` if it is plain JSON, else its text, cut short: saying something must never fail."""
     try:

@@ -10,7 +10,7 @@ from typing import IO, Any
 import msgspec
 
 from lily.render import Paint
-from lily.text import visible
+from lily.text import all_encodable, visible
 
 _gone: set[str] = set()  # the names of streams whose reader went away
 
@@ -18,10 +18,18 @@ _gone: set[str] = set()  # the names of streams whose reader went away
 def prepare() -> None:
     """Let text that the locale can't write through, escaped."""
     _gone.clear()
+    _stand_in()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+
+
+def _stand_in() -> None:
+    """A stream that was closed before the start goes nowhere: else the next file to be opened, the store's say, would take its number."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
 
 
 def put(text: str) -> None:
@@ -38,7 +46,10 @@ def put_lines(lines: Iterable[str]) -> None:
 
 def put_json(value: Any) -> None:
     """A result as JSON: indented for a person at a terminal, on one line for a program."""
-    body = msgspec.json.encode(value)
+    try:
+        body = msgspec.json.encode(value)
+    except UnicodeEncodeError:  # a path that is no UTF-8
+        body = msgspec.json.encode(all_encodable(msgspec.to_builtins(value)))
     put((msgspec.json.format(body, indent=2) if interactive() else body).decode())
 
 

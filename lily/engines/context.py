@@ -12,6 +12,7 @@ from typing import IO, Any, Protocol, TypeVar
 import msgspec
 
 from lily.blueprints.contract import BlueprintError, Context, Envelope, ProcessRequest, ProcessResult
+from lily.blueprints.envelope import plain as plain_json
 from lily.blueprints.nested import fitted, found_in, run_nested
 from lily.blueprints.registry import Registry
 from lily.clock import Clock, stamp
@@ -233,9 +234,4 @@ def _with_prefix(request: ProcessRequest, prefix: str) -> ProcessRequest:
 
 
 def _step_value(name: str, result: object) -> bytes:
-    try:
-        return msgspec.json.encode(result)
-    except (TypeError, ValueError, RecursionError) as exc:
-        raise BlueprintError(
-            f"step {name!r} gave what is not plain JSON: {exc}", code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False
-        ) from exc
+    return msgspec.json.encode(plain_json(result, f"step {name!r}"))  # refuses NaN and the like, as for a payload

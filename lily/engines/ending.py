@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from lily.engines.children import CHILDREN
+from lily.engines.patience import Patience
 from lily.engines.process_table import PROCESS_MARK, RUN_MARK, Proc, is_alive, scan, select, send
 from lily.offload import Offload
 
@@ -58,7 +59,7 @@ def family_of_runs(run_ids: Collection[str]) -> Family:
     return Family(marks={RUN_MARK: frozenset(run_ids)})
 
 
-async def end(family: Family, grace_seconds: float, offload: Offload) -> int:
+async def end(family: Family, grace_seconds: float, offload: Offload, patience: Patience) -> int:
     """Returns when no member is left: how many there were. To be called in a shielded scope.
 
     TERM goes once to those found first; what they start to clean up may work until the grace is over.
@@ -69,7 +70,7 @@ async def end(family: Family, grace_seconds: float, offload: Offload) -> int:
         return 0
     # A stopped process takes TERM only when it goes on.
     await offload(family.signal, found, signal.SIGTERM, signal.SIGCONT)
-    with anyio.move_on_after(grace_seconds):
+    with patience.wait(grace_seconds):
         while found:
             await wait_gone(found)
             found = await offload(family.look)

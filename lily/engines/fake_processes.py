@@ -10,6 +10,7 @@ import anyio.lowlevel
 from lily.blueprints.contract import BlueprintError, ProcessRequest, ProcessResult
 from lily.engines.limits import Caps
 from lily.engines.output import OnOutput
+from lily.engines.patience import Patience
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ class FakeProcesses:
     most_alive: int = 0
     escaped: list[str] = field(default_factory=list)
     sweeps: list[frozenset[str]] = field(default_factory=list)
+    patience: Patience = field(default_factory=Patience)
 
     def _program(self, request: ProcessRequest) -> Program:
         found = self.programs.get(" ".join(request.argv)) or self.programs.get(request.argv[0]) or Program()
@@ -99,6 +101,10 @@ class FakeProcesses:
         count, self.escaped = len(self.escaped) - len(left), left
         return count
 
+    def hurry(self) -> None:
+        """See Processes."""
+        self.patience.lose()
+
     async def _behave(self, program: Program, on_output: OnOutput) -> None:
         for stream, text in (("stdout", program.stdout), ("stderr", program.stderr)):
             if text:
@@ -108,8 +114,8 @@ class FakeProcesses:
     async def _ended(self, call: Call, program: Program) -> None:
         grace = call.request.kill_grace_seconds
         call.cancelled, call.killed = True, program.ignores_term_for > grace
-        with anyio.CancelScope(shield=True):
-            await anyio.sleep(min(grace, program.ignores_term_for))
+        with anyio.CancelScope(shield=True), self.patience.wait(grace):
+            await anyio.sleep(program.ignores_term_for)
 
 
 def _write_logs(run_dir: Path, request: ProcessRequest, program: Program) -> None:

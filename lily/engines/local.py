@@ -72,9 +72,12 @@ class LocalEngine:
                     raise
                 if cancelled is not None:
                     raise cancelled from None
-        if scope.cancelled_caught:
+        if scope.cancelled_caught or (failure is not None and scope.cancel_called):
             message = f"timed out after {seconds:g} s"
-            return _failed("timed_out", message, Code.BLUEPRINT_EXECUTION_FAILED, result, retryable=True, data={"reason": "timeout"})
+            data = {"reason": "timeout"}
+            if failure is not None:  # what the blueprint made of being cut off
+                data["then"] = _said(failure)
+            return _failed("timed_out", message, Code.BLUEPRINT_EXECUTION_FAILED, result, retryable=True, data=data)
         if failure is not None:
             return _outcome_of(failure, result)
         assert envelope is not None
@@ -131,9 +134,12 @@ def _outcome_of(exc: BaseException, result: dict[str, Any]) -> Outcome:
     if isinstance(exc, LilyError):
         return _failed("failed", exc.message, exc.code, result, retryable=False, data=exc.detail)
     trace = "".join(traceback.format_exception(exc))[-_TRACEBACK_CHARS:]
+    return _failed("failed", _said(exc), Code.BLUEPRINT_EXECUTION_FAILED, result, retryable=True, data={"traceback": trace})
+
+
+def _said(exc: BaseException) -> str:
     text = text_of(exc)
-    said = f"{type(exc).__name__}: {text}" if text else type(exc).__name__
-    return _failed("failed", said, Code.BLUEPRINT_EXECUTION_FAILED, result, retryable=True, data={"traceback": trace})
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 
 
 def _failed(

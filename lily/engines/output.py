@@ -22,8 +22,8 @@ OnOutput = Callable[[str, str], Awaitable[None]]
 
 
 def open_log(path: Path) -> int:
-    """A new empty file for this user alone; never through a link that a child left under the name."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    """A new empty file for this user alone; never through a link, nor into a pipe, that a child left under the name."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     return os.open(path, flags, 0o600)
 
 

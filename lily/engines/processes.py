@@ -14,6 +14,7 @@ from lily.engines.children import CHILDREN, become_subreaper
 from lily.engines.ending import end, end_group, ended, family_of_process, family_of_runs, wait_gone
 from lily.engines.limits import Caps, cap_that_ended_it, check_not_refused, limits_report
 from lily.engines.output import Capture, OnOutput, feed
+from lily.engines.patience import Patience
 from lily.engines.process_table import can_see_processes, cpu_seconds, is_alive
 from lily.engines.spawn import Child, start
 from lily.offload import Offload, in_thread
@@ -51,6 +52,10 @@ class Processes(Protocol):
         """End all that is left of these runs; returns when it is gone: how many processes there were."""
         ...
 
+    def hurry(self) -> None:
+        """From now on no program has any grace, those that are just being ended included."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
@@ -66,6 +71,7 @@ class LocalProcesses:
 
     def __init__(self, offload: Offload = in_thread) -> None:
         self._offload = offload
+        self._patience = Patience()
 
     async def run(
         self,
@@ -98,9 +104,13 @@ class LocalProcesses:
         if not run_ids:
             return 0
         with anyio.CancelScope(shield=True):
-            count = await end(family_of_runs(run_ids), grace_seconds, self._offload)
+            count = await end(family_of_runs(run_ids), grace_seconds, self._offload, self._patience)
             await self._collect(count)
         return count
+
+    def hurry(self) -> None:
+        """See the protocol."""
+        self._patience.lose()
 
     async def collect_orphans(self) -> None:
         """Reap, for as long as it runs, the orphans that this process is given as a subreaper. In the main thread only."""
@@ -144,7 +154,7 @@ class LocalProcesses:
             if child.proc.start_ticks < 0:
                 count = await end_group(child.popen, grace_seconds)
             else:
-                count = await end(family_of_process(child.process_id, child.proc), grace_seconds, self._offload)
+                count = await end(family_of_process(child.process_id, child.proc), grace_seconds, self._offload, self._patience)
                 await self._collect(count)
         for capture in captures:
             capture.finish()

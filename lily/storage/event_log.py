@@ -86,6 +86,10 @@ class EventLog:
             self._take_up(folder, ts)
         if not self.pending:
             return []
+        if self._size != _size_of(folder):
+            # Somebody else wrote here, or took the file away: what is not ours is cut off, what is missing is said.
+            self._stored = self._stored or (lambda: list(self.told))
+            self._take_up(folder, ts, reason="the file was changed by somebody else")
         lines = [encode_event(self.seq + n, self.run, event) for n, event in enumerate(self.pending, 1)]
         self._append(folder, b"".join(lines))
         self.seq += len(lines)
@@ -115,7 +119,7 @@ class EventLog:
         self._size = size + len(body)
         self._hash.update(body)
 
-    def _take_up(self, folder: int, ts: str) -> None:
+    def _take_up(self, folder: int, ts: str, reason: str = "") -> None:
         """Go on with the file of an earlier life: cut a torn tail and say so, add what only the store has."""
         assert self._stored is not None
         kept, stored = self._read(folder), self._stored()
@@ -123,8 +127,9 @@ class EventLog:
             self.pending = []  # what is handed in again was written before the final event, in one piece with it
         else:
             said = [event for event in self.pending if event.event in FILE_ONLY]
-            if kept.lost:
-                said.insert(0, Event(EventName.EVENTS_LOST, ts, {"bytes": kept.lost, "reason": "the end of the file was torn by a crash"}))
+            if kept.lost or reason:
+                lost = {"bytes": kept.lost, "reason": reason or "the end of the file was torn by a crash"}
+                said.insert(0, Event(EventName.EVENTS_LOST, ts, lost))
             # The store has every lifecycle event that is held here, and those that went down with an earlier life.
             self.pending = _merged(stored[kept.lifecycle :], said)
         self._known, self._ended = len(stored), kept.ended or any(event.event in FINAL for event in stored)
@@ -146,6 +151,13 @@ class EventLog:
             if kept.lost:
                 file.truncate(kept.size)
             return kept
+
+
+def _size_of(folder: int) -> int:
+    try:
+        return os.stat(EVENTS, dir_fd=folder, follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return 0
 
 
 class _Kept:

@@ -6,17 +6,19 @@ import itertools
 import os
 import re
 import secrets
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from lily.receipts import File
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+# A target may leave a named pipe under any name: to open one must fail or give nothing, never wait for its other end.
+APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 EDIT = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
-READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _count = itertools.count(secrets.randbits(31))  # of temporary names: random between processes, different within one
 
@@ -72,6 +74,26 @@ def put_file(folder: int, name: str, body: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=folder)
         raise
+
+
+def clear_the_way(path: Path, names: Collection[str]) -> None:
+    """Make room for a run's folder and for the files `names` in it.
+
+    A target can put a folder, a link or a pipe in their place, or take away the owner's right to write: what is of another kind
+    is moved aside under another name, and the right is given back.
+    """
+    _give_way(path, stat.S_ISDIR, 0o700)
+    for name in names:
+        _give_way(path / name, stat.S_ISREG, 0o600)
+
+
+def _give_way(path: Path, right_kind: Callable[[int], bool], mode: int) -> None:
+    with contextlib.suppress(OSError):  # whoever tries to write there next says what is wrong
+        found = path.lstat().st_mode
+        if not right_kind(found):
+            path.rename(path.with_name(f"{path.name}.moved-{secrets.token_hex(4)}"))
+        elif found & mode != mode:
+            path.chmod(mode)
 
 
 def drop_temporaries(folder: int) -> None:

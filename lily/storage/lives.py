@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, func, select, text, up
 
 from lily import __version__
 from lily.clock import boot_id, process_start_ticks
+from lily.errors import Code, LilyError
 from lily.moves import Place
 from lily.runs import TERMINAL
 from lily.storage import schema
@@ -20,8 +21,12 @@ _SYNCED = "synced_through"  # lifecycle sequence up to which the artifacts survi
 
 
 def begin_life(engine: Engine, place: Place, kind: str, at: str) -> str | None:
-    """Record that this process owns the store now; gives the boot id of the owner before it."""
+    """Record that this process owns the store now; gives the boot id of the owner before it.
+
+    Raises `owner_conflict` while another supervisor lives: its lock file may have been deleted under it.
+    """
     with writing(engine) as connection:
+        _check_no_other(connection, place)
         before = connection.execute(select(schema.life.c.boot).order_by(schema.life.c.started_at.desc()).limit(1)).scalar()
         connection.execute(
             schema.life.insert().values(
@@ -36,6 +41,21 @@ def begin_life(engine: Engine, place: Place, kind: str, at: str) -> str | None:
             )
         )
         return before
+
+
+def _check_no_other(connection: Connection, place: Place) -> None:
+    life = schema.life.c
+    wanted = select(life.pid, life.start_ticks, life.started_at).where(
+        life.kind == "up", life.ended_at.is_(None), life.boot == boot_id(), life.host == place.host, life.pid != place.pid
+    )
+    for pid, ticks, since in connection.execute(wanted):
+        if ticks is not None and process_start_ticks(pid) == ticks:
+            raise LilyError(
+                Code.OWNER_CONFLICT,
+                f"this workspace is owned by pid {pid} (lily up, since {since}), whose lock in .lily/run was deleted",
+                hint="end that process first; it can't be reached in any other way",
+                pid=pid,
+            )
 
 
 def end_life(engine: Engine, life: str, at: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, select, text, update
+from sqlalchemy import Connection, and_, bindparam, func, select, text, update
 
 from lily.runs import Status
 from lily.storage import schema
@@ -36,13 +36,13 @@ class ForRows:
         self._statement, self._names = statement, list(names)
         self._compiled: Any = None
 
-    def __call__(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-        """Execute for all `rows`; each has a value for every name."""
+    def __call__(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> int:
+        """Execute for all `rows`; each has a value for every name. Gives how many rows of the table were changed."""
         if self._compiled is None:
             self._compiled = self._statement.compile(dialect=connection.dialect, column_keys=self._names)
         order = self._compiled.positiontup  # None where the driver takes names
         given: Any = rows if order is None else [tuple([row[name] for name in order]) for row in rows]
-        connection.exec_driver_sql(self._compiled.string, given)
+        return connection.exec_driver_sql(self._compiled.string, given).rowcount
 
 
 _NEW = (
@@ -83,7 +83,9 @@ class Statements:
         self.standing = (
             select(run.c.run_id, run.c.status, run.c.events).where(run.c.run_id.in_(bindparam("ids", expanding=True))).with_for_update()
         )
-        self.queued = select(run).where(run.c.status == Status.QUEUED.value).order_by(run.c.priority, run.c.enqueued_at, run.c.run_id)
+        self.newest = select(func.max(run.c.run_id))
+        queued = select(run).where(run.c.status == Status.QUEUED.value).order_by(run.c.priority, run.c.enqueued_at, run.c.run_id)
+        self.queued = queued.limit(bindparam("limit"))
         self.cancels = select(run.c.run_id, run.c.cancel).where(run.c.status == Status.RUNNING.value, run.c.cancel.is_not(None))
         owed = and_(run.c.status == Status.CANCELED.value, text("written = 0"))  # spelled so that the partial index serves it
         self.canceled = select(run.c.run_id).where(owed).order_by(run.c.run_id).limit(_CANCELED_AT_ONCE)

@@ -6,13 +6,14 @@ All calls block; async callers go through their `offload`. Every change of a run
 import random
 import secrets
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, func, select, text, update
+from sqlalchemy import Connection, Table, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lily.clock import Clock, parse_stamp, stamp
@@ -50,6 +51,10 @@ class Look:
     queued: list[Run]
     cancels: dict[str, dict[str, Any]] = field(default_factory=dict)
     canceled: list[str] = field(default_factory=list)
+
+
+class _Refused(Exception):
+    """Not every move holds."""
 
 
 class Store(Reads):
@@ -156,7 +161,7 @@ class Store(Reads):
     def _ids(self, connection: Connection) -> Iterator[str]:
         """Run ids: the time, but always past the last one given, so that ids sort in the order of acceptance."""
         at = self._clock.now()
-        last = connection.execute(select(func.max(schema.run.c.run_id))).scalar()
+        last = connection.execute(self.statements.newest).scalar()
         if last is not None:
             compact = last.partition("-")[0]
             before = parse_stamp(f"{compact[:4]}-{compact[4:6]}-{compact[6:11]}:{compact[11:13]}:{compact[13:]}")
@@ -179,9 +184,20 @@ class Store(Reads):
 
         Gives for each move None when it holds (also when it did already), else the status that stood in its way.
         """
+        if all(may_become(move.expected, move.run.status) for move in moves):
+            with suppress(_Refused):
+                return self._apply(moves, steps, written, judged=False)
+        return self._apply(moves, steps, written, judged=True)
+
+    def _apply(
+        self, moves: Sequence[Move], steps: Sequence[tuple[str, str, bytes]], written: Sequence[str], *, judged: bool
+    ) -> list[Status | None]:
+        """Nearly always all moves hold, so they are judged by their effect; raises _Refused when one does not, and nothing is stored."""
         with writing(self.engine) as connection:
-            refusals, rows = self._judge(connection, moves) if moves else ([], [])
-            held = [move for move, new in rows if new]
+            refusals: list[Status | None] = [None] * len(moves)
+            held = moves
+            if judged and moves:
+                refusals, held = self._judge(connection, moves)
             if held:
                 self._write_moves(connection, held)
             if steps:
@@ -194,27 +210,28 @@ class Store(Reads):
                 self.statements.mark_written(connection, [{"b_run_id": run_id} for run_id in written])
             return refusals
 
-    def _judge(self, connection: Connection, moves: Sequence[Move]) -> tuple[list[Status | None], list[tuple[Move, bool]]]:
+    def _judge(self, connection: Connection, moves: Sequence[Move]) -> tuple[list[Status | None], list[Move]]:
+        """What stands in the way of each move, and the moves that are still to be made."""
         ids = [move.run.run_id for move in moves]
         current = {row.run_id: (Status(row.status), row.events) for row in connection.execute(self.statements.standing, {"ids": ids})}
         refusals: list[Status | None] = []
-        rows: list[tuple[Move, bool]] = []
+        held: list[Move] = []
         for move in moves:
             run = move.run
             status, events = current.get(run.run_id, (Status.MISSED, 0))
             if (status, events) == (run.status, run.events):
                 refusals.append(None)  # done before: a writer that crashed after its commit asks again
-                rows.append((move, False))
             elif status is move.expected and may_become(status, run.status):
                 refusals.append(None)
-                rows.append((move, True))
+                held.append(move)
                 current[run.run_id] = (run.status, run.events)
             else:
                 refusals.append(status)
-        return refusals, rows
+        return refusals, held
 
-    def _write_moves(self, connection: Connection, moves: list[Move]) -> None:
-        self.statements.move(connection, [moved(move.run, move.expected) for move in moves])
+    def _write_moves(self, connection: Connection, moves: Sequence[Move]) -> None:
+        if self.statements.move(connection, [moved(move.run, move.expected) for move in moves]) != len(moves):
+            raise _Refused
         attempts = [attempt_row(move.run.run_id, move.attempt) for move in moves if move.attempt]
         if attempts:
             self.statements.put_attempt(connection, attempts)
@@ -240,16 +257,13 @@ class Store(Reads):
     ) -> Look:
         """The first `limit` queued runs in queue order, without those of `full_jobs`, those accepted before `since` and the `known`."""
         with reading(self.engine) as connection:
-            wanted = self.statements.queued.limit(limit)
+            wanted = self.statements.queued
             if full_jobs:
                 wanted = wanted.where(schema.run.c.job_id.not_in(full_jobs))
             if since:
                 wanted = wanted.where(schema.run.c.run_id >= since)
-            queued = (
-                self.with_attempts(connection, [run_from(row) for row in connection.execute(wanted) if row[0] not in known])
-                if limit
-                else []
-            )
+            rows = connection.execute(wanted, {"limit": limit}) if limit else ()
+            queued = self.with_attempts(connection, [run_from(row) for row in rows if row[0] not in known])
             if not cancels:
                 return Look(queued)
             asked = {row.run_id: msgspec.json.decode(row.cancel) for row in connection.execute(self.statements.cancels)}

@@ -1,5 +1,6 @@
 """How runs are cut short and taken up again: cancel, drain, crash, a store that is away."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -426,3 +427,22 @@ def test_a_drain_ends_though_the_store_is_away(world: World, monkeypatch: pytest
     assert world.run(run.run_id).status is Status.RUNNING
     finish(world, run)
     assert statuses(world, run) == ["interrupted", "succeeded"]
+
+
+def test_now_means_now_however_long_a_program_may_take_to_end(make_world: MakeWorld) -> None:
+    """A second, shorter drain cuts off the grace that a program has; its run is interrupted and stays owed."""
+    processes = FakeProcesses(programs={"long": Program(duration=1000, ignores_term_for=math.inf)})
+    world = make_world(processes=processes)
+    run = world.submit("program.v1", bindings={"argv": ["long"]}, capabilities=["process.exec"])  # with five seconds of grace
+
+    async def body(world: World) -> None:
+        assert world.system is not None
+        await anyio.sleep(5)
+        world.system.drain(1)
+        await anyio.sleep(3)
+        world.system.drain(0)
+
+    world.live(body)
+    assert processes.alive == []
+    assert processes.calls[0].ended == 8.0
+    assert world.run(run.run_id).status is Status.QUEUED

@@ -146,3 +146,12 @@ def until(process: subprocess.Popen[str], text: str, *, stream: str = "stdout") 
         if text in line:
             return str(line)
     raise AssertionError(f"{text!r} never came; exit status {process.wait()}; {seen}; {process.stderr and process.stderr.read()}")
+
+
+def rest(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What is left to read of stdout and stderr, to the process's end. (`communicate` loses what `until` has read ahead.)"""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    out, err = process.stdout.read(), process.stderr.read()
+    process.wait()
+    return out, err

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lily.workspace import Workspace, current_owner
-from tests.cli.conftest import Lily, command, environment, shell, started, supervisor, until, write_job
+from tests.cli.conftest import Lily, command, environment, rest, shell, started, supervisor, until, write_job
 
 ARTIFACTS = {"run_receipt.json", "summary.md", "events.jsonl"}
 
@@ -194,7 +194,7 @@ def test_the_follower_takes_over_when_the_owner_is_killed(workspace: Path) -> No
         until(run, "attempt 1")
         up.kill()
         up.wait()
-        out, err = run.communicate()
+        out, err = rest(run)
         assert run.returncode == 0, err
         receipt = json.loads(out.splitlines()[-1])["receipt"]
         assert [attempt["status"] for attempt in receipt["attempts"]] == ["interrupted", "succeeded"]
@@ -211,7 +211,7 @@ def test_ctrl_c_cancels_the_run_and_the_receipt_says_so(workspace: Path, handed_
         with started(workspace, "jobs", "run", "a", "--json") as run:
             until(run, "begun")
             run.send_signal(signal.SIGINT)
-            out, err = run.communicate()
+            out, err = rest(run)
             assert run.returncode == 130, err
             receipt = json.loads(out.splitlines()[-1])["receipt"]
             assert receipt["status"] == "canceled"
@@ -232,7 +232,7 @@ def test_a_run_that_somebody_else_canceled_is_status_1(workspace: Path, lily: Li
     with started(workspace, "jobs", "run", "a", "--json") as run:
         run_id = json.loads(until(run, "begun"))["run_id"]
         assert lily("runs", "cancel", run_id, "--reason", "not now").status == 0
-        out, err = run.communicate()
+        out, err = rest(run)
         assert (run.returncode, err) == (1, ""), out
         last = json.loads(out.splitlines()[-1])
         assert last.get("receipt", last)["canceled"]["reason"] == "not now", last
@@ -292,7 +292,7 @@ def test_a_second_ctrl_c_leaves_the_run_to_the_supervisor(workspace: Path, lily:
         until(run, "canceling", stream="stderr")
         until(run, "asked")
         run.send_signal(signal.SIGINT)
-        out, err = run.communicate()
+        out, err = rest(run)
         assert run.returncode == 130, err
         assert json.loads(out.splitlines()[-1])["run"]["run_id"] == run_id
         assert lily("runs", "show", run_id, "--json").json["status"] == "running"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Lily, shell, started, supervisor, until, write_job
+from tests.cli.conftest import Lily, rest, shell, started, supervisor, until, write_job
 
 
 def test_status_shows_the_supervisor_and_what_runs(lily: Lily, workspace: Path) -> None:
@@ -87,6 +87,6 @@ def test_logs_can_be_json(workspace: Path) -> None:
     with started(workspace, "up", "--json-logs") as up:
         assert json.loads(until(up, "lily is up", stream="stderr"))["level"] == "info"
         up.terminate()
-        out, err = up.communicate()
+        out, err = rest(up)
         assert out == ""
         assert [json.loads(line) for line in err.splitlines()][-1]["event"] == "lily is down"

@@ -5,7 +5,7 @@ import os
 import signal
 from pathlib import Path
 
-from tests.cli.conftest import Lily, shell, started, supervisor, until, write_job
+from tests.cli.conftest import Lily, rest, shell, started, supervisor, until, write_job
 
 
 def test_a_finished_run_is_shown_whole(lily: Lily, workspace: Path) -> None:
@@ -65,7 +65,7 @@ def test_an_active_run_is_shown_to_its_end(workspace: Path) -> None:
             until(tail, "begun")
             (workspace / "gate").write_text("go\n")
             until(tail, "done")
-            out, _ = tail.communicate()
+            out, _ = rest(tail)
             assert tail.returncode == 0
             assert json.loads(out.splitlines()[-1])["event"] == "job_completed"
 

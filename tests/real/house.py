@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -25,8 +24,8 @@ from lily.spec_index import SpecIndex
 from lily.storage.artifacts import read_receipt
 from lily.storage.store import Store
 from lily.workspace import Workspace
+from tests.real.nursery import Nursery
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 TIMEOUT = 20.0  # seconds that anything may take before its test fails; nothing here takes two
 
 
@@ -54,13 +53,10 @@ class Said:
 class Program:
     """A `lily` command that runs beside the test."""
 
-    process: "subprocess.Popen[str]"
+    nursery: Nursery
+    pid: int
+    out: Path
     log: Path
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self.process.pid
 
     def said(self) -> str:
         """What it has written to stderr so far."""
@@ -74,23 +70,25 @@ class Program:
 
     def alive(self) -> bool:
         """Whether it still runs."""
-        return self.process.poll() is None
+        return self.nursery.status(self.pid) is None
 
     def send(self, signum: int) -> None:
         """Signal it."""
-        self.process.send_signal(signum)
+        if self.alive():
+            os.kill(self.pid, signum)
 
     def kill(self) -> None:
         """SIGKILL, and wait for its end."""
-        self.process.kill()
-        self.process.wait(TIMEOUT)
+        self.end(signal.SIGKILL)
 
     def end(self, signum: int | None = None, *, timeout: float = TIMEOUT) -> Said:
         """Wait for its end, after `signum` if one is given."""
         if signum is not None:
             self.send(signum)
-        out, _ = self.process.communicate(timeout=timeout)
-        return Said(self.process.returncode, out, self.said())
+        until(lambda: not self.alive(), f"the end of process {self.pid}", timeout=timeout)
+        status = self.nursery.status(self.pid)
+        assert status is not None
+        return Said(status, self.out.read_text(), self.said())
 
 
 @dataclass
@@ -98,7 +96,7 @@ class House:
     """One workspace. Whatever was started in it is killed by `close`."""
 
     root: Path
-    env: Mapping[str, str] = field(default_factory=dict)
+    nursery: Nursery
     programs: list[Program] = field(default_factory=list)
     run_ids: list[str] = field(default_factory=list)
 
@@ -150,20 +148,10 @@ class House:
 
     def start(self, *arguments: str) -> Program:
         """`lily ARGUMENTS` beside the test."""
-        log = self.root / "logs" / f"{len(self.programs)}.log"
-        env = {**os.environ, "PYTHONPATH": str(REPOSITORY), **self.env}
-        with open(log, "w") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "lily", *arguments],
-                cwd=self.root,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-                start_new_session=True,
-            )
-        program = Program(process, log)
+        number = len(self.programs)
+        out, log = (self.root / "logs" / f"{number}.{kind}" for kind in ("out", "err"))
+        log.touch()
+        program = Program(self.nursery, self.nursery.start(arguments, cwd=self.root, env=os.environ, out=out, err=log), out, log)
         self.programs.append(program)
         return program
 
@@ -215,10 +203,11 @@ class House:
         return self.receipt(run_id)
 
     def receipt(self, run_id: str) -> Receipt:
-        """The receipt of an ended run, after every promise was checked."""
+        """The receipt of an ended run, after every promise was checked; the mark in the store may come a moment after the files."""
+        until(lambda: self.run(run_id).written, f"the mark of {run_id}")
         findings = Findings()
         check_runs(self.workspace, self.store, [run_id], findings, all_ended=True)
-        assert findings.broken == []
+        assert findings.broken == [], findings.broken
         receipt = read_receipt(self.workspace, self.run(run_id).job_id, run_id)
         assert receipt is not None
         return receipt
@@ -258,11 +247,8 @@ class House:
         """Kill whatever is left."""
         programs, self.programs = self.programs, []
         for program in programs:
-            with suppress(ProcessLookupError):
-                os.killpg(program.pid, signal.SIGKILL)
-            program.process.wait(TIMEOUT)
-            if program.process.stdout is not None:
-                program.process.stdout.close()
+            program.send(signal.SIGKILL)
+        until(lambda: not any(program.alive() for program in programs), "the end of killed processes")
         if "store" in self.__dict__:
             run_ids = {*self.run_ids, *(run.run_id for run in self.store.runs(limit=1000))}
             for run_id in run_ids:

@@ -85,7 +85,7 @@ class TestAKillInMidRun:
         house.script("killer", "import os\nos.kill(os.getppid(), 9)", interrupt_max=1)
         run_id = house.submit("killer")
         for _ in range(2):
-            house.start("up").process.wait(20)
+            house.start("up").end()
         house.up()
         receipt = house.until_ended(run_id)
         assert (receipt.status, receipt.interruptions, len(receipt.attempts)) == ("failed", 2, 2)

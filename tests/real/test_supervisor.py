@@ -14,7 +14,8 @@ import msgspec
 from lily.operations.sockets import doorbell_path, reader_path
 from lily.runs import Status
 from lily.workspace import current_owner, lock_path
-from tests.real.house import REPOSITORY, House, alive, until
+from tests.real.house import House, alive, until
+from tests.real.nursery import REPOSITORY
 
 WAITS = "echo $$ >> said; read line < gate; echo over >> said"
 IGNORES_TERM = "trap '' TERM; echo $$ >> said; while :; do sleep 0.05; done"

@@ -1,0 +1,100 @@
+"""Blueprints and jobs that break the rules: what they break must be theirs alone."""
+
+from typing import Any
+
+import anyio
+import pytest
+
+from actors.artifact_writer import REPAIR_SECONDS
+from lily.blueprints.define import blueprint
+from lily.errors import Code, LilyError
+from lily.runs import Status
+from lily.storage.artifacts import whole
+from lily.testing import World
+from tests.actors.conftest import MakeWorld
+from tests.actors.test_runner import RETRY, finish
+from tests.actors.test_runner_endings import ask, drained, live_until, statuses
+
+
+@blueprint("converts.v1")
+async def converts(ctx: Any, bindings: Any, run_input: Any) -> None:
+    """Makes an error of its own of being cut off, as a clean-up that fails does."""
+    try:
+        await anyio.sleep(1000)
+    except BaseException as exc:
+        raise RuntimeError("the clean-up failed") from exc
+
+
+def test_a_cancel_holds_although_the_blueprint_makes_an_error_of_it(make_world: MakeWorld) -> None:
+    """Else the run would be tried again after somebody canceled it."""
+    world = make_world(converts)
+    run = world.submit("converts.v1", runtime=RETRY)
+
+    async def body(world: World) -> None:
+        await anyio.sleep(5)
+        ask(world, run)
+        await world.ended(run.run_id)
+
+    world.live(body)
+    assert world.receipt(run.run_id).status == "canceled"
+    assert statuses(world, run) == ["canceled"]
+
+
+def test_a_stop_costs_no_try_although_the_blueprint_makes_an_error_of_it(make_world: MakeWorld) -> None:
+    """The attempt counts as interrupted."""
+    world = make_world(converts)
+    run = world.submit("converts.v1")
+    drained(world, 5, grace=0)
+    assert statuses(world, run) == ["interrupted"]
+    assert world.run(run.run_id).status is Status.QUEUED
+
+
+def test_a_timeout_is_told_as_one_although_the_blueprint_makes_an_error_of_it(make_world: MakeWorld) -> None:
+    """What the blueprint said of it stands beside."""
+    world = make_world(converts)
+    run = world.submit("converts.v1", runtime={"timeout_seconds": 2})
+    finish(world, run)
+    (attempt,) = world.receipt(run.run_id).attempts
+    assert attempt.status == "timed_out"
+    assert attempt.error is not None
+    assert attempt.error.data == {"reason": "timeout", "then": "RuntimeError: the clean-up failed"}
+
+
+def test_artifacts_that_are_owed_do_not_hold_up_the_lines_of_other_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are flushed as usual between two tries."""
+    bad = world.submit("noop.v1", job_id="bad")
+    write_end = "actors.artifact_writer.write_end"
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    async def body(world: World) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(write_end, refuse)
+            await anyio.sleep(REPAIR_SECONDS + 1)
+            assert world.store.unwritten() == [bad.run_id]
+            talks = world.submit("nap.v1", job_id="talks", bindings={"seconds": 1000})
+            await anyio.sleep(REPAIR_SECONDS / 2)
+            assert (world.workspace.run_dir("talks", talks.run_id) / "events.jsonl").exists()
+        ask(world, talks)
+        await world.ended(bad.run_id)
+        await anyio.sleep(2 * REPAIR_SECONDS)
+
+    world.live(body)
+    assert whole(world.workspace, world.run(bad.run_id))
+
+
+def test_a_store_that_goes_away_after_an_end_was_stored_costs_no_artifact(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run's files are owed and written later in the same life."""
+    run = world.submit("noop.v1")
+    body_of, failures = world.store.spec_body, iter([True])
+
+    def away_once(spec_hash: str) -> str:
+        if next(failures, False):
+            raise LilyError(Code.STORE_UNAVAILABLE, "gone")
+        return body_of(spec_hash)
+
+    monkeypatch.setattr(world.store, "spec_body", away_once)
+    live_until(world, 2 * REPAIR_SECONDS)
+    assert whole(world.workspace, world.run(run.run_id))
+    assert world.run(run.run_id).written

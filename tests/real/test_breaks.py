@@ -1,0 +1,86 @@
+"""Programs that spoil their own run's folder, and an owner whose lock was deleted."""
+
+import shutil
+import signal
+
+import pytest
+
+from lily.errors import Code, exit_code
+from lily.runs import Status
+from tests.real.house import House, until
+
+_SEEN = 'until [ -e "$LILY_RUN_DIR/events.jsonl" ]; do sleep 0.02; done; cd "$LILY_RUN_DIR"; '
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "rm events.jsonl; mkfifo events.jsonl",
+        "rm events.jsonl; mkdir events.jsonl",
+        "mkdir run_receipt.json summary.md",
+        "mkfifo run_receipt.json",
+        "echo garbage >> events.jsonl",
+        ": > events.jsonl",
+        'cd /; rm -r "$LILY_RUN_DIR"',
+        'cd /; rm -r "$LILY_RUN_DIR"; touch "$LILY_RUN_DIR"',
+        'cd /; rm -r "$LILY_RUN_DIR"; ln -s / "$LILY_RUN_DIR"',
+    ],
+)
+def test_a_run_has_its_three_artifacts_whatever_its_program_does_to_its_folder(house: House, deed: str) -> None:
+    """Whoever waits for its end gets it, and what was lost is said."""
+    house.job("spoiler", "sh", "-c", f"{_SEEN}{deed}; echo done")
+    house.up()
+    receipt = house.until_ended(house.submit("spoiler"))
+    assert {"events.jsonl", "summary.md"} <= {file.name for file in receipt.artifacts}
+
+
+def test_a_pipe_in_the_place_of_a_log_fails_the_attempt_and_holds_nothing_up(house: House) -> None:
+    """The next attempt would wait for ever for somebody to read from it."""
+    house.job("pipe", "sh", "-c", 'cd "$LILY_RUN_DIR"; rm stdout.log; mkfifo stdout.log; exit 1', retry_max=1)
+    house.up()
+    receipt = house.until_ended(house.submit("pipe"))
+    assert [attempt.status for attempt in receipt.attempts] == ["failed", "failed"]
+    assert receipt.error is not None
+    assert "could not be kept" in receipt.error.message
+
+
+def test_a_supervisor_whose_lock_was_deleted_still_owns_the_workspace(house: House) -> None:
+    """Else a second one would take its runs for orphans, and everything would run twice."""
+    first = house.up()
+    shutil.rmtree(house.workspace.runtime)
+    refused = house.lily("up")
+    assert refused.status == exit_code(Code.OWNER_CONFLICT)
+    assert f"pid {first.pid}" in refused.err
+    assert first.alive()
+    house.job("still", "true")
+    assert house.lily("jobs", "run", "still").status == 0  # by the first one, which looks at the store now and then
+    assert first.end(signal.SIGTERM).status == 0
+    house.up()
+
+
+_BLOCKS = """import time
+from lily import blueprint
+
+
+@blueprint("blocks.v1", version="1.0.0", summary="Blocks the event loop.")
+async def blocks(ctx, bindings, run_input):
+    time.sleep(1000)
+"""
+
+
+def test_a_blueprint_that_blocks_the_loop_can_be_stopped_by_signals(house: House) -> None:
+    """The loop takes none of them; a later one ends the process, and the run is owed."""
+    house.workspace.blueprints.mkdir(exist_ok=True)
+    (house.workspace.blueprints / "blocks.py").write_text(_BLOCKS, encoding="utf-8")
+    house.job("blocked", target="blocks.v1")
+    up = house.up()
+    run_id = house.submit("blocked")
+    until(lambda: house.run(run_id).status is Status.RUNNING, "the run to start")
+
+    def signalled() -> bool:
+        up.send(signal.SIGTERM)
+        return not up.alive()
+
+    until(signalled, "the process to end")
+    assert "the event loop is blocked" in up.said()
+    assert house.run(run_id).status is Status.RUNNING  # the next start takes it up
