@@ -62,7 +62,7 @@ crash N="200" *ARGS:
 
 # Speed and memory as ratios in one run.
 bench:
-    {{python}} benchmarks/run.py
+    {{python}} -m benchmarks.run
 
 # Copy lily/samples over this repository's own .lily and samples.
 samples:

@@ -1,0 +1,133 @@
+"""All measurements of one machine in one run: ratios against its own floor, printed and, with --write, kept in docs/performance.md.
+
+    python -m benchmarks.run [--quick] [--write]
+
+Nothing is deleted between passes, because some file systems look at recently deleted inodes one by one; all goes at the very end.
+"""
+
+import argparse
+import os
+import platform
+import re
+import shutil
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.commands import history, listing, starting
+from benchmarks.floor import floor_pass
+from benchmarks.latency import submit_to_body
+from benchmarks.resident import resident
+from benchmarks.throughput import file_sizes, lily_pass
+
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+MARKS = "<!-- figures -->", "<!-- /figures -->"
+Row = tuple[str, str, str, bool]
+
+
+def throughput(root: Path, quick: bool) -> Iterator[Row]:
+    """Lily's passes and the floor's, in turn."""
+    runs, passes = (500, 2) if quick else (2000, 5)
+    ratios, rates, floors = [], [], []
+    sizes = (3400, 500, 1000)
+    for n in range(passes):
+        seconds, workspace = lily_pass(root / f"lily-{n}", runs)
+        sizes = file_sizes(workspace)
+        floors.append(floor_pass(root / f"floor-{n}", runs, sizes))
+        rates.append(runs / seconds)
+        ratios.append(rates[-1] / floors[-1])
+    ratio = statistics.median(ratios)
+    rate, floor = statistics.median(rates), statistics.median(floors)
+    told = f"{ratio:.2f} of the floor ({rate:.0f}/s against {floor:.0f}/s; {min(ratios):.2f} to {max(ratios):.2f})"
+    yield f"durable no-op runs, {passes} × {runs}, files of {sizes} bytes", told, "≥ 0.3 of the floor", ratio >= 0.3
+
+
+def latency(root: Path, quick: bool) -> Iterator[Row]:
+    """Submit to the first line of the body."""
+    p50, p99 = submit_to_body(root / "latency", 50 if quick else 400)
+    yield (
+        "submit → first line of the body, idle supervisor",
+        f"p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms",
+        "≤ 5 ms, ≤ 25 ms",
+        (p50 <= 0.005 and p99 <= 0.025),
+    )
+
+
+def sleepers(root: Path, quick: bool) -> Iterator[Row]:
+    """1,000 runs of 100 ms, 100 at a time."""
+    seconds = statistics.median(lily_pass(root / f"sleep-{n}", 1000, "sleep.v1")[0] for n in range(1 if quick else 3))
+    yield "1,000 runs that sleep 100 ms, 100 at a time", f"{seconds:.2f} × the ideal second", "≤ 1.3 ×", seconds <= 1.3
+
+
+def commands(root: Path, quick: bool) -> Iterator[Row]:
+    """Start of the command line, and reading commands."""
+    said, listed = starting(root / "starting")
+    yield "`lily --version`", f"{said:.1f} × `python -c pass`", "≤ 4 ×", said <= 4
+    yield "`lily jobs list`, 100 unchanged specs", f"{listed:.1f} × `python -c pass`", "≤ 30 ×", listed <= 30
+    rows = 10_000 if quick else 100_000
+    more = history(root / "history", rows)
+    yield f"`lily jobs history` with limit 20 among {rows:,} runs", f"{more * 1e3:.0f} ms more than among 20", "≤ 30 ms", more <= 0.03
+
+
+def many_specs(root: Path, quick: bool) -> Iterator[Row]:
+    """10,000 specs: ten of them broken in the list; all good under a supervisor."""
+    specs = 1000 if quick else 10_000
+    peak, first, again = listing(root / "listing", specs)
+    told = f"{peak / 2**20:.0f} MB at most; {first:.1f} s the first time, {again:.2f} s unchanged"
+    yield f"`lily jobs list`, {specs:,} specs, 10 of them broken, all named", told, "< 300 MB", peak < 300 * 2**20
+    found = resident(root / "resident", specs, 5 if quick else 20)
+    yield f"supervisor with {specs:,} specs: memory", f"{found.bytes / 2**20:.0f} MB", "≤ 200 MB", found.bytes <= 200 * 2**20
+    yield f"supervisor with {specs:,} specs: idle", f"{found.cpu * 100:.2f} % of a core", "< 1 %", found.cpu < 0.01
+    yield f"supervisor with {specs:,} specs: start", f"{found.start_seconds:.1f} s", "≤ 10 s", found.start_seconds <= 10
+    yield (
+        f"supervisor with {specs:,} specs: restart, nothing changed",
+        f"{found.restart_seconds:.1f} s",
+        "≤ 3 s",
+        found.restart_seconds <= 3,
+    )
+
+
+PARTS: tuple[Callable[[Path, bool], Iterator[Row]], ...] = (throughput, latency, sleepers, commands, many_specs)
+
+
+def main() -> int:
+    """Measure, print, and keep; status 1 when a target was missed."""
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument("--quick", action="store_true", help="fewer and smaller passes")
+    ask.add_argument("--write", action="store_true", help="put the figures into docs/performance.md")
+    given = ask.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="lily-bench-"))
+    rows: list[Row] = []
+    began = time.perf_counter()
+    try:
+        for part in PARTS:
+            for row in part(root, given.quick):
+                rows.append(row)
+                print(" | ".join((*row[:3], "holds" if row[3] else "MISSED")), flush=True)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    if given.write:
+        write(rows, time.perf_counter() - began)
+    return int(not all(row[3] for row in rows))
+
+
+def write(rows: list[Row], seconds: float) -> None:
+    """Replace the figures between the marks of the page."""
+    used = (
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, SQLAlchemy {version('sqlalchemy')}, trio {version('trio')}"
+    )
+    head = f"{used}, {os.cpu_count()} cores, {seconds:.0f} s in all.\n"
+    table = ["| what | measured | target | |", "|---|---|---|---|"]
+    table += [f"| {what} | {measured} | {target} | {'holds' if holds else '**missed**'} |" for what, measured, target, holds in rows]
+    body = "\n".join((MARKS[0], head, *table, MARKS[1]))
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(re.sub(f"{MARKS[0]}.*{MARKS[1]}", lambda _: body, page, flags=re.DOTALL), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
