@@ -6,8 +6,7 @@ them), and a terminal run without its mark has its artifacts written again.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 
 import anyio
@@ -33,8 +32,6 @@ FLUSH_BYTES = 65_536
 REPAIR_SECONDS = 5.0  # between tries to write artifacts that could not be written
 RETRY_SECONDS = 1.0  # between tries to write lines that could not be written
 POISON_AFTER = 3
-SLICE = 16  # messages whose files are written in one go
-MOST_AT_ONCE = 1024  # messages in hand, so that no batch goes on for ever
 
 
 class ArtifactWriter:
@@ -84,59 +81,24 @@ class ArtifactWriter:
         self._again = times > 1
         # A batch that crashed its writer comes again message by message, so that only the one to blame fails.
         for part in [batch] if times == 1 else [[message] for message in batch]:
-            await self._process(part, times)
+            try:
+                await self._process(part)
+            except Exception as exc:
+                if times <= POISON_AFTER and not isinstance(exc, LilyError):
+                    raise
+                self._fail(part, exc)
 
-    async def _process(self, part: list[WriterMessage], times: int) -> None:
-        """Store, answer, write files, publish. What is stored holds, so nobody waits for the files but who asked for a flush.
-
-        What comes meanwhile is stored between two slices of files: starts don't wait for the files of a hundred ends.
-        """
-        todo = await self._stored(part, times)
-        taken = list(part)
-        while todo:
-            piece, todo = todo[:SLICE], todo[SLICE:]
-            with self._contained([message for message, _ in piece], times):
-                published = await self._offload(self._write, piece, anyio.current_time())
-                self._fault("writer:between")
-                self._publish(published)
-            if times == 1 and len(taken) < MOST_AT_ONCE:
-                more = self.mailbox.more()
-                taken += more
-                todo += await self._stored(more, times)
-        flushes = [message for message in taken if isinstance(message, Flush)]
-        if flushes:
-            await self._flush_all(flushes, times)
-
-    async def _stored(self, part: list[WriterMessage], times: int) -> list[tuple[WriterMessage, Status | None]]:
-        """Commit and answer; gives the messages that files follow from, each with what stood in its way."""
-        with self._contained(part, times):
-            refusals = await self._commit(part)
-            self._fault("writer:after-commit")
-            _answer(part, refusals)
-            refused = iter(refusals)
-            return [(message, next(refused) if isinstance(message, Apply) else None) for message in part]
-        return []
-
-    async def _flush_all(self, flushes: list[Flush], times: int) -> None:
-        """Last, so that the lines of a run that has ended by now cost no write of their own."""
-        asked = any(message.reply is not None for message in flushes)
-        with self._contained([*flushes], times):
-            # In a batch that comes again the store may know ends whose lines follow only in later messages.
-            if self._waiting and not self._again:
-                self._publish(await self._offload(self._write_waiting, math.inf if asked else anyio.current_time()))
-            for message in flushes:
-                if message.reply is not None:
-                    message.reply.give(None)
-
-    @contextmanager
-    def _contained(self, part: list[WriterMessage], times: int) -> Iterator[None]:
-        """A store that is away fails the messages; any other error is a crash, until the same batch has crashed too often."""
-        try:
-            yield
-        except Exception as exc:
-            if times <= POISON_AFTER and not isinstance(exc, LilyError):
-                raise
-            self._fail(part, exc)
+    async def _process(self, part: list[WriterMessage]) -> None:
+        """Store, answer, write files, publish. What is stored holds, so nobody waits for the files but who asked for a flush."""
+        refusals = await self._commit(part)
+        self._fault("writer:after-commit")
+        _answer(part, refusals)
+        published = await self._offload(self._write, part, refusals, anyio.current_time())
+        self._fault("writer:between")
+        self._publish(published)
+        for message in part:
+            if isinstance(message, Flush) and message.reply is not None:
+                message.reply.give(None)
 
     def _fail(self, part: list[WriterMessage], exc: Exception) -> None:
         self._log.error("could not be stored", error=f"{type(exc).__name__}: {exc}", messages=len(part))
@@ -171,7 +133,7 @@ class ArtifactWriter:
 
     async def _settle(self) -> None:
         self._again = False
-        self._publish(await self._offload(self._write_waiting, math.inf))
+        self._publish(await self._offload(self._write, [Flush()], [], math.inf))
         await self._commit([])
 
     def _publish(self, published: list[TailMessage]) -> None:
@@ -192,13 +154,14 @@ class ArtifactWriter:
 
     # -- in a worker thread -----------------------------------------------------------------------
 
-    def _write(self, piece: list[tuple[WriterMessage, Status | None]], now: float) -> list[TailMessage]:
+    def _write(self, part: list[WriterMessage], refusals: list[Status | None], now: float) -> list[TailMessage]:
         self._loop_time = now
+        refused = iter(refusals)
         published: list[TailMessage] = []
-        for message, refused in piece:
+        for message in part:
             match message:
                 case Apply():
-                    if refused is None:
+                    if next(refused) is None:
                         published += self._follow(message.move)
                 case Journal():
                     published += self._journal(message.run, message.events)
@@ -206,13 +169,13 @@ class ArtifactWriter:
                     published += self._repair(message.run_ids)
                 case KeepStep() | Flush():
                     pass
-        return published
-
-    def _write_waiting(self, now: float) -> list[TailMessage]:
-        self._loop_time = now
-        published: list[TailMessage] = []
-        for run_id in sorted(run_id for run_id, due in self._waiting.items() if due <= now):
-            published += self._flush(self._logs[run_id])
+        # Last, so that the lines of a run that ends in this very batch cost no write of their own. In a batch that comes
+        # again the store may know ends whose lines follow only in later messages.
+        flushes = [message for message in part if isinstance(message, Flush)]
+        if flushes and not self._again:
+            asked = any(message.reply is not None for message in flushes)
+            for run_id in sorted(run_id for run_id, due in self._waiting.items() if due <= now or asked):
+                published += self._flush(self._logs[run_id])
         return published
 
     def _follow(self, move: Move) -> list[TailMessage]:

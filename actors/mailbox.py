@@ -74,18 +74,12 @@ class Mailbox(Generic[T]):
             except anyio.EndOfStream:
                 raise StopAsyncIteration from None
             self._times = 0
-            self._fill(self._batch)
+            self._fill()
         self._times += 1
         return list(self._in_hand), self._times
 
-    def more(self) -> list[T]:
-        """What has come since, at most a batch. It joins what is in hand: done with it, and handed out again with it after a crash."""
-        before = len(self._in_hand)
-        self._fill(before + self._batch)
-        return self._in_hand[before:]
-
-    def _fill(self, most: int) -> None:
-        while len(self._in_hand) < most:
+    def _fill(self) -> None:
+        while len(self._in_hand) < self._batch:
             try:
                 self._in_hand.append(self._receive.receive_nowait())
             except (anyio.WouldBlock, anyio.EndOfStream):

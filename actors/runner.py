@@ -5,7 +5,6 @@ after a crash of this actor. Each run is conducted by one task; a move counts on
 """
 
 import heapq
-import math
 from collections import Counter
 from datetime import datetime
 from typing import Any
@@ -29,7 +28,6 @@ from lily.runs import ErrorInfo, Event, EventName, Move, PinnedSpec, Run, Status
 from lily.storage.store import Look, Store
 
 LOOK_SECONDS = 1.0  # what a lost ring costs
-SHARE_SECONDS = 0.005  # slots that get free within this time share a look, and the runs that it starts share a transaction
 STORE_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -141,12 +139,10 @@ class Runner:
 
     async def _pump(self, tasks: anyio.abc.TaskGroup) -> None:
         """Looks at the store when woken, when a retry is due, and every LOOK_SECONDS."""
-        looked = -math.inf
         while True:
             with anyio.move_on_after(self._patience()):
                 await self._wake.wait()
-            await anyio.sleep_until(looked + SHARE_SECONDS)
-            self._wake, looked = anyio.Event(), anyio.current_time()
+            self._wake = anyio.Event()
             self._fault("runner:before-look")
             try:
                 await self._queue_due_retries()

@@ -13,19 +13,21 @@ def main() -> int:
         return 0
     from lily.cli.entry import run
 
-    return _leave(run(sys.argv[1:]))
+    return run(sys.argv[1:])
 
 
-def _leave(status: int) -> int:
-    """A thread that a blueprint left behind must not keep the process: all that matters is on disk."""
-    import threading
+def command() -> int:
+    """`main` as a process of its own: a thread that a blueprint left behind must not keep it, for all that matters is on disk."""
+    status = main()
+    if "threading" in sys.modules:
+        import threading
 
-    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
     return status
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

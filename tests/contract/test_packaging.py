@@ -18,7 +18,7 @@ def test_the_names_that_users_install_by_stand_still() -> None:
     """Distribution, command, oldest Python, licence, extras."""
     project = PROJECT["project"]
     assert project["name"] == "lily-jobs"
-    assert project["scripts"] == {"lily": "lily.__main__:main"}
+    assert project["scripts"] == {"lily": "lily.__main__:command"}
     assert project["requires-python"] == ">=3.11"
     assert project["license"] == "Apache-2.0"
     assert set(project["optional-dependencies"]) == {"postgres", "llm", "alerts", "dev"}

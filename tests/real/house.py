@@ -18,7 +18,7 @@ from lily.operations.accept import accept
 from lily.operations.client import supervisor_status
 from lily.operations.session import open_store
 from lily.receipts import Receipt
-from lily.runs import TERMINAL, Event, EventName, Run, Status
+from lily.runs import TERMINAL, Event, EventName, Run
 from lily.settings import load_settings
 from lily.spec_index import SpecIndex
 from lily.storage.artifacts import read_receipt
@@ -191,11 +191,6 @@ class House:
         if run.run_id not in self.run_ids:
             self.run_ids.append(run.run_id)
         return run
-
-    def until_status(self, run_id: str, *wanted: Status) -> Run:
-        """Wait until the run is in one of these states."""
-        until(lambda: self.run(run_id).status in wanted, f"{run_id} {wanted}, it is {self.run(run_id).status}")
-        return self.run(run_id)
 
     def until_ended(self, run_id: str, *, timeout: float = TIMEOUT) -> Receipt:
         """Wait until the run has ended and its artifacts are written; checks every promise and gives the receipt."""
