@@ -4,6 +4,8 @@ import errno
 import os
 import re
 import shutil
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from lily.errors import Code, LilyError
 from lily.storage.schema import HEAD
 
+BUSY_SECONDS = 15.0  # how long one process waits for another to let go of SQLite
 _WRITE = {"lily_write": True}
 _PAGES = 65_536  # bytes that a transaction, its log and the log's index may need
 # Any two transactions that hand out run ids or sequence numbers wait for each other on PostgreSQL, as they do on SQLite.
@@ -53,13 +56,13 @@ def _sqlite_engine(path: Path) -> Engine:
         pass
     except OSError as exc:
         raise _unavailable(exc, str(path)) from None
-    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": 15.0})
+    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")
     def _settle(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver
         cursor = connection.cursor()
-        cursor.execute("pragma journal_mode=wal")
+        _write_ahead(cursor)
         cursor.execute("pragma synchronous=full")
         cursor.close()
 
@@ -69,6 +72,19 @@ def _sqlite_engine(path: Path) -> Engine:
         connection.exec_driver_sql("begin immediate" if writes else "begin")
 
     return engine
+
+
+def _write_ahead(cursor: Any) -> None:
+    """Have the database log ahead. Changing that needs it alone, and SQLite's own patience does not cover it: several may be first."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("pragma journal_mode=wal")
+            return
+        except sqlite3.OperationalError as exc:
+            if "locked" not in str(exc) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _unavailable(exc: BaseException, where: str, path: str | None = None) -> LilyError:

@@ -31,7 +31,8 @@ class Nursery:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,
+            # In this process's own session: a command that a test runs in process may have made it a subreaper, and that
+            # takes children in sessions of their own for orphans.
         )
 
     def start(self, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], out: Path, err: Path) -> int:
