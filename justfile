@@ -44,13 +44,15 @@ docs:
 contract-conformance:
     {{python}} -m pytest -q tests/contract
 
-# Everything else; what follows is handed to pytest.
+# Everything else; what follows is handed to pytest. Real processes in a process of their own: commands that tests run in process make
+# theirs a subreaper.
 test *ARGS:
-    {{python}} -m pytest -q tests --ignore=tests/contract "$@"
+    {{python}} -m pytest -q tests --ignore=tests/contract --ignore=tests/real "$@"
+    {{python}} -m pytest -q tests/real "$@"
 
-# The same without what takes long and without PostgreSQL.
+# The quick ones: values, parsers, blueprints and actors in virtual time.
 fast *ARGS:
-    {{python}} -m pytest -q tests -m "not slow and not postgres" "$@"
+    {{python}} -m pytest -q tests/pure tests/actors -m "not slow and not postgres" "$@"
 
 # N lives of the actor tree on a fake clock, each from one seed, with crashes injected.
 lives N="200":
