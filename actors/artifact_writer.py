@@ -1,13 +1,16 @@
 """The one writer: store, event log, summary, receipt, mark, publish, in that order, in batches.
 
-What waits in the mailbox is one transaction. An event log is appended in one piece per flush; the events of a run that
-starts and ends between two flushes cost one write. Nothing here is lost by a crash: moves come again (the store knows
-them), and a terminal run without its mark has its artifacts written again.
+What waits in the mailbox is one transaction. Files follow it, one batch behind another, so that a start does not wait for
+the files of a hundred ends. An event log is appended in one piece per flush; the events of a run that starts and ends
+between two flushes cost one write. Nothing here is lost by a crash: moves come again (the store knows them), and a terminal
+run without its mark has its artifacts written again.
 """
 
 import math
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from typing import NamedTuple
 
 import anyio
 
@@ -32,6 +35,15 @@ FLUSH_BYTES = 65_536
 REPAIR_SECONDS = 5.0  # between tries to write artifacts that could not be written
 RETRY_SECONDS = 1.0  # between tries to write lines that could not be written
 POISON_AFTER = 3
+AHEAD = 4  # batches that may be stored before their files are written; more waiting would only be more memory
+
+
+class Stored(NamedTuple):
+    """A batch that the store has; its files come next."""
+
+    part: list[WriterMessage]
+    refusals: list[Status | None]
+    again: bool  # handed out before, so its files may be there already
 
 
 class ArtifactWriter:
@@ -57,8 +69,9 @@ class ArtifactWriter:
         self._to_mark: dict[str, Published] = {}  # artifacts written, mark not stored: what is told once it is
         self._owed: set[str] = set()  # terminal, artifacts could not be written
         self._lossy: set[str] = set()  # runs whose buffered lines went down with an earlier life of this actor
-        self._loop_time = 0.0  # when the batch in hand was taken
-        self._again = False  # this batch was handed out before
+        self._files: Mailbox[Stored] = Mailbox(AHEAD)
+        self._loop_time = 0.0  # when the batch whose files are written was taken
+        self._again = False  # its files may be there already
         self._timer = anyio.Event()
 
     async def run(self) -> None:
@@ -69,31 +82,50 @@ class ArtifactWriter:
         self._waiting.clear()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._tick)
-            async for batch, times in self.mailbox.batches():
-                self._fault("writer:before")
-                await self._take(batch, times)
-                self._fault("writer:after")
-                self._arm()
+            async with anyio.create_task_group() as files:
+                files.start_soon(self._write_files)
+                async for batch, times in self.mailbox.batches():
+                    self._fault("writer:before")
+                    await self._in_parts(batch, times, partial(self._keep, again=times > 1))
+                    self._fault("writer:after")
+                    self._arm()
+                self._files.close()
             await self._settle()
             tasks.cancel_scope.cancel()
 
-    async def _take(self, batch: list[WriterMessage], times: int) -> None:
-        self._again = times > 1
+    def dispose(self) -> list[WriterMessage]:
+        """After its last `run`: the messages whose files nobody writes now; the store has what they say."""
+        return [message for stored in self._files.dispose() for message in stored.part]
+
+    async def _in_parts(self, batch: list[WriterMessage], times: int, do: Callable[[list[WriterMessage]], Awaitable[None]]) -> None:
         # A batch that crashed its writer comes again message by message, so that only the one to blame fails.
         for part in [batch] if times == 1 else [[message] for message in batch]:
             try:
-                await self._process(part)
+                await do(part)
             except Exception as exc:
                 if times <= POISON_AFTER and not isinstance(exc, LilyError):
                     raise
                 self._fail(part, exc)
 
-    async def _process(self, part: list[WriterMessage]) -> None:
-        """Store, answer, write files, publish. What is stored holds, so nobody waits for the files but who asked for a flush."""
+    async def _keep(self, part: list[WriterMessage], *, again: bool) -> None:
+        """Store and answer. What is stored holds, so nobody waits for the files but who asked for a flush."""
         refusals = await self._commit(part)
         self._fault("writer:after-commit")
         _answer(part, refusals)
-        published = await self._offload(self._write, part, refusals, anyio.current_time())
+        await self._files.tell(Stored(part, refusals, again))
+
+    async def _write_files(self) -> None:
+        async for (stored,), times in self._files.batches():
+            self._again = stored.again or times > 1
+            refused = iter(stored.refusals)
+            refusals = {id(message): next(refused) for message in stored.part if isinstance(message, Apply)}
+            await self._in_parts(stored.part, times, partial(self._follow_up, refusals=refusals))
+            self._arm()
+
+    async def _follow_up(self, part: list[WriterMessage], *, refusals: dict[int, Status | None]) -> None:
+        """Write files, publish."""
+        held = [message for message in part if refusals.get(id(message)) is None]
+        published = await self._offload(self._write, held, anyio.current_time())
         self._fault("writer:between")
         self._publish(published)
         for message in part:
@@ -133,7 +165,7 @@ class ArtifactWriter:
 
     async def _settle(self) -> None:
         self._again = False
-        self._publish(await self._offload(self._write, [Flush()], [], math.inf))
+        self._publish(await self._offload(self._write, [Flush()], math.inf))
         await self._commit([])
 
     def _publish(self, published: list[TailMessage]) -> None:
@@ -154,15 +186,13 @@ class ArtifactWriter:
 
     # -- in a worker thread -----------------------------------------------------------------------
 
-    def _write(self, part: list[WriterMessage], refusals: list[Status | None], now: float) -> list[TailMessage]:
+    def _write(self, part: list[WriterMessage], now: float) -> list[TailMessage]:
         self._loop_time = now
-        refused = iter(refusals)
         published: list[TailMessage] = []
         for message in part:
             match message:
                 case Apply():
-                    if next(refused) is None:
-                        published += self._follow(message.move)
+                    published += self._follow(message.move)
                 case Journal():
                     published += self._journal(message.run, message.events)
                 case Repair():
@@ -196,7 +226,7 @@ class ArtifactWriter:
         log = self._logs.get(run.run_id)
         if log is None:
             fresh = fresh and not self._again
-            log = self._logs[run.run_id] = EventLog(run, None if fresh else lambda: self._store.events(run.run_id))
+            log = self._logs[run.run_id] = EventLog(run, None if fresh else self._store.events)
             if fresh:
                 # Its folder does not exist and its first event is known, so neither disk nor store is asked.
                 data = {"trigger": run.trigger, "spec_hash": run.spec_hash, "trace_id": run.trace_id}
@@ -271,7 +301,7 @@ class ArtifactWriter:
                 continue
             run = self._store.find_run(run_id)
             if run is not None and run.status in TERMINAL and not run.written:
-                published += self._end(run, EventLog(run, lambda run_id=run_id: self._store.events(run_id)))  # type: ignore[misc]
+                published += self._end(run, EventLog(run, self._store.events))
         return published
 
 

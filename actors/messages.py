@@ -5,8 +5,8 @@ One union per mailbox. Only `Reply` is alive: somebody waits for it.
 
 from typing import Any, Generic, TypeVar
 
-import anyio
 import msgspec
+import trio
 
 from lily.diagnostics import Diagnostic
 from lily.runs import Event, Move, Run, Status
@@ -19,7 +19,7 @@ class Reply(Generic[T]):
     """The answer to one message. Answering twice is harmless, the first answer stands: a message may come again after a crash."""
 
     def __init__(self) -> None:
-        self._done = anyio.Event()
+        self._done = trio.Event()
         self._value: T | None = None
         self._error: Exception | None = None
 

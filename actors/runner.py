@@ -10,8 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import anyio
-import anyio.abc
-import anyio.lowlevel
+import trio
 
 from actors.mailbox import Mailbox
 from actors.messages import Apply, Drain, Flush, Repair, Reply, Rung, RunnerMessage, WriterMessage
@@ -56,6 +55,9 @@ class Runner:
         self._active: dict[str, Active] = {}
         self._retries: list[tuple[datetime, str]] = []
         self._waiting: dict[str, Run] = {}  # retry_scheduled, by run id
+        self._backlog: list[Run] = []  # what the last look at the queue found and no slot has taken, in queue order
+        self._more = False  # the queue may hold more than that look was asked for
+        self._stale = True  # something may have happened since
         self._wake = anyio.Event()
         self._idle = anyio.Event()
         self._draining = False
@@ -72,7 +74,8 @@ class Runner:
         self._active.clear()
         self._waiting.clear()
         self._retries.clear()
-        async with anyio.create_task_group() as tasks:
+        self._stale = True
+        async with trio.open_nursery() as tasks:
             await self._recover()
             tasks.start_soon(self._pump, tasks)
             self._wake.set()
@@ -86,9 +89,10 @@ class Runner:
                 await self._idle.wait()
             tasks.cancel_scope.cancel()
 
-    def _take(self, message: RunnerMessage, tasks: anyio.abc.TaskGroup) -> None:
+    def _take(self, message: RunnerMessage, tasks: trio.Nursery) -> None:
         match message:
             case Rung():
+                self._stale = True
                 self._wake.set()
             case Drain(grace):
                 self._draining = True
@@ -137,12 +141,13 @@ class Runner:
 
     # -- taking work ------------------------------------------------------------------------------
 
-    async def _pump(self, tasks: anyio.abc.TaskGroup) -> None:
+    async def _pump(self, tasks: trio.Nursery) -> None:
         """Looks at the store when woken, when a retry is due, and every LOOK_SECONDS."""
         while True:
-            with anyio.move_on_after(self._patience()):
+            with anyio.move_on_after(self._patience()) as nap:
                 await self._wake.wait()
             self._wake = anyio.Event()
+            self._stale |= nap.cancelled_caught
             self._fault("runner:before-look")
             try:
                 await self._queue_due_retries()
@@ -161,6 +166,7 @@ class Runner:
             _, run_id = heapq.heappop(self._retries)
             run = self._waiting.pop(run_id, None)
             if run is not None:
+                self._stale = True
                 await self._move(due(run, now))
 
     def _wait_for_retry(self, run: Run) -> None:
@@ -168,27 +174,50 @@ class Runner:
         self._waiting[run.run_id] = run
         heapq.heappush(self._retries, (parse_stamp(run.next_attempt_at), run.run_id))
 
-    async def _fill(self, tasks: anyio.abc.TaskGroup) -> None:
+    async def _fill(self, tasks: trio.Nursery) -> None:
+        """Give slots to what is queued. The queue is read once for many: only what was rung, or came of this actor, changes it."""
         full: set[str] = set()
         while True:
-            free = 0 if self._draining else self._slots - len(self._active)
-            starting = sum(not active.begun for active in self._active.values())
-            look = await self._offload(self._look, free + starting if free > 0 else 0, full, set(self._active))
-            await self._pass_on_cancels(look)
-            held = self._held()
-            taken, passed = 0, 0
-            for run in look.queued:
-                if run.run_id in self._active:
-                    continue
-                if taken < free and held[run.job_id] < (await self._spec(run)).runtime.max_parallel_runs:
-                    self._begin(run, tasks)
-                    held[run.job_id] += 1
-                    taken += 1
-                elif taken < free:
-                    full.add(run.job_id)
-                    passed += 1
-            if not passed or taken >= free:
+            if self._stale:
+                await self._read_queue(full)
+            await self._begin_what_fits(tasks)
+            if not (self._more and self._free > 0):
                 return
+            # What is left belongs to jobs that are full: others may stand behind them.
+            full |= {run.job_id for run in self._backlog}
+            self._stale = True
+
+    @property
+    def _free(self) -> int:
+        return 0 if self._draining else self._slots - len(self._active)
+
+    async def _read_queue(self, full: set[str]) -> None:
+        starting = sum(not active.begun for active in self._active.values())
+        limit = self._free + self._slots + starting if self._free > 0 else 0
+        self._stale = False  # before the look: a ring while it is made asks for another
+        try:
+            look = await self._offload(self._look, limit, full, set(self._active))
+        except LilyError:
+            self._stale = True
+            raise
+        await self._pass_on_cancels(look)
+        self._backlog = look.queued
+        self._more = look.more
+        self._stale |= bool(full)  # without those of full jobs it is good for this once
+
+    async def _begin_what_fits(self, tasks: trio.Nursery) -> None:
+        if self._free <= 0:
+            return
+        held, left = self._held(), []
+        for run in self._backlog:
+            if run.run_id in self._active:
+                continue
+            if self._free > 0 and held[run.job_id] < (await self._spec(run)).runtime.max_parallel_runs:
+                held[run.job_id] += 1
+                self._begin(run, tasks)
+            else:
+                left.append(run)
+        self._backlog = left
 
     def _look(self, limit: int, full: set[str], known: set[str]) -> Look:
         return self._store.look(limit=limit, full_jobs=full, since=self._since, known=known)
@@ -215,7 +244,7 @@ class Runner:
 
     # -- conducting one run -----------------------------------------------------------------------
 
-    def _begin(self, run: Run, tasks: anyio.abc.TaskGroup) -> None:
+    def _begin(self, run: Run, tasks: trio.Nursery) -> None:
         active = self._active[run.run_id] = Active(run)
         tasks.start_soon(self._conduct, active)
 
@@ -224,6 +253,7 @@ class Runner:
             await self._attempt(active)
         except LilyError as exc:
             # Its start could not be stored: it is still queued, and the next look finds it.
+            self._stale = True
             self._log.error("run could not be started", run=active.run.run_id, error=str(exc))
             await anyio.sleep(LOOK_SECONDS)
         finally:
@@ -242,12 +272,13 @@ class Runner:
             return
         move = start(run, self._place, self._clock.now(), attempt=True)
         if not await self._move(move):
+            self._stale = True
             return  # somebody canceled it first
         active.run, active.begun = move.run, True
         self._fault("runner:started")
         outcome = await self._execute(active, spec, ready)
         # What happened must be stored, also while all around is being canceled.
-        with anyio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True):
             self._fault("runner:before-end")
             await self._end(active, spec, ready, outcome)
             self._fault("runner:after-end")
@@ -271,7 +302,7 @@ class Runner:
         result = {"policy": refused.policy, "target_version": refused.target_version, "r0_status": None}
         second = refuse(first.run, refused.error, {**_versioned(), **result}, now)
         if await self._move(first):
-            with anyio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True):
                 await self._store_surely(second)
 
     async def _execute(self, active: Active, spec: PinnedSpec, ready: Ready) -> Outcome | None:

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import anyio
-import anyio.lowlevel
+import trio
 
 from actors.mailbox import Mailbox
 from actors.messages import Journal, KeepStep, Reply, WriterMessage
@@ -16,7 +15,7 @@ class Active:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.scope = anyio.CancelScope()
+        self.scope = trio.CancelScope()
         self.begun = False  # its start is stored
         self.cancel: Mapping[str, Any] | None = None
         self.interrupted: str | None = None
@@ -32,7 +31,7 @@ class Told:
         self._run, self._writer = run, writer
 
     async def events(self, events: list[Event]) -> None:
-        await anyio.lowlevel.checkpoint()  # a blueprint that only talks must let others work, and can be cut off
+        await trio.lowlevel.checkpoint()  # a blueprint that only talks must let others work, and can be cut off
         await self._writer.tell(Journal(self._run, events))
 
     async def step_done(self, name: str, value: bytes) -> None:

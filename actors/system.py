@@ -3,7 +3,7 @@
 import math
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -123,7 +123,8 @@ class System:
         finally:
             if feeds is not None:
                 feeds.close()
-            _abandon(reads, name)
+            left = reads.dispose() if reads is not None else []
+            _abandon([*left, *(self.writer.dispose() if reads is self.writer_box else ())], name)
         if name == "runner":
             self._quiet.set()
 
@@ -145,8 +146,8 @@ class System:
                 edge.cancel_scope.cancel()
 
 
-def _abandon(box: Mailbox[Any] | None, name: str) -> None:
-    for message in box.dispose() if box is not None else ():
+def _abandon(messages: Iterable[Any], name: str) -> None:
+    for message in messages:
         reply = getattr(message, "reply", None)
         if reply is not None:
             reply.fail(anyio.BrokenResourceError(f"{name} has ended"))

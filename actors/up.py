@@ -1,5 +1,6 @@
 """The supervisor: a workspace's owner that stays, with its specs watched and its log on stderr."""
 
+import gc
 import math
 import os
 import signal
@@ -35,6 +36,7 @@ from lily.workspace import Workspace
 TAKE_OVER_SECONDS = 10.0  # how long `lily up` waits for a `lily jobs run` to end
 SYNC_SECONDS = 10.0
 LOCK_CHECK_SECONDS = 5.0
+GARBAGE = 20_000  # objects more than were freed before the youngest are looked through: a few MB
 
 
 def run_up(workspace: Workspace, settings: Settings, *, as_json: bool = False) -> int:
@@ -56,6 +58,7 @@ async def _up(workspace: Workspace, settings: Settings, log: StreamLog) -> int:
 
         async with anyio.create_task_group() as tasks:
             await tasks.start(_on_signals, settings.supervisor.drain_seconds, drain)
+            _settle_down()
             log.info("lily is up", pid=os.getpid(), workspace=str(workspace.root), slots=system.slots)
             tasks.start_soon(supervise, "log", partial(_log_runs, system, log), system.intensity, system.crashed)
             tasks.start_soon(_keep_synced, session)
@@ -68,6 +71,13 @@ async def _up(workspace: Workspace, settings: Settings, log: StreamLog) -> int:
             log.info("interrupted; resumes at the next start", runs=",".join(system.runner.interrupted))
         log.info("lily is down")
     return 0
+
+
+def _settle_down() -> None:
+    """What was imported and read so far stays: the garbage collector need not walk it with every few thousand new objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
 
 
 def _edge(session: Session, stop: Callable[[float], None]) -> dict[str, Actor]:

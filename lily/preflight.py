@@ -133,7 +133,7 @@ def _check_caps(spec: PinnedSpec, found: Blueprint, policy: Policy) -> None:
 
 
 def _maximum(limits: Any, name: str) -> Any:
-    return limits.get(name) if isinstance(limits, Mapping) else getattr(limits, name, None)
+    return limits.get(name) if type(limits) is dict else getattr(limits, name, None)
 
 
 def decide(needed: frozenset[str], granted: frozenset[str], policy: Mapping[str, str]) -> dict[str, str]:

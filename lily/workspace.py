@@ -70,15 +70,19 @@ class Workspace:
 
     def job_dir(self, job_id: str) -> Path:
         """The folder of a job's runs. Raises `job_not_found` for what can't be a job id."""
-        if not is_job_id(job_id):
-            raise LilyError(Code.JOB_NOT_FOUND, f"{job_id!r} can't be a job id", hint="see `lily jobs list`")
-        return self.root / f".lily/runs/{job_id}"  # in one join: every run asks for it several times
+        return self.root / _job_dir(job_id)
 
     def run_dir(self, job_id: str, run_id: str) -> Path:
         """The folder of one run. Raises `run_not_found` for what can't be a run id."""
         if not is_run_id(run_id):
             raise LilyError(Code.RUN_NOT_FOUND, f"{run_id!r} can't be a run id", hint="see `lily runs list`")
-        return self.job_dir(job_id) / run_id
+        return self.root / f"{_job_dir(job_id)}/{run_id}"  # in one join: every run asks for it several times
+
+
+def _job_dir(job_id: str) -> str:
+    if not is_job_id(job_id):
+        raise LilyError(Code.JOB_NOT_FOUND, f"{job_id!r} can't be a job id", hint="see `lily jobs list`")
+    return f".lily/runs/{job_id}"
 
 
 def find_workspace(given: str | os.PathLike[str] | None = None, start: Path | None = None) -> Workspace:

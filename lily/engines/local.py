@@ -5,7 +5,7 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
-import anyio
+import trio
 
 from lily import __version__
 from lily.blueprints.contract import BlueprintError, Envelope
@@ -61,7 +61,7 @@ class LocalEngine:
     async def _bounded(self, ctx: RunContext, ready: Ready, result: dict[str, Any], seconds: float) -> Outcome:
         failure: BaseException | None = None
         envelope: Envelope | None = None
-        with anyio.CancelScope(deadline=anyio.current_time() + seconds) as scope:
+        with trio.CancelScope(deadline=trio.current_time() + seconds) as scope:
             try:
                 envelope = checked(await ready.runnable(ctx, ready.run_input), ready.blueprint)
             except BaseException as exc:
@@ -102,7 +102,7 @@ class LocalEngine:
 
 def _split(exc: BaseException) -> tuple[BaseException | None, BaseException | None]:
     """(what of `exc` is cancellation, what is the blueprint's own failure)."""
-    cancelled = anyio.get_cancelled_exc_class()
+    cancelled = trio.Cancelled
     if isinstance(exc, cancelled):
         return exc, None
     if isinstance(exc, BaseExceptionGroup):

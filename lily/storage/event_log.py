@@ -33,10 +33,11 @@ def _weight(event: Event) -> int:
 class EventLog:
     """Lifecycle events stand in the store too, so what the file lacks of them is added when an old log is taken up again.
 
-    `stored` reads them; None promises that this run never had a file.
+    `stored` reads them by run id; None promises that this run never had a file. The store may be ahead of what this log was
+    told, so no more than `run.events` of them count.
     """
 
-    def __init__(self, run: Run, stored: Callable[[], list[Event]] | None) -> None:
+    def __init__(self, run: Run, stored: Callable[[str], list[Event]] | None) -> None:
         self.run = run
         self.seq = 0
         self.pending: list[Event] = []
@@ -78,7 +79,7 @@ class EventLog:
 
     def lifecycle(self) -> list[Event]:
         """All lifecycle events of the run."""
-        return self.told if self._stored is None else self._stored()
+        return self.told if self._stored is None else self._stored(self.run.run_id)[: self.run.events]
 
     def flush(self, folder: int, ts: str) -> list[bytes]:
         """Append what is pending in one write; gives the lines. After a failed write nothing torn stays. Raises OSError."""
@@ -88,7 +89,7 @@ class EventLog:
             return []
         if self._size != _size_of(folder):
             # Somebody else wrote here, or took the file away: what is not ours is cut off, what is missing is said.
-            self._stored = self._stored or (lambda: list(self.told))
+            self._stored = self._stored or (lambda _: list(self.told))
             self._take_up(folder, ts, reason="the file was changed by somebody else")
         lines = [encode_event(self.seq + n, self.run, event) for n, event in enumerate(self.pending, 1)]
         self._append(folder, b"".join(lines))
@@ -121,8 +122,7 @@ class EventLog:
 
     def _take_up(self, folder: int, ts: str, reason: str = "") -> None:
         """Go on with the file of an earlier life: cut a torn tail and say so, add what only the store has."""
-        assert self._stored is not None
-        kept, stored = self._read(folder), self._stored()
+        kept, stored = self._read(folder), self.lifecycle()
         if kept.ended:
             self.pending = []  # what is handed in again was written before the final event, in one piece with it
         else:

@@ -23,12 +23,12 @@ READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _count = itertools.count(secrets.randbits(31))  # of temporary names: random between processes, different within one
 
 
-def make_folder(path: Path) -> bool:
+def make_folder(path: str | Path) -> bool:
     """Make a folder and its parents, each for this user alone; False when it is there already. Raises OSError."""
     try:
         os.mkdir(path, 0o700)
     except FileNotFoundError:
-        make_folder(path.parent)
+        make_folder(os.path.dirname(path))
         return make_folder(path)
     except FileExistsError:
         return False
@@ -36,7 +36,7 @@ def make_folder(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def open_folder(path: Path, *, create: bool) -> Iterator[int]:
+def open_folder(path: str | Path, *, create: bool) -> Iterator[int]:
     """A folder as a descriptor, never through a link; its parents are made too. Raises OSError."""
     if create:
         make_folder(path)

@@ -49,6 +49,7 @@ class Look:
     they waited, so that nobody has written their artifacts."""
 
     queued: list[Run]
+    more: bool = False  # the queue may hold more than was asked for
     cancels: dict[str, dict[str, Any]] = field(default_factory=dict)
     canceled: list[str] = field(default_factory=list)
 
@@ -262,12 +263,12 @@ class Store(Reads):
                 wanted = wanted.where(schema.run.c.job_id.not_in(full_jobs))
             if since:
                 wanted = wanted.where(schema.run.c.run_id >= since)
-            rows = connection.execute(wanted, {"limit": limit}) if limit else ()
+            rows = connection.execute(wanted, {"limit": limit}).all() if limit else ()
             queued = self.with_attempts(connection, [run_from(row) for row in rows if row[0] not in known])
             if not cancels:
-                return Look(queued)
+                return Look(queued, len(rows) == limit)
             asked = {row.run_id: msgspec.json.decode(row.cancel) for row in connection.execute(self.statements.cancels)}
-            return Look(queued, asked, list(connection.execute(self.statements.canceled).scalars()))
+            return Look(queued, len(rows) == limit, asked, list(connection.execute(self.statements.canceled).scalars()))
 
     def unfinished(self) -> list[Run]:
         """Runs that are running or wait for their next attempt, oldest first."""

@@ -65,6 +65,7 @@ class Bench:
                 self.box.close()
 
         trio.run(main, clock=MockClock(autojump_threshold=0))
+        self.writer.dispose()
         return list(self.tail.dispose())
 
     def moves_of(self, run: Run) -> tuple[Move, Move]:

@@ -14,6 +14,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "words",
         frozenset({"lily", "lily.errors", "lily.clock", "lily.faults", "lily.offload", "lily.time_text", "lily.diagnostics", "lily.text"}),
     ),
+    ("triggers", frozenset({"lily.triggers"})),
     (
         "values",
         frozenset(
@@ -68,7 +69,8 @@ HEAVY: dict[str, frozenset[str]] = {
     "psycopg": frozenset(),
     "httpx": frozenset({"lily.blueprints.http"}),
     "openai": frozenset({"lily.blueprints"}),
-    "apscheduler": frozenset(),
+    "apscheduler": frozenset({"lily.triggers"}),
+    "dateutil": frozenset({"lily.triggers"}),
     "watchfiles": frozenset({"actors.spec_loader"}),
     "cyclopts": frozenset({"lily.cli"}),
     "rich": frozenset({"lily.cli"}),
@@ -76,7 +78,8 @@ HEAVY: dict[str, frozenset[str]] = {
     "anyio": frozenset(
         {"actors", "lily.engines", "lily.blueprints", "lily.offload", "lily.api", "lily.testing", "lily.cli", "lily.samples"}
     ),
-    "trio": frozenset({"lily.testing"}),
+    # Where every run passes: there anyio's layer over trio would cost as much as all else that the loop does for it.
+    "trio": frozenset({"lily.testing", "lily.engines.local", "actors.runner", "actors.slot", "actors.messages"}),
     # The child of python.v1 runs a user's coroutine with the standard library alone.
     "asyncio": frozenset({"lily.python_child"}),
 }

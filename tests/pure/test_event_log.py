@@ -17,7 +17,7 @@ from lily.storage.files import open_folder
 from lily.workspace import EVENTS
 from tests.pure.test_moves import queued
 
-RUN = queued()
+RUN = msgspec.structs.replace(queued(), events=1000)  # as far as the store may have got
 TS = "2026-03-02T00:00:00.000000Z"
 LIFECYCLE = [
     name for name in EventName if name not in FILE_ONLY and name not in ("job_completed", "job_failed", "job_canceled", "scheduler_missed")
@@ -36,7 +36,7 @@ def lifecycle(events: list[Event]) -> list[Event]:
 
 def write(folder: Path, stored: list[Event] | None, events: list[Event], *, flush_each: bool = False) -> EventLog:
     """A log in this folder that takes these events; `stored` are the store's, None for a fresh file."""
-    log = EventLog(RUN, None if stored is None else lambda: stored)
+    log = EventLog(RUN, None if stored is None else lambda _: stored)
     with open_folder(folder, create=True) as fd:
         for event in events:
             log.add(event)
@@ -112,7 +112,7 @@ def test_taking_up_a_file_that_lacks_nothing_changes_nothing(events: list[Event]
         write(folder, None, events, flush_each=flush_each)
         before = (folder / EVENTS).read_bytes() if events else b""
         for _ in range(times):
-            log = EventLog(RUN, lambda: stored)
+            log = EventLog(RUN, lambda _: stored)
             with open_folder(folder, create=True) as fd:
                 log.follow(stored, len(stored))
                 log.flush(fd, TS)
@@ -192,7 +192,7 @@ def test_a_log_that_can_not_be_read_yet_is_not_taken_for_empty(tmp_path: Path, m
     """Too many open files, say: the next try reads it, and numbers go on."""
     event = Event(EventName.JOB_QUEUED, TS)
     write(tmp_path, None, [event])
-    log = EventLog(RUN, lambda: [event])
+    log = EventLog(RUN, lambda _: [event])
     log.add(Event(EventName.LOG, TS, {"message": "on"}))
 
     def no_more(*given: object, **more: object) -> int:
@@ -205,6 +205,19 @@ def test_a_log_that_can_not_be_read_yet_is_not_taken_for_empty(tmp_path: Path, m
                 log.flush(fd, TS)
         log.flush(fd, TS)
     assert [(line["seq"], line["event"]) for line in read(tmp_path)] == [(1, "job_queued"), (2, "log")]
+
+
+def test_what_the_store_has_beyond_the_run_as_told_is_left_to_come(tmp_path: Path) -> None:
+    """A run's end may be stored before the lines of its attempt are written: nothing may stand in front of them."""
+    events = [Event(EventName.JOB_QUEUED, TS), Event(EventName.JOB_STARTED, TS), END]
+    log = EventLog(msgspec.structs.replace(RUN, events=2), lambda _: events)
+    with open_folder(tmp_path, create=True) as fd:
+        log.add(Event(EventName.LOG, TS, {"message": "of the attempt"}))
+        log.flush(fd, TS)
+        log.run = msgspec.structs.replace(RUN, events=3)
+        log.follow([END], 3)
+        log.flush(fd, TS)
+    assert [line["event"] for line in read(tmp_path)] == ["job_queued", "job_started", "log", "job_completed"]
 
 
 def test_what_can_not_be_written_is_bounded_and_lifecycle_events_stay() -> None:
