@@ -58,6 +58,10 @@ fast *ARGS:
 lives N="200":
     LILY_LIVES={{N}} {{python}} -m pytest -q tests/lives
 
+# N random cron expressions, zones and starts against cronsim, an independent implementation; LILY_CRON_SEED=S for others.
+cron-agreement N="100000":
+    {{python}} -m tests.pure.test_cron_agreement {{N}}
+
 # N times: SIGKILL the supervisor under load, start it again, check every promise; prints what was going on at each kill. --engine postgres, --seed S.
 crash N="200" *ARGS:
     {{python}} -m benchmarks.crash --kills {{N}} {{ARGS}}

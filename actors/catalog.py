@@ -1,23 +1,26 @@
 """What the spec loader found, told in the log: jobs that are there, files that are wrong, triggers that are not registered."""
 
 from actors.mailbox import Mailbox
-from actors.messages import SpecFact, SpecLoaded, SpecRejected, SpecRemoved
+from actors.messages import BridgeMessage, SpecFact, SpecLoaded, SpecRejected, SpecRemoved, SpecsRead
 from lily.log import Log
 
 _NAMED = 20  # so many are named one by one in a batch; of more only the number is said
 
 
 class Catalog:
-    """Follows the specs."""
+    """Follows the specs, and passes on what it was told."""
 
-    def __init__(self, mailbox: Mailbox[SpecFact], *, log: Log) -> None:
-        self.mailbox, self._log = mailbox, log
+    def __init__(self, mailbox: Mailbox[SpecFact], *, log: Log, then: Mailbox[BridgeMessage] | None = None) -> None:
+        self.mailbox, self._log, self._then = mailbox, log, then
         self.jobs = 0
         self._known: set[str] = set()
 
     async def run(self) -> None:
         """Until the mailbox is closed."""
         async for batch, _ in self.mailbox.batches():
+            if self._then is not None:
+                for fact in batch:
+                    self._then.post(fact)
             self._tell_loaded([fact for fact in batch if isinstance(fact, SpecLoaded)])
             for fact in batch:
                 match fact:
@@ -26,7 +29,7 @@ class Catalog:
                         self._log.info("job is gone", job=job_id)
                     case SpecRejected():
                         self._tell_rejected(fact)
-                    case SpecLoaded():
+                    case SpecLoaded() | SpecsRead():
                         pass
             self.jobs = len(self._known)
 

@@ -3,11 +3,12 @@
 import os
 import socket
 from contextlib import suppress
+from typing import Any
 
 import anyio
 
 from actors.mailbox import Mailbox
-from actors.messages import Rung, RunnerMessage
+from actors.messages import Rung
 from lily.operations.sockets import address, doorbell_path
 from lily.workspace import Workspace
 
@@ -15,9 +16,10 @@ from lily.workspace import Workspace
 class Doorbell:
     """Turns rings into `Rung`; many rings while one is unanswered are one."""
 
-    def __init__(self, workspace: Workspace, runner: Mailbox[RunnerMessage]) -> None:
+    def __init__(self, workspace: Workspace, *rung: Mailbox[Any]) -> None:
+        """`rung`: the mailboxes of those who look at the store."""
         self._path = doorbell_path(workspace)
-        self._runner = runner
+        self._rung = rung
 
     async def run(self) -> None:
         """Until canceled; the socket file goes with it."""
@@ -33,9 +35,10 @@ class Doorbell:
                 with suppress(BlockingIOError):
                     while True:
                         bell.recv(64)
-                with suppress(anyio.ClosedResourceError):  # draining: nobody takes new work
-                    if self._runner.waiting == 0:
-                        self._runner.post(Rung())
+                for box in self._rung:
+                    with suppress(anyio.ClosedResourceError):  # draining: nobody takes new work
+                        if box.waiting == 0:
+                            box.post(Rung())
         finally:
             bell.close()
             with suppress(OSError):

@@ -97,7 +97,38 @@ class Drain(msgspec.Struct, frozen=True, tag=True):
     grace: float
 
 
-RunnerMessage = Rung | Drain
+class SchedulerTold(msgspec.Struct, frozen=True, tag=True):
+    """One event of the scheduler: `executed` (the window at `at` is claimed), `error`, `missed`, `max_instances`, `submitted`.
+
+    `fired` are claimed runs, which may start now; `missed` are runs that report windows and have nothing but artifacts to come.
+    """
+
+    event: str
+    job_id: str
+    at: str | None
+    fired: list[Run] = []
+    missed: list[Run] = []
+    code: str = ""
+
+
+RunnerMessage = Rung | Drain | SchedulerTold
+
+
+# -- to the scheduler bridge -----------------------------------------------------------------------
+
+
+class ClaimWindow(msgspec.Struct, frozen=True, tag=True):
+    """The scheduler fired this job's window that is due at `at`: settle up to now and answer with the claim."""
+
+    job_id: str
+    at: Any  # datetime
+    reply: Any  # Reply[Claim]
+
+
+class Settle(msgspec.Struct, frozen=True, tag=True):
+    """Windows of this job may be due, and nobody waits for an answer."""
+
+    job_id: str
 
 
 # -- to the tail broadcaster -----------------------------------------------------------------------
@@ -138,4 +169,11 @@ class SpecRemoved(msgspec.Struct, frozen=True, tag=True):
     job_id: str
 
 
-SpecFact = SpecLoaded | SpecRejected | SpecRemoved
+class SpecsRead(msgspec.Struct, frozen=True, tag=True):
+    """All that changed is told now. `claimed` are the ids that files which can't be used give themselves."""
+
+    claimed: list[str]
+
+
+SpecFact = SpecLoaded | SpecRejected | SpecRemoved | SpecsRead
+BridgeMessage = ClaimWindow | Settle | SpecLoaded | SpecRejected | SpecRemoved | SpecsRead | Rung | Drain

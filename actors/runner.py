@@ -13,14 +13,14 @@ import anyio
 import trio
 
 from actors.mailbox import Mailbox
-from actors.messages import Apply, Drain, Flush, Repair, Reply, Rung, RunnerMessage, WriterMessage
+from actors.messages import Apply, Drain, Flush, Repair, Reply, Rung, RunnerMessage, SchedulerTold, WriterMessage
 from actors.slot import Active, Told
 from lily.clock import Clock, parse_stamp, stamp
 from lily.engines.local import LocalEngine, base_result
 from lily.errors import Code, LilyError
 from lily.faults import Faults, no_faults
 from lily.log import Log
-from lily.moves import Outcome, Place, cancel, due, interrupt, refuse, settle, start
+from lily.moves import Outcome, Place, cancel, due, interrupt, refuse, release, settle, start
 from lily.offload import Offload
 from lily.preflight import Ready, Refused, preflight
 from lily.runs import ErrorInfo, Event, EventName, Move, PinnedSpec, Run, Status
@@ -94,10 +94,33 @@ class Runner:
             case Rung():
                 self._stale = True
                 self._wake.set()
+            case SchedulerTold():
+                if message.fired or message.missed:
+                    tasks.start_soon(self._follow_scheduler, message)
             case Drain(grace):
                 self._draining = True
                 tasks.start_soon(self._interrupt_after, grace)
                 self._close_when_idle()
+
+    async def _follow_scheduler(self, told: SchedulerTold) -> None:
+        """Claimed runs may start on the scheduler's word; runs that report missed windows get their artifacts."""
+        if told.missed:
+            await self._writer.tell(Repair([run.run_id for run in told.missed]))
+        await self._release(told.fired, recovered=False)
+
+    async def _release(self, runs: list[Run], *, recovered: bool) -> None:
+        replies: list[Reply[Status | None]] = []
+        for run in runs:
+            reply: Reply[Status | None] = Reply()
+            await self._writer.tell(Apply(release(run, self._clock.now(), recovered=recovered), reply))
+            replies.append(reply)
+        try:
+            for reply in replies:
+                await reply.wait()
+        except LilyError as exc:
+            self._log.error("claimed runs could not be released; the next start does it", runs=len(runs), error=str(exc))
+        self._stale = True
+        self._wake.set()
 
     def _close_when_idle(self) -> None:
         """The mailbox stays open while runs drain: a later Drain may be shorter."""
@@ -130,6 +153,7 @@ class Runner:
         for run in left:
             if run.status is Status.RETRY_SCHEDULED:
                 self._wait_for_retry(run)
+        await self._release(await self._offload(self._store.held), recovered=True)
         owed = await self._offload(self._store.unwritten)
         for first in range(0, len(owed), 100):
             await self._writer.tell(Repair(owed[first : first + 100]))

@@ -10,7 +10,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from actors.mailbox import Mailbox
-from actors.messages import SpecFact, SpecLoaded, SpecRejected, SpecRemoved
+from actors.messages import SpecFact, SpecLoaded, SpecRejected, SpecRemoved, SpecsRead
 from lily.diagnostics import Diagnostic
 from lily.offload import Offload
 from lily.spec_index import SUFFIXES, Catalog, SpecEntry, SpecIndex
@@ -86,6 +86,8 @@ class SpecLoader:
             if known is None or known.digest != entry.digest:
                 await self._to.tell(SpecLoaded(entry))
             self._good[job_id] = entry
+        if catalog.complete:
+            await self._to.tell(SpecsRead(sorted(set(catalog.claimed.values()))))
         self._told = catalog
 
     async def _tell_removed(self, catalog: Catalog) -> None:

@@ -87,6 +87,7 @@ class System:
         )
         self.started_at = stamp(self.clock.now())
         self.crashes: list[str] = []
+        self.more_status: dict[str, Callable[[], dict[str, Any]]] = {}  # of actors at the edge
         self.draining = False
         self._quiet = anyio.Event()
 
@@ -101,6 +102,7 @@ class System:
             "slots": self.slots,
             "active": [{"run_id": run.run_id, "job_id": run.job_id, "started_at": run.started_at} for run in self.runner.active],
             "restarts": self.crashes[-20:],
+            **{name: told() for name, told in self.more_status.items()},
         }
 
     def drain(self, grace: float) -> None:

@@ -16,10 +16,12 @@ import msgspec
 
 from actors.catalog import Catalog
 from actors.doorbell import Doorbell
+from actors.job_store import JobStore
 from actors.last_resort import last_resort
 from actors.mailbox import Mailbox
-from actors.messages import SpecFact
+from actors.messages import BridgeMessage, Drain, SpecFact
 from actors.owning import Session, one_error, owning
+from actors.scheduler_bridge import SchedulerBridge
 from actors.spec_loader import SpecLoader, watch
 from actors.supervisor import supervise
 from actors.system import Actor, System
@@ -31,6 +33,7 @@ from lily.runs import FILE_ONLY, EventName
 from lily.settings import Settings
 from lily.spec_index import SpecIndex
 from lily.storage.lives import sync_files
+from lily.storage.windows import Windows
 from lily.workspace import Workspace
 
 TAKE_OVER_SECONDS = 10.0  # how long `lily up` waits for a `lily jobs run` to end
@@ -64,8 +67,13 @@ async def _up(workspace: Workspace, settings: Settings, log: StreamLog) -> int:
             tasks.start_soon(_keep_synced, session)
             tasks.start_soon(_keep_lock, session)
             tasks.start_soon(session.processes.collect_orphans)
-            async with system.running(_edge(session, drain)):
-                await stop.wait()
+            bridge_box: Mailbox[BridgeMessage] = Mailbox(math.inf, batch=1000)  # bounded by the number of jobs: claims, specs, rings
+            try:
+                async with system.running(_edge(session, drain, bridge_box)):
+                    await stop.wait()
+                    bridge_box.post(Drain(0))
+            finally:
+                bridge_box.dispose()
             tasks.cancel_scope.cancel()
         if system.runner.interrupted:
             log.info("interrupted; resumes at the next start", runs=",".join(system.runner.interrupted))
@@ -80,15 +88,27 @@ def _settle_down() -> None:
     gc.set_threshold(GARBAGE)
 
 
-def _edge(session: Session, stop: Callable[[float], None]) -> dict[str, Actor]:
+def _edge(session: Session, stop: Callable[[float], None], bridge_box: Mailbox[BridgeMessage]) -> dict[str, Actor]:
     specs: Mailbox[SpecFact] = Mailbox(math.inf, batch=1000)  # bounded by the number of job files
-    index = SpecIndex(session.workspace)
+    index, clock = SpecIndex(session.workspace, keep_bodies=True), SystemClock()
+    bridge = SchedulerBridge(
+        bridge_box,
+        session.system.runner_box,
+        windows=Windows(session.store),
+        body=index.body,
+        new_store=lambda: JobStore(session.workspace.job_store, in_thread),
+        clock=clock,
+        offload=in_thread,
+        log=session.log,
+    )
+    session.system.more_status["scheduler"] = lambda: {**bridge.status(), "job_store": str(session.workspace.job_store)}
     loader = SpecLoader(index, specs, offload=in_thread, hints=lambda: watch(session.workspace.jobs, anyio.Event()))
     return {
-        "catalog": Catalog(specs, log=session.log).run,
+        "catalog": Catalog(specs, log=session.log, then=bridge_box).run,
+        "scheduler_bridge": bridge.run,
         "blueprint_watch": partial(_watch_blueprints, session),
         "spec_loader": loader.run,
-        "doorbell": Doorbell(session.workspace, session.system.runner_box).run,
+        "doorbell": Doorbell(session.workspace, session.system.runner_box, bridge_box).run,
         "reader": session.reader(stop).run,
     }
 

@@ -170,6 +170,12 @@ def interrupt(run: Run, runtime: Runtime, at: datetime, *, reason: str, recovere
     return _moved(run, events, last, status=Status.QUEUED, interruptions=count, owner=None)
 
 
+def release(run: Run, at: datetime, *, recovered: bool) -> Move:
+    """queued → queued: the scheduler gives its word for a run that it claimed. `recovered`: an earlier life claimed it."""
+    told = {"scheduled_for": run.trigger.get("scheduled_for"), **({"recovered": True} if recovered else {})}
+    return _moved(run, [Event(EventName.SCHEDULER_EXECUTED, stamp(at), told)], held=False)
+
+
 def due(run: Run, at: datetime) -> Move:
     """retry_scheduled → queued, at the end of its class: a retry does not jump the queue."""
     ts = stamp(at)

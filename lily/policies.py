@@ -23,8 +23,12 @@ def unavailable_fields(spec: PinnedSpec) -> list[tuple[str, str]]:
 
 
 def unschedulable(trigger: Mapping[str, Any]) -> str | None:
-    """Why a trigger is not registered; None for `manual`. Such a job runs by hand all the same."""
-    kind = trigger.get("type")
-    if kind == "manual":
+    """Why a trigger is not registered; None for one that is, and for `manual`. Such a job runs by hand all the same."""
+    if trigger.get("type") != "condition":
         return None
-    return f"schedules are not available in this version; the job runs by hand only (its trigger is {kind})"
+    return "conditions are not available in this version; the job runs by hand only"
+
+
+def scheduled(trigger: Mapping[str, Any]) -> bool:
+    """Whether a supervisor registers the trigger: the job then has windows."""
+    return trigger.get("type") not in ("manual", "condition")

@@ -24,7 +24,8 @@ TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELED, Status.M
 OCCUPYING = frozenset({Status.RUNNING, Status.RETRY_SCHEDULED, Status.WAITING_APPROVAL})
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
-    Status.QUEUED: frozenset({Status.RUNNING, Status.WAITING_APPROVAL, Status.CANCELED}),
+    # queued → queued: the scheduler gives its word for a run that it claimed.
+    Status.QUEUED: frozenset({Status.QUEUED, Status.RUNNING, Status.WAITING_APPROVAL, Status.CANCELED}),
     Status.RUNNING: frozenset(
         {Status.SUCCEEDED, Status.FAILED, Status.CANCELED, Status.QUEUED, Status.RETRY_SCHEDULED, Status.WAITING_APPROVAL}
     ),
@@ -196,6 +197,7 @@ class Run(msgspec.Struct, kw_only=True):
     result: dict[str, Any] = {}  # r0_status, payload, references, approvals_requested, policy, limits, target_version
     events: int = 0  # lifecycle events so far
     cancel: dict[str, Any] | None = None  # requested at, by, reason
+    held: bool = False  # claimed by the scheduler, which has not given its word yet
     owner: str | None = None  # the life that runs it
     pid: int | None = None
     host: str = ""

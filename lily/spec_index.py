@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lily.specs import JobSpec
 
 SUFFIXES = (".job.yaml", ".job.yml")
-_FORMAT = f"lily specs 1 {__version__}"
+_FORMAT = f"lily specs 2 {__version__}"
 # A file that changed this short a time before it was read may change again within the same timestamp.
 _RACY_NS = 50_000_000
 _UNTRUSTED = (0, 0, 0)
@@ -46,7 +46,7 @@ class SpecEntry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=F
 
     @property
     def note(self) -> str | None:
-        """Why the job's trigger is not registered in this version; None when it is nothing but manual."""
+        """Why the job's trigger is not registered in this version; None when it is, and for a manual one."""
         return unschedulable(self.trigger)
 
 
@@ -67,18 +67,22 @@ class _Cache(msgspec.Struct, array_like=True):
 class Catalog(msgspec.Struct, frozen=True):
     """The good jobs by id, and everything that is wrong with the other files.
 
-    `complete` is False when the folder itself could not be read: then nothing is known about what it holds.
+    `complete` is False when the folder itself could not be read: then nothing is known about what it holds. `claimed` are the ids
+    that files which can't be used give themselves, by path.
     """
 
     jobs: dict[str, SpecEntry]
     diagnostics: list[Diagnostic]
     complete: bool = True
+    claimed: dict[str, str] = {}
 
 
 class SpecIndex:
     """The jobs of one workspace. May be used by several threads; keeps what it learnt in memory and in `.lily/run/specs.index`."""
 
-    def __init__(self, workspace: Workspace, clock: Clock | None = None) -> None:
+    def __init__(self, workspace: Workspace, clock: Clock | None = None, *, keep_bodies: bool = False) -> None:
+        """`keep_bodies`: what is parsed will be asked for with `body`, by whoever registers schedules."""
+        self.keep_bodies = keep_bodies
         self._workspace = workspace
         self._clock = clock or SystemClock()
         self._cache = workspace.runtime / "specs.index"
@@ -88,6 +92,7 @@ class SpecIndex:
         self._catalog: Catalog | None = None  # what `_records` come to
         self._lock = threading.Lock()
         self.parsed = 0  # files read and parsed by this index so far
+        self._bodies: dict[str, bytes] = {}  # canonical JSON by digest of jobs with a schedule that were parsed and not asked for yet
 
     def scan(self) -> Catalog:
         """Look at every file's stamp, read those that changed. Never raises for what the files or the folder hold.
@@ -110,6 +115,18 @@ class SpecIndex:
             raise to_error(found)
         if not isinstance(found, JobSpec) or found.id != job_id:
             raise self._missing(job_id, self.scan())  # the file changed between the two looks
+        return found
+
+    def body(self, entry: SpecEntry) -> bytes | None:
+        """The canonical JSON of a job as it was found; None when its file says something else by now."""
+        found = self._bodies.pop(entry.digest, None)
+        if found is None:
+            from lily.specs import JobSpec, spec_hash
+
+            spec = self._parsed(entry.path.rpartition("/")[2])
+            found = spec.canonical() if isinstance(spec, JobSpec) else None
+            if found is None or spec_hash(found) != entry.digest:
+                return None
         return found
 
     def _missing(self, job_id: str, catalog: Catalog) -> LilyError:
@@ -202,6 +219,7 @@ class SpecIndex:
         spec, claimed, (line, column) = parse_located(data, path)
         if isinstance(spec, list):
             return spec, stamp, claimed
+        canonical = spec.canonical()
         entry = SpecEntry(
             id=spec.id,
             title=spec.title,
@@ -210,13 +228,15 @@ class SpecIndex:
             trigger=spec.trigger.model_dump(exclude_defaults=True),
             timezone=spec.timezone,
             labels=spec.labels,
-            digest=spec_hash(spec.canonical()),
+            digest=spec_hash(canonical),
             path=path,
             priority=spec.runtime.priority,
             max_parallel_runs=spec.runtime.max_parallel_runs,
             line=line,
             column=column,
         )
+        if self.keep_bodies and spec.trigger.type != "manual":
+            self._bodies[entry.digest] = canonical
         return entry, stamp, claimed
 
     def _bytes(self, name: str) -> tuple[bytes, tuple[int, int, int]]:
@@ -283,7 +303,10 @@ def _catalog(records: dict[str, _Record], shown: Any) -> Catalog:
         if len(entries) > 1:
             diagnostics += [_duplicate(entry, entries) for entry in entries]
     diagnostics.sort(key=lambda each: each.path)
-    return Catalog({id: entries[0] for id, entries in sorted(by_id.items()) if len(entries) == 1}, diagnostics)
+    claimed = {shown(name): record.claimed for name, record in records.items() if record.entry is None and record.claimed}
+    claimed |= {entry.path: entry.id for entries in by_id.values() if len(entries) > 1 for entry in entries}
+    good = {id: entries[0] for id, entries in sorted(by_id.items()) if len(entries) == 1}
+    return Catalog(good, diagnostics, claimed=claimed)
 
 
 def _duplicate(entry: SpecEntry, entries: list[SpecEntry]) -> Diagnostic:

@@ -149,6 +149,14 @@ def check_duration(text: str) -> str | None:
     return None
 
 
+def seconds_of(text: str) -> float:
+    """The length of a duration in seconds; a month counts as its longest."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(check_duration(text))
+    return float(int(match[1]) * _SECONDS[match[2]])
+
+
 _DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _TIME = r"[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
 _INSTANT = re.compile(rf"{_DATE}({_TIME}(?P<offset>Z|[+-][0-9]{{2}}:[0-9]{{2}})?)?", re.ASCII)

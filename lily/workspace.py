@@ -68,6 +68,11 @@ class Workspace:
     def database(self) -> Path:
         return self.root / "db" / "lily.sqlite3"
 
+    @property
+    def job_store(self) -> Path:
+        """APScheduler's rows: a cache of what specs and ledger say."""
+        return self.root / "db" / "scheduler.sqlite3"
+
     def job_dir(self, job_id: str) -> Path:
         """The folder of a job's runs. Raises `job_not_found` for what can't be a job id."""
         return self.root / _job_dir(job_id)

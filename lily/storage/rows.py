@@ -9,6 +9,8 @@ from lily.storage import schema
 
 PRIORITIES = {"critical": 0, "high": 1, "normal": 2, "low": 3}
 
+PRUNED = "pruned_through:"  # and a job's id: the key of `meta` that holds the newest run of it that was pruned
+
 _RUN_COLUMNS = tuple(column.name for column in schema.run.c)
 
 _encode = msgspec.json.encode
@@ -43,6 +45,7 @@ def moved(run: Run, expected: Status) -> dict[str, Any]:
         "pid": run.pid,
         "host": run.host,
         "approvals": dump(run.approvals),
+        "held": int(run.held),
     }
 
 
@@ -76,6 +79,7 @@ def run_from(row: Any, attempts: list[Attempt] | None = None) -> Run:
         pid=given["pid"],
         host=given["host"],
         written=bool(given["written"]),
+        held=bool(given["held"]),
     )
 
 

@@ -5,7 +5,7 @@ A change here needs a migration in `migrations/versions` and a new `HEAD`.
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text, text
 
-HEAD = "0001"
+HEAD = "0002"
 
 metadata = MetaData()
 
@@ -69,6 +69,7 @@ run = Table(
     Column("pid", Integer),
     Column("host", Text, nullable=False, server_default=""),
     Column("written", Integer, nullable=False, server_default="0"),
+    Column("held", Integer, nullable=False, server_default="0"),  # 1: claimed by the scheduler, which has not given its word yet
     Index("run_queue", "status", "priority", "enqueued_at", "run_id"),
     Index("run_by_job", "job_id", "run_id"),
     Index("run_unwritten", "status", "run_id", sqlite_where=text("written = 0"), postgresql_where=text("written = 0")),
@@ -108,4 +109,58 @@ step = Table(  # results that later attempts of the same run reuse
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
     Column("at", Text, nullable=False),
+)
+
+schedule = Table(  # one row for each job that ever had a trigger or a control
+    "schedule",
+    metadata,
+    Column("job_id", Bytewise, primary_key=True),
+    Column("state", Text, nullable=False, server_default="active"),
+    Column("until", Text),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("by", Text, nullable=False, server_default=""),
+    Column("changed_at", Text),  # by a person; None: never
+    Column("set_id", Text),
+    Column("settled", Bytewise, nullable=False),  # every window up to here has its row
+    Column("spec_hash", Text),  # of the last good spec; None: there was none yet
+)
+
+trigger_version = Table(  # a trigger while it held: windows with since < at <= until are its own
+    "trigger_version",
+    metadata,
+    Column("job_id", Bytewise, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("since", Bytewise, nullable=False),
+    Column("until", Bytewise),
+    Column("trigger", Text, nullable=False),
+    Column("timezone", Text),
+    Column("spec_hash", Text, nullable=False),
+)
+
+window = Table(  # what became of each window
+    "window",
+    metadata,
+    Column("job_id", Bytewise, primary_key=True),
+    Column("at", Bytewise, primary_key=True),
+    Column("status", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("run_id", Bytewise),  # the run that it started, or the one that reports it as missed
+    Column("into_at", Text),  # the window that ran in its place
+    Column("code", Text, nullable=False, server_default=""),
+    Column("recorded_at", Text, nullable=False),
+)
+
+control = Table(  # every change of a job's state by a person
+    "control",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("job_id", Bytewise, nullable=False),
+    Column("at", Bytewise, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("until", Text),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("by", Text, nullable=False, server_default=""),
+    Column("set_id", Text),
+    Index("control_by_job", "job_id", "sequence"),
+    sqlite_autoincrement=True,
 )

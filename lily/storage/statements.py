@@ -25,6 +25,7 @@ _MOVED = (
     "pid",
     "host",
     "approvals",
+    "held",
 )
 
 
@@ -59,6 +60,10 @@ _NEW = (
     "approvals",
     "trace_id",
     "events",
+    "held",
+    "ended_at",
+    "error",
+    "result",
 )
 
 
@@ -84,7 +89,11 @@ class Statements:
             select(run.c.run_id, run.c.status, run.c.events).where(run.c.run_id.in_(bindparam("ids", expanding=True))).with_for_update()
         )
         self.newest = select(func.max(run.c.run_id))
-        queued = select(run).where(run.c.status == Status.QUEUED.value).order_by(run.c.priority, run.c.enqueued_at, run.c.run_id)
+        queued = (
+            select(run)
+            .where(run.c.status == Status.QUEUED.value, run.c.held == 0)
+            .order_by(run.c.priority, run.c.enqueued_at, run.c.run_id)
+        )
         self.queued = queued.limit(bindparam("limit"))
         self.cancels = select(run.c.run_id, run.c.cancel).where(run.c.status == Status.RUNNING.value, run.c.cancel.is_not(None))
         owed = and_(run.c.status == Status.CANCELED.value, text("written = 0"))  # spelled so that the partial index serves it

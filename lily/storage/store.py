@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, select, text, update
+from sqlalchemy import Connection, Table, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from lily import __version__
 from lily.clock import Clock, parse_stamp, stamp
 from lily.errors import LilyError
-from lily.runs import TERMINAL, Event, EventName, Move, Run, Status, may_become
+from lily.runs import TERMINAL, ErrorInfo, Event, EventName, Move, Run, Status, may_become
 from lily.storage import schema
 from lily.storage.database import open_engine, reading, upgrade, writing
 from lily.storage.reads import Reads
-from lily.storage.rows import PRIORITIES, attempt_row, dump, moved, run_from
+from lily.storage.rows import PRIORITIES, PRUNED, attempt_row, dump, dump_optional, moved, run_from
 from lily.storage.statements import Statements
 
 _SUFFIX = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -41,6 +42,9 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     lineage: dict[str, Any] = {}
     approvals: list[dict[str, Any]] = []
     events: list[Event] = []  # further lifecycle events of the acceptance, after job_queued
+    held: bool = False  # waits for the scheduler's word
+    missed: bool = False  # never runs: it reports windows that did not; `events` are all that it has
+    error: ErrorInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +108,20 @@ class Store(Reads):
                 self._insert_runs(connection, fresh)
             return accepted
 
+    def accept(self, connection: Connection, new: Sequence[NewRun]) -> list[Run]:
+        """The same for runs without a key, inside a transaction that writes more."""
+        ids = self._ids(connection)
+        fresh = [(each, self._accept(each, next(ids))) for each in new]
+        if fresh:
+            self._insert_runs(connection, fresh)
+        return [run for _, run in fresh]
+
     def _accept(self, new: NewRun, run_id: str) -> Run:
         ts = stamp(self._clock.now())
         return Run(
             run_id=run_id,
             job_id=new.job_id,
-            status=Status.QUEUED,
+            status=Status.MISSED if new.missed else Status.QUEUED,
             spec_hash=new.spec_hash,
             trigger=new.trigger,
             queued_at=ts,
@@ -118,7 +130,11 @@ class Store(Reads):
             key=new.key,
             lineage=new.lineage,
             approvals=new.approvals,
-            events=1 + len(new.events),
+            ended_at=ts if new.missed else None,
+            error=new.error,
+            result={"lily_version": __version__} if new.missed else {},
+            events=len(new.events) + (not new.missed),
+            held=new.held,
         )
 
     def _insert_runs(self, connection: Connection, fresh: list[tuple[NewRun, Run]]) -> None:
@@ -141,6 +157,10 @@ class Store(Reads):
                     "approvals": dump(run.approvals),
                     "trace_id": run.trace_id,
                     "events": run.events,
+                    "held": int(run.held),
+                    "ended_at": run.ended_at,
+                    "error": dump_optional(run.error),
+                    "result": dump_optional(run.result),
                 }
                 for new, run in fresh
             ],
@@ -150,7 +170,7 @@ class Store(Reads):
             queued = Event(
                 EventName.JOB_QUEUED, run.queued_at, {"trigger": run.trigger, "spec_hash": run.spec_hash, "trace_id": run.trace_id}
             )
-            rows += _event_rows(run.run_id, 1, [queued, *new.events])
+            rows += _event_rows(run.run_id, 1, new.events if new.missed else [queued, *new.events])
         self.statements.add_event(connection, rows)
 
     def _holders(self, connection: Connection, keys: Collection[str | None]) -> dict[str | None, Run]:
@@ -200,7 +220,7 @@ class Store(Reads):
             if judged and moves:
                 refusals, held = self._judge(connection, moves)
             if held:
-                self._write_moves(connection, held)
+                self.write_moves(connection, held)
             if steps:
                 at = stamp(self._clock.now())
                 self.statements.add_step(
@@ -230,7 +250,8 @@ class Store(Reads):
                 refusals.append(status)
         return refusals, held
 
-    def _write_moves(self, connection: Connection, moves: Sequence[Move]) -> None:
+    def write_moves(self, connection: Connection, moves: Sequence[Move]) -> None:
+        """Carry out moves that hold, inside a transaction that writes more. Raises `_Refused` when one does not."""
         if self.statements.move(connection, [moved(move.run, move.expected) for move in moves]) != len(moves):
             raise _Refused
         attempts = [attempt_row(move.run.run_id, move.attempt) for move in moves if move.attempt]
@@ -270,6 +291,17 @@ class Store(Reads):
             asked = {row.run_id: msgspec.json.decode(row.cancel) for row in connection.execute(self.statements.cancels)}
             return Look(queued, len(rows) == limit, asked, list(connection.execute(self.statements.canceled).scalars()))
 
+    def held(self) -> list[Run]:
+        """Claimed runs that wait for the scheduler's word, oldest first."""
+        with reading(self.engine) as connection:
+            return self.held_within(connection)
+
+    def held_within(self, connection: Connection) -> list[Run]:
+        """The same, inside a transaction."""
+        r = schema.run
+        wanted = select(r).where(r.c.status == Status.QUEUED.value, r.c.held == 1).order_by(r.c.run_id)
+        return [run_from(row) for row in connection.execute(wanted)]
+
     def unfinished(self) -> list[Run]:
         """Runs that are running or wait for their next attempt, oldest first."""
         wanted = (
@@ -300,8 +332,20 @@ class Store(Reads):
                     select(schema.run.c.run_id).where(schema.run.c.run_id.in_(run_ids), schema.run.c.status.in_(terminal))
                 ).scalars()
             )
+            self._note_pruned(connection, ids)
             for table in (schema.step, schema.event, schema.attempt, schema.run):
                 connection.execute(table.delete().where(table.c.run_id.in_(ids)))
+
+    def _note_pruned(self, connection: Connection, ids: Sequence[str]) -> None:
+        """Remember how far each job's runs were pruned: the window ledger goes on naming them, rightly."""
+        r, m = schema.run.c, schema.meta
+        newest = connection.execute(select(r.job_id, func.max(r.run_id)).where(r.run_id.in_(ids)).group_by(r.job_id)).all()
+        keys = [f"{PRUNED}{job_id}" for job_id, _ in newest]
+        before = {row[0]: row[1] for row in connection.execute(select(m.c.key, m.c.value).where(m.c.key.in_(keys)))}
+        rows = [{"key": key, "value": max(before.get(key, ""), run_id)} for key, (_, run_id) in zip(keys, newest, strict=True)]
+        if rows:
+            put = self.upserts(m)
+            connection.execute(put.on_conflict_do_update(index_elements=["key"], set_={"value": put.excluded.value}), rows)
 
 
 def _event_rows(run_id: str, first: int, events: Sequence[Event]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import trio.lowlevel
 import trio.testing
 
 from actors.mailbox import Mailbox
-from actors.messages import SpecFact, SpecLoaded, SpecRejected, SpecRemoved
+from actors.messages import SpecFact, SpecLoaded, SpecRejected, SpecRemoved, SpecsRead
 from actors.spec_loader import RESCAN_SECONDS, SpecLoader, watch
 from actors.supervisor import Intensity, supervise
 from lily.offload import in_thread, inline
@@ -43,6 +43,8 @@ def in_words(fact: SpecFact) -> str:
             return f"rejected {path.rpartition('/')[2]} {len(diagnostics)}"
         case SpecRemoved(job_id):
             return f"removed {job_id}"
+        case SpecsRead(claimed):
+            return f"read, but for {claimed}"
 
 
 class Told:
@@ -51,11 +53,13 @@ class Told:
     def __init__(self, box: Mailbox[SpecFact]) -> None:
         self._box = box
         self._words: list[str] = []
+        self.read: list[SpecsRead] = []
         self._more = anyio.Event()
 
     async def run(self) -> None:
         async for batch, _ in self._box.batches():
-            self._words += [in_words(fact) for fact in batch]
+            self._words += [in_words(fact) for fact in batch if not isinstance(fact, SpecsRead)]
+            self.read += [fact for fact in batch if isinstance(fact, SpecsRead)]
             self._more.set()
 
     def taken(self) -> list[str]:

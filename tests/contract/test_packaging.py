@@ -32,7 +32,7 @@ def test_every_library_that_is_imported_is_declared() -> None:
         "".join(c for c in line if c.isalnum() or c in "-_<>[=").split("<")[0].split(">")[0].split("[")[0].split("=")[0]
         for line in declared
     }
-    spelled = {"yaml": "pyyaml"}
+    spelled = {"yaml": "pyyaml", "dateutil": "python-dateutil"}
     import sys
 
     outside = {found.imported.split(".")[0] for found in all_imports()} - set(sys.stdlib_module_names) - {"lily", "actors"}

@@ -1,0 +1,131 @@
+"""APScheduler's job store: in memory, with JSON rows in SQLite written behind.
+
+The rows are a cache of what the ledger and the specs say: nothing is read back from them but to compare, and a file that is lost or
+damaged is made anew. No pickle is ever stored or loaded.
+"""
+
+import sqlite3
+from contextlib import closing, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+from apscheduler.jobstores.memory import MemoryJobStore
+
+from lily.clock import stamp
+from lily.offload import Offload
+
+DUE_AT_ONCE = 50  # jobs of one pass, which is one synchronous call
+_CREATE = "create table if not exists job(id text primary key, next_run_time text, body text not null) without rowid"
+_PUT = "insert into job(id, next_run_time, body) values(?, ?, ?) on conflict(id) do update set next_run_time = ?2, body = ?3"
+
+
+class JobStore(MemoryJobStore):  # type: ignore[misc]  # APScheduler has no types
+    """Jobs in memory; `write_behind` keeps the file."""
+
+    def __init__(self, path: Path | None, offload: Offload) -> None:
+        """`path` None keeps no file."""
+        super().__init__()
+        self._path, self._offload = path, offload
+        self._changed: dict[str, tuple[str, str | None, str] | None] = {}
+        self._due = anyio.Event()
+        self.failure: BaseException | None = None  # APScheduler logs what a store raises and goes on; the scheduler raises this instead
+
+    # -- what APScheduler calls -------------------------------------------------------------------
+
+    def get_due_jobs(self, now: datetime) -> list[Any]:
+        """The first few that are due; the rest comes with the next pass, at once."""
+        try:
+            due: list[Any] = []
+            for job, timestamp in self._jobs:
+                if timestamp is None or timestamp > now.timestamp() or len(due) == DUE_AT_ONCE:
+                    break
+                due.append(job)
+            return due
+        except BaseException as exc:
+            self.failure = exc
+            raise
+
+    def add_job(self, job: Any) -> None:
+        """See BaseJobStore."""
+        super().add_job(job)
+        self._note(job)
+
+    def update_job(self, job: Any) -> None:
+        """See BaseJobStore."""
+        super().update_job(job)
+        self._note(job)
+
+    def remove_job(self, job_id: str) -> None:
+        """See BaseJobStore."""
+        super().remove_job(job_id)
+        self._changed[job_id] = None
+        self._due.set()
+
+    def shutdown(self) -> None:
+        """The rows stay: they say what was registered last."""
+        super().remove_all_jobs()
+
+    def _note(self, job: Any) -> None:
+        body = {"version": job.kwargs["version"], "misfire_grace_seconds": job.misfire_grace_time}
+        at = stamp(job.next_run_time) if job.next_run_time else None
+        self._changed[job.id] = (job.id, at, msgspec.json.encode(body).decode())
+        self._due.set()
+
+    # -- the file ---------------------------------------------------------------------------------
+
+    async def open(self) -> str | None:
+        """Have the file there, empty when it was lost or is damaged; gives what was wrong with it."""
+        return None if self._path is None else await self._offload(_opened, self._path)
+
+    async def write_behind(self) -> None:
+        """Write what changed, all that waits in one transaction. Raises sqlite3.Error."""
+        while True:
+            await self._due.wait()
+            self._due = anyio.Event()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what waits."""
+        changed, self._changed = self._changed, {}
+        if self._path is not None and changed:
+            await self._offload(_write, self._path, changed)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=15.0)
+    connection.execute("pragma journal_mode=wal")
+    connection.execute("pragma synchronous=normal")  # a cache: what a power cut takes is made again
+    return connection
+
+
+def _opened(path: Path) -> str | None:
+    try:
+        with closing(_connect(path)) as connection:
+            connection.execute(_CREATE)
+            connection.execute("select id, next_run_time, body from job limit 1").fetchall()
+            if connection.execute("pragma quick_check(1)").fetchone()[0] == "ok":
+                connection.execute("delete from job")
+                return None
+        said = "it is damaged"
+    except sqlite3.DatabaseError as exc:
+        if isinstance(exc, sqlite3.OperationalError) and "no such column" not in str(exc):
+            raise
+        said = str(exc)
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).unlink()
+    with closing(_connect(path)) as connection:
+        connection.execute(_CREATE)
+    return said
+
+
+def _write(path: Path, changed: dict[str, tuple[str, str | None, str] | None]) -> None:
+    with closing(_connect(path)) as connection:
+        connection.execute("begin immediate")
+        connection.execute(_CREATE)
+        connection.executemany(_PUT, [row for row in changed.values() if row is not None])
+        connection.executemany("delete from job where id = ?", [(id,) for id, row in changed.items() if row is None])
+        connection.execute("commit")

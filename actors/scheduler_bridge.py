@@ -1,0 +1,411 @@
+"""Between the specs, the ledger and APScheduler: jobs enter the scheduler only here, and each of its events becomes one fact.
+
+It decides nothing about due times (APScheduler does) nor about what becomes of a window (`lily.ledger` does). What it holds can be read
+again from the store and the specs, and is, after a crash of this actor.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+
+from actors.job_store import JobStore
+from actors.mailbox import Mailbox
+from actors.messages import (
+    BridgeMessage,
+    ClaimWindow,
+    Drain,
+    Reply,
+    Rung,
+    RunnerMessage,
+    SchedulerTold,
+    Settle,
+    SpecLoaded,
+    SpecRejected,
+    SpecRemoved,
+    SpecsRead,
+)
+from actors.scheduler import EVENTS, MailboxExecutor, TaskScheduler
+from lily.clock import Clock, stamp
+from lily.errors import Code, LilyError
+from lily.faults import Faults, no_faults
+from lily.ledger import TICK, Failure, Settlement, State, misfire_seconds
+from lily.log import Log
+from lily.offload import Offload
+from lily.policies import unavailable, unschedulable
+from lily.runs import Event, EventName, decode_spec
+from lily.spec_index import SpecEntry
+from lily.storage.windows import Claim, JobState, Registration, Windows
+
+AT_ONCE = 200  # jobs that one transaction settles or registers, and that are added between two turns of the loop
+RETRY_SECONDS = 1.0  # between tries to settle what the store did not take
+RING_SECONDS = 2.0  # what a lost ring costs
+
+
+class SchedulerBridge:
+    """Keeps the scheduler in step with specs and ledger, and claims windows. `body` gives a job's canonical spec."""
+
+    def __init__(
+        self,
+        mailbox: Mailbox[BridgeMessage],
+        runner: Mailbox[RunnerMessage],
+        *,
+        windows: Windows,
+        body: Callable[[SpecEntry], bytes | None],
+        new_store: Callable[[], JobStore],
+        clock: Clock,
+        offload: Offload,
+        log: Log,
+        fault: Faults = no_faults,
+    ) -> None:
+        self.mailbox, self._runner = mailbox, runner
+        self._windows, self._body, self._new_store = windows, body, new_store
+        self._clock, self._offload, self._log, self._fault = clock, offload, log, fault
+        self._specs: dict[str, SpecEntry] = {}  # good ones with a schedule
+        self._kept: set[str] = set()  # jobs whose file can't be used: their last good version goes on
+        self._claimed: set[str] = set()
+        self._read = False  # the specs were read once
+        self._failures: dict[str, Failure] = {}
+        self._told: dict[str, list[Event]] = {}  # scheduler events that belong into the job's next run
+        self._seen = 0  # the newest change of a state that was followed
+        self._scheduler: TaskScheduler | None = None
+        self._executor: MailboxExecutor | None = None
+        self._store: JobStore | None = None
+
+    def status(self) -> dict[str, Any]:
+        """What `lily schedule status` shows of the running engine."""
+        scheduler = self._scheduler
+        if scheduler is None:
+            return {}
+        return {
+            "last_tick": stamp(scheduler.last_look),
+            "registered": len(scheduler.get_jobs()),
+            "listeners": sorted(EVENTS.values()),
+            "coalesce": True,
+            "max_instances": 1,
+            "paused_claims": len(self._failures),
+            "pending_claims": self._executor.pending if self._executor else 0,
+        }
+
+    async def run(self) -> None:
+        """Until the mailbox is closed, or for ever."""
+        store, executor = self._new_store(), MailboxExecutor()
+        damage = await store.open()
+        if damage:
+            self._log.warning("the job store was made anew from specs and ledger", why=damage)
+        scheduler = TaskScheduler(self._clock, store, executor, jumped=self._jumped)
+        scheduler.add_listener(self._listen, sum(EVENTS))
+        self._scheduler, self._executor, self._store = scheduler, executor, store
+        scheduler.start(paused=True)
+        try:
+            async with anyio.create_task_group() as tasks:
+                if self._read:
+                    await self._reconcile()
+                for task in (scheduler.run, store.write_behind, self._look_now_and_then):
+                    tasks.start_soon(task)
+                tasks.start_soon(executor.serve, self._ask)
+                async for batch, times in self.mailbox.batches():
+                    await self._take(batch, again=times > 1)
+                scheduler.shutdown()
+                await store.flush()
+                tasks.cancel_scope.cancel()
+        finally:
+            executor.dispose()
+
+    async def _ask(self, job_id: str, at: datetime) -> Claim:
+        reply: Reply[Claim] = Reply()
+        await self.mailbox.tell(ClaimWindow(job_id, at, reply))
+        return await reply.wait()
+
+    async def _look_now_and_then(self) -> None:
+        while True:
+            await anyio.sleep(RETRY_SECONDS if self._failures else RING_SECONDS)
+            with suppress(anyio.ClosedResourceError):
+                await self.mailbox.tell(Rung())
+
+    # -- messages ---------------------------------------------------------------------------------
+
+    async def _take(self, batch: list[BridgeMessage], *, again: bool) -> None:
+        claims: list[ClaimWindow | Settle] = []
+        facts: list[SpecLoaded | SpecRemoved | SpecsRead] = []
+        rung = False
+        for message in batch:
+            match message:
+                case ClaimWindow() | Settle():
+                    claims.append(message)
+                case SpecLoaded() | SpecRemoved() | SpecsRead():
+                    facts.append(message)
+                case Rung():
+                    rung = True
+                case Drain():
+                    self._engine.pause()  # what falls due from now on is settled at the next start
+                case SpecRejected():
+                    pass
+        if claims:
+            await self._claim(claims, again=again)
+        if facts:
+            await self._follow_specs(facts)
+        if rung and self._read:
+            await self._follow_changes()
+
+    @property
+    def _engine(self) -> TaskScheduler:
+        assert self._scheduler is not None
+        return self._scheduler
+
+    # -- claims -----------------------------------------------------------------------------------
+
+    async def _claim(self, messages: Sequence[ClaimWindow | Settle], *, again: bool) -> None:
+        """Settle these jobs in one transaction and answer each."""
+        ids = list(dict.fromkeys(message.job_id for message in messages))
+        try:
+            claims = {claim.job_id: claim for claim in await self._settle(ids, self._clock.now(), again=again)}
+        except LilyError as exc:
+            for message in messages:
+                if isinstance(message, ClaimWindow):
+                    message.reply.fail(exc)
+            return
+        answered: set[str] = set()
+        for message in messages:
+            claim = claims.get(message.job_id) or Claim(message.job_id, Settlement())  # no trigger of that job was ever stored
+            if isinstance(message, ClaimWindow):
+                # Two fires of a job in one batch are one claim: the second starts nothing.
+                message.reply.give(claim if message.job_id not in answered else Claim(claim.job_id, claim.settlement))
+                answered.add(message.job_id)
+        for job_id, claim in claims.items():
+            if job_id not in answered:
+                self._give_word(claim)
+
+    async def _settle(self, ids: Sequence[str], now: datetime, *, again: bool = False) -> list[Claim]:
+        """Settle jobs; raises what the store raised, after noting the stretch that could not be claimed."""
+        told = {job_id: self._told[job_id] for job_id in ids if job_id in self._told}
+        failures = {job_id: self._failures[job_id] for job_id in ids if job_id in self._failures}
+        self._fault("bridge:before-claim")
+        try:
+            claims = await self._offload(lambda: self._windows.claim(ids, now, failures=failures, told=told, again=again))
+        except LilyError as exc:
+            for job_id in ids:
+                first = self._failures.get(job_id)
+                code, message = (first.code, first.message) if first else (str(exc.code), exc.message)
+                self._failures[job_id] = Failure(now, code, message)
+            self._log.error("windows can't be claimed; trying again", jobs=len(ids), code=exc.code, error=exc.message)
+            raise
+        self._fault("bridge:claimed")
+        for claim in claims:
+            self._failures.pop(claim.job_id, None)
+            if claim.fired:
+                self._told.pop(claim.job_id, None)
+            if claim.problem:
+                self._log.error("a job's windows can't be computed", job=claim.job_id, why=claim.problem)
+            if claim.settlement.more:
+                self._post(Settle(claim.job_id))
+        return claims
+
+    def _give_word(self, claim: Claim) -> None:
+        """Runs of a claim that no event of the scheduler speaks for: caught up at start, after a jump, after a failure."""
+        if claim.fired or claim.missed:
+            self._tell(SchedulerTold("executed" if claim.fired else "missed", claim.job_id, None, claim.fired, claim.missed))
+
+    # -- events of the scheduler ------------------------------------------------------------------
+
+    def _listen(self, event: Any) -> None:
+        name, job_id = EVENTS[event.code], event.job_id
+        at = event.scheduled_run_time if hasattr(event, "scheduled_run_time") else event.scheduled_run_times[-1]
+        claim = getattr(event, "retval", None)
+        told = SchedulerTold(name, job_id, stamp(at))
+        if isinstance(claim, Claim):
+            told = SchedulerTold(name, job_id, stamp(at), claim.fired, claim.missed)
+        elif name == "error":
+            exc = event.exception
+            told = SchedulerTold(name, job_id, stamp(at), code=str(exc.code) if isinstance(exc, LilyError) else Code.INTERNAL_ERROR)
+            if not isinstance(exc, LilyError):
+                self._log.error("a claim failed", job=job_id, error=f"{type(exc).__name__}: {exc}")
+        elif name == "max_instances":
+            data = {"scheduled_for": stamp(at)}
+            self._told.setdefault(job_id, []).append(Event(EventName.SCHEDULER_MAX_INSTANCES, stamp(self._clock.now()), data))
+            self._post(Settle(job_id))
+        elif name == "missed":
+            self._post(Settle(job_id))
+        self._tell(told)
+
+    def _tell(self, told: SchedulerTold) -> None:
+        with suppress(anyio.ClosedResourceError):  # draining: the next start takes it up
+            self._runner.post(told)
+
+    def _post(self, message: BridgeMessage) -> None:
+        with suppress(anyio.ClosedResourceError):
+            self.mailbox.post(message)
+
+    # -- specs ------------------------------------------------------------------------------------
+
+    async def _follow_specs(self, facts: Sequence[SpecLoaded | SpecRemoved | SpecsRead]) -> None:
+        loaded: dict[str, SpecEntry] = {}
+        gone: set[str] = set()
+        first = False
+        for fact in facts:
+            match fact:
+                case SpecLoaded(entry) if unschedulable(entry.trigger) is None and entry.trigger.get("type") != "manual":
+                    loaded[entry.id] = self._specs[entry.id] = entry
+                    gone.discard(entry.id)
+                case SpecLoaded(entry):
+                    loaded.pop(entry.id, None)
+                    gone.add(entry.id)
+                case SpecRemoved(job_id):
+                    loaded.pop(job_id, None)
+                    gone.add(job_id)
+                case SpecsRead(claimed):
+                    self._claimed = set(claimed)
+                    first = first or not self._read
+                    self._read = True
+        for job_id in gone:
+            self._specs.pop(job_id, None)
+        if first:
+            await self._reconcile()
+        elif self._read:
+            gone |= {job_id for job_id in self._kept if job_id not in self._claimed and job_id not in self._specs}
+            await self._until_stored(lambda: self._apply_specs(sorted(loaded.values(), key=lambda entry: entry.id), sorted(gone)))
+
+    async def _apply_specs(self, loaded: Sequence[SpecEntry], gone: Sequence[str]) -> None:
+        now = self._clock.now()
+        await self._register(loaded, now)
+        if gone:
+            await self._offload(self._windows.close, gone, now)
+            self._kept -= set(gone)
+        await self._settle_and_add([*(entry.id for entry in loaded), *gone], now)
+
+    async def _register(self, entries: Sequence[SpecEntry], now: datetime) -> None:
+        for some in _chunks(entries):
+            states = await self._offload(self._windows.states, [entry.id for entry in some])
+            new = await self._offload(self._registrations, some, states, now)
+            if new:
+                await self._offload(self._windows.register, new, now)
+
+    def _registrations(self, entries: Sequence[SpecEntry], states: dict[str, JobState], now: datetime) -> list[Registration]:
+        """In a worker thread: what the ledger does not know yet of these jobs."""
+        found = []
+        for entry in entries:
+            state = states.get(entry.id)
+            if state is not None and state.spec_hash == entry.digest and (state.version is not None or state.state is State.DISABLED):
+                continue
+            body = self._body(entry)
+            if body is None:
+                continue  # the file changed meanwhile: the next look at it comes
+            spec = decode_spec(body)
+            missing = unavailable(spec) or _too_late(spec.trigger, spec.timezone, state, now)
+            if missing:
+                self._log.warning("job is not scheduled", job=entry.id, why="; ".join(missing))
+                continue
+            found.append(Registration(entry.id, spec.trigger, spec.timezone, entry.digest, body))
+        return found
+
+    # -- start, and after a crash or a jump -------------------------------------------------------
+
+    async def _reconcile(self) -> None:
+        """Settle what fell due while nobody looked, register each job with its first window after now, and let the scheduler run."""
+        await self._until_stored(self._reconcile_once)
+        self._engine.resume()
+
+    async def _reconcile_once(self) -> None:
+        now = self._clock.now()
+        self._seen = await self._offload(self._windows.newest_change)
+        states = await self._offload(self._windows.states)
+        self._kept = {job_id for job_id in states if job_id in self._claimed and job_id not in self._specs}
+        gone = [id for id, each in states.items() if each.version is not None and id not in self._specs and id not in self._kept]
+        await self._register([self._specs[job_id] for job_id in sorted(self._specs)], now)
+        if gone:
+            await self._offload(self._windows.close, gone, now)
+        await self._settle_and_add(sorted({*states, *self._specs}), now)
+
+    async def _until_stored(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do it again until the store takes it."""
+        while True:
+            try:
+                await work()
+                return
+            except LilyError as exc:
+                self._log.error("schedules can't be stored; trying again", code=exc.code, error=exc.message)
+                await anyio.sleep(RETRY_SECONDS)
+
+    async def _settle_and_add(self, job_ids: Sequence[str], now: datetime) -> None:
+        for some in _chunks(job_ids):
+            for claim in await self._settle(some, now):
+                self._give_word(claim)
+            states = await self._offload(self._windows.states, some)
+            firsts = await self._offload(self._firsts, states, now)
+            for job_id in some:
+                self._put(job_id, states.get(job_id), firsts.get(job_id))
+            await anyio.lowlevel.checkpoint()
+
+    def _firsts(self, states: dict[str, JobState], now: datetime) -> dict[str, tuple[Any, datetime]]:
+        """In a worker thread: each job's trigger and when it is due first after now."""
+        found: dict[str, tuple[Any, datetime]] = {}
+        for job_id, state in states.items():
+            if state.version is None:
+                continue
+            try:
+                trigger: Any = self._windows.schedule(job_id, state.version).trigger(job_id)  # type: ignore[attr-defined]
+            except LilyError as exc:
+                self._log.error("a job's windows can't be computed", job=job_id, why=exc.message)
+                continue
+            # A clock that stepped back: what has its row is not fired again.
+            due = trigger.get_next_fire_time(None, max(now, state.settled) + TICK)
+            if due is not None:
+                found[job_id] = (trigger, due)
+        return found
+
+    def _put(self, job_id: str, state: JobState | None, first: tuple[Any, datetime] | None) -> None:
+        if state is None or state.version is None or first is None:
+            if self._engine.get_job(job_id) is not None:
+                self._engine.remove_job(job_id)
+            return
+        self._engine.add_job(
+            "lily.fire:fire",
+            first[0],
+            id=job_id,
+            kwargs={"job_id": job_id, "version": state.version.number},
+            replace_existing=True,
+            next_run_time=first[1],
+            misfire_grace_time=misfire_seconds(state.version.trigger),
+            coalesce=True,
+            max_instances=1,
+        )
+
+    async def _jumped(self, seconds: float) -> None:
+        """The wall clock was set, or the machine slept: as after a downtime."""
+        self._log.warning("the clock jumped", seconds=round(seconds, 3))
+        if self._read:
+            await self._until_stored(lambda: self._settle_and_add(sorted(self._specs.keys() | self._kept), self._clock.now()))
+
+    # -- states that people change ----------------------------------------------------------------
+
+    async def _follow_changes(self) -> None:
+        try:
+            seen, changed = await self._offload(self._windows.changes, self._seen)
+            owed = sorted({*changed, *self._failures})
+            if owed:
+                await self._apply_specs([self._specs[job_id] for job_id in changed if job_id in self._specs], [])
+                await self._settle_and_add(
+                    [job_id for job_id in owed if job_id not in self._specs or job_id not in changed], self._clock.now()
+                )
+            self._seen = seen
+        except LilyError as exc:
+            self._log.error("states can't be read; trying again", code=exc.code, error=exc.message)
+
+
+def _too_late(trigger: dict[str, Any], timezone: str | None, state: JobState | None, now: datetime) -> list[str]:
+    """Why a `once` job that the ledger never saw is not registered."""
+    if trigger["type"] != "once" or state is not None:
+        return []
+    from lily.triggers.schedule import schedule_of
+
+    if schedule_of(trigger, timezone).next_after(now) is not None:
+        return []
+    return [f"`at` lies in the past: {trigger['at']}"]
+
+
+def _chunks(given: Iterable[Any]) -> list[list[Any]]:
+    items = list(given)
+    return [items[n : n + AT_ONCE] for n in range(0, len(items), AT_ONCE)]

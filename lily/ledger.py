@@ -1,0 +1,239 @@
+"""The window ledger's rules: what becomes of every window of a job, as one pure function.
+
+A window is a job and a nominal instant. `settle` is asked at start, on a fire, on a missed fire and when the clock jumped, so
+catch-up, grace, coalescing, pauses and overlap have one owner. Nothing here reads the time, the store or a calendar.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Protocol
+
+from lily.clock import parse_stamp
+from lily.time_text import seconds_of
+
+TICK = timedelta(microseconds=1)
+AT_ONCE = 100_000  # windows that one settlement decides at most: more than a day of seconds; a longer downtime takes several
+
+
+class WindowStatus(StrEnum):
+    """What became of a window. Only `fired` has a run that works; `missed` names the one run that reports its batch."""
+
+    FIRED = "fired"
+    MISSED = "missed"
+    COALESCED = "coalesced"
+    SKIPPED_OVERLAP = "skipped_overlap"
+    SKIPPED_PAUSED = "skipped_paused"
+    REFUSED = "refused"
+    EXCLUDED = "excluded"
+
+
+class State(StrEnum):
+    """How a job's schedule stands."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    DISABLED = "disabled"
+
+
+class Window(Protocol):
+    """A nominal instant, and whether the trigger's `exclude` names it."""
+
+    @property
+    def at(self) -> datetime: ...
+    @property
+    def excluded(self) -> bool: ...
+
+
+class Schedule(Protocol):
+    """The windows of one version of a trigger; `lily.triggers.schedule.Schedule` is one."""
+
+    def windows(self, after: datetime, until: datetime) -> Iterator[Any]: ...
+    def fire_at(self, job_id: str, at: datetime) -> datetime: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A trigger while it holds: windows with `since < at <= until` are its own. `until` is None for the one that holds now."""
+
+    number: int
+    since: datetime
+    until: datetime | None
+    trigger: dict[str, Any]
+    timezone: str | None
+    spec_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """From `at` on the job is in `state`; a state with `until` ends then and the job is active again."""
+
+    at: datetime
+    state: State
+    until: datetime | None = None
+    reason: str = ""
+    by: str = ""
+    set_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Windows up to `until` could not be claimed when they were due."""
+
+    until: datetime
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobLedger:
+    """What `settle` needs of one job: every window up to `settled` has its row."""
+
+    job_id: str
+    settled: datetime
+    versions: Sequence[Version]  # oldest first; those that may hold windows after `settled`
+    controls: Sequence[Control] = ()  # oldest first; from the one that held at `settled` on
+    active: Sequence[str] = ()  # runs that are running, wait for a retry or for an approval
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One window's row. `into` is the window that ran in its place; `version` the trigger that defines it."""
+
+    at: datetime
+    status: WindowStatus
+    version: Version
+    due: datetime
+    into: datetime | None = None
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a settlement decides. `through` is how far every window has its row; `more` says that windows are left to decide."""
+
+    rows: list[Row] = field(default_factory=list)
+    through: datetime | None = None
+    more: bool = False
+    cancels: list[str] = field(default_factory=list)  # runs that a fire with `overlap: cancel_previous` ends
+
+    @property
+    def fired(self) -> list[Row]:
+        """The windows that run, in order."""
+        return [row for row in self.rows if row.status is WindowStatus.FIRED]
+
+    def missed_batches(self) -> list[list[Row]]:
+        """Missed windows that share a report: in order, by what kept them from running."""
+        batches: dict[tuple[int, str], list[Row]] = {}
+        for row in self.rows:
+            if row.status is WindowStatus.MISSED:
+                batches.setdefault((row.version.number, row.code), []).append(row)
+        return list(batches.values())
+
+
+def grace_seconds(trigger: dict[str, Any]) -> float:
+    """How late a window may still run: the misfire grace, at least a second; where windows are caught up, the catch-up window."""
+    if trigger.get("catch_up", "none") == "none":
+        return max(1.0, float(trigger.get("misfire_grace_seconds", 30.0)))
+    return seconds_of(trigger.get("catch_up_window", "24h"))
+
+
+def paused_at(controls: Sequence[Control], at: datetime) -> Control | None:
+    """The pause that holds at an instant, if one does. A disabled job needs none: its trigger's version has ended."""
+    n = bisect_right(controls, at, key=lambda control: control.at)
+    found = controls[n - 1] if n else None
+    if found is None or found.state is not State.PAUSED or (found.until is not None and found.until <= at):
+        return None
+    return found
+
+
+def settle(job: JobLedger, now: datetime, schedule_of: Callable[[Version], Schedule], limit: int = AT_ONCE) -> Settlement:
+    """Decide every window of the job that is due by `now` and has no row. The same input gives the same rows in the same order."""
+    due, through = _due(job, now, schedule_of, limit + 1)
+    more = len(due) > limit
+    if more:
+        del due[limit:]
+        through = due[-1].at
+    judged = [_judged(job, row, now, excluded=row.status is WindowStatus.EXCLUDED) for row in due]
+    rows = _coalesced(_limited(judged))
+    firing = [n for n, row in enumerate(rows) if row.status is WindowStatus.FIRED]
+    cancels: list[str] = []
+    if firing and job.active:
+        overlap = rows[firing[-1]].version.trigger.get("overlap", "skip")
+        if overlap == "skip":
+            for n in firing:
+                rows[n] = _with(rows[n], WindowStatus.SKIPPED_OVERLAP, code=",".join(job.active[:3]))
+        elif overlap == "cancel_previous":
+            cancels = list(job.active)
+    return Settlement(rows, through, more, cancels)
+
+
+def _due(job: JobLedger, now: datetime, schedule_of: Callable[[Version], Schedule], limit: int) -> tuple[list[Row], datetime]:
+    """The windows to decide, and how far all are decided once these are: up to `now`, or to the first that is still to come."""
+    due: list[Row] = []
+    through = max(now, job.settled)
+    for version in job.versions:
+        schedule = schedule_of(version)
+        until = now if version.until is None else min(version.until, now)
+        for window in schedule.windows(max(version.since, job.settled), until):
+            fires = schedule.fire_at(job.job_id, window.at)
+            if fires > now:
+                return due, min(through, max(window.at - TICK, job.settled))
+            status = WindowStatus.EXCLUDED if window.excluded else WindowStatus.FIRED
+            due.append(Row(window.at, status, version, fires))
+            if len(due) >= limit:
+                return due, window.at
+    return due, through
+
+
+def _judged(job: JobLedger, row: Row, now: datetime, *, excluded: bool) -> Row:
+    if excluded:
+        return row
+    if paused_at(job.controls, row.at) is not None:
+        return _with(row, WindowStatus.SKIPPED_PAUSED)
+    if job.failure is not None and row.at <= job.failure.until:
+        return _with(row, WindowStatus.MISSED, code=job.failure.code)
+    late = (now - row.due).total_seconds()
+    return row if late <= grace_seconds(row.version.trigger) else _with(row, WindowStatus.MISSED)
+
+
+def _limited(rows: list[Row]) -> list[Row]:
+    """With `catch_up: all`, only the newest `catch_up_limit` run."""
+    firing = [n for n, row in enumerate(rows) if row.status is WindowStatus.FIRED and _mode(row) == "all"]
+    if firing:
+        most = int(rows[firing[-1]].version.trigger.get("catch_up_limit", 100))
+        for n in firing[: max(0, len(firing) - most)]:
+            rows[n] = _with(rows[n], WindowStatus.MISSED, code="catch_up_limit")
+    return rows
+
+
+def _coalesced(rows: list[Row]) -> list[Row]:
+    """Of several windows that may run now, the last one does, unless each is to be caught up."""
+    firing = [n for n, row in enumerate(rows) if row.status is WindowStatus.FIRED]
+    if firing and _mode(rows[firing[-1]]) != "all":
+        into = rows[firing[-1]].at
+        for n in firing[:-1]:
+            rows[n] = _with(rows[n], WindowStatus.COALESCED, into=into)
+    return rows
+
+
+def _mode(row: Row) -> str:
+    return str(row.version.trigger.get("catch_up", "none"))
+
+
+def _with(row: Row, status: WindowStatus, *, into: datetime | None = None, code: str = "") -> Row:
+    return Row(row.at, status, row.version, row.due, into, code)
+
+
+def control_from(at: str, state: str, until: str | None, reason: str, by: str, set_id: str | None) -> Control:
+    """A control from its row."""
+    return Control(parse_stamp(at), State(state), parse_stamp(until) if until else None, reason, by, set_id)
+
+
+def misfire_seconds(trigger: dict[str, Any]) -> int:
+    """APScheduler's misfire grace for a job with this trigger: whole seconds, at least one."""
+    return max(1, math.ceil(grace_seconds(trigger)))

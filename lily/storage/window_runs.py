@@ -1,0 +1,62 @@
+"""The runs that a settlement makes: one for each window that runs, one for each stretch of missed ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from lily.clock import stamp
+from lily.ledger import Failure, JobLedger, Row, Settlement, WindowStatus
+from lily.runs import ErrorInfo, Event, EventName, Status
+from lily.storage.store import NewRun
+
+BY = "scheduler"
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A job's ledger, and the spec that its runs pin."""
+
+    ledger: JobLedger
+    spec_hash: str
+
+
+def fired_run(job: Owed, row: Row, settlement: Settlement, body: bytes, now: datetime, told: Sequence[Event]) -> NewRun:
+    """The run of a window; `told` are the scheduler's events that belong into the first one."""
+    trigger: dict[str, Any] = {"type": row.version.trigger["type"], "scheduled_for": stamp(row.at), "fired_at": stamp(now), "by": BY}
+    coalesced = sum(other.status is WindowStatus.COALESCED and other.into == row.at for other in settlement.rows)
+    if coalesced:
+        trigger["coalesced"] = coalesced
+    first = row is settlement.fired[0]
+    return NewRun(
+        job_id=job.ledger.job_id,
+        spec=body,
+        spec_hash=job.spec_hash,
+        trigger=trigger,
+        priority=msgspec.json.decode(body)["runtime"]["priority"],
+        events=list(told) if first else [],
+        held=True,
+    )
+
+
+_WHY = "the supervisor was not there, or too late, when they were due"
+
+
+def missed_run(job: Owed, batch: list[Row], body: bytes, now: datetime, failure: Failure | None) -> NewRun:
+    """The run that reports a stretch of missed windows."""
+    first, last, code = batch[0], batch[-1], batch[0].code
+    at = stamp(now)
+    span: dict[str, Any] = {"first": stamp(first.at), "last": stamp(last.at), "windows": len(batch)}
+    events: list[Event] = []
+    error, reason = None, _WHY
+    if failure is not None and code == failure.code:
+        reason = failure.message
+        error = ErrorInfo(code=failure.code, message=failure.message, data=span)
+        events.append(Event(EventName.SCHEDULER_ERROR, at, {"code": failure.code, "message": failure.message, **span}))
+    elif code:
+        reason = f"more windows were missed than {code} allows to run"
+    events.append(Event(EventName.SCHEDULER_MISSED, at, {"status": Status.MISSED.value, "reason": reason, **span}))
+    trigger = {"type": last.version.trigger["type"], "scheduled_for": stamp(last.at), "fired_at": at, "by": BY, **span, "reason": reason}
+    return NewRun(job_id=job.ledger.job_id, spec=body, spec_hash=job.spec_hash, trigger=trigger, events=events, missed=True, error=error)

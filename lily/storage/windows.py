@@ -1,0 +1,410 @@
+"""The window ledger in the store: versions of triggers, states, and one row for every window, in the transaction of its run.
+
+`claim` is the only writer of windows. What is decided is `lily.ledger.settle`; here it is read, asked and written down.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, bindparam, func, select, update
+
+from lily.clock import parse_stamp, stamp
+from lily.errors import LilyError
+from lily.ledger import Control, Failure, JobLedger, Row, Schedule, Settlement, State, Version, control_from, settle
+from lily.moves import cancel
+from lily.runs import OCCUPYING, Event, Run, Status
+from lily.storage import schema
+from lily.storage.database import reading, writing
+from lily.storage.rows import dump, run_from
+from lily.storage.statements import ForRows
+from lily.storage.store import NewRun, Store
+from lily.storage.window_runs import BY, Owed, fired_run, missed_run
+
+_JOBS_AT_ONCE = 500  # bound variables of one statement
+_SCHEDULES_REMEMBERED = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A job whose windows are to be: its trigger, and the spec that its runs pin."""
+
+    job_id: str
+    trigger: dict[str, Any]
+    timezone: str | None
+    spec_hash: str
+    spec: bytes | None = None  # canonical JSON; None when the store is known to have it
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """How a job's schedule stands in the store."""
+
+    job_id: str
+    state: State
+    until: datetime | None
+    reason: str
+    by: str
+    changed_at: datetime | None
+    set_id: str | None
+    settled: datetime
+    spec_hash: str | None
+    version: Version | None  # the one that holds now; None when no window of the job is to come
+
+    def state_at(self, now: datetime) -> State:
+        """The state, a temporary one only until its end."""
+        return State.ACTIVE if self.until is not None and self.until <= now else self.state
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a settlement did: rows written, runs to start once the scheduler gives its word, and runs that report missed windows."""
+
+    job_id: str
+    settlement: Settlement
+    fired: list[Run] = field(default_factory=list)
+    missed: list[Run] = field(default_factory=list)
+    problem: str = ""  # why this job's windows can't be computed
+
+
+class Windows:
+    """The ledger of one store. All calls block."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._schedules: dict[tuple[str, int], Schedule] = {}
+        s, v, w = schema.schedule, schema.trigger_version, schema.window
+        insert = store.upserts
+        columns = ["job_id", "settled", "spec_hash"]
+        add = insert(s)
+        self._put_schedule = ForRows(
+            add.on_conflict_do_update(index_elements=["job_id"], set_={"spec_hash": add.excluded.spec_hash}).inline(), columns
+        )
+        self._add_version = ForRows(v.insert().inline(), [c.name for c in v.c])
+        self._add_window = ForRows(w.insert().inline(), [c.name for c in w.c])
+        self._settled = ForRows(
+            update(s).where(s.c.job_id == bindparam("b_job_id")).values(settled=bindparam("b_settled")), ["b_settled", "b_job_id"]
+        )
+        self._close = ForRows(
+            update(v).where(v.c.job_id == bindparam("b_job_id"), v.c.until.is_(None)).values(until=bindparam("b_until")),
+            ["b_until", "b_job_id"],
+        )
+        self._asked_to_cancel = ForRows(
+            update(schema.run)
+            .where(schema.run.c.run_id == bindparam("b_run_id"), schema.run.c.status == Status.RUNNING.value)
+            .values(cancel=bindparam("b_cancel")),
+            ["b_cancel", "b_run_id"],
+        )
+
+    # -- versions ---------------------------------------------------------------------------------
+
+    def states(self, job_ids: Collection[str] | None = None) -> dict[str, JobState]:
+        """How these jobs' schedules stand, or all of them, in the order of their ids."""
+        with reading(self._store.engine) as connection:
+            return self._states(connection, job_ids)
+
+    def _states(self, connection: Connection, job_ids: Collection[str] | None) -> dict[str, JobState]:
+        s, v = schema.schedule, schema.trigger_version
+        found: dict[str, JobState] = {}
+        for some in _chunks(job_ids):
+            wanted = (
+                select(s, v.c.number, v.c.since, v.c.trigger, v.c.timezone, v.c.spec_hash)
+                .select_from(s.outerjoin(v, (v.c.job_id == s.c.job_id) & v.c.until.is_(None)))
+                .order_by(s.c.job_id)
+            )
+            for row in connection.execute(wanted if some is None else wanted.where(s.c.job_id.in_(some))):
+                found[row[0]] = _state_from(row)
+        return found
+
+    def register(self, jobs: Sequence[Registration], now: datetime) -> dict[str, JobState]:
+        """Have these jobs' triggers hold from now on, in one transaction; gives how each stands then.
+
+        An equal trigger goes on as it is. A disabled job gets its spec and no version. A version begins where the ledger ends, so that
+        a clock that stepped back makes no second window.
+        """
+        with writing(self._store.engine) as connection:
+            before = self._states(connection, [job.job_id for job in jobs])
+            at = stamp(now)
+            specs = [{"spec_hash": job.spec_hash, "body": job.spec.decode()} for job in jobs if job.spec is not None]
+            if specs:
+                self._store.statements.add_spec(connection, specs)
+            changed = [job for job in jobs if job.job_id not in before or before[job.job_id].spec_hash != job.spec_hash]
+            if changed:
+                self._put_schedule(connection, [{"job_id": job.job_id, "settled": at, "spec_hash": job.spec_hash} for job in changed])
+            self._open_versions(connection, [job for job in jobs if _differs(before.get(job.job_id), job)], before, now)
+            return self._states(connection, [job.job_id for job in jobs])
+
+    def _open_versions(self, connection: Connection, jobs: Sequence[Registration], before: Mapping[str, JobState], now: datetime) -> None:
+        if not jobs:
+            return
+        v = schema.trigger_version
+        last: dict[str, int] = {}
+        for some in _chunks([job.job_id for job in jobs]):
+            wanted = select(v.c.job_id, func.max(v.c.number)).where(v.c.job_id.in_(some or [])).group_by(v.c.job_id)
+            last |= {row[0]: row[1] for row in connection.execute(wanted)}
+        since = {job.job_id: max(now, before[job.job_id].settled) if job.job_id in before else now for job in jobs}
+        self._close(connection, [{"b_job_id": job.job_id, "b_until": stamp(since[job.job_id])} for job in jobs])
+        rows = [
+            {
+                "job_id": job.job_id,
+                "number": last.get(job.job_id, 0) + 1,
+                "since": stamp(since[job.job_id]),
+                "until": None,
+                "trigger": dump(job.trigger),
+                "timezone": job.timezone,
+                "spec_hash": job.spec_hash,
+            }
+            for job in jobs
+        ]
+        self._add_version(connection, rows)
+
+    def close(self, job_ids: Sequence[str], now: datetime) -> None:
+        """No windows of these jobs from now on; those before are still settled."""
+        with writing(self._store.engine) as connection:
+            before = self._states(connection, job_ids)
+            self._close(connection, [{"b_job_id": id, "b_until": stamp(max(now, each.settled))} for id, each in before.items()])
+
+    # -- states -----------------------------------------------------------------------------------
+
+    def changes(self, after: int) -> tuple[int, list[str]]:
+        """(the newest control's number, jobs whose state a person changed since the one numbered `after`)."""
+        c = schema.control
+        with reading(self._store.engine) as connection:
+            rows = connection.execute(select(c.c.sequence, c.c.job_id).where(c.c.sequence > after).order_by(c.c.sequence)).all()
+            return (rows[-1][0] if rows else after), sorted({row[1] for row in rows})
+
+    def newest_change(self) -> int:
+        """The newest control's number; 0 when there is none."""
+        with reading(self._store.engine) as connection:
+            return connection.execute(select(func.max(schema.control.c.sequence))).scalar() or 0
+
+    def change(self, job_ids: Sequence[str], to: Control) -> None:
+        """Set the state of these jobs, from `to.at` on. Disabling ends their windows, enabling begins them again with the last trigger."""
+        with writing(self._store.engine) as connection:
+            before = self._states(connection, job_ids)
+            c = [
+                {
+                    "job_id": job_id,
+                    "at": stamp(to.at),
+                    "state": to.state.value,
+                    "until": stamp(to.until) if to.until else None,
+                    "reason": to.reason,
+                    "by": to.by,
+                    "set_id": to.set_id,
+                }
+                for job_id in job_ids
+            ]
+            connection.execute(schema.control.insert(), c)
+            s = schema.schedule
+            told = [{**{k: v for k, v in row.items() if k != "at"}, "changed_at": row["at"], "settled": row["at"]} for row in c]
+            add = self._store.upserts(s)
+            kept = ("state", "until", "reason", "by", "changed_at", "set_id")
+            connection.execute(add.on_conflict_do_update(index_elements=["job_id"], set_={k: add.excluded[k] for k in kept}), told)
+            if to.state is State.DISABLED:
+                closing = [{"b_job_id": id, "b_until": stamp(max(to.at, each.settled))} for id, each in before.items()]
+                if closing:
+                    self._close(connection, closing)
+            else:
+                self._reopen(connection, [each for each in before.values() if each.state is State.DISABLED], to.at)
+
+    def _reopen(self, connection: Connection, jobs: Sequence[JobState], now: datetime) -> None:
+        """Windows of these jobs again, as their last trigger defines them: also while no supervisor is there to read the specs."""
+        v = schema.trigger_version
+        again = []
+        for job in jobs:
+            row = connection.execute(select(v).where(v.c.job_id == job.job_id).order_by(v.c.number.desc()).limit(1)).one_or_none()
+            if row is not None and job.version is None:
+                again.append(Registration(job.job_id, msgspec.json.decode(row.trigger), row.timezone, job.spec_hash or row.spec_hash))
+        self._open_versions(connection, again, {job.job_id: job for job in jobs}, now)
+
+    # -- claims -----------------------------------------------------------------------------------
+
+    def claim(
+        self,
+        job_ids: Sequence[str],
+        now: datetime,
+        *,
+        failures: Mapping[str, Failure] | None = None,
+        told: Mapping[str, Sequence[Event]] | None = None,
+        again: bool = False,
+    ) -> list[Claim]:
+        """Settle these jobs' windows up to `now`: rows, runs and events in one transaction, in the order given.
+
+        `failures` are stretches whose windows could not be claimed in time; `told` are scheduler events that belong into the run of the
+        next window. A window that has its row starts nothing. `again`: this was asked before and the answer got lost, so that
+        runs which are still without the scheduler's word come again.
+        """
+        with writing(self._store.engine) as connection:
+            ledgers = self._ledgers(connection, job_ids, failures or {})
+            claims, news = [], []
+            for job in ledgers:
+                claim, new = self._settle(job, now, (told or {}).get(job.ledger.job_id, ()))
+                claims.append(claim)
+                news.append(new)
+            self._accept(connection, claims, news, now)
+            self._cancel(connection, claims, now)
+            if again:
+                self._held_again(connection, claims)
+            return claims
+
+    def _settle(self, job: Owed, now: datetime, told: Sequence[Event]) -> tuple[Claim, list[tuple[list[Row], NewRun]]]:
+        try:
+            settlement = settle(job.ledger, now, lambda version: self.schedule(job.ledger.job_id, version))
+        except LilyError as exc:
+            return Claim(job.ledger.job_id, Settlement(), problem=exc.message), []
+        if not settlement.rows:
+            return Claim(job.ledger.job_id, settlement), []
+        body = self._store.spec_body(job.spec_hash).encode()
+        new = [([row], fired_run(job, row, settlement, body, now, told)) for row in settlement.fired]
+        new += [(batch, missed_run(job, batch, body, now, job.ledger.failure)) for batch in settlement.missed_batches()]
+        return Claim(job.ledger.job_id, settlement), new
+
+    def _accept(
+        self, connection: Connection, claims: Sequence[Claim], news: Sequence[list[tuple[list[Row], NewRun]]], now: datetime
+    ) -> None:
+        flat = [(claim, rows, new) for claim, some in zip(claims, news, strict=True) for rows, new in some]
+        runs = self._store.accept(connection, [new for _, _, new in flat])
+        run_of: dict[tuple[str, datetime], str] = {}
+        for (claim, rows, new), run in zip(flat, runs, strict=True):
+            (claim.missed if new.missed else claim.fired).append(run)
+            run_of |= {(claim.job_id, row.at): run.run_id for row in rows}
+        recorded = stamp(now)
+        windows = [
+            {
+                "job_id": claim.job_id,
+                "at": stamp(row.at),
+                "status": row.status.value,
+                "version": row.version.number,
+                "run_id": run_of.get((claim.job_id, row.at)),
+                "into_at": stamp(row.into) if row.into else None,
+                "code": row.code,
+                "recorded_at": recorded,
+            }
+            for claim in claims
+            for row in claim.settlement.rows
+        ]
+        if windows:
+            self._add_window(connection, windows)
+        through = [(claim.job_id, claim.settlement.through) for claim in claims if claim.settlement.through is not None]
+        if through:
+            self._settled(connection, [{"b_job_id": job_id, "b_settled": stamp(at)} for job_id, at in through])
+
+    def _cancel(self, connection: Connection, claims: Sequence[Claim], now: datetime) -> None:
+        """End the runs that a fire with `overlap: cancel_previous` replaces."""
+        for claim in claims:
+            if not claim.settlement.cancels:
+                continue
+            request = {"at": stamp(now), "by": BY, "reason": "overlap: cancel_previous"}
+            wanted = select(schema.run).where(schema.run.c.run_id.in_(claim.settlement.cancels))
+            runs = self._store.with_attempts(connection, [run_from(row) for row in connection.execute(wanted)])
+            self._asked_to_cancel(connection, [{"b_run_id": run.run_id, "b_cancel": dump(request)} for run in runs])
+            waiting = [cancel(run, request, now) for run in runs if run.status is not Status.RUNNING]
+            if waiting:
+                self._store.write_moves(connection, waiting)
+
+    def _held_again(self, connection: Connection, claims: Sequence[Claim]) -> None:
+        asked = {claim.job_id: claim for claim in claims if not claim.settlement.rows}
+        if asked:
+            for run in self._store.held_within(connection):
+                if run.job_id in asked:
+                    asked[run.job_id].fired.append(run)
+
+    # -- reading a job's ledger -------------------------------------------------------------------
+
+    def schedule(self, job_id: str, version: Version) -> Schedule:
+        """The schedule of a stored version; remembered. Raises LilyError (`job_trigger_invalid`) when this machine can't build it."""
+        key = (job_id, version.number)
+        found = self._schedules.get(key)
+        if found is None:
+            from lily.triggers.schedule import schedule_of
+
+            if len(self._schedules) >= _SCHEDULES_REMEMBERED:
+                self._schedules.clear()
+            found = self._schedules[key] = schedule_of(version.trigger, version.timezone)
+        return found
+
+    def _ledgers(self, connection: Connection, job_ids: Sequence[str], failures: Mapping[str, Failure]) -> list[Owed]:
+        s, v = schema.schedule, schema.trigger_version
+        settled: dict[str, tuple[datetime, str | None, bool]] = {}
+        versions: dict[str, list[Version]] = {}
+        for some in _chunks(job_ids):
+            for row in connection.execute(select(s.c.job_id, s.c.settled, s.c.spec_hash, s.c.changed_at).where(s.c.job_id.in_(some or []))):
+                settled[row[0]] = (parse_stamp(row[1]), row[2], row[3] is not None)
+            open_or_late = v.c.until.is_(None) | (v.c.until > s.c.settled)
+            wanted = select(v).join(s, s.c.job_id == v.c.job_id).where(v.c.job_id.in_(some or []), open_or_late)
+            for row in connection.execute(wanted.order_by(v.c.job_id, v.c.number)):
+                versions.setdefault(row.job_id, []).append(version_from(row))
+        controls = self._controls(connection, [job_id for job_id, (_, _, changed) in settled.items() if changed])
+        active = self._active(connection, set(job_ids))
+        return [
+            Owed(
+                JobLedger(
+                    job_id=job_id,
+                    settled=settled[job_id][0],
+                    versions=versions.get(job_id, []),
+                    controls=controls.get(job_id, ()),
+                    active=active.get(job_id, ()),
+                    failure=failures.get(job_id),
+                ),
+                settled[job_id][1] or versions[job_id][-1].spec_hash,
+            )
+            for job_id in dict.fromkeys(job_ids)
+            if job_id in settled and (settled[job_id][1] or job_id in versions)
+        ]
+
+    def _controls(self, connection: Connection, job_ids: Sequence[str]) -> dict[str, list[Control]]:
+        c = schema.control
+        found: dict[str, list[Control]] = {}
+        for some in _chunks(job_ids):
+            for row in connection.execute(select(c).where(c.c.job_id.in_(some or [])).order_by(c.c.job_id, c.c.sequence)):
+                found.setdefault(row.job_id, []).append(control_from(row.at, row.state, row.until, row.reason, row.by, row.set_id))
+        return found
+
+    def _active(self, connection: Connection, job_ids: set[str]) -> dict[str, list[str]]:
+        # By status alone: these are few, while a job may have any number of ended runs.
+        r = schema.run
+        found: dict[str, list[str]] = {}
+        wanted = select(r.c.job_id, r.c.run_id).where(r.c.status.in_([status.value for status in OCCUPYING])).order_by(r.c.run_id)
+        for job_id, run_id in connection.execute(wanted):
+            if job_id in job_ids:
+                found.setdefault(job_id, []).append(run_id)
+        return found
+
+
+def _differs(before: JobState | None, job: Registration) -> bool:
+    """Whether the job needs a new version of its trigger."""
+    if before is None or before.version is None:
+        return before is None or before.state is not State.DISABLED
+    return (before.version.trigger, before.version.timezone) != (job.trigger, job.timezone)
+
+
+def version_from(row: Any) -> Version:
+    """A version from its row."""
+    until = parse_stamp(row.until) if row.until else None
+    return Version(row.number, parse_stamp(row.since), until, msgspec.json.decode(row.trigger), row.timezone, row.spec_hash)
+
+
+def _state_from(row: Any) -> JobState:
+    job_id, state, until, reason, by, changed_at, set_id, settled, spec_hash, number, since, trigger, timezone, pinned = row
+    held = None if number is None else Version(number, parse_stamp(since), None, msgspec.json.decode(trigger), timezone, pinned)
+    return JobState(
+        job_id=job_id,
+        state=State(state),
+        until=parse_stamp(until) if until else None,
+        reason=reason,
+        by=by,
+        changed_at=parse_stamp(changed_at) if changed_at else None,
+        set_id=set_id,
+        settled=parse_stamp(settled),
+        spec_hash=spec_hash,
+        version=held,
+    )
+
+
+def _chunks(job_ids: Collection[str] | None) -> Iterable[list[str] | None]:
+    if job_ids is None:
+        return [None]
+    ids = list(job_ids)
+    return [ids[n : n + _JOBS_AT_ONCE] for n in range(0, len(ids), _JOBS_AT_ONCE)]
