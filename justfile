@@ -66,6 +66,10 @@ cron-agreement N="100000":
 crash N="200" *ARGS:
     {{python}} -m benchmarks.crash --kills {{N}} {{ARGS}}
 
+# N times: SIGKILL the supervisor while fifty schedules run, then account for every window. --seed S.
+windows N="100" *ARGS:
+    {{python}} -m benchmarks.windows --kills {{N}} {{ARGS}}
+
 # Speed and memory as ratios in one run.
 bench:
     {{python}} -m benchmarks.run

@@ -82,43 +82,52 @@ class Runner:
             self._close_when_idle()
             async for batch, _ in self.mailbox.batches():
                 for message in batch:
-                    self._take(message, tasks)
+                    if isinstance(message, SchedulerTold):
+                        await self._follow_scheduler(message, tasks)
+                    else:
+                        self._take(message, tasks)
             self._draining = True
             while self._active:
                 self._idle = anyio.Event()
                 await self._idle.wait()
             tasks.cancel_scope.cancel()
 
-    def _take(self, message: RunnerMessage, tasks: trio.Nursery) -> None:
+    def _take(self, message: Rung | Drain, tasks: trio.Nursery) -> None:
         match message:
             case Rung():
                 self._stale = True
                 self._wake.set()
-            case SchedulerTold():
-                if message.fired or message.missed:
-                    tasks.start_soon(self._follow_scheduler, message)
             case Drain(grace):
                 self._draining = True
                 tasks.start_soon(self._interrupt_after, grace)
                 self._close_when_idle()
 
-    async def _follow_scheduler(self, told: SchedulerTold) -> None:
-        """Claimed runs may start on the scheduler's word; runs that report missed windows get their artifacts."""
+    async def _follow_scheduler(self, told: SchedulerTold, tasks: trio.Nursery) -> None:
+        """In order: claimed runs may start on the scheduler's word; runs that report missed windows get their artifacts."""
         if told.missed:
             await self._writer.tell(Repair([run.run_id for run in told.missed]))
-        await self._release(told.fired, recovered=False)
+        if told.fired:
+            tasks.start_soon(self._released, told.fired, await self._release(told.fired, recovered=False))
 
-    async def _release(self, runs: list[Run], *, recovered: bool) -> None:
+    async def _release(self, runs: list[Run], *, recovered: bool) -> list[Reply[Status | None]]:
         replies: list[Reply[Status | None]] = []
         for run in runs:
             reply: Reply[Status | None] = Reply()
             await self._writer.tell(Apply(release(run, self._clock.now(), recovered=recovered), reply))
             replies.append(reply)
-        try:
-            for reply in replies:
-                await reply.wait()
-        except LilyError as exc:
-            self._log.error("claimed runs could not be released; the next start does it", runs=len(runs), error=str(exc))
+        return replies
+
+    async def _released(self, runs: list[Run], replies: list[Reply[Status | None]], recovered: bool = False) -> None:
+        """Look at the queue once these runs stand in it, however long the store is away."""
+        while True:
+            try:
+                for reply in replies:
+                    await reply.wait()
+                break
+            except LilyError as exc:
+                self._log.error("claimed runs can't be released; trying again", runs=len(runs), error=str(exc))
+            await anyio.sleep(LOOK_SECONDS)
+            replies = await self._release(runs, recovered=recovered)
         self._stale = True
         self._wake.set()
 
@@ -153,7 +162,8 @@ class Runner:
         for run in left:
             if run.status is Status.RETRY_SCHEDULED:
                 self._wait_for_retry(run)
-        await self._release(await self._offload(self._store.held), recovered=True)
+        held = await self._offload(self._store.held)
+        await self._released(held, await self._release(held, recovered=True), recovered=True)
         owed = await self._offload(self._store.unwritten)
         for first in range(0, len(owed), 100):
             await self._writer.tell(Repair(owed[first : first + 100]))

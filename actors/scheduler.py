@@ -58,12 +58,21 @@ def _on_clock(function: Any, fake: type[datetime]) -> FunctionType:
 class TaskScheduler(BlockingScheduler):  # type: ignore[misc]  # APScheduler has no types
     """`start` returns at once, `run` is the main loop; wakeup and shutdown are inherited as they are."""
 
-    def __init__(self, clock: Clock, store: JobStore, executor: "MailboxExecutor", *, jumped: Callable[[float], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        store: JobStore,
+        executor: "MailboxExecutor",
+        *,
+        jumped: Callable[[float], Awaitable[None]],
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
         """`jumped` is awaited when the wall clock moved by so many seconds more than time passed."""
         fake = _datetime_on(clock)
         for name in _ASKS_THE_TIME:
             setattr(self, name, MethodType(_on_clock(getattr(BaseScheduler, name), fake), self))
         self._clock, self._store, self._executor, self._jumped = clock, store, executor, jumped
+        self._look_seconds = look_seconds
         executor.on(fake)
         self.last_look = clock.now()
         logger = logging.getLogger("lily.apscheduler")
@@ -86,7 +95,7 @@ class TaskScheduler(BlockingScheduler):  # type: ignore[misc]  # APScheduler has
         wait: float | None = 0.0
         wall, loop = self._clock.now(), anyio.current_time()
         while True:
-            with anyio.move_on_after(LOOK_SECONDS if wait is None else min(wait, LOOK_SECONDS)):
+            with anyio.move_on_after(self._look_seconds if wait is None else min(wait, self._look_seconds)):
                 await self._event.wait()
             if self.state == STATE_STOPPED:
                 return

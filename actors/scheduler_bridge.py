@@ -28,7 +28,7 @@ from actors.messages import (
     SpecRemoved,
     SpecsRead,
 )
-from actors.scheduler import EVENTS, MailboxExecutor, TaskScheduler
+from actors.scheduler import EVENTS, LOOK_SECONDS, MailboxExecutor, TaskScheduler
 from lily.clock import Clock, stamp
 from lily.errors import Code, LilyError
 from lily.faults import Faults, no_faults
@@ -60,10 +60,13 @@ class SchedulerBridge:
         offload: Offload,
         log: Log,
         fault: Faults = no_faults,
+        look_seconds: float = LOOK_SECONDS,
+        ring_seconds: float = RING_SECONDS,
     ) -> None:
         self.mailbox, self._runner = mailbox, runner
         self._windows, self._body, self._new_store = windows, body, new_store
         self._clock, self._offload, self._log, self._fault = clock, offload, log, fault
+        self._look_seconds, self._ring_seconds = look_seconds, ring_seconds
         self._specs: dict[str, SpecEntry] = {}  # good ones with a schedule
         self._kept: set[str] = set()  # jobs whose file can't be used: their last good version goes on
         self._claimed: set[str] = set()
@@ -90,13 +93,18 @@ class SchedulerBridge:
             "pending_claims": self._executor.pending if self._executor else 0,
         }
 
+    def look(self) -> None:
+        """Have the scheduler look at the clock now, and not when the next window is due."""
+        if self._scheduler is not None:
+            self._scheduler.wakeup()
+
     async def run(self) -> None:
         """Until the mailbox is closed, or for ever."""
         store, executor = self._new_store(), MailboxExecutor()
         damage = await store.open()
         if damage:
             self._log.warning("the job store was made anew from specs and ledger", why=damage)
-        scheduler = TaskScheduler(self._clock, store, executor, jumped=self._jumped)
+        scheduler = TaskScheduler(self._clock, store, executor, jumped=self._jumped, look_seconds=self._look_seconds)
         scheduler.add_listener(self._listen, sum(EVENTS))
         self._scheduler, self._executor, self._store = scheduler, executor, store
         scheduler.start(paused=True)
@@ -122,7 +130,7 @@ class SchedulerBridge:
 
     async def _look_now_and_then(self) -> None:
         while True:
-            await anyio.sleep(RETRY_SECONDS if self._failures else RING_SECONDS)
+            await anyio.sleep(RETRY_SECONDS if self._failures else self._ring_seconds)
             with suppress(anyio.ClosedResourceError):
                 await self.mailbox.tell(Rung())
 

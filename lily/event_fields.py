@@ -23,9 +23,11 @@ FIELDS: dict[str, dict[str, Any]] = {
     "decisions": {"type": "object", "additionalProperties": {"enum": ["allow", "ask", "deny", "not_granted"]}},
     "done": {"type": "number"},
     "events": _COUNT,
+    "first": {"type": "string", "pattern": STAMP, "description": "the first window of the stretch"},
     "fields": {"description": "what the target said beside the message"},
     "granted": _NAMES,
     "interruptions": {"type": "integer", "minimum": 1},
+    "last": {"type": "string", "pattern": STAMP, "description": "the last window of the stretch"},
     "level": {"enum": ["debug", "info", "warning", "error"]},
     "message": _TEXT,
     "needed": _NAMES,
@@ -34,6 +36,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "pause_seconds": {"type": "number", "minimum": 0},
     "pid": {"type": "integer", "minimum": 1},
     "reason": _TEXT,
+    "recovered": {"const": True, "description": "an earlier life of the supervisor claimed the window"},
+    "scheduled_for": {"type": "string", "pattern": STAMP, "description": "the window"},
     "spec_hash": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
     "status": {"enum": [*(status.value for status in Status), "timed_out"]},
     "step": _TEXT,
@@ -44,6 +48,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "trigger": {"type": "object"},
     "what": _TEXT,
     "will_retry": {"type": "boolean"},
+    "windows": {"type": "integer", "minimum": 1, "description": "how many the stretch has"},
 }
 
 
@@ -78,6 +83,10 @@ OWN: dict[EventName, tuple[Form, ...]] = {
     EventName.PROGRESS: (Form(("done",), ("total", "note")),),
     EventName.LOG: (Form(("level", "message"), ("blueprint", "fields")),),
     EventName.OUTPUT: (Form(("stream", "text"), ("blueprint",)),),
+    EventName.SCHEDULER_EXECUTED: (Form(("scheduled_for",), ("recovered",)),),
+    EventName.SCHEDULER_MAX_INSTANCES: (Form(("scheduled_for",)),),
+    EventName.SCHEDULER_ERROR: (Form(("code", "message", "first", "last", "windows")),),
+    EventName.SCHEDULER_MISSED: (Form(("status", "reason", "first", "last", "windows")),),
     EventName.EVENTS_LOST: (Form(("reason", "events")), Form(("reason", "bytes"))),
 }
 # Names that stand firm already; this version writes none of these events.

@@ -52,6 +52,8 @@ def summary_of(receipt: Receipt, events: Sequence[Event]) -> str:
 def _outcome(receipt: Receipt) -> str:
     target = receipt.target.id + (f" {receipt.target.version}" if receipt.target.version else "")
     took = f" after {duration(receipt.durations.run_seconds)}" if receipt.started_at else " before it started"
+    if receipt.status == "missed":
+        took = " when it was due"
     return (
         f"# {_HEADLINE[receipt.status]}: {markdown(receipt.title)}\n\n"
         f"Job `{receipt.job_id}` ({markdown(target)}) {receipt.status}{took}.\n\n"
@@ -63,6 +65,8 @@ def _why(receipt: Receipt) -> str:
     if receipt.canceled:
         reason = markdown(receipt.canceled.get("reason") or "no reason given")
         return f"## Why\n\nCanceled by {markdown(receipt.canceled.get('by', '?'))}: {reason}\n"
+    if receipt.status == "missed":
+        return _missed(receipt)
     error = receipt.error
     if error is None:
         return ""
@@ -70,6 +74,16 @@ def _why(receipt: Receipt) -> str:
     codes = f"`{error.code}`" + (f" ({f'`{own}`' if own.isidentifier() else markdown(own)})" if own else "")
     todo = _NEXT.get(error.code, "See `docs/runbook.md` for this code.").format(job=receipt.job_id, target=receipt.target.id)
     return f"## Why\n\n{codes}: {markdown(error.message)}\n\n## What to do next\n\n{todo}\n"
+
+
+def _missed(receipt: Receipt) -> str:
+    windows, first, last = (receipt.trigger.get(name) for name in ("windows", "first", "last"))
+    span = f"1 window, {first}," if windows == 1 else f"{windows} windows, {first} to {last},"
+    code = f"`{receipt.error.code}`: " if receipt.error else ""
+    return (
+        f"## Why\n\n{span} did not run. {code}{markdown(str(receipt.trigger.get('reason', '')))}.\n\n## What to do next\n\n"
+        f"`lily jobs run {receipt.job_id}` runs it now. `catch_up: latest` or `all` in its trigger has later ones made up for.\n"
+    )
 
 
 def _attempts(receipt: Receipt, events: Sequence[Event]) -> str:
