@@ -7,6 +7,9 @@ beside := parent_directory(just_executable()) / "python"
 venv := justfile_directory() / ".venv/bin/python"
 python := env("LILY_PYTHON", if path_exists(beside) == "true" { beside } else if path_exists(venv) == "true" { venv } else { "python3" })
 
+# One process for each core; who is done first takes over from the other.
+spread := "-n auto --dist worksteal"
+
 # What can be done here.
 default:
     @just --list
@@ -42,17 +45,17 @@ docs:
 
 # The public contract as executable tests.
 contract-conformance:
-    {{python}} -m pytest -q tests/contract
+    {{python}} -m pytest -q {{spread}} tests/contract
 
 # Everything else; what follows is handed to pytest. Real processes in a process of their own: commands that tests run in process make
 # theirs a subreaper.
 test *ARGS:
-    {{python}} -m pytest -q tests --ignore=tests/contract --ignore=tests/real "$@"
-    {{python}} -m pytest -q tests/real "$@"
+    {{python}} -m pytest -q {{spread}} tests --ignore=tests/contract --ignore=tests/real "$@"
+    {{python}} -m pytest -q {{spread}} tests/real "$@"
 
 # The quick ones: values, parsers, blueprints and actors in virtual time.
 fast *ARGS:
-    {{python}} -m pytest -q tests/pure tests/actors -m "not slow and not postgres" "$@"
+    {{python}} -m pytest -q {{spread}} tests/pure tests/actors -m "not slow and not postgres" "$@"
 
 # N lives of the actor tree on a fake clock, each from one seed, with crashes injected.
 lives N="200":

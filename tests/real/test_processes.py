@@ -228,7 +228,7 @@ class TestHowAProgramEnds:
 
     async def test_what_it_starts_on_term_to_clean_up_may_finish(self, bench: Bench) -> None:
         script = "trap 'sleep 0.05; echo cleaned; exit' TERM; echo ready; sleep 1000 & wait"
-        await bench.run_until_ready("sh", "-c", script, kill_grace_seconds=30)
+        await bench.run_until_ready("sh", "-c", script, kill_grace_seconds=5)
         assert bench.text() == "ready\ncleaned\n"
 
     async def test_a_stopped_program_is_ended_within_the_grace(self, bench: Bench) -> None:
