@@ -30,6 +30,7 @@ class JobStore(MemoryJobStore):  # type: ignore[misc]  # APScheduler has no type
         super().__init__()
         self._path, self._offload = path, offload
         self._changed: dict[str, tuple[str, str | None, str] | None] = {}
+        self._connection: sqlite3.Connection | None = None
         self._due = anyio.Event()
         self.failure: BaseException | None = None  # APScheduler logs what a store raises and goes on; the scheduler raises this instead
 
@@ -91,12 +92,30 @@ class JobStore(MemoryJobStore):  # type: ignore[misc]  # APScheduler has no type
         """Write what waits."""
         changed, self._changed = self._changed, {}
         if self._path is not None and changed:
-            await self._offload(_write, self._path, changed)
+            await self._offload(self._write, self._path, changed)
+
+    def _write(self, path: Path, changed: dict[str, tuple[str, str | None, str] | None]) -> None:
+        connection = self._connection = self._connection or _connect(path)
+        connection.execute("begin immediate")
+        try:
+            connection.execute(_CREATE)  # somebody may have taken the file away
+            connection.executemany(_PUT, [row for row in changed.values() if row is not None])
+            connection.executemany("delete from job where id = ?", [(id,) for id, row in changed.items() if row is None])
+            connection.execute("commit")
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the connection back."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # a workspace on PostgreSQL has none yet
-    connection = sqlite3.connect(path, isolation_level=None, timeout=15.0)
+    connection = sqlite3.connect(path, isolation_level=None, timeout=15.0, check_same_thread=False)  # worker threads take turns
     connection.execute("pragma journal_mode=wal")
     connection.execute("pragma synchronous=normal")  # a cache: what a power cut takes is made again
     return connection
@@ -121,12 +140,3 @@ def _opened(path: Path) -> str | None:
     with closing(_connect(path)) as connection:
         connection.execute(_CREATE)
     return said
-
-
-def _write(path: Path, changed: dict[str, tuple[str, str | None, str] | None]) -> None:
-    with closing(_connect(path)) as connection:
-        connection.execute("begin immediate")
-        connection.execute(_CREATE)
-        connection.executemany(_PUT, [row for row in changed.values() if row is not None])
-        connection.executemany("delete from job where id = ?", [(id,) for id, row in changed.items() if row is None])
-        connection.execute("commit")

@@ -30,6 +30,7 @@ UP_SECONDS, DOWN_SECONDS = (0.5, 6.0), (0.0, 5.0)
 BLUEPRINT = '''\
 """Says which window it ran for."""
 
+import os
 from typing import Any
 
 from lily import Context, blueprint
@@ -55,6 +56,7 @@ def triggers(now: datetime) -> dict[str, str]:
     modes = ("none", "latest", "all")
     for n in range(20):
         more = f"catch_up: {modes[n % 3]}, overlap: {('skip', 'queue', 'cancel_previous')[n % 3]}"
+        more += ", misfire_grace_seconds: 2" if n % 4 == 3 else ""
         more += f", jitter_seconds: {n % 4}" if n % 5 == 0 else ""
         found[f"every-{n:02}"] = f"{{type: interval, every: {2 + n}s, {more}}}"
     anchor = f"{now:%Y-%m-%dT00:00}"
@@ -182,6 +184,9 @@ class Campaign:
         """What the targets wrote themselves is what the ledger calls fired."""
         lines = [line.split() for line in (self.workspace.root / "witness.log").read_text().splitlines()]
         wrote = {(job, stamp(datetime.fromisoformat(at)), run) for job, at, run in lines}
+        failed = self.rows("select run_id, status from run where status not in ('succeeded', 'missed', 'canceled')")
+        if failed:
+            self.problems.append(f"runs that did not succeed: {failed[:5]}")
         done = "select w.job_id, at, run_id from window w join run r using (run_id) where w.status = 'fired' and r.status = 'succeeded'"
         ended = set(self.rows(done))
         fired = set(self.rows("select job_id, at, run_id from window where status = 'fired'"))

@@ -1,6 +1,7 @@
 """The catalog of a workspace's jobs: unchanged files are not read again, and one bad file hides no other."""
 
 import os
+import re
 import stat
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from lily.clock import Clock, SystemClock
 from lily.diagnostics import Diagnostic, to_error
 from lily.errors import Code, LilyError
 from lily.policies import unschedulable
-from lily.workspace import Workspace
+from lily.workspace import Workspace, is_job_id
 from lily.yaml_scalars import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -80,9 +81,10 @@ class Catalog(msgspec.Struct, frozen=True):
 class SpecIndex:
     """The jobs of one workspace. May be used by several threads; keeps what it learnt in memory and in `.lily/run/specs.index`."""
 
-    def __init__(self, workspace: Workspace, clock: Clock | None = None, *, keep_bodies: bool = False) -> None:
-        """`keep_bodies`: what is parsed will be asked for with `body`, by whoever registers schedules."""
+    def __init__(self, workspace: Workspace, clock: Clock | None = None, *, keep_bodies: bool = False, read_only: bool = False) -> None:
+        """`keep_bodies`: what is parsed will be asked for with `body`, by whoever registers schedules. `read_only`: nothing is written."""
         self.keep_bodies = keep_bodies
+        self._read_only = read_only
         self._workspace = workspace
         self._clock = clock or SystemClock()
         self._cache = workspace.runtime / "specs.index"
@@ -218,23 +220,9 @@ class SpecIndex:
             return [_whole_file(path, "the file's name is not UTF-8", "rename it")], stamp, None
         spec, claimed, (line, column) = parse_located(data, path)
         if isinstance(spec, list):
-            return spec, stamp, claimed
+            return spec, stamp, claimed or _claimed(name, data)
         canonical = spec.canonical()
-        entry = SpecEntry(
-            id=spec.id,
-            title=spec.title,
-            target_id=spec.target.id,
-            target_version=spec.target.version,
-            trigger=spec.trigger.model_dump(exclude_defaults=True),
-            timezone=spec.timezone,
-            labels=spec.labels,
-            digest=spec_hash(canonical),
-            path=path,
-            priority=spec.runtime.priority,
-            max_parallel_runs=spec.runtime.max_parallel_runs,
-            line=line,
-            column=column,
-        )
+        entry = entry_of(spec, spec_hash(canonical), path, (line, column))
         if self.keep_bodies and spec.trigger.type != "manual":
             self._bodies[entry.digest] = canonical
         return entry, stamp, claimed
@@ -257,7 +245,7 @@ class SpecIndex:
         return cache.records if cache.format == _FORMAT else {}
 
     def _save(self, records: dict[str, _Record], known: dict[str, _Record]) -> None:
-        if records == known:
+        if records == known or self._read_only:
             return
         body = msgspec.msgpack.encode(_Cache(_FORMAT, {name: each for name, each in records.items() if self._plain(name)}))
         temporary = self._cache.with_name(f".specs.index.{os.getpid()}.{threading.get_ident()}")
@@ -275,6 +263,37 @@ class SpecIndex:
 
 
 _PERMISSIONS = "check its permissions"
+
+
+_ID_LINE = re.compile(rb"^[\"']?id[\"']?[ \t]*:[ \t]*[\"']?([a-z0-9][a-z0-9._-]{0,127})\b", re.MULTILINE)
+
+
+def _claimed(name: str, data: bytes) -> str | None:
+    """Which job a file that can't be read as YAML was most likely to hold: the id that a line of it says, else its name."""
+    line = _ID_LINE.search(data)
+    if line is not None:
+        return line[1].decode()
+    stem = next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), "")
+    return stem if is_job_id(stem) else None
+
+
+def entry_of(spec: "JobSpec", digest: str, path: str, place: tuple[int, int]) -> SpecEntry:
+    """What a catalog says of a checked job: its digest, the path it is shown under, and where its id stands."""
+    return SpecEntry(
+        id=spec.id,
+        title=spec.title,
+        target_id=spec.target.id,
+        target_version=spec.target.version,
+        trigger=spec.trigger.model_dump(exclude_defaults=True),
+        timezone=spec.timezone,
+        labels=spec.labels,
+        digest=digest,
+        path=path,
+        priority=spec.runtime.priority,
+        max_parallel_runs=spec.runtime.max_parallel_runs,
+        line=place[0],
+        column=place[1],
+    )
 
 
 def _whole_file(path: str, message: str, hint: str) -> Diagnostic:
