@@ -147,8 +147,8 @@ class Campaign:
 
     # -- what must hold ---------------------------------------------------------------------------
 
-    def check(self) -> None:
-        """Compare the ledger with triggers, with cronsim and with the targets' own log."""
+    def check(self, share: float = 0.99) -> None:
+        """Compare the ledger with triggers, with cronsim and with the targets' own log; `share` of what was due while up must have run."""
         command = [sys.executable, "-m", "lily", "schedule", "verify", "--workspace", str(self.workspace.root)]
         verified = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600, check=False)
         print("schedule verify:", verified.stdout.strip().splitlines()[-1:] or verified.stderr[-500:])
@@ -156,7 +156,7 @@ class Campaign:
             self.problems.append(f"schedule verify: {verified.stdout[-500:]}{verified.stderr[-500:]}")
         self.check_cron()
         self.check_log()
-        self.check_fired()
+        self.check_fired(share)
 
     def check_cron(self) -> None:
         """The windows of cron jobs are those of an independent implementation."""
@@ -200,8 +200,8 @@ class Campaign:
         again = len(lines) - len(wrote)
         print(f"targets' own log: {len(wrote)} windows ({again} lines again, after a kill in the middle); ledger: {len(fired)} fired")
 
-    def check_fired(self) -> None:
-        """Of the windows that were due while the supervisor was up, nearly all ran."""
+    def check_fired(self, least: float) -> None:
+        """Of the windows that were due while the supervisor was up, nearly all ran: a kill can cut off those of its last moment."""
         due: Counter[str] = Counter()
         rows = self.rows("select at, status, job_id from window")
         for at, status, _ in rows:
@@ -212,7 +212,7 @@ class Campaign:
         share = due["fired"] / total if total else 0.0
         print(f"windows: {len(rows)} in all, {dict(Counter(status for _, status, _ in rows))}")
         print(f"due while the supervisor was up: {total}, {share * 100:.2f} % of them fired; {dict(due)}")
-        if share < 0.99:
+        if share < least:
             self.problems.append(f"only {share * 100:.2f} % of the windows due while the supervisor was up are fired")
 
 
