@@ -5,6 +5,7 @@ damaged is made anew. No pickle is ever stored or loaded.
 """
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from apscheduler.jobstores.memory import MemoryJobStore
 from lily.clock import stamp
 from lily.offload import Offload
 
+RETRY_SECONDS = 10.0
 DUE_AT_ONCE = 50  # jobs of one pass, which is one synchronous call
 _CREATE = "create table if not exists job(id text primary key, next_run_time text, body text not null) without rowid"
 _PUT = "insert into job(id, next_run_time, body) values(?, ?, ?) on conflict(id) do update set next_run_time = ?2, body = ?3"
@@ -70,6 +72,8 @@ class JobStore(MemoryJobStore):  # type: ignore[misc]  # APScheduler has no type
         super().remove_all_jobs()
 
     def _note(self, job: Any) -> None:
+        if self._path is None:
+            return
         body = {"version": job.kwargs["version"], "misfire_grace_seconds": job.misfire_grace_time}
         at = stamp(job.next_run_time) if job.next_run_time else None
         self._changed[job.id] = (job.id, at, msgspec.json.encode(body).decode())
@@ -78,21 +82,33 @@ class JobStore(MemoryJobStore):  # type: ignore[misc]  # APScheduler has no type
     # -- the file ---------------------------------------------------------------------------------
 
     async def open(self) -> str | None:
-        """Have the file there, empty when it was lost or is damaged; gives what was wrong with it."""
-        return None if self._path is None else await self._offload(_opened, self._path)
+        """Have the file there, empty when it was lost or is damaged; gives what was wrong with it, or is."""
+        try:
+            return None if self._path is None else await self._offload(_opened, self._path)
+        except (sqlite3.Error, OSError) as exc:
+            return f"it can't be used: {exc}"
 
-    async def write_behind(self) -> None:
-        """Write what changed, all that waits in one transaction. Raises sqlite3.Error."""
+    async def write_behind(self, failed: Callable[[Exception], None] = lambda exc: None) -> None:
+        """Write what changed, all that waits in one transaction. What can't be written is told and tried again: nothing waits for it."""
         while True:
             await self._due.wait()
             self._due = anyio.Event()
-            await self.flush()
+            try:
+                await self.flush()
+            except (sqlite3.Error, OSError) as exc:
+                failed(exc)
+                await anyio.sleep(RETRY_SECONDS)
+                self._due.set()
 
     async def flush(self) -> None:
-        """Write what waits."""
+        """Write what waits. Raises sqlite3.Error and OSError; it waits on then."""
         changed, self._changed = self._changed, {}
         if self._path is not None and changed:
-            await self._offload(self._write, self._path, changed)
+            try:
+                await self._offload(self._write, self._path, changed)
+            except (sqlite3.Error, OSError):
+                self._changed = {**changed, **self._changed}
+                raise
 
     def _write(self, path: Path, changed: dict[str, tuple[str, str | None, str] | None]) -> None:
         connection = self._connection = self._connection or _connect(path)

@@ -4,6 +4,7 @@ It decides nothing about due times (APScheduler does) nor about what becomes of 
 again from the store and the specs, and is, after a crash of this actor.
 """
 
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -74,6 +75,10 @@ class SchedulerBridge:
         self._failures: dict[str, Failure] = {}
         self._told: dict[str, list[Event]] = {}  # scheduler events that belong into the job's next run
         self._seen = 0  # the newest change of a state that was followed
+        self._asked: set[Reply[Claim]] = set()  # what fires of this engine wait for
+        self._unsure = False  # claims may have been stored whose answer got lost
+        self._draining = False
+        self._placing = anyio.Lock()  # what is put into the engine is what the ledger says last
         self._scheduler: TaskScheduler | None = None
         self._executor: MailboxExecutor | None = None
         self._store: JobStore | None = None
@@ -111,22 +116,33 @@ class SchedulerBridge:
         try:
             async with anyio.create_task_group() as tasks:
                 if self._read:
+                    self._unsure = True
                     await self._reconcile()
-                for task in (scheduler.run, store.write_behind, self._look_now_and_then):
+                for task in (scheduler.run, self._look_now_and_then):
                     tasks.start_soon(task)
+                tasks.start_soon(store.write_behind, self._cache_failed)
                 tasks.start_soon(executor.serve, self._ask)
                 async for batch, times in self.mailbox.batches():
                     await self._take(batch, again=times > 1)
                 scheduler.shutdown()
-                await store.flush()
+                with suppress(sqlite3.Error, OSError):
+                    await store.flush()
                 tasks.cancel_scope.cancel()
         finally:
             executor.dispose()
+            store.close()
 
     async def _ask(self, job_id: str, at: datetime) -> Claim:
         reply: Reply[Claim] = Reply()
-        await self.mailbox.tell(ClaimWindow(job_id, at, reply))
-        return await reply.wait()
+        self._asked.add(reply)
+        try:
+            await self.mailbox.tell(ClaimWindow(job_id, at, reply))
+            return await reply.wait()
+        finally:
+            self._asked.discard(reply)
+
+    def _cache_failed(self, exc: Exception) -> None:
+        self._log.error("the job store can't be written; trying again", error=f"{type(exc).__name__}: {exc}")
 
     async def _look_now_and_then(self) -> None:
         while True:
@@ -149,11 +165,14 @@ class SchedulerBridge:
                 case Rung():
                     rung = True
                 case Drain():
+                    self._draining = True
                     self._engine.pause()  # what falls due from now on is settled at the next start
                 case SpecRejected():
                     pass
         if claims:
             await self._claim(claims, again=again)
+        if self._draining:
+            return
         if facts:
             await self._follow_specs(facts)
         if rung and self._read:
@@ -179,7 +198,7 @@ class SchedulerBridge:
         answered: set[str] = set()
         for message in messages:
             claim = claims.get(message.job_id) or Claim(message.job_id, Settlement())  # no trigger of that job was ever stored
-            if isinstance(message, ClaimWindow):
+            if isinstance(message, ClaimWindow) and message.reply in self._asked:  # else its engine has crashed
                 # Two fires of a job in one batch are one claim: the second starts nothing.
                 message.reply.give(claim if message.job_id not in answered else Claim(claim.job_id, claim.settlement))
                 answered.add(message.job_id)
@@ -189,8 +208,9 @@ class SchedulerBridge:
 
     async def _settle(self, ids: Sequence[str], now: datetime, *, again: bool = False) -> list[Claim]:
         """Settle jobs; raises what the store raised, after noting the stretch that could not be claimed."""
-        told = {job_id: self._told[job_id] for job_id in ids if job_id in self._told}
+        told = {job_id: tuple(self._told[job_id]) for job_id in ids if job_id in self._told}
         failures = {job_id: self._failures[job_id] for job_id in ids if job_id in self._failures}
+        again = again or bool(failures)  # an error may hide a transaction that was committed
         self._fault("bridge:before-claim")
         try:
             claims = await self._offload(lambda: self._windows.claim(ids, now, failures=failures, told=told, again=again))
@@ -203,9 +223,12 @@ class SchedulerBridge:
             raise
         self._fault("bridge:claimed")
         for claim in claims:
-            self._failures.pop(claim.job_id, None)
-            if claim.fired:
-                self._told.pop(claim.job_id, None)
+            if not claim.settlement.more:
+                self._failures.pop(claim.job_id, None)
+            if claim.fired and claim.job_id in told:
+                del self._told[claim.job_id][: len(told[claim.job_id])]  # more may have come while the claim was under way
+                if not self._told[claim.job_id]:
+                    del self._told[claim.job_id]
             if claim.problem:
                 self._log.error("a job's windows can't be computed", job=claim.job_id, why=claim.problem)
             if claim.settlement.more:
@@ -313,8 +336,10 @@ class SchedulerBridge:
 
     async def _reconcile(self) -> None:
         """Settle what fell due while nobody looked, register each job with its first window after now, and let the scheduler run."""
-        await self._until_stored(self._reconcile_once)
-        self._engine.resume()
+        if not self._draining:
+            await self._until_stored(self._reconcile_once)
+            self._unsure = False
+            self._engine.resume()
 
     async def _reconcile_once(self) -> None:
         now = self._clock.now()
@@ -339,12 +364,13 @@ class SchedulerBridge:
 
     async def _settle_and_add(self, job_ids: Sequence[str], now: datetime) -> None:
         for some in _chunks(job_ids):
-            for claim in await self._settle(some, now):
+            for claim in await self._settle(some, now, again=self._unsure):
                 self._give_word(claim)
-            states = await self._offload(self._windows.states, some)
-            firsts = await self._offload(self._firsts, states, now)
-            for job_id in some:
-                self._put(job_id, states.get(job_id), firsts.get(job_id))
+            async with self._placing:
+                states = await self._offload(self._windows.states, some)
+                firsts = await self._offload(self._firsts, states, now)
+                for job_id in some:
+                    self._put(job_id, states.get(job_id), firsts.get(job_id))
             await anyio.lowlevel.checkpoint()
 
     def _firsts(self, states: dict[str, JobState], now: datetime) -> dict[str, tuple[Any, datetime]]:
@@ -359,7 +385,7 @@ class SchedulerBridge:
                 self._log.error("a job's windows can't be computed", job=job_id, why=exc.message)
                 continue
             # A clock that stepped back: what has its row is not fired again.
-            due = trigger.get_next_fire_time(None, max(now, state.settled) + TICK)
+            due = trigger.get_next_fire_time(None, max(now, state.settled, state.version.since) + TICK)
             if due is not None:
                 found[job_id] = (trigger, due)
         return found
@@ -384,7 +410,7 @@ class SchedulerBridge:
     async def _jumped(self, seconds: float) -> None:
         """The wall clock was set, or the machine slept: as after a downtime."""
         self._log.warning("the clock jumped", seconds=round(seconds, 3))
-        if self._read:
+        if self._read and not self._draining:
             await self._until_stored(lambda: self._settle_and_add(sorted(self._specs.keys() | self._kept), self._clock.now()))
 
     # -- states that people change ----------------------------------------------------------------
@@ -394,10 +420,10 @@ class SchedulerBridge:
             seen, changed = await self._offload(self._windows.changes, self._seen)
             owed = sorted({*changed, *self._failures})
             if owed:
-                await self._apply_specs([self._specs[job_id] for job_id in changed if job_id in self._specs], [])
-                await self._settle_and_add(
-                    [job_id for job_id in owed if job_id not in self._specs or job_id not in changed], self._clock.now()
-                )
+                # A job that was removed, or edited to be a manual one, while it was disabled.
+                gone = [job_id for job_id in changed if job_id not in self._specs and job_id not in self._kept]
+                await self._apply_specs([self._specs[job_id] for job_id in changed if job_id in self._specs], gone)
+                await self._settle_and_add([job_id for job_id in owed if job_id in self._kept or job_id not in changed], self._clock.now())
             self._seen = seen
         except LilyError as exc:
             self._log.error("states can't be read; trying again", code=exc.code, error=exc.message)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks import schedules
 from benchmarks.commands import history, listing, starting
 from benchmarks.floor import floor_pass
 from benchmarks.latency import submit_to_body
@@ -92,7 +93,13 @@ def many_specs(root: Path, quick: bool) -> Iterator[Row]:
     )
 
 
-PARTS: tuple[Callable[[Path, bool], Iterator[Row]], ...] = (throughput, latency, sleepers, commands, many_specs)
+def scheduling(root: Path, quick: bool) -> Iterator[Row]:
+    """Schedules: registering, many at one instant, lateness, enumerating."""
+    (root / "schedules").mkdir()
+    yield from schedules.rows(root / "schedules", quick)
+
+
+PARTS: tuple[Callable[[Path, bool], Iterator[Row]], ...] = (throughput, latency, sleepers, commands, many_specs, scheduling)
 
 
 def main() -> int:

@@ -26,6 +26,7 @@ class Played:
 
     fires: int
     seconds: float
+    cpu_seconds: float  # what is left of `seconds` on a machine that others share
     peak_bytes: int
 
 
@@ -59,11 +60,11 @@ def played(count: int, days: int) -> Played:
     bodies = {entry.id: body for entry, body in made}
     start = datetime(2026, 1, 1, tzinfo=UTC)
     plan = Plan(Span(start, start + timedelta(days=days)), slots=3, durations=Durations(60.0))
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     report = simulate(plan, [entry for entry, _ in made], body=lambda entry: bodies[entry.id])
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - used
     fires: int = report.total()["fired"]
-    return Played(fires, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    return Played(fires, seconds, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 def main() -> int:
@@ -74,7 +75,8 @@ def main() -> int:
     given = ask.parse_args()
     found = played(given.jobs, given.days)
     each = found.seconds / max(found.fires, 1) * 1000
-    told = f"{found.fires:,} fires: {found.seconds:.1f} s, {each:.2f} ms each, {found.peak_bytes >> 20} MB"
+    took = f"{found.seconds:.1f} s ({found.cpu_seconds:.1f} s of a core), {each:.2f} ms each"
+    told = f"{found.fires:,} fires: {took}, {found.peak_bytes >> 20} MB"
     print(f"{given.jobs} jobs, {given.days} days, {told}")
     return 0 if (given.jobs, given.days) != (100, 365) or found.seconds <= TARGET_SECONDS else 1
 

@@ -13,6 +13,7 @@ class Code(StrEnum):
     JOB_BINDINGS_INVALID = "job_bindings_invalid"
     JOB_EXECUTION_FAILED = "job_execution_failed"
     JOB_POLICY_DENIED = "job_policy_denied"
+    JOB_STATE_INVALID = "job_state_invalid"
 
     BLUEPRINT_NOT_FOUND = "blueprint_not_found"
     BLUEPRINT_BINDINGS_INVALID = "blueprint_bindings_invalid"
@@ -44,6 +45,7 @@ class Code(StrEnum):
 
 _REFUSED = {
     Code.JOB_POLICY_DENIED,
+    Code.JOB_STATE_INVALID,
     Code.RUN_STATE_INVALID,
     Code.APPROVAL_REQUIRED,
     Code.FEATURE_UNAVAILABLE,

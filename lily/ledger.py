@@ -5,7 +5,6 @@ catch-up, grace, coalescing, pauses and overlap have one owner. Nothing here rea
 """
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -81,7 +80,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Windows up to `until` could not be claimed when they were due."""
+    """Windows that were due up to `until` could not be claimed then."""
 
     until: datetime
     code: str
@@ -144,8 +143,8 @@ def grace_seconds(trigger: dict[str, Any]) -> float:
 
 def paused_at(controls: Sequence[Control], at: datetime) -> Control | None:
     """The pause that holds at an instant, if one does. A disabled job needs none: its trigger's version has ended."""
-    n = bisect_right(controls, at, key=lambda control: control.at)
-    found = controls[n - 1] if n else None
+    # In the order in which they were made: the clock may have stepped back between two.
+    found = next((control for control in reversed(controls) if control.at <= at), None)
     if found is None or found.state is not State.PAUSED or (found.until is not None and found.until <= at):
         return None
     return found
@@ -154,11 +153,13 @@ def paused_at(controls: Sequence[Control], at: datetime) -> Control | None:
 def settle(job: JobLedger, now: datetime, schedule_of: Callable[[Version], Schedule], limit: int = AT_ONCE) -> Settlement:
     """Decide every window of the job that is due by `now` and has no row. The same input gives the same rows in the same order."""
     due, through = _due(job, now, schedule_of, limit + 1)
+    judged = [_judged(job, row, now, excluded=row.status is WindowStatus.EXCLUDED) for row in due]
     more = len(due) > limit
     if more:
-        del due[limit:]
-        through = due[-1].at
-    judged = [_judged(job, row, now, excluded=row.status is WindowStatus.EXCLUDED) for row in due]
+        # Windows that may still run are decided together, however many could not be caught up before them.
+        del judged[next((n for n, row in enumerate(judged) if row.status is WindowStatus.FIRED), limit) or limit :]
+        del judged[limit:]
+        through = judged[-1].at
     rows = _coalesced(_limited(judged))
     firing = [n for n, row in enumerate(rows) if row.status is WindowStatus.FIRED]
     cancels: list[str] = []
@@ -181,6 +182,8 @@ def _due(job: JobLedger, now: datetime, schedule_of: Callable[[Version], Schedul
         until = now if version.until is None else min(version.until, now)
         for window in schedule.windows(max(version.since, job.settled), until):
             fires = schedule.fire_at(job.job_id, window.at)
+            if version.until is not None:
+                fires = min(fires, version.until)  # nobody waits for what an edit or a disable has ended
             if fires > now:
                 return due, min(through, max(window.at - TICK, job.settled))
             status = WindowStatus.EXCLUDED if window.excluded else WindowStatus.FIRED
@@ -195,7 +198,7 @@ def _judged(job: JobLedger, row: Row, now: datetime, *, excluded: bool) -> Row:
         return row
     if paused_at(job.controls, row.at) is not None:
         return _with(row, WindowStatus.SKIPPED_PAUSED)
-    if job.failure is not None and row.at <= job.failure.until:
+    if job.failure is not None and row.due <= job.failure.until:
         return _with(row, WindowStatus.MISSED, code=job.failure.code)
     late = (now - row.due).total_seconds()
     return row if late <= grace_seconds(row.version.trigger) else _with(row, WindowStatus.MISSED)

@@ -15,6 +15,7 @@ from lily.event_fields import FIELDS, OWN, STAMP, Form
 from lily.receipts import SCHEMA_VERSION, Receipt
 from lily.runs import TERMINAL, EventName
 from lily.shapes import SHAPES
+from lily.time_shapes import LISTS
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -24,6 +25,8 @@ _PATTERNS = {"run_id": _RUN_ID, "sha256": "^[0-9a-f]{64}$", "spec_hash": "^sha25
 _STAMPS = ("ts", "since")
 # The codes that a run can end with; a command has more.
 RUN_CODES = (Code.JOB_TARGET_UNRESOLVED, Code.JOB_BINDINGS_INVALID, Code.JOB_EXECUTION_FAILED, Code.JOB_POLICY_DENIED)
+# Those of a run that reports windows which could not be claimed.
+CLAIM_CODES = (Code.STORE_UNAVAILABLE, Code.DISK_FULL)
 
 
 def _object(required: Mapping[str, Any], optional: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -38,18 +41,20 @@ _CAP = {"type": "integer", "minimum": 1}
 _LIMITS = {"memory_mb": _CAP, "cpu_seconds": _CAP, "scope": _TEXT}
 _NOTHING: dict[str, Any] = {"type": "object", "additionalProperties": False}
 _FIRED = {"type": _TEXT, "by": _TEXT, "fired_at": _STAMP, "scheduled_for": {"anyOf": [_STAMP, {"type": "null"}]}}
+# Of a scheduled run: how many windows it stands for beside its own; of one that reports missed windows: which.
+_WINDOWS = {"coalesced": _CAP, "first": _STAMP, "last": _STAMP, "windows": _CAP, "reason": _TEXT}
 
 # Where a struct's type says less than is promised: (struct, field).
 _REFINED: dict[tuple[str, str], dict[str, Any]] = {
     ("Receipt", "schema_version"): {"const": SCHEMA_VERSION},
     ("Receipt", "status"): {"enum": sorted(TERMINAL)},
     ("Receipt", "r0_status"): {"enum": ["ok", "error", None]},
-    ("Receipt", "trigger"): _object(_FIRED, {"replayed_from": {"type": "string", "pattern": _RUN_ID}}),
+    ("Receipt", "trigger"): _object(_FIRED, {"replayed_from": {"type": "string", "pattern": _RUN_ID}, **_WINDOWS}),
     ("Receipt", "policy"): {"anyOf": [_object(_POLICY), _NOTHING]},
     ("Receipt", "limits"): {"anyOf": [_object({"timeout_seconds": {"type": "number"}}, _LIMITS), _NOTHING]},
     ("Receipt", "canceled"): {"anyOf": [_object({"at": _STAMP, "by": _TEXT, "reason": _TEXT}), {"type": "null"}]},
     ("ReceiptAttempt", "status"): {"enum": ["canceled", "failed", "interrupted", "succeeded", "timed_out"]},
-    ("ErrorInfo", "code"): {"enum": [code.value for code in RUN_CODES]},
+    ("ErrorInfo", "code"): {"enum": [code.value for code in RUN_CODES + CLAIM_CODES]},
     ("ErrorObject", "code"): {"enum": [code.value for code in Code]},
 }
 
@@ -99,12 +104,13 @@ def _fields(names: tuple[str, ...]) -> dict[str, Any]:
 
 def shape_schema(name: str) -> dict[str, Any]:
     """Of what a command prints with --json; `name` is a key of SHAPES."""
-    said = (SHAPES[name].__doc__ or "").replace("`", "")
-    return _published(f"cli-{name}:1", said, SHAPES[name])
+    shape: Any = SHAPES[name]
+    said = (shape.__doc__ or "").replace("`", "")
+    return _published(f"cli-{name}:1", said, list[shape] if name in LISTS else shape)
 
 
-def _published(name: str, title: str, struct: type[msgspec.Struct]) -> dict[str, Any]:
-    made = _strict(msgspec.json.schema(struct))
+def _published(name: str, title: str, shape: Any) -> dict[str, Any]:
+    made = _strict(msgspec.json.schema(shape))
     return {"$schema": _DRAFT, "$id": f"urn:lily-jobs:schema:{name}", **made, "title": title}
 
 

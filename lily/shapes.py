@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 from lily.diagnostics import Diagnostic
 from lily.receipts import Receipt
 from lily.runs import Attempt, ErrorInfo, Status
+from lily.time_shapes import TIME_SHAPES
 
 
 class JobTarget(msgspec.Struct, kw_only=True):
@@ -242,6 +243,19 @@ class ActiveRun(msgspec.Struct, kw_only=True):
     started_at: str | None
 
 
+class SchedulerView(msgspec.Struct, kw_only=True):
+    """What the scheduler says of itself: empty but for the path while it is starting."""
+
+    job_store: str
+    last_tick: str | UnsetType = UNSET
+    registered: int | UnsetType = UNSET
+    listeners: list[str] | UnsetType = UNSET
+    coalesce: bool | UnsetType = UNSET
+    max_instances: int | UnsetType = UNSET
+    paused_claims: int | UnsetType = UNSET
+    pending_claims: int | UnsetType = UNSET
+
+
 class SupervisorView(msgspec.Struct, kw_only=True):
     """What the supervisor says of itself. `restarts` are the last crashes of its actors."""
 
@@ -253,6 +267,7 @@ class SupervisorView(msgspec.Struct, kw_only=True):
     slots: int
     active: list[ActiveRun]
     restarts: list[str]
+    scheduler: SchedulerView | UnsetType = UNSET
 
 
 class StatusView(msgspec.Struct, kw_only=True):
@@ -300,5 +315,6 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     "config-show": ConfigShow,
     "config-validate": ConfigValidate,
     "status": StatusView,
+    **TIME_SHAPES,
     "error": Failure,
 }

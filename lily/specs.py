@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
@@ -10,10 +11,10 @@ from pydantic_core import PydanticCustomError
 
 from lily.diagnostics import Diagnostic
 from lily.errors import Code, LilyError
-from lily.spec_messages import diagnose
+from lily.spec_messages import diagnose, diagnostic
 from lily.trigger_specs import Part, Trigger, Zone, checked, zone_problem
 from lily.workspace import is_job_id
-from lily.yaml_reader import Document, read_yaml
+from lily.yaml_reader import Document, Problem, read_yaml
 from lily.yaml_scalars import plain_scalar
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -193,10 +194,33 @@ def _job(document: Document, path: str) -> JobSpec | list[Diagnostic]:
         try:
             spec = JobSpec.model_validate(document.value)
             if not document.problems:
-                return spec
+                wrong = _unscheduled(spec)
+                return [_at_trigger(document, wrong, path)] if wrong else spec
         except ValidationError as found:
             error = found
     return diagnose(JobSpec, document, error, path)
+
+
+def _unscheduled(spec: JobSpec) -> str | None:
+    """Why the job's trigger, right in its form, defines no schedule: it can't be built, or never fires."""
+    if spec.trigger.type == "manual":
+        return None
+    return _schedule_problem(json.dumps(spec.trigger.model_dump(exclude_defaults=True), sort_keys=True), spec.timezone)
+
+
+@lru_cache(maxsize=4096)
+def _schedule_problem(trigger: str, timezone: str | None) -> str | None:
+    from lily.triggers.schedule import schedule_of  # brings APScheduler: only a file that changed pays for it
+
+    try:
+        schedule_of(json.loads(trigger), timezone)
+    except LilyError as error:
+        return error.message
+    return None
+
+
+def _at_trigger(document: Document, wrong: str, path: str) -> Diagnostic:
+    return diagnostic(Problem(("trigger",), *document.key_at(("trigger",)), wrong), path, Code.JOB_TRIGGER_INVALID)
 
 
 def parse_value(text: str) -> Any:

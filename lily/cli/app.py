@@ -13,6 +13,20 @@ _JOBS = {
     "run": "run_job:run_job",
     "tail": "tail:tail",
     "history": "jobs:history",
+    "next": "times:next_windows",
+    "why": "times:why",
+    "plan": "edits:plan",
+    "pause": "controls:pause",
+    "resume": "controls:resume",
+    "disable": "controls:disable",
+    "enable": "controls:enable",
+}
+_SCHEDULE = {
+    "list": "schedule:list_schedules",
+    "status": "schedule:status",
+    "verify": "schedule:verify",
+    "rebuild": "schedule:rebuild",
+    "simulate": "simulate:simulate",
 }
 _RUNS = {
     "list": "runs:list_runs",
@@ -52,15 +66,17 @@ app = App(
 _add(app, _TOP)
 app.command(_group("jobs", "Job files, and running them.", _JOBS, sort_key=10))
 app.command(_group("runs", "Runs of all jobs.", _RUNS, sort_key=11))
-app.command(_group("blueprints", "What jobs can be made of.", _BLUEPRINTS, sort_key=12))
-app.command(_group("config", "Settings of the workspace.", _CONFIG, sort_key=13))
+app.command(_group("schedule", "Schedules: windows, states, and testing them.", _SCHEDULE, sort_key=12))
+app.command(_group("blueprints", "What jobs can be made of.", _BLUEPRINTS, sort_key=13))
+app.command(_group("config", "Settings of the workspace.", _CONFIG, sort_key=14))
 
 
 def load_all() -> App:
     """The application with every command's module imported: help of a group shows what its commands say of themselves."""
     for name in _TOP:
         app[name]
-    for group, commands in (("jobs", _JOBS), ("runs", _RUNS), ("blueprints", _BLUEPRINTS), ("config", _CONFIG)):
+    groups = {"jobs": _JOBS, "runs": _RUNS, "schedule": _SCHEDULE, "blueprints": _BLUEPRINTS, "config": _CONFIG}
+    for group, commands in groups.items():
         for name in commands:
             app[group][name]
     return app

@@ -10,6 +10,7 @@ from lily.cli.options import Json, Limit, Place, Since, StatusFilter, opened, po
 from lily.errors import Code, LilyError
 from lily.render import RUN_COLUMNS, diagnostic_line, fields, run_cells, run_view, table
 from lily.spec_index import Catalog, SpecEntry, SpecIndex
+from lily.trigger_forms import trigger_text
 from lily.workspace import Workspace, find_workspace, is_job_id
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ def list_jobs(*, json: Json = False, workspace: Place = None) -> int:
     if json:
         output.put_json({"jobs": [job_view(entry) for entry in catalog.jobs.values()], "diagnostics": catalog.diagnostics})
         return 0
-    rows = [[entry.id, entry.title, trigger_text(entry), _target(entry), entry.note or ""] for entry in catalog.jobs.values()]
+    rows = [
+        [entry.id, entry.title, trigger_text(entry.trigger, entry.timezone), _target(entry), entry.note or ""]
+        for entry in catalog.jobs.values()
+    ]
     if rows:
         with_note = any(row[4] for row in rows)
         columns = ["ID", "TITLE", "TRIGGER", "TARGET", "NOTE"]
@@ -55,17 +59,6 @@ def job_view(entry: SpecEntry) -> dict[str, Any]:
         "spec_hash": entry.digest,
         "note": entry.note,
     }
-
-
-def trigger_text(entry: SpecEntry) -> str:
-    """The trigger in one cell: `cron 15 5 * * mon-fri Europe/Lisbon`."""
-    kind = str(entry.trigger.get("type", "?"))
-    told = [_short(value) for key, value in entry.trigger.items() if key != "type"]
-    return " ".join([kind, *told, *([entry.timezone] if entry.timezone else [])])
-
-
-def _short(value: object) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _target(entry: SpecEntry) -> str:

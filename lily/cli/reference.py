@@ -31,7 +31,7 @@ An error is one line on stderr: `code: what · where · what to do`. With `--jso
 
 ## JSON shapes
 
-A list is an object with one plural key, a thing is an object. Keys are added in later versions, never taken away or given another meaning.
+A list is an object with one plural key (but for `jobs next --all`, which is a bare list), a thing is an object. Keys are added in later versions, never taken away or given another meaning.
 
 | command | shape |
 |---|---|
@@ -46,6 +46,15 @@ A list is an object with one plural key, a thing is an object. Keys are added in
 | `jobs history`, `runs list`, `runs active` | `{{"runs": [RUN]}}`, newest first |
 | `runs show` | RUN with `attempts` as a list, `folder` and `receipt` (null until the end) |
 | `runs cancel` | RUN |
+| `jobs next` | `{{"job_id", "timezone", "trigger", "state", "until", "reason", "windows": [{{"utc", "local", "note", "skipped"}}]}}` |
+| `jobs next --all` | `[{{"job_id", "timezone", "windows": [{{"utc", "local", "note"}}]}}]` |
+| `jobs why` | `{{"job_id", "timezone", "at", "local", "outcome", "because": [...], "row", "control", "runs", "next"}}`; `row` and `control` may be null |
+| `jobs plan` | `{{"changes": [{{"job_id", "path", "change", "before", "after", "first_difference", "state", "until", "reason", "unsettled", "waiting_runs", "approvals", "notes"}}], "diagnostics": [D]}}` |
+| `jobs pause`, `resume`, `disable`, `enable` | `{{"set_id", "state", "until", "reason", "jobs": [{{"job_id", "before", "state", "changed"}}], "left_out": {{"WHY": N}}}}` |
+| `schedule list` | `{{"schedules": [{{"job_id", "trigger_text", "timezone", "state", "until", "reason", "set_id", "next_fire", "last_fire", "last_run", "last_outcome", "lag_seconds", "last_window", "last_window_status", "note"}}]}}` |
+| `schedule status` | `{{"owner", "running", "job_store", "registered", "jobs", "coalesce", "max_instances", "misfire_grace_seconds", "listeners", "paused_claims", "last_tick", "drift"}}` |
+| `schedule verify` | `{{"ok", "since", "jobs", "windows", "rows", "count", "kinds", "differences": [{{"job_id", "at", "kind", "message"}}]}}` |
+| `schedule rebuild` | `{{"path", "removed", "was", "will_register"}}` |
 | `runs diff` | `{{"a", "b", "differences": {{"FIELD": {{"a", "b"}}}}}}` |
 | `runs prune` | `{{"runs": [RUN], "dry_run"}}` |
 | `blueprints list` | `{{"blueprints": [{{"id", "version", "summary", "capabilities", "origin"}}], "specialists": [...], "synthesizers": [...], "diagnostics": [D]}}` |

@@ -51,6 +51,10 @@ def run_job(
     from lily.operations.accept import accept
 
     with opened(workspace) as (_, _, store):
+        if spec.trigger.type != "manual":
+            from lily.cli.times import tell_if_not_active
+
+            tell_if_not_active(store, job_id)
         run = accept(place, store, spec, by=who())
         if detach:
             return detached(place, run, as_json=json)

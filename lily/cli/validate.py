@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from lily.cli import output
 from lily.cli.options import Json, Place
+from lily.clock import SystemClock
 from lily.diagnostics import Diagnostic
 from lily.errors import Code, LilyError
 from lily.policies import unavailable_fields, unschedulable
@@ -117,8 +118,8 @@ class _Check:
         pinned = decode_spec(spec.canonical())
         found = self._before_running(pinned, data, shown)
         self._report.diagnostics += found
-        for place, why in _later(pinned):
-            self._report.notes.append(_located(data, place, _diagnostic(shown, Code.FEATURE_UNAVAILABLE, why, field=place)))
+        for code, place, why in [*_later(pinned), *_past(pinned)]:
+            self._report.notes.append(_located(data, place, _diagnostic(shown, code, why, field=place)))
         if not found:
             self._report.jobs.append({"id": pinned.id, "path": shown})
 
@@ -134,10 +135,23 @@ class _Check:
         return [_located(data, place, _diagnostic(shown, error.code, error.message, field=place))]
 
 
-def _later(spec: "PinnedSpec") -> list[tuple[str, str]]:
-    """What the file rightly asks for and this version does not do: (field, what comes of it)."""
+def _later(spec: "PinnedSpec") -> list[tuple[Code, str, str]]:
+    """What the file rightly asks for and this version does not do: (code, field, what comes of it)."""
     trigger = unschedulable(spec.trigger)
-    return [*unavailable_fields(spec), *([("trigger", trigger)] if trigger else [])]
+    found = [*unavailable_fields(spec), *([("trigger", trigger)] if trigger else [])]
+    return [(Code.FEATURE_UNAVAILABLE, place, why) for place, why in found]
+
+
+def _past(spec: "PinnedSpec") -> list[tuple[Code, str, str]]:
+    """A `once` time that has gone by: a job that ran then is right, a new one is not registered."""
+    if spec.trigger.get("type") != "once":
+        return []
+    from lily.triggers.schedule import schedule_of
+
+    if schedule_of(spec.trigger, spec.timezone).next_after(SystemClock().now()) is not None:
+        return []
+    why = f"{spec.trigger['at']} lies in the past: the job is not registered, unless it was while that was still to come"
+    return [(Code.JOB_TRIGGER_INVALID, "trigger.at", why)]
 
 
 def _diagnostic(path: str, code: str, message: str, *, field: str = "") -> Diagnostic:

@@ -39,6 +39,8 @@ class ForRows:
 
     def __call__(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> int:
         """Execute for all `rows`; each has a value for every name. Gives how many rows of the table were changed."""
+        if not rows:
+            return 0
         if self._compiled is None:
             self._compiled = self._statement.compile(dialect=connection.dialect, column_keys=self._names)
         order = self._compiled.positiontup  # None where the driver takes names

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from lily.clock import stamp
 from lily.ledger import Failure, JobLedger, Row, Settlement, WindowStatus
-from lily.runs import ErrorInfo, Event, EventName, Status
+from lily.runs import ErrorInfo, Event, EventName, Status, decode_spec
 from lily.storage.store import NewRun
 
 BY = "scheduler"
@@ -35,7 +33,7 @@ def fired_run(job: Owed, row: Row, settlement: Settlement, body: bytes, now: dat
         spec=body,
         spec_hash=job.spec_hash,
         trigger=trigger,
-        priority=msgspec.json.decode(body)["runtime"]["priority"],
+        priority=decode_spec(body).runtime.priority,
         events=list(told) if first else [],
         held=True,
     )

@@ -4,15 +4,15 @@
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, bindparam, case, func, select, text, update
 
 from lily.clock import parse_stamp, stamp
-from lily.errors import LilyError
+from lily.errors import Code, LilyError
 from lily.ledger import Control, Failure, JobLedger, Row, Schedule, Settlement, State, Version, control_from, settle
 from lily.moves import cancel
 from lily.runs import OCCUPYING, Event, Run, Status
@@ -93,7 +93,7 @@ class Windows:
         )
         self._asked_to_cancel = ForRows(
             update(schema.run)
-            .where(schema.run.c.run_id == bindparam("b_run_id"), schema.run.c.status == Status.RUNNING.value)
+            .where(schema.run.c.run_id == bindparam("b_run_id"), text("status = 'running'"))
             .values(cancel=bindparam("b_cancel")),
             ["b_cancel", "b_run_id"],
         )
@@ -121,8 +121,8 @@ class Windows:
     def register(self, jobs: Sequence[Registration], now: datetime) -> dict[str, JobState]:
         """Have these jobs' triggers hold from now on, in one transaction; gives how each stands then.
 
-        An equal trigger goes on as it is. A disabled job gets its spec and no version. A version begins where the ledger ends, so that
-        a clock that stepped back makes no second window.
+        An equal trigger goes on as it is. A disabled job gets its spec and no version, or one from the end of its disabling on. A version
+        begins where the ledger and the versions before it end, so that a clock that stepped back makes no second window.
         """
         with writing(self._store.engine) as connection:
             before = self._states(connection, [job.job_id for job in jobs])
@@ -141,10 +141,15 @@ class Windows:
             return
         v = schema.trigger_version
         last: dict[str, int] = {}
+        ended: dict[str, datetime] = {}  # where windows of older versions end: no instant belongs to two
         for some in _chunks([job.job_id for job in jobs]):
-            wanted = select(v.c.job_id, func.max(v.c.number)).where(v.c.job_id.in_(some or [])).group_by(v.c.job_id)
-            last |= {row[0]: row[1] for row in connection.execute(wanted)}
-        since = {job.job_id: max(now, before[job.job_id].settled) if job.job_id in before else now for job in jobs}
+            held = func.max(case((v.c.until > v.c.since, v.c.until)))
+            wanted = select(v.c.job_id, func.max(v.c.number), held).where(v.c.job_id.in_(some or [])).group_by(v.c.job_id)
+            for job_id, number, until in connection.execute(wanted):
+                last[job_id] = number
+                if until is not None:
+                    ended[job_id] = parse_stamp(until)
+        since = {job.job_id: max(now, ended.get(job.job_id, now), *_bounds(before.get(job.job_id), now)) for job in jobs}
         self._close(connection, [{"b_job_id": job.job_id, "b_until": stamp(since[job.job_id])} for job in jobs])
         rows = [
             {
@@ -181,7 +186,10 @@ class Windows:
             return connection.execute(select(func.max(schema.control.c.sequence))).scalar() or 0
 
     def change(self, job_ids: Sequence[str], to: Control) -> None:
-        """Set the state of these jobs, from `to.at` on. Disabling ends their windows, enabling begins them again with the last trigger."""
+        """Set the state of these jobs, from `to.at` on. Disabling ends their windows, enabling begins them again with the last trigger, and
+        so does the end of a disabling that has one."""
+        if not job_ids:
+            return
         with writing(self._store.engine) as connection:
             before = self._states(connection, job_ids)
             c = [
@@ -206,18 +214,20 @@ class Windows:
                 closing = [{"b_job_id": id, "b_until": stamp(max(to.at, each.settled))} for id, each in before.items()]
                 if closing:
                     self._close(connection, closing)
+                if to.until is not None:
+                    ending = [each for each in before.values() if each.version is not None or each.state is State.DISABLED]
+                    self._reopen(connection, ending, max(to.at, to.until))
             else:
-                self._reopen(connection, [each for each in before.values() if each.state is State.DISABLED], to.at)
+                self._reopen(connection, [each for each in before.values() if each.state_at(to.at) is State.DISABLED], to.at)
 
     def _reopen(self, connection: Connection, jobs: Sequence[JobState], now: datetime) -> None:
-        """Windows of these jobs again, as their last trigger defines them: also while no supervisor is there to read the specs."""
-        v = schema.trigger_version
+        """Windows of these jobs again, as their last spec defines them: also while no supervisor is there to read the specs."""
         again = []
         for job in jobs:
-            row = connection.execute(select(v).where(v.c.job_id == job.job_id).order_by(v.c.number.desc()).limit(1)).one_or_none()
-            if row is not None and job.version is None:
-                again.append(Registration(job.job_id, msgspec.json.decode(row.trigger), row.timezone, job.spec_hash or row.spec_hash))
-        self._open_versions(connection, again, {job.job_id: job for job in jobs}, now)
+            if job.spec_hash is not None:
+                spec = self._store.spec(job.spec_hash)
+                again.append(Registration(job.job_id, spec.trigger, spec.timezone, job.spec_hash))
+        self._open_versions(connection, again, {job.job_id: replace(job, state=State.ACTIVE) for job in jobs}, now)
 
     # -- claims -----------------------------------------------------------------------------------
 
@@ -233,8 +243,8 @@ class Windows:
         """Settle these jobs' windows up to `now`: rows, runs and events in one transaction, in the order given.
 
         `failures` are stretches whose windows could not be claimed in time; `told` are scheduler events that belong into the run of the
-        next window. A window that has its row starts nothing. `again`: this was asked before and the answer got lost, so that
-        runs which are still without the scheduler's word come again.
+        next window. A window that has its row starts nothing. `again`: this was asked before and the answer may have got lost, so that
+        runs which are still without the scheduler's word come again, and those that report missed windows and are not written.
         """
         with writing(self._store.engine) as connection:
             ledgers = self._ledgers(connection, job_ids, failures or {})
@@ -246,7 +256,7 @@ class Windows:
             self._accept(connection, claims, news, now)
             self._cancel(connection, claims, now)
             if again:
-                self._held_again(connection, claims)
+                self._told_again(connection, claims)
             return claims
 
     def _settle(self, job: Owed, now: datetime, told: Sequence[Event]) -> tuple[Claim, list[tuple[list[Row], NewRun]]]:
@@ -304,12 +314,19 @@ class Windows:
             if waiting:
                 self._store.write_moves(connection, waiting)
 
-    def _held_again(self, connection: Connection, claims: Sequence[Claim]) -> None:
-        asked = {claim.job_id: claim for claim in claims if not claim.settlement.rows}
-        if asked:
-            for run in self._store.held_within(connection):
-                if run.job_id in asked:
-                    asked[run.job_id].fired.append(run)
+    def _told_again(self, connection: Connection, claims: Sequence[Claim]) -> None:
+        asked = {claim.job_id: claim for claim in claims}
+        for claim in claims:
+            claim.fired.clear()
+            claim.missed.clear()
+        for run in self._store.held_within(connection):
+            if run.job_id in asked:
+                asked[run.job_id].fired.append(run)
+        r = schema.run.c
+        unwritten = select(schema.run).where(text("written = 0"), r.status == Status.MISSED.value).order_by(r.run_id)
+        for row in connection.execute(unwritten):
+            if row.job_id in asked:
+                asked[row.job_id].missed.append(run_from(row))
 
     # -- reading a job's ledger -------------------------------------------------------------------
 
@@ -322,7 +339,10 @@ class Windows:
 
             if len(self._schedules) >= _SCHEDULES_REMEMBERED:
                 self._schedules.clear()
-            found = self._schedules[key] = schedule_of(version.trigger, version.timezone)
+            try:
+                found = self._schedules[key] = schedule_of(version.trigger, version.timezone)
+            except (ValueError, TypeError, LookupError, AttributeError) as exc:  # written by another Lily
+                raise LilyError(Code.JOB_TRIGGER_INVALID, f"{type(exc).__name__}: {exc}", where=f"job {job_id}") from exc
         return found
 
     def _ledgers(self, connection: Connection, job_ids: Sequence[str], failures: Mapping[str, Failure]) -> list[Owed]:
@@ -376,8 +396,17 @@ class Windows:
 def _differs(before: JobState | None, job: Registration) -> bool:
     """Whether the job needs a new version of its trigger."""
     if before is None or before.version is None:
-        return before is None or before.state is not State.DISABLED
+        return before is None or before.state is not State.DISABLED or before.until is not None
     return (before.version.trigger, before.version.timezone) != (job.trigger, job.timezone)
+
+
+def _bounds(before: JobState | None, now: datetime) -> list[datetime]:
+    """What a new version may not begin before: the ledger's end, and that of a disabling."""
+    if before is None:
+        return []
+    if before.until is not None and before.state_at(now) is State.DISABLED:
+        return [before.settled, before.until]
+    return [before.settled]
 
 
 def version_from(row: Any) -> Version:

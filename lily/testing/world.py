@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from actors.supervisor import Intensity
-from actors.system import System
+from actors.system import Actor, System
 from lily.blueprints.registry import Registry
 from lily.engines.context import Ports
 from lily.engines.fake_processes import FakeProcesses
@@ -81,8 +81,9 @@ class World:
         fault: Faults = no_faults,
         intensity: Intensity | None = None,
         since: str = "",
+        extra: Callable[[System], dict[str, Actor]] = lambda system: {},
     ) -> System:
-        """A supervisor's life: start, `body`, drain. What it raises passes through (see `crash`)."""
+        """A supervisor's life: start, `body`, drain. What it raises passes through (see `crash`). `extra` makes actors at its edge."""
         mono = MockClock(autojump_threshold=0)
         self._mono = mono
         self.lives += 1
@@ -90,7 +91,7 @@ class World:
         restore = _seeded(self.seed * 1000 + self.lives)
 
         async def main() -> None:
-            async with system.running():
+            async with system.running(extra(system)):
                 await body(self)
 
         try:

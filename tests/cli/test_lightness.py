@@ -1,5 +1,6 @@
 """A command imports what it uses, so that looking is quick."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,16 @@ def test_reading_files_imports_no_heavy_library(workspace: Path, lily: Lily, arg
     lily("jobs", "list")
     found = {name.partition(".")[0] for name in loaded(workspace, *arguments)}
     assert not found & (HEAVY | {"yaml"})
+
+
+def test_looking_ahead_loads_the_calendar_and_neither_the_store_nor_the_models(workspace: Path, lily: Lily) -> None:
+    """When no job file changed since the last look; a list of jobs does not load the calendar either."""
+    path = write_job(workspace, "a", trigger={"type": "cron", "cron": "0 5 * * *"}, timezone="UTC")
+    os.utime(path, (1_000_000_000, 1_000_000_000))  # one that just changed may change again, and is read again
+    lily("jobs", "list")
+    found = {name.partition(".")[0] for name in loaded(workspace, "jobs", "next", "--all", "--json")}
+    assert found & (HEAVY | {"yaml"}) == {"apscheduler"}
+    assert "apscheduler" not in {name.partition(".")[0] for name in loaded(workspace, "jobs", "list")}
 
 
 def test_history_imports_the_store_and_no_event_loop(workspace: Path, lily: Lily) -> None:

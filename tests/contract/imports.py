@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.yaml_reader",
                 "lily.yaml_scalars",
                 "lily.workspace",
+                "lily.trigger_forms",
             }
         ),
     ),
@@ -48,12 +49,14 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.summary",
                 "lily.blueprints",
                 "lily.render",
+                "lily.time_views",
+                "lily.time_shapes",
             }
         ),
     ),
     ("checks", frozenset({"lily.preflight"})),
     ("storage", frozenset({"lily.storage"})),
-    ("operations", frozenset({"lily.operations", "lily.engines", "lily.fire"})),
+    ("operations", frozenset({"lily.operations", "lily.engines", "lily.fire", "lily.simulation"})),
     ("actors", frozenset({"actors"})),
     ("api", frozenset({"lily.api", "lily.testing"})),
     ("command line", frozenset({"lily.cli", "lily.__main__"})),
@@ -80,7 +83,7 @@ HEAVY: dict[str, frozenset[str]] = {
         {"actors", "lily.engines", "lily.blueprints", "lily.offload", "lily.api", "lily.testing", "lily.cli", "lily.samples"}
     ),
     # Where every run passes: there anyio's layer over trio would cost as much as all else that the loop does for it.
-    "trio": frozenset({"lily.testing", "lily.engines.local", "actors.runner", "actors.slot", "actors.messages"}),
+    "trio": frozenset({"lily.testing", "lily.engines.local", "actors.runner", "actors.slot", "actors.messages", "actors.simulation"}),
     # The child of python.v1 runs a user's coroutine with the standard library alone.
     "asyncio": frozenset({"lily.python_child"}),
 }

@@ -6,11 +6,14 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lily.api import Session
 from lily.errors import Code
+from lily.ledger import Control, State
+from lily.storage.windows import Windows
 from lily.workspace import OwnerLock, Workspace, lock_path
 from tests.cli.conftest import shell, write_job
 
@@ -233,6 +236,18 @@ def plain(*words: str) -> Callable[[Path], Words]:
     return lambda root: words
 
 
+def _manual_pause(root: Path) -> Words:
+    write_job(root, "a")
+    return ("jobs", "pause", "a")
+
+
+def _enable_paused(root: Path) -> Words:
+    write_job(root, "a", trigger={"type": "interval", "every": "1h"})
+    with Session(root) as session:
+        Windows(session.store).change(["a"], Control(at=datetime(2026, 3, 2, tzinfo=UTC), state=State.PAUSED))
+    return ("jobs", "enable", "a")
+
+
 def _two_files(root: Path) -> Words:
     write_job(root, "a")
     write_job(root, "a", name="b")
@@ -289,6 +304,13 @@ REFUSALS = [
     Refusal("a number as text", Code.JOB_INVALID_SPEC, spec(runtime={"timeout_seconds": "30"})),
     Refusal("one id in two files", Code.JOB_INVALID_SPEC, _two_files),
     Refusal("cron without a zone", Code.JOB_TRIGGER_INVALID, spec(trigger={"type": "cron", "cron": "* * * * *"})),
+    Refusal(
+        "a calendar that never comes",
+        Code.JOB_TRIGGER_INVALID,
+        spec(trigger={"type": "calendar", "rrule": "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30", "anchor": "2026-05-04T09:00"}, timezone="UTC"),
+    ),
+    Refusal("pause of a manual job", Code.JOB_TRIGGER_INVALID, _manual_pause),
+    Refusal("enable what is paused", Code.JOB_STATE_INVALID, _enable_paused),
     Refusal("no such zone", Code.JOB_TRIGGER_INVALID, spec(timezone="Mars/Base")),
     Refusal("no such blueprint", Code.BLUEPRINT_NOT_FOUND, plain("blueprints", "show", "nobody.v1")),
     Refusal("blueprint twice", Code.BLUEPRINT_DUPLICATE, _duplicate),

@@ -64,7 +64,7 @@ SHARED_BY_ACTORS = frozenset(
     | {"actors.scheduler", "actors.job_store"}  # APScheduler's engine, which the bridge alone drives
 )
 # These wire the tree, and so know its actors.
-WIRING = frozenset({"actors.system", "actors.owning", "actors.up", "actors.here"})
+WIRING = frozenset({"actors.system", "actors.owning", "actors.up", "actors.here", "actors.simulation"})
 
 
 def test_no_actor_imports_another() -> None:

@@ -24,6 +24,7 @@ PINNED = {
     "job_bindings_invalid": 3,
     "job_execution_failed": 1,
     "job_policy_denied": 4,
+    "job_state_invalid": 4,
     "blueprint_not_found": 3,
     "blueprint_bindings_invalid": 3,
     "blueprint_compile_failed": 1,

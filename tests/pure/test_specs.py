@@ -13,9 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from lily.diagnostics import Diagnostic, to_error
 from lily.errors import Code, LilyError
-from lily.policies import unavailable, unschedulable
+from lily.policies import scheduled, unavailable, unschedulable
 from lily.runs import PinnedSpec, decode_spec
-from lily.specs import JobSpec, json_schema, parse, parse_value, spec_hash, with_overrides
+from lily.specs import JobSpec, _schedule_problem, json_schema, parse, parse_value, spec_hash, with_overrides
 
 GOOD = """\
 id: hello
@@ -566,9 +566,35 @@ def test_what_can_not_run_yet_is_said_in_sentences() -> None:
     assert "approvals are not available in this version" in approval
 
 
-def test_only_a_manual_trigger_needs_no_schedule() -> None:
-    assert unschedulable({"type": "manual"}) is None
-    for kind in ("cron", "interval", "once", "calendar", "condition"):
-        said = unschedulable({"type": kind})
-        assert said is not None
-        assert said.startswith("schedules are not available in this version; the job runs by hand only")
+def test_a_condition_is_the_one_trigger_that_this_version_does_not_register() -> None:
+    for kind in ("manual", "cron", "interval", "once", "calendar"):
+        assert unschedulable({"type": kind}) is None
+        assert scheduled({"type": kind}) == (kind != "manual")
+    assert unschedulable({"type": "condition"}) == "conditions are not available in this version; the job runs by hand only"
+    assert not scheduled({"type": "condition"})
+
+
+@pytest.mark.parametrize(
+    ("trigger", "says"),
+    [
+        ("{type: calendar, rrule: FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30, anchor: '2026-05-04T09:00', timezone: UTC}", "never fires"),
+        ("{type: cron, cron: '0 0 1 1 *', timezone: UTC, start_at: '2026-02-01T00:00', end_at: '2026-03-01'}", "no window lies between"),
+        ("{type: once, at: '9500-01-01T00:00:00Z'}", "is not between the years"),
+    ],
+)
+def test_a_trigger_without_windows_is_refused_at_its_place(trigger: str, says: str) -> None:
+    text = GOOD.replace("trigger: {type: manual}", f"trigger: {trigger}")
+    (found,) = wrong(text)
+    line = text.splitlines().index(f"trigger: {trigger}") + 1
+    assert (found.code, found.field, found.line, found.column) == ("job_trigger_invalid", "trigger", line, 1)
+    assert says in found.message
+
+
+def test_a_file_without_a_schedule_loads_no_scheduler() -> None:
+    """And one with a schedule loads it once: what was decided is remembered by trigger and zone."""
+    _schedule_problem.cache_clear()
+    job()
+    assert _schedule_problem.cache_info().misses == 0
+    for _ in range(3):
+        job(GOOD.replace("{type: manual}", "{type: interval, every: 15m}"))
+    assert (_schedule_problem.cache_info().misses, _schedule_problem.cache_info().hits) == (1, 2)

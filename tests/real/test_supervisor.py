@@ -267,8 +267,6 @@ time.sleep(1000)
 
 
 def test_the_supervisor_imports_nothing_that_it_does_not_use() -> None:
-    code = (
-        "import sys, actors.up; print([m for m in ('dateutil', 'httpx', 'rich', 'cyclopts', 'alembic', 'openai') if m in sys.modules])"
-    )
+    code = "import sys, actors.up; print([m for m in ('dateutil', 'httpx', 'rich', 'cyclopts', 'alembic', 'openai') if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=True)
     assert said.stdout.strip() == "[]"

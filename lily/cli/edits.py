@@ -1,0 +1,96 @@
+"""`lily jobs plan`: what edited job files would change."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from lily.cli import output
+from lily.cli.options import Json, Place
+from lily.cli.times import ledger
+from lily.clock import SystemClock
+from lily.diagnostics import Diagnostic
+from lily.errors import Code, LilyError
+from lily.render import diagnostic_line
+from lily.spec_index import Catalog, SpecIndex, entry_of
+from lily.time_views import plan_change_lines
+from lily.workspace import Workspace, find_workspace
+
+if TYPE_CHECKING:
+    from lily.operations.edits import Edit
+    from lily.storage.store import Store
+
+
+def plan(
+    *paths: Annotated[str, Parameter(name="PATH", help="Job files, wherever they are; all of the workspace when none is given.")],
+    json: Json = False,
+    workspace: Place = None,
+) -> int:
+    """Show what job files would change against what is registered: triggers with their next fires, windows, waiting runs. Changes nothing.
+
+    A file that is broken changes nothing either: the last good version keeps running. It is named, and the exit status stays 0.
+    """
+    from lily.operations.edits import plan as compare
+
+    place = find_workspace(workspace)
+    catalog, now = SpecIndex(place).scan(), SystemClock().now()
+    with ledger(place) as store:
+        edits, broken = _given(place, catalog, paths) if paths else _everything(catalog, store)
+        changes = compare(edits, store, now)
+    if json:
+        output.put_json({"changes": changes, "diagnostics": broken})
+        return 0
+    for change in changes:
+        output.put_lines(plan_change_lines(change))
+    if not changes:
+        output.put("nothing would change")
+    for found in broken:
+        output.tell(f"{diagnostic_line(found)}; the last good version keeps running")
+    return 0
+
+
+def _everything(catalog: Catalog, store: "Store | None") -> "tuple[list[Edit], list[Diagnostic]]":
+    """Every good file, and the registered jobs that no file claims any more."""
+    from lily.operations.edits import Edit, registered
+
+    edits = [Edit(entry.id, entry) for entry in catalog.jobs.values()]
+    broken = set(catalog.claimed.values())
+    if store is not None and catalog.complete:
+        gone = [job_id for job_id in registered(store, SystemClock().now()) if job_id not in catalog.jobs and job_id not in broken]
+        edits += [Edit(job_id, None) for job_id in gone]
+    return edits, catalog.diagnostics
+
+
+def _given(place: Workspace, catalog: Catalog, paths: Sequence[str]) -> "tuple[list[Edit], list[Diagnostic]]":
+    from lily.operations.edits import Edit
+
+    by_path = {entry.path: entry for entry in catalog.jobs.values()}
+    edits: dict[str, Edit] = {}
+    broken: list[Diagnostic] = []
+    for given in dict.fromkeys(paths):
+        path = Path(given).absolute()
+        if not path.is_file():
+            raise LilyError(Code.JOB_NOT_FOUND, "no such file", where=given, hint="paths of job files can be planned")
+        shown = path.relative_to(place.root).as_posix() if path.is_relative_to(place.root) else given
+        known = [found for found in catalog.diagnostics if found.path == shown]
+        entry = by_path.get(shown)
+        edit = Edit(entry.id, entry) if entry is not None else known or _outside(path, shown)
+        if isinstance(edit, list):
+            broken += edit
+        else:
+            edits[edit.job_id] = edit
+    return list(edits.values()), broken
+
+
+def _outside(path: Path, shown: str) -> "Edit | list[Diagnostic]":
+    """A job file that is not in the folder of jobs: as if it were."""
+    from lily.operations.edits import Edit
+    from lily.specs import parse_located, spec_hash
+    from lily.yaml_reader import bounded_bytes
+
+    try:
+        spec, _, place = parse_located(bounded_bytes(path), shown)
+    except OSError as error:
+        raise LilyError(Code.JOB_INVALID_SPEC, f"the file can't be read: {error.strerror}", where=shown) from None
+    return spec if isinstance(spec, list) else Edit(spec.id, entry_of(spec, spec_hash(spec.canonical()), shown, place))

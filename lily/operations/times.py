@@ -1,0 +1,163 @@
+"""The windows to come, and how every schedule stands. Needs job files; the ledger where there is one."""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from lily.clock import parse_stamp, stamp
+from lily.errors import LilyError
+from lily.policies import scheduled
+from lily.spec_index import Catalog, SpecEntry
+from lily.trigger_forms import trigger_text
+
+if TYPE_CHECKING:
+    from lily.storage.store import Store
+    from lily.storage.window_reads import WindowRow
+    from lily.storage.windows import JobState
+    from lily.triggers.schedule import Schedule, Window
+
+_LOOKED_AT = 10_000  # windows in a row that may be excluded before the search for one that runs ends
+
+
+def window_view(schedule: "Schedule", at: datetime) -> dict[str, Any]:
+    """A window in UTC and in its job's zone, with what is special about that day."""
+    return {"utc": stamp(at), "local": local_of(schedule, at), "note": schedule.note(at)}
+
+
+def local_of(schedule: "Schedule", at: datetime) -> str:
+    """An instant in the schedule's zone, with its offset."""
+    return at.astimezone(schedule.zone).isoformat()
+
+
+def _coming(schedule: "Schedule", after: datetime, count: int) -> "Iterator[Window]":
+    from lily.triggers.zones import LATEST
+
+    return islice(schedule.windows(after, LATEST), count)
+
+
+def running(schedule: "Schedule", after: datetime, count: int) -> Iterator[datetime]:
+    """The next windows after an instant that run: without those that the trigger excludes."""
+    return islice((window.at for window in _coming(schedule, after, count + _LOOKED_AT) if not window.excluded), count)
+
+
+def next_of(entry: SpecEntry, state: "JobState | None", after: datetime, count: int, now: datetime) -> list[dict[str, Any]]:
+    """The next windows of a job, each with what will keep it from running as things stand. Raises `job_trigger_invalid`."""
+    schedule = _schedule(entry.trigger, entry.timezone)
+    return [{**window_view(schedule, each.at), "skipped": _skipped(each, state, now)} for each in _coming(schedule, after, count)]
+
+
+def _skipped(window: "Window", state: "JobState | None", now: datetime) -> str | None:
+    if window.excluded:
+        return "excluded"
+    held = state is not None and state.state_at(now) != "active" and (state.until is None or window.at < state.until)
+    return state.state.value if state is not None and held else None
+
+
+def next_of_all(entries: list[SpecEntry], after: Mapping[str, datetime], count: int) -> list[dict[str, Any]]:
+    """The next windows that run, of every job that has a schedule; `after` by the name of the job's zone."""
+    made = []
+    for entry in entries:
+        schedule = _schedule(entry.trigger, entry.timezone)
+        windows = [window_view(schedule, at) for at in running(schedule, after[entry.timezone or "UTC"], count)]
+        made.append({"job_id": entry.id, "timezone": entry.timezone or "UTC", "windows": windows})
+    return made
+
+
+def _schedule(trigger: Mapping[str, Any], timezone: str | None) -> "Schedule":
+    from lily.triggers.schedule import schedule_of
+
+    return schedule_of(trigger, timezone)
+
+
+def state_view(state: "JobState | None", now: datetime) -> dict[str, Any]:
+    """How a job's schedule stands now; active when the ledger knows nothing else."""
+    if state is None or state.state_at(now) == "active":
+        return {"state": "active", "until": None, "reason": ""}
+    return {"state": state.state_at(now).value, "until": stamp(state.until) if state.until else None, "reason": state.reason}
+
+
+# -- lily schedule list ----------------------------------------------------------------------------
+
+
+def schedules(catalog: Catalog, store: "Store | None", now: datetime) -> list[dict[str, Any]]:
+    """Every scheduled job: its state, next and last fire, the last outcome and how late it was. A fixed number of statements."""
+    states: dict[str, JobState] = {}
+    fires: dict[str, WindowRow] = {}
+    windows: dict[str, WindowRow] = {}
+    if store is not None:
+        from lily.storage.window_reads import WindowReads
+        from lily.storage.windows import Windows
+
+        reads = WindowReads(store)
+        states, fires, windows = Windows(store).states(), reads.last_fires(), reads.last_windows()
+    claimed = set(catalog.claimed.values())
+    rows = []
+    for job_id in sorted({*(entry.id for entry in catalog.jobs.values() if scheduled(entry.trigger)), *_kept(catalog, states)}):
+        entry, state = catalog.jobs.get(job_id), states.get(job_id)
+        rows.append(_schedule_view(job_id, entry, state, fires.get(job_id), windows.get(job_id), now, broken=job_id in claimed))
+    return rows
+
+
+def _kept(catalog: Catalog, states: "Mapping[str, JobState]") -> Iterator[str]:
+    """Jobs whose windows go on although their file can't be read, or is gone and no supervisor has seen that yet."""
+    return (job_id for job_id, state in states.items() if state.version is not None and job_id not in catalog.jobs)
+
+
+def _schedule_view(
+    job_id: str,
+    entry: SpecEntry | None,
+    state: "JobState | None",
+    fire: "WindowRow | None",
+    last: "WindowRow | None",
+    now: datetime,
+    *,
+    broken: bool,
+) -> dict[str, Any]:
+    version = state.version if state is not None else None
+    trigger = entry.trigger if entry is not None else version.trigger if version else {}
+    timezone = entry.timezone if entry is not None else version.timezone if version else None
+    view = state_view(state, now)
+    due, note = _next_fire(job_id, trigger, timezone, state, now)
+    if entry is None:
+        note = "the file is broken; its last good version runs" if broken else "the file is gone"
+    elif state is None or (version is None and view["state"] != "disabled"):
+        note = note or "no supervisor has registered it yet"
+    return {
+        "job_id": job_id,
+        "trigger_text": trigger_text(trigger, timezone),
+        "timezone": timezone or "UTC",
+        **view,
+        "set_id": state.set_id if state is not None and view["state"] != "active" else None,
+        "next_fire": stamp(due) if due else None,
+        "last_fire": stamp(fire.at) if fire else None,
+        "last_run": fire.run_id if fire else None,
+        "last_outcome": fire.run_status if fire else None,
+        "lag_seconds": max(0.0, round((parse_stamp(fire.recorded_at) - fire.at).total_seconds(), 6)) if fire else None,
+        "last_window": stamp(last.at) if last else None,
+        "last_window_status": last.status.value if last else None,
+        "note": note,
+    }
+
+
+def _next_fire(
+    job_id: str, trigger: Mapping[str, Any], timezone: str | None, state: "JobState | None", now: datetime
+) -> tuple[datetime | None, str]:
+    """When the job runs next by its schedule, jitter included, and why that can't be said."""
+    after = now
+    if state is not None and state.state_at(now) != "active":
+        if state.until is None:
+            return None, ""
+        after = state.until - timedelta(microseconds=1)
+    try:
+        schedule = _schedule(trigger, timezone)
+    except LilyError as error:
+        return None, error.message
+    # With jitter, the last window before may still be to come.
+    begin = after - timedelta(seconds=float(trigger.get("jitter_seconds") or 0))
+    begin = max(begin, min(state.settled, after)) if state is not None else begin
+    for at in running(schedule, begin, _LOOKED_AT):
+        due = schedule.fire_at(job_id, at)
+        if due > after:
+            return due.astimezone(UTC), ""
+    return None, "no window is to come"

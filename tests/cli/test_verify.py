@@ -1,0 +1,131 @@
+"""`lily schedule verify`: a ledger that is whole, and each way in which one can be wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lily.ledger import State
+from lily.storage import schema
+from tests.cli.conftest import Lily, write_job
+from tests.cli.ledgers import Ledger, ledger
+from tests.contract.conform import check_fits
+
+HOURLY = {"type": "interval", "every": "1h"}
+w = schema.window.c
+
+
+def verified(lily: Lily, *more: str, ok: bool) -> dict[str, Any]:
+    said = lily("schedule", "verify", *more, "--json")
+    assert said.status == (0 if ok else 1), said
+    check_fits("cli-schedule-verify", said.json)
+    assert said.json["ok"] is ok
+    found: dict[str, Any] = said.json
+    return found
+
+
+@pytest.fixture
+def busy(workspace: Path) -> Path:
+    """A ledger with every kind of row, an edit, a pause and a time of being disabled."""
+    write_job(workspace, "a", trigger={**HOURLY, "exclude": ["2026-03-03"]})
+    write_job(workspace, "b", trigger={"type": "cron", "cron": "*/10 * * * *", "catch_up": "latest"}, timezone="Europe/Lisbon")
+    write_job(workspace, "quiet", trigger={"type": "once", "at": "2120-01-01T00:00:00Z"})
+    with ledger(workspace) as made:
+        made.register("a", "b", "quiet")
+        (run,) = made.claim("a", "b", hours=1)[0].fired
+        made.occupy(run.run_id)
+        made.claim("a", hours=1)
+        made.succeed(run.run_id)
+        made.claim("a", "b", hours=5)
+        made.change("a", State.PAUSED)
+        made.claim("a", "b", hours=20)
+        made.change("a", State.DISABLED)
+        made.claim("a", hours=3)
+        made.change("a", State.ACTIVE)
+        write_job(workspace, "b", trigger={"type": "cron", "cron": "5 * * * *"}, timezone="Europe/Lisbon")
+        made.claim("b")
+        made.register("b")
+        made.claim("a", "b", "quiet", hours=2)
+    return workspace
+
+
+def test_a_ledger_that_is_whole_verifies(lily: Lily, busy: Path) -> None:
+    """Every window of every version has its row; it says how many."""
+    found = verified(lily, ok=True)
+    assert found["windows"] == found["rows"] > 150
+    assert (found["jobs"], found["count"], found["differences"]) == (3, 0, [])
+    assert f"{found['windows']} windows of 3 jobs compared: 0 differences\n" == lily("schedule", "verify").out
+    assert 0 < verified(lily, "--job", "a", ok=True)["windows"] < found["windows"]
+    later = verified(lily, "--since", "2026-03-03T00:00", ok=True)
+    assert 0 < later["windows"] == later["rows"] < found["windows"]
+    assert later["since"] == "2026-03-03T00:00:00.000000Z"
+
+
+def row_at(at: str, job_id: str = "a") -> Any:
+    return (w.job_id == job_id) & (w.at == f"2026-03-{at}:00:00.000000Z")
+
+
+def _into_nothing(made: Ledger) -> Any:
+    return schema.window.update().where((w.job_id == "b") & (w.status == "coalesced")).values(into_at="2026-03-02T15:59:00.000000Z")
+
+
+DAMAGE: dict[str, Any] = {
+    "missing": lambda made: schema.window.delete().where(row_at("02T11")),
+    "unexpected": lambda made: schema.window.update().where(row_at("02T11")).values(at="2026-03-02T11:07:00.000000Z"),
+    "other_version": lambda made: schema.window.update().where(row_at("02T11")).values(version=9),
+    "exclusion": lambda made: schema.window.update().where(row_at("02T11")).values(status="excluded"),
+    "not_coalesced_into": _into_nothing,
+    "no_run": lambda made: schema.window.update().where(row_at("02T10")).values(run_id=None),
+    "run_lost": lambda made: schema.window.update().where(row_at("02T10")).values(run_id="20260302T100000.000000Z-gone"),
+    "other_run": lambda made: schema.window.update().where(row_at("02T16")).values(run_id=made.store.runs(job_id="b")[0].run_id),
+    "trigger_unreadable": lambda made: (
+        schema.trigger_version.update()
+        .where(schema.trigger_version.c.job_id == "quiet")
+        .values(trigger='{"type": "cron", "cron": "banana"}', timezone="UTC")
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_verify_names_each_kind_of_difference(lily: Lily, busy: Path, kind: str) -> None:
+    """With job and window; the exit status is 1."""
+    with ledger(busy) as made:
+        made.spoil(DAMAGE[kind](made))
+    found = verified(lily, ok=False)
+    assert kind in found["kinds"], found
+    (first, *_) = [each for each in found["differences"] if each["kind"] == kind]
+    assert first["at"] is not None
+    said = lily("schedule", "verify")
+    assert said.status == 1
+    assert kind.replace("_", " ") in said.out
+
+
+def test_verify_takes_a_pruned_run_for_pruned(lily: Lily, busy: Path) -> None:
+    """`lily runs prune` leaves the ledger as it is."""
+    with ledger(busy) as made:
+        for job_id in ("a", "b"):
+            for run in list(made.store.every_run(job_id)):
+                made.succeed(run.run_id)
+    assert lily("runs", "prune", "--keep", "0").status == 0
+    verified(lily, ok=True)
+
+
+def test_verify_names_some_and_counts_all(lily: Lily, busy: Path) -> None:
+    """A ledger in ruins does not flood the terminal."""
+    write_job(busy, "often", trigger={"type": "interval", "every": "10s"})
+    with ledger(busy) as made:
+        made.register("often")
+        made.claim("often", hours=1)
+        made.spoil(schema.window.delete().where(w.job_id == "often"))
+    found = verified(lily, ok=False)
+    assert (found["count"], found["kinds"], len(found["differences"])) == (360, {"missing": 360}, 200)
+    assert lily("schedule", "verify").out.splitlines()[-1] == "... and 160 more"
+
+
+def test_verify_without_a_ledger_has_nothing_to_compare(lily: Lily, workspace: Path) -> None:
+    """And a job that the ledger does not know is not found; a time that is none is a usage error."""
+    assert verified(lily, ok=True)["windows"] == 0
+    said = lily("schedule", "verify", "--job", "nobody")
+    assert (said.status, said.err.startswith("job_not_found: ")) == (3, True)
+    assert lily("schedule", "verify", "--since", "lately").status == 2
+    assert not (workspace / "db").exists()
