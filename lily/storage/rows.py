@@ -26,11 +26,12 @@ def dump_optional(value: Any) -> str | None:
     return _encode(value).decode() if value else None
 
 
-def moved(run: Run, expected: Status) -> dict[str, Any]:
-    """The columns that a move of `run` writes; `b_` names the bound key."""
+def moved(run: Run, expected: Status, events: int) -> dict[str, Any]:
+    """The columns that a move of `run` writes; `b_` names what it expects to find: a status, and so many events before its own."""
     return {
         "b_run_id": run.run_id,
         "b_expected": expected,
+        "b_events": run.events - events,
         "status": run.status,
         "enqueued_at": run.enqueued_at,
         "started_at": run.started_at,

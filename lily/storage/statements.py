@@ -83,8 +83,11 @@ class Statements:
         changing = ("ended_at", "status", "error", "will_retry", "next_attempt_at")
         put = put.on_conflict_do_update(index_elements=["run_id", "number"], set_={name: put.excluded[name] for name in changing})
         self.put_attempt = ForRows(put.inline(), ["run_id", "number", "started_at", *changing])
-        move = update(run).where(run.c.run_id == bindparam("b_run_id"), run.c.status == bindparam("b_expected"))
-        self.move = ForRows(move.values({c: bindparam(c) for c in _MOVED}), ["b_run_id", "b_expected", *_MOVED])
+        # By status and by what has happened so far: a run may be queued several times in its life.
+        same = (run.c.run_id == bindparam("b_run_id"), run.c.status == bindparam("b_expected"), run.c.events == bindparam("b_events"))
+        self.move = ForRows(
+            update(run).where(*same).values({c: bindparam(c) for c in _MOVED}), ["b_run_id", "b_expected", "b_events", *_MOVED]
+        )
         mark = update(run).where(run.c.run_id == bindparam("b_run_id")).values(written=text("1"))
         self.mark_written = ForRows(mark, ["b_run_id"])
         self.standing = (

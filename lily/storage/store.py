@@ -242,7 +242,7 @@ class Store(Reads):
             status, events = current.get(run.run_id, (Status.MISSED, 0))
             if (status, events) == (run.status, run.events):
                 refusals.append(None)  # done before: a writer that crashed after its commit asks again
-            elif status is move.expected and may_become(status, run.status):
+            elif status is move.expected and events == run.events - len(move.events) and may_become(status, run.status):
                 refusals.append(None)
                 held.append(move)
                 current[run.run_id] = (run.status, run.events)
@@ -252,7 +252,7 @@ class Store(Reads):
 
     def write_moves(self, connection: Connection, moves: Sequence[Move]) -> None:
         """Carry out moves that hold, inside a transaction that writes more. Raises `_Refused` when one does not."""
-        if self.statements.move(connection, [moved(move.run, move.expected) for move in moves]) != len(moves):
+        if self.statements.move(connection, [moved(move.run, move.expected, len(move.events)) for move in moves]) != len(moves):
             raise _Refused
         attempts = [attempt_row(move.run.run_id, move.attempt) for move in moves if move.attempt]
         if attempts:
