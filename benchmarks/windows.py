@@ -87,8 +87,15 @@ def make(root: Path, now: datetime) -> Workspace:
 class Campaign:
     """One workspace, many lives of its supervisor."""
 
-    def __init__(self, workspace: Workspace, dice: random.Random) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        dice: random.Random,
+        up_seconds: tuple[float, float] = UP_SECONDS,
+        down_seconds: tuple[float, float] = DOWN_SECONDS,
+    ) -> None:
         self.workspace, self.dice = workspace, dice
+        self._up_seconds, self._down_seconds = up_seconds, down_seconds
         self.up: list[tuple[datetime, datetime]] = []  # when the schedules were registered, when the kill came
         self.problems: list[str] = []
 
@@ -117,11 +124,11 @@ class Campaign:
         else:
             self.ready(process)
             began = datetime.now(UTC)
-            time.sleep(self.dice.uniform(*UP_SECONDS))
+            time.sleep(self.dice.uniform(*self._up_seconds))
             self.up.append((began, datetime.now(UTC)))
             process.kill()
             process.wait()
-        time.sleep(self.dice.uniform(*DOWN_SECONDS))
+        time.sleep(self.dice.uniform(*self._down_seconds))
 
     def finish(self) -> None:
         """One more life that works off what is owed and drains."""

@@ -153,7 +153,7 @@ def test_a_downtime_is_in_the_history(house: House) -> None:
 
 def test_kills_under_fifty_schedules_lose_no_window_and_double_none(tmp_path: Path) -> None:
     """A small `just windows`."""
-    campaign = Campaign(make(tmp_path / "workspace", datetime.now(UTC)), random.Random(3))
+    campaign = Campaign(make(tmp_path / "workspace", datetime.now(UTC)), random.Random(3), up_seconds=(0.3, 1.5), down_seconds=(0.0, 0.5))
     for _ in range(KILLS):
         campaign.life()
     campaign.finish()
