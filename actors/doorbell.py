@@ -9,17 +9,17 @@ import anyio
 
 from actors.mailbox import Mailbox
 from actors.messages import Rung
-from lily.operations.sockets import address, doorbell_path
+from lily.operations.sockets import RUNS, STATES, address, doorbell_path
 from lily.workspace import Workspace
 
 
 class Doorbell:
     """Turns rings into `Rung`; many rings while one is unanswered are one."""
 
-    def __init__(self, workspace: Workspace, *rung: Mailbox[Any]) -> None:
-        """`rung`: the mailboxes of those who look at the store."""
+    def __init__(self, workspace: Workspace, runs: Mailbox[Any], states: Mailbox[Any] | None = None) -> None:
+        """The mailboxes of those who look at the store: for runs, and for the states of schedules."""
         self._path = doorbell_path(workspace)
-        self._rung = rung
+        self._boxes = {RUNS: runs, STATES: states}
 
     async def run(self) -> None:
         """Until canceled; the socket file goes with it."""
@@ -32,12 +32,14 @@ class Doorbell:
             os.chmod(self._path, 0o600)
             while True:
                 await anyio.wait_readable(bell)
+                rung = set()
                 with suppress(BlockingIOError):
                     while True:
-                        bell.recv(64)
-                for box in self._rung:
+                        rung.add(bell.recv(64))
+                for what in rung:
+                    box = self._boxes.get(what, self._boxes[RUNS])
                     with suppress(anyio.ClosedResourceError):  # draining: nobody takes new work
-                        if box.waiting == 0:
+                        if box is not None and box.waiting == 0:
                             box.post(Rung())
         finally:
             bell.close()

@@ -60,6 +60,7 @@ class Runner:
         self._stale = True  # something may have happened since
         self._wake = anyio.Event()
         self._idle = anyio.Event()
+        self.recovered = anyio.Event()  # what an earlier life left is taken up
         self._draining = False
         self._known_targets: set[str] = set()
         self.interrupted: list[str] = []
@@ -77,6 +78,7 @@ class Runner:
         self._stale = True
         async with trio.open_nursery() as tasks:
             await self._recover()
+            self.recovered.set()
             tasks.start_soon(self._pump, tasks)
             self._wake.set()
             self._close_when_idle()

@@ -33,21 +33,26 @@ from actors.scheduler import EVENTS, LOOK_SECONDS, MailboxExecutor, TaskSchedule
 from lily.clock import Clock, stamp
 from lily.errors import Code, LilyError
 from lily.faults import Faults, no_faults
-from lily.ledger import TICK, Failure, Settlement, State, misfire_seconds
+from lily.ledger import TICK, Failure, Settlement, misfire_seconds
 from lily.log import Log
 from lily.offload import Offload
-from lily.policies import unavailable, unschedulable
-from lily.runs import Event, EventName, decode_spec
+from lily.operations.registering import registrations
+from lily.policies import unschedulable
+from lily.runs import Event, EventName
 from lily.spec_index import SpecEntry
-from lily.storage.windows import Claim, JobState, Registration, Windows
+from lily.storage.windows import Claim, JobState, Windows
 
-AT_ONCE = 200  # jobs that one transaction settles or registers, and that are added between two turns of the loop
+AT_ONCE = 500  # jobs that one transaction settles or registers
+PUT_AT_ONCE = 100  # jobs that are added between two turns of the loop
 RETRY_SECONDS = 1.0  # between tries to settle what the store did not take
 RING_SECONDS = 2.0  # what a lost ring costs
 
 
 class SchedulerBridge:
-    """Keeps the scheduler in step with specs and ledger, and claims windows. `body` gives a job's canonical spec."""
+    """Keeps the scheduler in step with specs and ledger, and claims windows. `body` gives a job's canonical spec.
+
+    Nothing is claimed before `after` comes back: until then, a claimed run that waits for its word is one of an earlier life.
+    """
 
     def __init__(
         self,
@@ -61,6 +66,7 @@ class SchedulerBridge:
         offload: Offload,
         log: Log,
         fault: Faults = no_faults,
+        after: Callable[[], Awaitable[object]] | None = None,
         look_seconds: float = LOOK_SECONDS,
         ring_seconds: float = RING_SECONDS,
     ) -> None:
@@ -68,6 +74,7 @@ class SchedulerBridge:
         self._windows, self._body, self._new_store = windows, body, new_store
         self._clock, self._offload, self._log, self._fault = clock, offload, log, fault
         self._look_seconds, self._ring_seconds = look_seconds, ring_seconds
+        self._after = after
         self._specs: dict[str, SpecEntry] = {}  # good ones with a schedule
         self._kept: set[str] = set()  # jobs whose file can't be used: their last good version goes on
         self._claimed: set[str] = set()
@@ -307,36 +314,22 @@ class SchedulerBridge:
             self._kept -= set(gone)
         await self._settle_and_add([*(entry.id for entry in loaded), *gone], now)
 
-    async def _register(self, entries: Sequence[SpecEntry], now: datetime) -> None:
+    async def _register(self, entries: Sequence[SpecEntry], now: datetime, known: dict[str, JobState] | None = None) -> None:
         for some in _chunks(entries):
-            states = await self._offload(self._windows.states, [entry.id for entry in some])
-            new = await self._offload(self._registrations, some, states, now)
+            states = known if known is not None else await self._offload(self._windows.states, [entry.id for entry in some])
+            new, refused = await self._offload(registrations, some, states, self._body, now)
+            for job_id, why in refused.items():
+                self._log.warning("job is not scheduled", job=job_id, why=why)
             if new:
                 await self._offload(self._windows.register, new, now)
-
-    def _registrations(self, entries: Sequence[SpecEntry], states: dict[str, JobState], now: datetime) -> list[Registration]:
-        """In a worker thread: what the ledger does not know yet of these jobs."""
-        found = []
-        for entry in entries:
-            state = states.get(entry.id)
-            if state is not None and state.spec_hash == entry.digest and (state.version is not None or state.state is State.DISABLED):
-                continue
-            body = self._body(entry)
-            if body is None:
-                continue  # the file changed meanwhile: the next look at it comes
-            spec = decode_spec(body)
-            missing = unavailable(spec) or _too_late(spec.trigger, spec.timezone, state, now)
-            if missing:
-                self._log.warning("job is not scheduled", job=entry.id, why="; ".join(missing))
-                continue
-            found.append(Registration(entry.id, spec.trigger, spec.timezone, entry.digest, body))
-        return found
 
     # -- start, and after a crash or a jump -------------------------------------------------------
 
     async def _reconcile(self) -> None:
         """Settle what fell due while nobody looked, register each job with its first window after now, and let the scheduler run."""
         if not self._draining:
+            if self._after is not None:
+                await self._after()
             await self._until_stored(self._reconcile_once)
             self._unsure = False
             self._engine.resume()
@@ -347,7 +340,7 @@ class SchedulerBridge:
         states = await self._offload(self._windows.states)
         self._kept = {job_id for job_id in states if job_id in self._claimed and job_id not in self._specs}
         gone = [id for id, each in states.items() if each.version is not None and id not in self._specs and id not in self._kept]
-        await self._register([self._specs[job_id] for job_id in sorted(self._specs)], now)
+        await self._register([self._specs[job_id] for job_id in sorted(self._specs)], now, states)
         if gone:
             await self._offload(self._windows.close, gone, now)
         await self._settle_and_add(sorted({*states, *self._specs}), now)
@@ -369,8 +362,10 @@ class SchedulerBridge:
             async with self._placing:
                 states = await self._offload(self._windows.states, some)
                 firsts = await self._offload(self._firsts, states, now)
-                for job_id in some:
+                for n, job_id in enumerate(some, 1):
                     self._put(job_id, states.get(job_id), firsts.get(job_id))
+                    if n % PUT_AT_ONCE == 0:
+                        await anyio.lowlevel.checkpoint()
             await anyio.lowlevel.checkpoint()
 
     def _firsts(self, states: dict[str, JobState], now: datetime) -> dict[str, tuple[Any, datetime]]:
@@ -427,17 +422,6 @@ class SchedulerBridge:
             self._seen = seen
         except LilyError as exc:
             self._log.error("states can't be read; trying again", code=exc.code, error=exc.message)
-
-
-def _too_late(trigger: dict[str, Any], timezone: str | None, state: JobState | None, now: datetime) -> list[str]:
-    """Why a `once` job that the ledger never saw is not registered."""
-    if trigger["type"] != "once" or state is not None:
-        return []
-    from lily.triggers.schedule import schedule_of
-
-    if schedule_of(trigger, timezone).next_after(now) is not None:
-        return []
-    return [f"`at` lies in the past: {trigger['at']}"]
 
 
 def _chunks(given: Iterable[Any]) -> list[list[Any]]:

@@ -100,6 +100,7 @@ def _edge(session: Session, stop: Callable[[float], None], bridge_box: Mailbox[B
         clock=clock,
         offload=in_thread,
         log=session.log,
+        after=session.system.runner.recovered.wait,
     )
     session.system.more_status["scheduler"] = lambda: {**bridge.status(), "job_store": str(session.workspace.job_store)}
     loader = SpecLoader(index, specs, offload=in_thread, hints=lambda: watch(session.workspace.jobs, anyio.Event()))

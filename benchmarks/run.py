@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import schedules
+from benchmarks import schedules, simulate
 from benchmarks.commands import history, listing, starting
 from benchmarks.floor import floor_pass
 from benchmarks.latency import submit_to_body
@@ -97,6 +97,10 @@ def scheduling(root: Path, quick: bool) -> Iterator[Row]:
     """Schedules: registering, many at one instant, lateness, enumerating."""
     (root / "schedules").mkdir()
     yield from schedules.rows(root / "schedules", quick)
+    days = 36 if quick else 365
+    year = simulate.played(100, days)
+    told = f"{year.seconds:.0f} s for {year.fires:,} fires, {year.peak_bytes / 2**20:.0f} MB"
+    yield f"`lily schedule simulate`: 100 jobs, five times a day, {days} days", told, "≤ 60 s for a year", year.seconds <= 60 * days / 365
 
 
 PARTS: tuple[Callable[[Path, bool], Iterator[Row]], ...] = (throughput, latency, sleepers, commands, many_specs, scheduling)

@@ -154,6 +154,7 @@ class Timetable:
             offload=self._offload,
             log=self.world.log,
             fault=fault,
+            after=system.runner.recovered.wait,
             look_seconds=look,
             ring_seconds=ring,
         )

@@ -9,7 +9,7 @@ from typing import Literal
 
 from lily.errors import Code, LilyError
 from lily.ledger import Control, State
-from lily.operations.sockets import ring
+from lily.operations.sockets import STATES, ring
 from lily.policies import scheduled, unschedulable
 from lily.spec_index import Catalog, SpecIndex
 from lily.storage.window_reads import WindowReads
@@ -158,5 +158,5 @@ def apply(
     control = Control(at=at, state=selection.to, until=until, reason=reason, by=by, set_id=set_id)
     if changing:
         windows.change(changing, control)
-        ring(workspace)
+        ring(workspace, STATES)
     return control

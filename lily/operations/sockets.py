@@ -34,12 +34,15 @@ def address(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def ring(workspace: Workspace) -> bool:
+RUNS, STATES = b"runs", b"states"  # what a ring says has changed
+
+
+def ring(workspace: Workspace, what: bytes = RUNS) -> bool:
     """Tell a supervisor that the store has changed. False when nobody listens; a full doorbell is rung already."""
     bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
         with address(doorbell_path(workspace)) as where:
-            bell.sendto(b"look", where)
+            bell.sendto(what, where)
     except BlockingIOError:
         return True
     except OSError:

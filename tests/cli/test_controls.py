@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lily.ledger import State
+from lily.operations.sockets import STATES
 from lily.workspace import Workspace
 from tests.cli.conftest import Lily, Said, write_job
 from tests.cli.ledgers import ledger
@@ -214,7 +215,8 @@ def test_a_change_rings_the_supervisor(lily: Lily, jobs: Path, monkeypatch: pyte
     """After it is stored, and only when something changed."""
     rung: list[dict[str, str]] = []
 
-    def ring(workspace: Workspace) -> bool:
+    def ring(workspace: Workspace, what: bytes) -> bool:
+        assert what == STATES
         rung.append(states(workspace.root))
         return True
 
