@@ -21,7 +21,10 @@ from lily.offload import Offload
 RETRY_SECONDS = 10.0
 DUE_AT_ONCE = 50  # jobs of one pass, which is one synchronous call
 _CREATE = "create table if not exists job(id text primary key, next_run_time text, body text not null) without rowid"
-_PUT = "insert into job(id, next_run_time, body) values(?, ?, ?) on conflict(id) do update set next_run_time = ?2, body = ?3"
+_PUT = (
+    "insert into job(id, next_run_time, body) values(?, ?, ?)"
+    " on conflict(id) do update set next_run_time = excluded.next_run_time, body = excluded.body"
+)
 
 
 class JobStore(MemoryJobStore):  # type: ignore[misc]  # APScheduler has no types
