@@ -135,8 +135,12 @@ class JobStore(MemoryJobStore):  # type: ignore[misc]  # APScheduler has no type
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # a workspace on PostgreSQL has none yet
     connection = sqlite3.connect(path, isolation_level=None, timeout=15.0, check_same_thread=False)  # worker threads take turns
-    connection.execute("pragma journal_mode=wal")
-    connection.execute("pragma synchronous=normal")  # a cache: what a power cut takes is made again
+    try:
+        connection.execute("pragma journal_mode=wal")
+        connection.execute("pragma synchronous=normal")  # a cache: what a power cut takes is made again
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

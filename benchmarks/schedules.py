@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def at_once(root: Path, jobs: int) -> tuple[float, float]:
         command, cwd=REPOSITORY, env=environment(), stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL
     ) as probe:
         _until(lambda: workspace.database.exists() and _registered(workspace) >= jobs, what="registrations")
-        with sqlite3.connect(workspace.database) as db:
+        with closing(sqlite3.connect(workspace.database)) as db:
             _until(lambda: db.execute("select count(*) from run where written = 1").fetchone()[0] >= jobs, what="runs")
             last, count = db.execute("select max(recorded_at), count(*) from window where status = 'fired'").fetchone()
         probe.terminate()

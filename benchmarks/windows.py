@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -145,7 +146,7 @@ class Campaign:
 
     def rows(self, query: str, *values: object) -> list[tuple[str, ...]]:
         """Of the store."""
-        with sqlite3.connect(self.workspace.database) as db:
+        with closing(sqlite3.connect(self.workspace.database)) as db:
             return db.execute(query, values).fetchall()
 
     def count(self, query: str) -> int:

@@ -370,6 +370,7 @@ def test_the_file_follows_what_is_registered_and_holds_no_pickle(tmp_path: Any) 
             await trio.testing.wait_all_tasks_blocked()
             tasks.cancel_scope.cancel()
             scheduler._executors["default"].dispose()
+        store.close()
         return said
 
     def rows() -> list[tuple[str, str, str]]:

@@ -4,7 +4,7 @@ import json
 import os
 import random
 import sqlite3
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def scheduled(house: House, job_id: str, trigger: dict[str, Any], **more: Any) -
 
 def windows(house: House, job_id: str) -> dict[str, str]:
     """The job's windows and what became of each."""
-    with sqlite3.connect(house.workspace.database) as db:
+    with closing(sqlite3.connect(house.workspace.database)) as db:
         return dict(db.execute("select at, status from window where job_id = ? order by at", (job_id,)).fetchall())
 
 
@@ -45,7 +45,7 @@ def registered(house: House) -> list[str]:
     """What the job store's file says."""
     if not house.workspace.job_store.exists():
         return []
-    with suppress(sqlite3.DatabaseError), sqlite3.connect(house.workspace.job_store) as db:
+    with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(house.workspace.job_store)) as db:
         return [row[0] for row in db.execute("select id from job order by id").fetchall()]
     return []  # it is being made
 
@@ -75,7 +75,7 @@ def test_an_edit_takes_effect_while_the_supervisor_runs_and_a_broken_one_changes
     before = fired(house, "tick")
     until(lambda: fired(house, "tick") > before, "one more window of the last good version")
     scheduled(house, "tick", ONCE_A_YEAR)
-    with sqlite3.connect(house.workspace.database) as db:
+    with closing(sqlite3.connect(house.workspace.database)) as db:
         until(lambda: db.execute("select count(*) from trigger_version").fetchone()[0] == 3, "the third version")
     said = house.lily("schedule", "verify")
     assert (said.status, "0 differences" in said.out) == (0, True), said.out + said.err
@@ -137,7 +137,7 @@ def test_a_downtime_is_in_the_history(house: House) -> None:
     until(lambda: fired(house, "tick"), "a window")
     up.kill()
     # Time passes for the ledger: as if the last one had been settled three hours ago.
-    with sqlite3.connect(house.workspace.database) as db:
+    with closing(sqlite3.connect(house.workspace.database)) as db, db:
         ago = "strftime('%Y-%m-%dT%H:%M:%f', 'now', '-3 hours') || '000Z'"
         db.execute(f"update trigger_version set since = {ago}")
         db.execute(f"update schedule set settled = {ago}")
