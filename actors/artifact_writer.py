@@ -39,10 +39,9 @@ AHEAD = 4  # batches that may be stored before their files are written; more wai
 
 
 class Stored(NamedTuple):
-    """A batch that the store has; its files come next."""
+    """What holds of a batch, now that the store has it; its files come next."""
 
     part: list[WriterMessage]
-    refusals: list[Status | None]
     again: bool  # handed out before, so its files may be there already
 
 
@@ -111,21 +110,17 @@ class ArtifactWriter:
         """Store and answer. What is stored holds, so nobody waits for the files but who asked for a flush."""
         refusals = await self._commit(part)
         self._fault("writer:after-commit")
-        _answer(part, refusals)
-        await self._files.tell(Stored(part, refusals, again))
+        await self._files.tell(Stored(_answered(part, refusals), again))
 
     async def _write_files(self) -> None:
         async for (stored,), times in self._files.batches():
             self._again = stored.again or times > 1
-            refused = iter(stored.refusals)
-            refusals = {id(message): next(refused) for message in stored.part if isinstance(message, Apply)}
-            await self._in_parts(stored.part, times, partial(self._follow_up, refusals=refusals))
+            await self._in_parts(stored.part, times, self._follow_up)
             self._arm()
 
-    async def _follow_up(self, part: list[WriterMessage], *, refusals: dict[int, Status | None]) -> None:
+    async def _follow_up(self, part: list[WriterMessage]) -> None:
         """Write files, publish."""
-        held = [message for message in part if refusals.get(id(message)) is None]
-        published = await self._offload(self._write, held, anyio.current_time())
+        published = await self._offload(self._write, part, anyio.current_time())
         self._fault("writer:between")
         self._publish(published)
         for message in part:
@@ -305,11 +300,16 @@ class ArtifactWriter:
         return published
 
 
-def _answer(part: list[WriterMessage], refusals: list[Status | None]) -> None:
-    """Tell those who wait that what they asked for is stored."""
-    refused = iter(refusals)
+def _answered(part: list[WriterMessage], refusals: list[Status | None]) -> list[WriterMessage]:
+    """Tell those who wait that what they asked for is stored; gives what holds."""
+    refused, held = iter(refusals), []
     for message in part:
+        refusal = None
         if isinstance(message, Apply):
-            message.reply.give(next(refused))
+            refusal = next(refused)
+            message.reply.give(refusal)
         elif isinstance(message, KeepStep):
             message.reply.give(None)
+        if refusal is None:
+            held.append(message)
+    return held

@@ -50,7 +50,7 @@ class JobStore(MemoryJobStore):  # type: ignore[misc]  # APScheduler has no type
                     break
                 due.append(job)
             return due
-        except BaseException as exc:
+        except Exception as exc:
             self.failure = exc
             raise
 

@@ -150,7 +150,7 @@ class MailboxExecutor(BaseExecutor):  # type: ignore[misc]
     def _do_submit_job(self, job: Any, run_times: list[datetime]) -> None:
         try:
             self._fires.post(Fire(job, run_times))
-        except BaseException as exc:
+        except Exception as exc:
             self.failure = exc
             raise
 

@@ -5,7 +5,6 @@ Time is trio's MockClock, which jumps whenever all tasks wait. The wall follows 
 
 import gc
 import math
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from trio.testing import MockClock
 from actors.job_store import JobStore
 from actors.mailbox import Mailbox
 from actors.messages import BridgeMessage, Drain, Rung, RunnerMessage, SchedulerTold, SpecLoaded, SpecsRead
+from actors.order import in_an_order_from
 from actors.scheduler import LOOK_SECONDS
 from actors.scheduler_bridge import SchedulerBridge
 from lily.clock import stamp
@@ -254,18 +254,6 @@ def _little_garbage() -> Iterator[None]:
 
 
 @contextmanager
-def _in_an_order_from(seed: int) -> Iterator[None]:
-    """Trio takes tasks that are ready at the same time in random order: a seeded one gives the same simulation twice."""
-    core: Any = trio._core._run
-    before = core._ALLOW_DETERMINISTIC_SCHEDULING, core._r
-    core._ALLOW_DETERMINISTIC_SCHEDULING, core._r = True, random.Random(seed)
-    try:
-        yield
-    finally:
-        core._ALLOW_DETERMINISTIC_SCHEDULING, core._r = before
-
-
-@contextmanager
 def _plain_interrupts() -> Iterator[None]:
     """Ctrl-C comes out of nurseries wrapped: whoever waits for a simulation knows it bare."""
     try:
@@ -284,6 +272,6 @@ def simulate(plan: Plan, entries: Sequence[SpecEntry], *, body: Body, claimed: I
     bodies = {entry.id: body(entry) for entry in entries}  # once: what follows may ask for each at every start
     mono = MockClock(autojump_threshold=0)
     world = _World(plan, entries, claimed, lambda entry: bodies[entry.id], mono)
-    with _in_an_order_from(plan.seed), _little_garbage(), _plain_interrupts():
+    with in_an_order_from(plan.seed), _little_garbage(), _plain_interrupts():
         trio.run(world.play, clock=mono)
     return report(plan, entries, world.windows, world.slots, world.notes.said)

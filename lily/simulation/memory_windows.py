@@ -14,7 +14,7 @@ from lily.runs import Event, Run, Status
 from lily.simulation.listed import ListedSchedule
 from lily.simulation.slots import Runs
 from lily.storage.window_runs import BY
-from lily.storage.windows import Claim, JobState, Registration, _differs
+from lily.storage.windows import Claim, JobState, Registration, differs
 from lily.triggers.schedule import schedule_of
 
 
@@ -71,7 +71,7 @@ class MemoryWindows:
             before = self._state(new.job_id) if new.job_id in self._jobs else None
             job = self._jobs.setdefault(new.job_id, _Job(settled=now))
             job.spec_hash = new.spec_hash
-            if _differs(before, new):
+            if differs(before, new):
                 # No instant belongs to two versions, also when the clock stepped back.
                 ended = [version.until for version in job.versions if version.until is not None and version.until > version.since]
                 since = max(now, job.settled, *ended)
@@ -178,7 +178,7 @@ def run_id(job_id: str, at: datetime) -> str:
 def _run(job_id: str, row: Row, fired_at: str) -> Run:
     scheduled_for = stamp(row.at)
     return Run(
-        run_id=f"{job_id}@{scheduled_for}",
+        run_id=run_id(job_id, row.at),
         job_id=job_id,
         status=Status.QUEUED,
         spec_hash=row.version.spec_hash,

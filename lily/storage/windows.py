@@ -133,7 +133,7 @@ class Windows:
             changed = [job for job in jobs if job.job_id not in before or before[job.job_id].spec_hash != job.spec_hash]
             if changed:
                 self._put_schedule(connection, [{"job_id": job.job_id, "settled": at, "spec_hash": job.spec_hash} for job in changed])
-            self._open_versions(connection, [job for job in jobs if _differs(before.get(job.job_id), job)], before, now)
+            self._open_versions(connection, [job for job in jobs if differs(before.get(job.job_id), job)], before, now)
             return self._states(connection, [job.job_id for job in jobs])
 
     def _open_versions(self, connection: Connection, jobs: Sequence[Registration], before: Mapping[str, JobState], now: datetime) -> None:
@@ -393,7 +393,7 @@ class Windows:
         return found
 
 
-def _differs(before: JobState | None, job: Registration) -> bool:
+def differs(before: JobState | None, job: Registration) -> bool:
     """Whether the job needs a new version of its trigger."""
     if before is None or before.version is None:
         return before is None or before.state is not State.DISABLED or before.until is not None

@@ -9,6 +9,7 @@ import msgspec
 import trio
 from trio.testing import MockClock
 
+from actors.order import in_an_order_from
 from actors.supervisor import Intensity
 from actors.system import Actor, System
 from lily.blueprints.registry import Registry
@@ -88,16 +89,15 @@ class World:
         self._mono = mono
         self.lives += 1
         system = self._system(fault, intensity or Intensity(restarts=50), since)
-        restore = _seeded(self.seed * 1000 + self.lives)
 
         async def main() -> None:
             async with system.running(extra(system)):
                 await body(self)
 
         try:
-            trio.run(main, clock=mono)
+            with in_an_order_from(self.seed * 1000 + self.lives):
+                trio.run(main, clock=mono)
         finally:
-            restore()
             self._loop_time += mono.current_time()
             self._mono = None
         return system
@@ -177,18 +177,6 @@ class World:
         while waiting and (came := await subscription.next()) is not None:
             waiting -= {message.run_id for message in came[0] if message.final is not None}
         self.system.tail.unsubscribe(subscription)
-
-
-def _seeded(seed: int) -> Callable[[], None]:
-    """Make trio's task order a function of `seed`; gives the way back."""
-    core: Any = trio._core._run
-    before = core._ALLOW_DETERMINISTIC_SCHEDULING, core._r
-    core._ALLOW_DETERMINISTIC_SCHEDULING, core._r = True, random.Random(seed)
-
-    def restore() -> None:
-        core._ALLOW_DETERMINISTIC_SCHEDULING, core._r = before
-
-    return restore
 
 
 def run_blueprint(
