@@ -5,7 +5,7 @@ A change here needs a migration in `migrations/versions` and a new `HEAD`.
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
-HEAD = "0002"
+HEAD = "0003"
 
 metadata = MetaData()
 
@@ -70,6 +70,7 @@ run = Table(
     Column("host", Text, nullable=False, server_default=""),
     Column("written", Integer, nullable=False, server_default="0"),
     Column("held", Integer, nullable=False, server_default="0"),  # 1: claimed by the scheduler, which has not given its word yet
+    Column("retried_as", Bytewise),  # the run that was made of this one's dead letter
     Index("run_queue", "status", "priority", "enqueued_at", "run_id"),
     Index("run_by_job", "job_id", "run_id"),
     Index("run_unwritten", "status", "run_id"),  # where written = 0; saying so here would load both dialects
@@ -162,5 +163,58 @@ control = Table(  # every change of a job's state by a person
     Column("by", Text, nullable=False, server_default=""),
     Column("set_id", Text),
     Index("control_by_job", "job_id", "sequence"),
+    sqlite_autoincrement=True,
+)
+
+dead_letter = Table(  # runs that failed for good and that nobody has dealt with yet
+    "dead_letter",
+    metadata,
+    Column("run_id", Bytewise, primary_key=True),
+    Column("job_id", Bytewise, nullable=False),
+    Column("added_at", Bytewise, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("reason", Text, nullable=False),  # the last error
+    Column("attempts", Text, nullable=False),  # JSON: each attempt with its error, kept also when the run's rows are pruned
+    Column("fingerprint", Text, nullable=False),
+    Column("cause", Text, nullable=False),  # transient, parameters, resources, external, unknown
+    Index("dead_letter_by_age", "added_at", "run_id"),
+    Index("dead_letter_by_fingerprint", "fingerprint"),
+)
+
+approval_check = Table(  # the last look at a channel outside for a run that waits
+    "approval_check",
+    metadata,
+    Column("run_id", Bytewise, primary_key=True),
+    Column("checked_at", Text, nullable=False),
+    Column("next_at", Text, nullable=False),
+    Column("failures", Integer, nullable=False, server_default="0"),  # in a row
+    Column("error", Text, nullable=False, server_default=""),
+    Column("labels", Text, nullable=False, server_default="[]"),
+)
+
+tally = Table(  # how many runs there are in each status, kept in the transactions that change it
+    "tally",
+    metadata,
+    Column("status", Text, primary_key=True),
+    Column("runs", Integer, nullable=False),
+)
+
+audit = Table(  # what persons and programs changed: append-only, each row's digest over the row and the digest before it
+    "audit",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("at", Bytewise, nullable=False),
+    Column("action", Text, nullable=False),  # noun.verb: queue.set, run.cancel
+    Column("object", Text, nullable=False),  # the id of what was changed; empty where there is only one
+    Column("job_id", Bytewise, nullable=False, server_default=""),
+    Column("actor", Text, nullable=False),
+    Column("actor_kind", Text, nullable=False),  # cli, api, supervisor, scheduler
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("request_id", Text, nullable=False, server_default=""),
+    Column("trace_id", Text, nullable=False, server_default=""),
+    Column("before", Text, nullable=False),  # JSON
+    Column("after", Text, nullable=False),  # JSON
+    Column("digest", Text, nullable=False),
+    Index("audit_by_job", "job_id", "sequence"),
     sqlite_autoincrement=True,
 )
