@@ -83,7 +83,9 @@ HEAVY: dict[str, frozenset[str]] = {
         {"actors", "lily.engines", "lily.blueprints", "lily.offload", "lily.api", "lily.testing", "lily.cli", "lily.samples"}
     ),
     # Where every run passes: there anyio's layer over trio would cost as much as all else that the loop does for it.
-    "trio": frozenset({"lily.testing", "lily.engines.local", "actors.runner", "actors.slot", "actors.messages", "actors.order", "actors.simulation"}),
+    "trio": frozenset(
+        {"lily.testing", "lily.engines.local", "actors.runner", "actors.slot", "actors.messages", "actors.order", "actors.simulation"}
+    ),
     # The child of python.v1 runs a user's coroutine with the standard library alone.
     "asyncio": frozenset({"lily.python_child"}),
 }
