@@ -9,8 +9,9 @@ import msgspec
 import trio
 
 from lily.diagnostics import Diagnostic
-from lily.runs import Event, Move, Run, Status
+from lily.runs import Event, Move, Run
 from lily.spec_index import SpecEntry
+from lily.storage.run_files import Published
 
 T = TypeVar("T")
 
@@ -132,16 +133,6 @@ class Settle(msgspec.Struct, frozen=True, tag=True):
 
 
 # -- to the tail broadcaster -----------------------------------------------------------------------
-
-
-class Published(msgspec.Struct, frozen=True, tag=True):
-    """Lines of one run's events.jsonl that are on disk now; `final` is the run's status once all its artifacts are."""
-
-    run_id: str
-    job_id: str
-    first_seq: int
-    lines: list[bytes]
-    final: Status | None = None
 
 
 TailMessage = Published

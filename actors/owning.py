@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import anyio
 
+from actors.artifact_writer import Files
 from actors.reader import Reader
 from actors.supervisor import Escalated
 from actors.system import System, place_of
 from lily.blueprints.registry import Registry
-from lily.clock import SystemClock, boot_id, stamp
+from lily.clock import Clock, SystemClock, boot_id, stamp
 from lily.engines.children import become_subreaper
 from lily.engines.context import Ports
 from lily.engines.processes import LocalProcesses
@@ -20,9 +21,13 @@ from lily.log import Log
 from lily.offload import in_thread
 from lily.operations.session import open_store
 from lily.settings import Settings
+from lily.storage.files_process import FilesProcess
 from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, sync_files
+from lily.storage.run_files import RunFiles
 from lily.storage.store import Store
 from lily.workspace import OwnerLock, Workspace, current_owner, lock_path
+
+LAST_BATCH_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ async def owning(
 ) -> AsyncIterator[Session]:
     clock, life = SystemClock(), secrets.token_hex(8)
     lock = OwnerLock(lock_path(workspace))
-    await _take(lock, workspace, kind, life, wait)
+    await _take(lock, workspace, kind, life, wait, log)
     try:
         store = await in_thread(lambda: open_store(workspace, settings))
         try:
@@ -112,6 +117,7 @@ async def owning(
                 place=place,
                 slots=settings.queue.max_concurrent,
                 since=since,
+                new_files=_files_apart(workspace, store, clock, lock, log) if kind == "up" else None,
             )
             yield Session(workspace, settings, store, log, system, advisory, processes)
             await in_thread(sync_files, store, workspace)
@@ -123,15 +129,33 @@ async def owning(
         lock.release()
 
 
-async def _take(lock: OwnerLock, workspace: Workspace, kind: str, life: str, wait: float) -> None:
+def _files_apart(workspace: Workspace, store: Store, clock: Clock, lock: OwnerLock, log: Log) -> Callable[[list[str]], Files]:
+    """Files are written by a process beside this one; where none can be started, by this one."""
+
+    def new_files(lossy: list[str]) -> Files:
+        try:
+            return FilesProcess(workspace, store, lossy=lossy, lock=lock.fileno())
+        except OSError as exc:
+            log.warning("files are written here: no process can be started for them", error=exc.strerror or str(exc))
+            return RunFiles(workspace, store, clock, lossy=lossy)
+
+    return new_files
+
+
+async def _take(lock: OwnerLock, workspace: Workspace, kind: str, life: str, wait: float, log: Log) -> None:
     """The owner's lock; waits up to `wait` seconds for a `lily jobs run` to end. Raises `owner_conflict`."""
-    deadline = anyio.current_time() + wait
+    began, told = anyio.current_time(), False
     while True:
         try:
             lock.acquire(kind=kind, since=stamp(SystemClock().now()), life=life)
             return
         except LilyError:
             owner = current_owner(workspace)
-            if anyio.current_time() >= deadline or (owner is not None and owner.kind == "up"):
+            # What wrote files for an owner that was killed holds its lock until the last batch is written.
+            patience = max(wait, LAST_BATCH_SECONDS) if owner is None else 0.0 if owner.kind == "up" else wait
+            if anyio.current_time() >= began + patience:
                 raise
+            if not told:
+                log.info("waiting for " + ("the last files of an owner that was killed" if owner is None else f"lily {owner.kind} to end"))
+                told = True
         await anyio.sleep(0.1)

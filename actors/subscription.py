@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import anyio
 
-from actors.messages import Published
+from lily.storage.run_files import Published
 
 CAPACITY = 1000  # messages that one subscriber may be behind
 

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from actors.artifact_writer import ArtifactWriter
+from actors.artifact_writer import ArtifactWriter, Files
 from actors.mailbox import Mailbox
 from actors.messages import Drain, RunnerMessage, TailMessage, WriterMessage
 from actors.runner import Runner
@@ -24,6 +24,7 @@ from lily.faults import Faults, no_faults
 from lily.log import Log
 from lily.moves import Place
 from lily.offload import Offload
+from lily.storage.run_files import RunFiles
 from lily.storage.store import Store
 from lily.workspace import Workspace
 
@@ -54,6 +55,7 @@ class System:
     since: str = ""
     intensity: Intensity = field(default_factory=Intensity)
     fault: Faults = no_faults
+    new_files: Callable[[list[str]], Files] | None = None  # who writes the files of runs; None: this process
 
     def __post_init__(self) -> None:
         # Unbounded: rings are merged by the doorbell, and a drain comes once or twice.
@@ -66,8 +68,7 @@ class System:
             self.writer_box,
             self.tail_box,
             store=self.store,
-            workspace=self.workspace,
-            clock=self.clock,
+            new_files=self.new_files or self._files_here,
             offload=self.offload,
             log=self.log,
             fault=self.fault,
@@ -90,6 +91,9 @@ class System:
         self.more_status: dict[str, Callable[[], dict[str, Any]]] = {}  # of actors at the edge
         self.draining = False
         self._quiet = anyio.Event()
+
+    def _files_here(self, lossy: list[str]) -> Files:
+        return RunFiles(self.workspace, self.store, self.clock, lossy=lossy, fault=self.fault)
 
     def status(self) -> dict[str, Any]:
         """What `lily status` shows of this process."""

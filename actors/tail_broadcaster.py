@@ -1,9 +1,10 @@
 """One in, many out. Shows only what is on disk; never slows the writer: the slow lose lines and are told how many."""
 
 from actors.mailbox import Mailbox
-from actors.messages import Published, TailMessage
+from actors.messages import TailMessage
 from actors.subscription import CAPACITY, Subscription
 from lily.faults import Faults, no_faults
+from lily.storage.run_files import Published
 
 
 class TailBroadcaster:

@@ -161,10 +161,16 @@ class OwnerLock:
             pid=owner.pid if owner else None,
         )
 
+    def fileno(self) -> int:
+        """The lock as a descriptor: a process that inherits it holds the lock too, until it ends. Only while it is held."""
+        assert self._fd is not None
+        return self._fd
+
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""
         if self._fd is not None:
             os.ftruncate(self._fd, 0)
+            fcntl.flock(self._fd, fcntl.LOCK_UN)  # also for those who inherited it
             os.close(self._fd)
             self._fd = None
 

@@ -12,8 +12,8 @@ from trio.testing import MockClock
 
 import lily.storage.event_log
 import lily.storage.files
-from actors.artifact_writer import FLUSH_BYTES, FLUSH_SECONDS, REPAIR_SECONDS, ArtifactWriter
-from actors.messages import Apply, Flush, Journal, KeepStep, Published, Repair, Reply
+from actors.artifact_writer import FLUSH_SECONDS, REPAIR_SECONDS, ArtifactWriter
+from actors.messages import Apply, Flush, Journal, KeepStep, Repair, Reply
 from actors.supervisor import Intensity, supervise
 from lily.blueprints.define import blueprint
 from lily.errors import Code, LilyError
@@ -25,6 +25,7 @@ from lily.runs import Event, EventName, Move, Run, Runtime, Status
 from lily.storage.artifacts import read_receipt, whole
 from lily.storage.event_log import MAX_PENDING_BYTES
 from lily.storage.files import write_all
+from lily.storage.run_files import FLUSH_BYTES, Published, RunFiles
 from lily.testing import World
 from tests.actors.conftest import MakeWorld, NewBox
 from tests.actors.test_runner import finish
@@ -45,8 +46,7 @@ class Bench:
             self.box,
             self.tail,
             store=world.store,
-            workspace=world.workspace,
-            clock=world.clock,
+            new_files=lambda lossy: RunFiles(world.workspace, world.store, world.clock, lossy=lossy, fault=fault),
             offload=inline,
             log=SilentLog(),
             fault=fault,

@@ -63,7 +63,7 @@ def test_a_timeout_is_told_as_one_although_the_blueprint_makes_an_error_of_it(ma
 def test_artifacts_that_are_owed_do_not_hold_up_the_lines_of_other_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are flushed as usual between two tries."""
     bad = world.submit("noop.v1", job_id="bad")
-    write_end = "actors.artifact_writer.write_end"
+    write_end = "lily.storage.run_files.write_end"
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise OSError(5, "Input/output error")

@@ -4,11 +4,12 @@ import anyio
 import pytest
 
 from actors.mailbox import Mailbox
-from actors.messages import Published, TailMessage
+from actors.messages import TailMessage
 from actors.subscription import Subscription
 from actors.supervisor import Intensity, supervise
 from actors.tail_broadcaster import TailBroadcaster
 from lily.runs import Status
+from lily.storage.run_files import Published
 from tests.actors.conftest import NewBox
 
 pytestmark = pytest.mark.anyio

@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import signal
 
 import pytest
 
 from lily.clock import parse_stamp
+from lily.engines.process_table import scan
 from lily.runs import EventName, Status
 from lily.storage.artifacts import whole
 from lily.workspace import EVENTS, RECEIPT, SUMMARY
@@ -203,3 +205,49 @@ class TestATornFile:
         until(lambda: whole(house.workspace, house.run(done[0])), "a whole receipt")
         for run_id in done:
             assert house.until_ended(run_id).status == "succeeded"
+
+
+class TestWhatWritesFiles:
+    """The process beside the supervisor that writes the files of runs."""
+
+    def writer(self, up: Program) -> int:
+        (found,) = [entry.pid for entry in scan().values() if entry.parent == up.pid]
+        return found
+
+    def test_holds_the_lock_of_a_killed_owner_until_its_last_batch_is_written(self, house: House) -> None:
+        """So that nobody else writes into the same folders meanwhile."""
+        house.job("quick", "true")
+        up = house.up()
+        house.until_ended(house.submit("quick"))
+        writer = self.writer(up)
+        os.kill(writer, signal.SIGSTOP)
+        run_id = house.submit("quick")
+        until(lambda: house.run(run_id).status is Status.SUCCEEDED, "the run's end in the store")
+        up.kill()
+        second = house.start("up").says("waiting for the last files of an owner that was killed")
+        assert not house.answers(second)
+        os.kill(writer, signal.SIGCONT)
+        until(lambda: house.answers(second), "the second supervisor")
+        assert alive(writer) == []
+        house.until_ended(run_id)
+
+    def test_is_started_again_when_it_is_killed_and_no_run_is_lost(self, house: House) -> None:
+        house.job("quick", "true")
+        up = house.up()
+        house.until_ended(house.submit("quick"))
+        first = self.writer(up)
+        os.kill(first, signal.SIGKILL)
+        house.until_ended(house.submit("quick"))
+        assert self.writer(up) != first
+        assert "an actor crashed and is started again" in up.said()
+
+    def test_ends_with_its_supervisor_and_is_deaf_to_signals_till_then(self, house: House) -> None:
+        """Ctrl-C reaches a whole group of processes: what is still to be written is written all the same."""
+        house.job("quick", "true")
+        up = house.up()
+        writer = self.writer(up)
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(writer, signum)
+        house.until_ended(house.submit("quick"))
+        assert up.end(signal.SIGTERM).status == 0
+        assert alive(writer) == []

@@ -1,0 +1,218 @@
+"""The folders of runs: event logs while they live, summary and receipt at their end. Everything here blocks.
+
+What is to be done comes in batches. Nothing of a batch is lost by a crash in its middle: the store has the moves, and a
+terminal run without its mark has its artifacts written again.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from lily.clock import Clock, stamp
+from lily.faults import Faults, no_faults
+from lily.runs import TERMINAL, Event, EventName, Move, PinnedSpec, Run, Status
+from lily.storage.artifacts import write_end
+from lily.storage.event_log import EventLog
+from lily.storage.files import clear_the_way, drop_temporaries, make_folder, open_folder
+from lily.workspace import RESERVED, Workspace
+
+START_SECONDS = 0.3  # how long a run that has said nothing but that it started may wait for its end to come along
+FLUSH_BYTES = 65_536
+RETRY_SECONDS = 1.0  # between tries to write lines that could not be written
+
+
+class Follow(msgspec.Struct, frozen=True, tag=True):
+    """A move that holds: its events, and the artifacts if it is the last one."""
+
+    move: Move
+
+
+class Say(msgspec.Struct, frozen=True, tag=True):
+    """Events of a running run that stand in files only."""
+
+    run: Run
+    events: list[Event]
+
+
+class Mend(msgspec.Struct, frozen=True, tag=True):
+    """Write the artifacts of these terminal runs again, from the store."""
+
+    run_ids: list[str]
+
+
+class PutDown(msgspec.Struct, frozen=True, tag=True):
+    """Put on disk what has waited long enough; `all` of it when somebody asked."""
+
+    all: bool
+
+
+Order = Follow | Say | Mend | PutDown
+
+
+class Published(msgspec.Struct, frozen=True, tag=True):
+    """Lines of one run's events.jsonl that are on disk now; `final` is the run's status once all its artifacts are."""
+
+    run_id: str
+    job_id: str
+    first_seq: int
+    lines: list[bytes]
+    final: Status | None = None
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """Something that could not be written, for the log."""
+
+    message: str
+    run_id: str
+    trace_id: str
+    error: str
+
+
+class Done(msgspec.Struct, tag=True):
+    """What came of a batch. `ended`: artifacts on disk, to be told once they are marked in the store."""
+
+    published: list[Published] = []
+    ended: list[Published] = []
+    owed: list[str] = []  # terminal runs whose artifacts could not be written
+    waiting: list[str] = []  # runs with lines that are not on disk yet
+    troubles: list[Trouble] = []
+
+
+class Known(Protocol):
+    """What the store knows of runs; `Store` does."""
+
+    def events(self, run_id: str) -> list[Event]: ...
+    def find_run(self, run_id: str) -> Run | None: ...
+    def spec(self, spec_hash: str) -> PinnedSpec: ...
+    def spec_body(self, spec_hash: str) -> str: ...
+
+
+class RunFiles:
+    """Owns every run's folder while the run lives. `lossy` are runs whose buffered lines went down with an earlier one of these."""
+
+    def __init__(self, workspace: Workspace, known: Known, clock: Clock, *, lossy: Iterable[str] = (), fault: Faults = no_faults) -> None:
+        self._workspace, self._known, self._clock, self._fault = workspace, known, clock, fault
+        self._logs: dict[str, EventLog] = {}  # of running runs, so bounded by the slots
+        self._waiting: dict[str, float] = {}  # logs with lines that are not on disk, and the loop time from which on they are due
+        self._lossy = set(lossy)
+        self._now = 0.0  # loop time of the batch
+        self._again = False  # it was begun before, so its files may be there already
+        self._done = Done()
+
+    def write(self, orders: Sequence[Order], now: float, again: bool) -> Done:
+        """Carry out a batch that was taken at loop time `now`. Raises what the store raises; a disk's refusals are in the answer."""
+        self._now, self._again, self._done = now, again, Done()
+        flush, asked = False, False
+        for order in orders:
+            match order:
+                case Follow():
+                    self._follow(order.move)
+                case Say():
+                    self._say(order.run, order.events)
+                case Mend():
+                    self._mend(order.run_ids)
+                case PutDown():
+                    flush, asked = True, asked or order.all
+        # Last, so that the lines of a run that ends in this very batch cost no write of their own. In a batch that comes
+        # again the store may know ends whose lines follow only in later messages.
+        if flush and not again:
+            for run_id in sorted(run_id for run_id, due in self._waiting.items() if due <= now or asked):
+                self._flush(self._logs[run_id])
+        self._done.waiting = list(self._waiting)
+        return self._done
+
+    def close(self) -> None:
+        """Nothing is held open between batches."""
+
+    def _follow(self, move: Move) -> None:
+        run = move.run
+        log = self._log_of(run, fresh=run.events - len(move.events) == 1 and len(run.attempts) <= 1 and not run.interruptions)
+        log.follow(move.events, run.events)
+        if run.status in TERMINAL:
+            self._end(run, log)
+            return
+        self._waiting.setdefault(run.run_id, self._now + START_SECONDS)
+        if run.status is not Status.RUNNING:
+            self._flush(log)
+            if run.run_id not in self._waiting:
+                self._logs.pop(run.run_id, None)
+
+    def _log_of(self, run: Run, *, fresh: bool) -> EventLog:
+        log = self._logs.get(run.run_id)
+        if log is None:
+            fresh = fresh and not self._again
+            log = self._logs[run.run_id] = EventLog(run, None if fresh else self._known.events)
+            if fresh:
+                # Its folder does not exist and its first event is known, so neither disk nor store is asked.
+                data = {"trigger": run.trigger, "spec_hash": run.spec_hash, "trace_id": run.trace_id}
+                log.add(Event(EventName.JOB_QUEUED, run.queued_at, data))
+            if run.run_id in self._lossy:
+                self._lossy.discard(run.run_id)
+                log.add(Event(EventName.EVENTS_LOST, self._ts(), {"reason": "the artifact writer was restarted"}))
+        log.run = run
+        return log
+
+    def _ts(self) -> str:
+        return stamp(self._clock.now())
+
+    def _say(self, run: Run, events: Sequence[Event]) -> None:
+        log = self._log_of(run, fresh=False)
+        for event in events:
+            log.add(event)
+        self._waiting[run.run_id] = self._now
+        if log.pending_bytes >= FLUSH_BYTES and not self._again:
+            self._flush(log)
+
+    def _flush(self, log: EventLog) -> None:
+        """What can't be written stays in memory, bounded; the next flush tries again."""
+        run = log.run
+        if self._now < log.not_before:
+            log.shed(self._ts())
+            return
+        try:
+            with open_folder(self._workspace.run_dir(run.job_id, run.run_id), create=True) as folder:
+                self._append(log, folder)
+        except OSError as exc:
+            self._trouble("events could not be written", run, exc)
+            log.not_before = self._now + RETRY_SECONDS
+            log.shed(self._ts())
+            return
+        self._waiting.pop(run.run_id, None)
+
+    def _append(self, log: EventLog, folder: int) -> None:
+        lines = log.flush(folder, self._ts())
+        if lines:
+            self._done.published.append(Published(log.run.run_id, log.run.job_id, log.seq - len(lines) + 1, lines))
+
+    def _end(self, run: Run, log: EventLog) -> None:
+        """The artifacts of a terminal run. A failure here is no failure of the run: they are owed."""
+        self._logs.pop(run.run_id, None)
+        self._waiting.pop(run.run_id, None)
+        try:
+            body, spec = self._known.spec_body(run.spec_hash), self._known.spec(run.spec_hash)
+            path = self._workspace.run_dir(run.job_id, run.run_id)
+            alone = make_folder(path)  # a folder that is made only now holds nothing of the target's
+            with open_folder(path, create=False) as folder:
+                self._append(log, folder)
+                self._fault("writer:before-receipt")
+                if not log.fresh:
+                    drop_temporaries(folder)
+                write_end(folder, run, spec, body, log.lifecycle(), events=log.file, alone=alone)
+        except (OSError, ValueError, TypeError, LookupError) as exc:
+            # The latter three: a receipt or summary that can't be made of this run. It must not take the supervisor down.
+            self._trouble("artifacts could not be written; trying again", run, exc)
+            self._done.owed.append(run.run_id)
+            return
+        self._done.ended.append(Published(run.run_id, run.job_id, log.seq + 1, [], run.status))
+
+    def _mend(self, run_ids: Sequence[str]) -> None:
+        for run_id in run_ids:
+            run = self._known.find_run(run_id)
+            if run is not None and run.status in TERMINAL and not run.written:
+                self._end(run, EventLog(run, self._known.events))
+
+    def _trouble(self, message: str, run: Run, exc: Exception) -> None:
+        said = getattr(exc, "strerror", None) or f"{type(exc).__name__}: {exc}"
+        self._done.troubles.append(Trouble(message, run.run_id, run.trace_id, said))
+        clear_the_way(self._workspace.run_dir(run.job_id, run.run_id), RESERVED)
