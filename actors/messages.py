@@ -19,26 +19,34 @@ T = TypeVar("T")
 class Reply(Generic[T]):
     """The answer to one message. Answering twice is harmless, the first answer stands: a message may come again after a crash."""
 
+    __slots__ = ("_error", "_given", "_value", "_waiter")
+
     def __init__(self) -> None:
-        self._done = trio.Event()
+        self._given = False
         self._value: T | None = None
         self._error: Exception | None = None
+        self._waiter: trio.Event | None = None  # only where somebody waits: of many replies to one batch, most are there when asked for
 
     def give(self, value: T) -> None:
         """Answer."""
-        if not self._done.is_set():
-            self._value = value
-            self._done.set()
+        self._settle(value, None)
 
     def fail(self, error: Exception) -> None:
         """Answer with what went wrong."""
-        if not self._done.is_set():
-            self._error = error
-            self._done.set()
+        self._settle(None, error)
+
+    def _settle(self, value: T | None, error: Exception | None) -> None:
+        if not self._given:
+            self._given, self._value, self._error = True, value, error
+            if self._waiter is not None:
+                self._waiter.set()
 
     async def wait(self) -> T:
-        """The answer. Raises what `fail` was given."""
-        await self._done.wait()
+        """The answer; no checkpoint when it is there. Raises what `fail` was given."""
+        if not self._given:
+            if self._waiter is None:
+                self._waiter = trio.Event()
+            await self._waiter.wait()
         if self._error is not None:
             raise self._error
         return self._value  # type: ignore[return-value]

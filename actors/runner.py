@@ -14,7 +14,7 @@ import trio
 
 from actors.mailbox import Mailbox
 from actors.messages import Apply, Drain, Flush, Repair, Reply, Rung, RunnerMessage, SchedulerTold, WriterMessage
-from actors.slot import Active, Told
+from actors.slot import Active, Beginning, Told
 from lily.clock import Clock, parse_stamp, stamp
 from lily.engines.local import LocalEngine, base_result
 from lily.errors import Code, LilyError
@@ -245,15 +245,38 @@ class Runner:
         if self._free <= 0:
             return
         held, left = self._held(), []
+        together: list[Beginning] = []
         for run in self._backlog:
             if run.run_id in self._active:
                 continue
-            if self._free > 0 and held[run.job_id] < (await self._spec(run)).runtime.max_parallel_runs:
+            spec = await self._spec(run)
+            if self._free > 0 and held[run.job_id] < spec.runtime.max_parallel_runs:
                 held[run.job_id] += 1
-                self._begin(run, tasks)
+                active = self._active[run.run_id] = Active(run)
+                ready = self._judge_at_once(spec)
+                if ready is None:
+                    tasks.start_soon(self._conduct, active)
+                else:
+                    together.append(await self._store_start(active, spec, ready))
             else:
                 left.append(run)
         self._backlog = left
+        if together:
+            tasks.start_soon(self._begin_together, together, tasks)
+
+    async def _begin_together(self, beginnings: list[Beginning], tasks: trio.Nursery) -> None:
+        """The starts of many runs share a transaction, so each run's own task begins when it is stored."""
+        for beginning in beginnings:
+            active = beginning.active
+            try:
+                held = await self._has_begun(beginning)
+            except LilyError:
+                tasks.start_soon(self._conduct, active)  # it tries again by itself
+                continue
+            if held:
+                tasks.start_soon(self._conduct, active, beginning)
+            else:
+                self._let_go(active)
 
     def _look(self, limit: int, full: set[str], known: set[str]) -> Look:
         return self._store.look(limit=limit, full_jobs=full, since=self._since, known=known)
@@ -280,44 +303,67 @@ class Runner:
 
     # -- conducting one run -----------------------------------------------------------------------
 
-    def _begin(self, run: Run, tasks: trio.Nursery) -> None:
-        active = self._active[run.run_id] = Active(run)
-        tasks.start_soon(self._conduct, active)
-
-    async def _conduct(self, active: Active) -> None:
+    async def _conduct(self, active: Active, begun: Beginning | None = None) -> None:
         try:
-            await self._attempt(active)
+            if begun is None:
+                begun = await self._begin(active)
+            if begun is not None:
+                await self._attempt(active, begun.spec, begun.ready)
         except LilyError as exc:
             # Its start could not be stored: it is still queued, and the next look finds it.
             self._stale = True
             self._log.error("run could not be started", run=active.run.run_id, error=str(exc))
             await anyio.sleep(LOOK_SECONDS)
         finally:
-            self._active.pop(active.run.run_id, None)
-            self._wake.set()
-            self._idle.set()
-            self._close_when_idle()
+            self._let_go(active)
 
-    async def _attempt(self, active: Active) -> None:
-        run = active.run
-        spec = await self._spec(run)
+    def _let_go(self, active: Active) -> None:
+        self._active.pop(active.run.run_id, None)
+        self._wake.set()
+        self._idle.set()
+        self._close_when_idle()
+
+    async def _begin(self, active: Active) -> Beginning | None:
+        """Judge the run and store its start; None when it is refused, or was canceled first."""
+        spec = await self._spec(active.run)
         ready = await self._judge(spec)
-        self._fault("runner:before-start")
         if isinstance(ready, Refused):
+            self._fault("runner:before-start")
             await self._refuse(active, ready)
-            return
-        move = start(run, self._place, self._clock.now(), attempt=True)
-        if not await self._move(move):
+            return None
+        beginning = await self._store_start(active, spec, ready)
+        return beginning if await self._has_begun(beginning) else None
+
+    async def _store_start(self, active: Active, spec: PinnedSpec, ready: Ready) -> Beginning:
+        self._fault("runner:before-start")
+        reply: Reply[Status | None] = Reply()
+        move = start(active.run, self._place, self._clock.now(), attempt=True)
+        await self._writer.tell(Apply(move, reply))
+        return Beginning(active, spec, ready, move, reply)
+
+    async def _has_begun(self, beginning: Beginning) -> bool:
+        """Whether the start holds. Raises LilyError when the store can't say."""
+        if not await self._held_by_store(beginning.move, beginning.reply):
             self._stale = True
-            return  # somebody canceled it first
-        active.run, active.begun = move.run, True
+            return False  # somebody canceled it first
+        beginning.active.run, beginning.active.begun = beginning.move.run, True
         self._fault("runner:started")
+        return True
+
+    async def _attempt(self, active: Active, spec: PinnedSpec, ready: Ready) -> None:
         outcome = await self._execute(active, spec, ready)
         # What happened must be stored, also while all around is being canceled.
         with trio.CancelScope(shield=True):
             self._fault("runner:before-end")
             await self._end(active, spec, ready, outcome)
             self._fault("runner:after-end")
+
+    def _judge_at_once(self, spec: PinnedSpec) -> Ready | None:
+        """For a run with nothing in its way; None when its own task has to see to it."""
+        if spec.target.id not in self._known_targets:
+            return None
+        found = preflight(spec, self._engine.ports.registry, self._engine.ports.policy)
+        return found if isinstance(found, Ready) else None
 
     async def _judge(self, spec: PinnedSpec) -> Ready | Refused:
         ports = self._engine.ports
@@ -341,26 +387,24 @@ class Runner:
             with trio.CancelScope(shield=True):
                 await self._store_surely(second)
 
-    async def _execute(self, active: Active, spec: PinnedSpec, ready: Ready) -> Outcome | None:
-        """The attempt's outcome; None when it was cut off (canceled or interrupted)."""
+    async def _execute(self, active: Active, spec: PinnedSpec, ready: Ready) -> Outcome:
+        """The attempt's outcome; one that was cut off (canceled or interrupted) reads as timed out."""
         run = active.run
-        with active.scope:
-            steps = await self._offload(self._store.steps, run.run_id) if len(run.attempts) > 1 else {}
-            try:
-                return await self._engine.execute(run, spec, ready, Told(run, self._writer), steps)
-            except Exception as exc:
-                # Nothing of the engine's own may leave a run without an end.
-                self._log.error("internal error", run=run.run_id, trace=run.trace_id, error=f"{type(exc).__name__}: {exc}")
-                message = f"internal error: {type(exc).__name__}: {exc}"
-                error = ErrorInfo(code=Code.JOB_EXECUTION_FAILED, message=message, blueprint_code=Code.INTERNAL_ERROR)
-                return Outcome(status="failed", result={**_versioned(), "r0_status": None}, error=error)
-        return None
+        steps = await self._offload(self._store.steps, run.run_id) if len(run.attempts) > 1 else {}
+        try:
+            return await self._engine.execute(run, spec, ready, Told(run, self._writer), steps, active.scope)
+        except Exception as exc:
+            # Nothing of the engine's own may leave a run without an end.
+            self._log.error("internal error", run=run.run_id, trace=run.trace_id, error=f"{type(exc).__name__}: {exc}")
+            message = f"internal error: {type(exc).__name__}: {exc}"
+            error = ErrorInfo(code=Code.JOB_EXECUTION_FAILED, message=message, blueprint_code=Code.INTERNAL_ERROR)
+            return Outcome(status="failed", result={**_versioned(), "r0_status": None}, error=error)
 
-    async def _end(self, active: Active, spec: PinnedSpec, ready: Ready, outcome: Outcome | None) -> None:
+    async def _end(self, active: Active, spec: PinnedSpec, ready: Ready, outcome: Outcome) -> None:
         run, now = active.run, self._clock.now()
         # A blueprint may make another error of its cancellation: that is no failure, and nothing to be tried again.
         cut_off = active.cancel is not None or active.interrupted is not None
-        if outcome is not None and not (cut_off and outcome.retryable):
+        if not (cut_off and outcome.retryable):
             move = settle(run, outcome, spec.runtime, now)
         else:
             result = base_result(ready, spec.runtime)
@@ -393,6 +437,9 @@ class Runner:
         """Whether the move holds. Raises LilyError when the store can't say."""
         reply: Reply[Status | None] = Reply()
         await self._writer.tell(Apply(move, reply))
+        return await self._held_by_store(move, reply)
+
+    async def _held_by_store(self, move: Move, reply: Reply[Status | None]) -> bool:
         refusal = await reply.wait()
         if refusal is not None:
             self._log.info("came too late", run=move.run.run_id, wanted=move.run.status.value, is_now=refusal.value)

@@ -1,13 +1,14 @@
 """A run in a slot: what the runner holds of it while its task conducts it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
 from actors.mailbox import Mailbox
 from actors.messages import Journal, KeepStep, Reply, WriterMessage
-from lily.runs import Event, Run
+from lily.preflight import Ready
+from lily.runs import Event, Move, PinnedSpec, Run, Status
 
 
 class Active:
@@ -22,6 +23,16 @@ class Active:
 
     def cut_off(self) -> None:
         self.scope.cancel()
+
+
+class Beginning(NamedTuple):
+    """A run whose start is with the writer, and what its attempt needs once it is stored."""
+
+    active: Active
+    spec: PinnedSpec
+    ready: Ready
+    move: Move
+    reply: Reply[Status | None]
 
 
 class Told:

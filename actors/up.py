@@ -153,7 +153,7 @@ async def _log_runs(system: System, log: StreamLog) -> None:
             log.warning("log lines were dropped", lines=lost)
         loud = [line for message in messages for line in message.lines if not line.startswith(_QUIET, line.find(_NAMED) + len(_NAMED))]
         if loud:  # all in one write: it would take longer than the rest
-            log.put("".join([_event_line(log, msgspec.json.decode(line)) for line in loud]))
+            log.put("".join([_event_line(log, _logged(line)) for line in loud]))
 
 
 # Most lines are of no interest in the supervisor's log: they are told apart without being decoded.
@@ -164,16 +164,36 @@ _QUIET = tuple(
     if name in FILE_ONLY - {EventName.EVENTS_LOST}
     or name in (EventName.JOB_QUEUED, EventName.JOB_ATTEMPT_STARTED, EventName.JOB_ATTEMPT_SUCCEEDED)
 )
-_LOGGED = ("attempt", "status", "code", "message", "at", "reason", "by")
 
 
+class _Logged(msgspec.Struct):
+    """What the log says of an event, in this order."""
+
+    ts: str
+    event: str
+    job_id: str
+    run_id: str
+    attempt: int | None = None
+    status: str = ""
+    code: str = ""
+    message: str = ""
+    at: str = ""
+    reason: str = ""
+    by: str = ""
+
+
+_logged = msgspec.json.Decoder(_Logged).decode
+_MORE = _Logged.__struct_fields__[4:]
 _WARNINGS = frozenset({"job_failed", "job_attempt_failed", "job_interrupted", "policy_denied", "events_lost"})
 
 
-def _event_line(log: StreamLog, event: dict[str, Any]) -> str:
-    name = event["event"]
-    fields = {key: event[key] for key in _LOGGED if event.get(key) not in (None, "")}
-    return log.line("warning" if name in _WARNINGS else "info", name, {"job": event["job_id"], "run": event["run_id"], **fields})
+def _event_line(log: StreamLog, event: _Logged) -> str:
+    fields: dict[str, Any] = {"job": event.job_id, "run": event.run_id}
+    for name in _MORE:
+        value = getattr(event, name)
+        if value:
+            fields[name] = value
+    return log.line("warning" if event.event in _WARNINGS else "info", event.event, fields, ts=event.ts)
 
 
 async def _keep_synced(session: Session) -> None:

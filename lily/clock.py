@@ -5,6 +5,11 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Protocol
 
+import msgspec
+
+_encode = msgspec.json.Encoder().encode
+_STAMP_LENGTH = 27
+
 
 class Clock(Protocol):
     """Wall time, always aware and always UTC."""
@@ -21,7 +26,10 @@ class SystemClock:
 
 def stamp(at: datetime) -> str:
     """RFC 3339 in UTC, always with six digits of a second: `2026-05-04T04:15:00.123456Z`. Sorts as text."""
-    return at.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"  # strftime takes ten times as long
+    if at.tzinfo is not UTC:
+        at = at.astimezone(UTC)
+    text = _encode(at)[1:-1].decode()  # a run has ten of them: isoformat takes six times as long
+    return text if len(text) == _STAMP_LENGTH else f"{text[:-1]}.000000Z"  # a whole second comes without a fraction
 
 
 @lru_cache(maxsize=256)  # a receipt asks several times for the same few

@@ -33,9 +33,9 @@ class StreamLog:
         """Somebody should look."""
         self._write("error", message, fields)
 
-    def line(self, level: str, message: str, fields: dict[str, Any]) -> str:
-        """One line as it stands in the log."""
-        ts = stamp(self._clock.now())
+    def line(self, level: str, message: str, fields: dict[str, Any], *, ts: str = "") -> str:
+        """One line as it stands in the log; `ts` is the stamp of what it speaks of, else it is now."""
+        ts = ts or stamp(self._clock.now())
         if self._json:
             return json.dumps({"ts": ts, "level": level, "event": message, **fields}, default=str) + "\n"
         told = "".join([f" {key}={_quoted(value)}" for key, value in fields.items()])
@@ -53,12 +53,12 @@ class StreamLog:
         self.put(self.line(level, message, fields))
 
 
-_PLAIN = re.compile(r'[^\s"=]+')
+_plain = re.compile(r'[^\s"=]+').fullmatch
 
 
 def _quoted(value: object) -> str:
-    text = str(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+    text = value if type(value) is str else str(value)
+    return text if _plain(text) else json.dumps(text, ensure_ascii=False)
 
 
 class ErrorLog(StreamLog):

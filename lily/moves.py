@@ -4,6 +4,7 @@ The runner decides which one applies and the store carries it out; nothing here 
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -36,11 +37,15 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     host: str
 
 
-def _moved(run: Run, events: Sequence[Event], attempt: Attempt | None = None, **changes: Any) -> Move:
+def _moved(run: Run, events: list[Event], attempt: Attempt | None = None, **changes: Any) -> Move:
+    after = copy(run)
+    after.events += len(events)
     if attempt is not None:
-        changes["attempts"] = [*(a for a in run.attempts if a.number != attempt.number), attempt]
-    after = replace(run, events=run.events + len(events), **changes)
-    return Move(run=after, expected=run.status, events=list(events), attempt=attempt)
+        after.attempts = [a for a in run.attempts if a.number != attempt.number]
+        after.attempts.append(attempt)
+    for name, value in changes.items():
+        setattr(after, name, value)
+    return Move(run=after, expected=run.status, events=events, attempt=attempt)
 
 
 def start(run: Run, place: Place, at: datetime, *, attempt: bool, more: Sequence[Event] = ()) -> Move:

@@ -42,8 +42,10 @@ class LocalEngine:
     def __init__(self, ports: Ports) -> None:
         self.ports = ports
 
-    async def execute(self, run: Run, spec: PinnedSpec, ready: Ready, told: Told, steps: dict[str, Any]) -> Outcome:
-        """One attempt of `run`, cut off after the spec's timeout."""
+    async def execute(
+        self, run: Run, spec: PinnedSpec, ready: Ready, told: Told, steps: dict[str, Any], scope: trio.CancelScope
+    ) -> Outcome:
+        """One attempt of `run`, cut off after the spec's timeout, or when the caller cancels `scope`: both read as timed out."""
         timeout = spec.runtime.timeout_seconds
         attempt = Attempt(
             run=run,
@@ -55,13 +57,14 @@ class LocalEngine:
             deadline=self.ports.clock.now() + timedelta(seconds=timeout),
         )
         ctx = RunContext(self.ports, attempt)
-        outcome = await self._bounded(ctx, ready, base_result(ready, spec.runtime), spec.runtime.timeout_seconds)
+        outcome = await self._bounded(ctx, ready, base_result(ready, spec.runtime), timeout, scope)
         return await self._files_kept(ctx, attempt, spec, outcome)
 
-    async def _bounded(self, ctx: RunContext, ready: Ready, result: dict[str, Any], seconds: float) -> Outcome:
+    async def _bounded(self, ctx: RunContext, ready: Ready, result: dict[str, Any], seconds: float, scope: trio.CancelScope) -> Outcome:
         failure: BaseException | None = None
         envelope: Envelope | None = None
-        with trio.CancelScope(deadline=trio.current_time() + seconds) as scope:
+        scope.deadline = trio.current_time() + seconds
+        with scope:
             try:
                 envelope = checked(await ready.runnable(ctx, ready.run_input), ready.blueprint)
             except BaseException as exc:
