@@ -39,6 +39,9 @@ class JobStore(MemoryJobStore):  # type: ignore[misc]  # APScheduler has no type
         self._due = anyio.Event()
         self.failure: BaseException | None = None  # APScheduler logs what a store raises and goes on; the scheduler raises this instead
 
+    def __len__(self) -> int:
+        return len(self._jobs_index)
+
     # -- what APScheduler calls -------------------------------------------------------------------
 
     def get_due_jobs(self, now: datetime) -> list[Any]:

@@ -97,7 +97,7 @@ class SchedulerBridge:
             return {}
         return {
             "last_tick": stamp(scheduler.last_look),
-            "registered": len(scheduler.get_jobs()),
+            "registered": len(self._store) if self._store is not None else 0,
             "listeners": sorted(EVENTS.values()),
             "coalesce": True,
             "max_instances": 1,
