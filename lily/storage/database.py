@@ -111,7 +111,7 @@ def store_errors(engine: Engine) -> Iterator[None]:
     """Turns the driver's errors into `store_unavailable` or `disk_full`, in one line."""
     try:
         yield
-    except DBAPIError as exc:
+    except (DBAPIError, engine.dialect.loaded_dbapi.Error) as exc:  # the latter from statements that go straight to the driver
         path = engine.url.database if engine.dialect.name == "sqlite" else None
         raise _unavailable(exc, engine.url.render_as_string(hide_password=True), path) from exc
 

@@ -2,9 +2,11 @@
 
 import ctypes
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from lily import __version__
 from lily.clock import boot_id, process_start_ticks
@@ -136,7 +138,10 @@ class AdvisoryLock:
         return True
 
     def release(self) -> None:
-        """Give the lock back with its session."""
+        """Give the lock back, and its session; the server may take a while to see that a session has gone."""
         if self._connection is not None:
+            with suppress(DBAPIError):
+                self._connection.execute(text("select pg_advisory_unlock(:key)"), {"key": PG_OWNER_LOCK})
+                self._connection.commit()
             self._connection.invalidate()
             self._connection.close()

@@ -1,14 +1,14 @@
 """The statements that are on the path of every run, built once so that SQLAlchemy compiles each once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, func, select, text, update
+from sqlalchemy import Connection, bindparam, func, select, text, update
 
 from lily.runs import Status
 from lily.storage import schema
 
-_CANCELED_AT_ONCE = 100
+CANCELED_AT_ONCE = 100
 
 _MOVED = (
     "status",
@@ -29,23 +29,53 @@ _MOVED = (
 )
 
 
-class ForRows:
-    """A statement for many rows at once. SQLAlchemy compiles it, once; the rows go straight to the driver, because what SQLAlchemy
-    does with each row's parameters takes longer than what the database does with the row."""
+class _Straight:
+    """A statement that SQLAlchemy compiles, once, and that goes straight to the driver then: what SQLAlchemy does with each execution
+    and with each row's parameters takes longer than what the database does. Raises the driver's errors, which `store_errors` knows."""
 
-    def __init__(self, statement: Any, names: Sequence[str]) -> None:
+    def __init__(self, statement: Any, names: Sequence[str] = ()) -> None:
         self._statement, self._names = statement, list(names)
-        self._compiled: Any = None
+        self._text = ""
+        self._order: list[str] | None = None  # None where the driver takes names
+        self._fixed: dict[str, Any] = {}  # values that the dialect itself adds
+
+    def _ready(self, connection: Connection) -> Any:
+        if not self._text:
+            compiled: Any = self._statement.compile(dialect=connection.dialect, column_keys=self._names or None)
+            self._text, self._order = compiled.string, compiled.positiontup
+            self._fixed = {name: value for name, value in compiled.params.items() if value is not None}
+        return connection.connection.cursor()
+
+    def _given(self, row: Mapping[str, Any]) -> Any:
+        return row if self._order is None else tuple([row[name] for name in self._order])
+
+
+class ForRows(_Straight):
+    """A statement for many rows at once."""
 
     def __call__(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> int:
         """Execute for all `rows`; each has a value for every name. Gives how many rows of the table were changed."""
         if not rows:
             return 0
-        if self._compiled is None:
-            self._compiled = self._statement.compile(dialect=connection.dialect, column_keys=self._names)
-        order = self._compiled.positiontup  # None where the driver takes names
-        given: Any = rows if order is None else [tuple([row[name] for name in order]) for row in rows]
-        return connection.exec_driver_sql(self._compiled.string, given).rowcount
+        cursor = self._ready(connection)
+        try:
+            cursor.executemany(self._text, [self._given(row) for row in rows])
+            return int(cursor.rowcount)
+        finally:
+            cursor.close()
+
+
+class Asked(_Straight):
+    """A question on the path of every run. Its columns need no conversion, and no parameter is a list."""
+
+    def __call__(self, connection: Connection, **given: Any) -> list[tuple[Any, ...]]:
+        """The rows of the answer."""
+        cursor = self._ready(connection)
+        try:
+            found: list[tuple[Any, ...]] = cursor.execute(self._text, self._given({**self._fixed, **given})).fetchall()
+            return found
+        finally:
+            cursor.close()
 
 
 _NEW = (
@@ -93,16 +123,18 @@ class Statements:
         self.standing = (
             select(run.c.run_id, run.c.status, run.c.events).where(run.c.run_id.in_(bindparam("ids", expanding=True))).with_for_update()
         )
-        self.newest = select(func.max(run.c.run_id))
+        self.newest = Asked(select(func.max(run.c.run_id)))
         queued = (
             select(run)
-            .where(run.c.status == Status.QUEUED.value, run.c.held == 0)
+            .where(text(f"status = '{Status.QUEUED.value}' and held = 0"))
             .order_by(run.c.priority, run.c.enqueued_at, run.c.run_id)
         )
         self.queued = queued.limit(bindparam("limit"))
-        self.cancels = select(run.c.run_id, run.c.cancel).where(run.c.status == Status.RUNNING.value, run.c.cancel.is_not(None))
-        owed = and_(run.c.status == Status.CANCELED.value, text("written = 0"))  # spelled so that the partial index serves it
-        self.canceled = select(run.c.run_id).where(owed).order_by(run.c.run_id).limit(_CANCELED_AT_ONCE)
+        self.first_queued = Asked(self.queued)  # where nothing else narrows it down
+        running = text(f"status = '{Status.RUNNING.value}'")  # written out, as below: such a statement has no parameters
+        self.cancels = Asked(select(run.c.run_id, run.c.cancel).where(running, run.c.cancel.is_not(None)))
+        owed = text(f"status = '{Status.CANCELED.value}' and written = 0")  # spelled so that the partial index serves it
+        self.canceled = Asked(select(run.c.run_id).where(owed).order_by(run.c.run_id).limit(bindparam("limit")))
         self.attempts_of = (
             select(attempt).where(attempt.c.run_id.in_(bindparam("ids", expanding=True))).order_by(attempt.c.run_id, attempt.c.number)
         )

@@ -23,7 +23,7 @@ from lily.storage import schema
 from lily.storage.database import open_engine, reading, upgrade, writing
 from lily.storage.reads import Reads
 from lily.storage.rows import PRIORITIES, PRUNED, attempt_row, dump, dump_optional, moved, run_from
-from lily.storage.statements import Statements
+from lily.storage.statements import CANCELED_AT_ONCE, Statements
 
 _SUFFIX = "0123456789abcdefghijklmnopqrstuvwxyz"
 _OPEN = [status.value for status in Status if status not in TERMINAL]
@@ -181,7 +181,7 @@ class Store(Reads):
     def _ids(self, connection: Connection) -> Iterator[str]:
         """Run ids: the time, but always past the last one given, so that ids sort in the order of acceptance."""
         at = self._clock.now()
-        last = connection.execute(self.statements.newest).scalar()
+        ((last,),) = self.statements.newest(connection)
         if last is not None:
             compact = last.partition("-")[0]
             before = parse_stamp(f"{compact[:4]}-{compact[4:6]}-{compact[6:11]}:{compact[11:13]}:{compact[13:]}")
@@ -278,17 +278,24 @@ class Store(Reads):
     ) -> Look:
         """The first `limit` queued runs in queue order, without those of `full_jobs`, those accepted before `since` and the `known`."""
         with reading(self.engine) as connection:
-            wanted = self.statements.queued
-            if full_jobs:
-                wanted = wanted.where(schema.run.c.job_id.not_in(full_jobs))
-            if since:
-                wanted = wanted.where(schema.run.c.run_id >= since)
-            rows = connection.execute(wanted, {"limit": limit}).all() if limit else ()
+            rows = self._queued(connection, limit, full_jobs, since) if limit else ()
             queued = self.with_attempts(connection, [run_from(row) for row in rows if row[0] not in known])
             if not cancels:
                 return Look(queued, len(rows) == limit)
-            asked = {row.run_id: msgspec.json.decode(row.cancel) for row in connection.execute(self.statements.cancels)}
-            return Look(queued, len(rows) == limit, asked, list(connection.execute(self.statements.canceled).scalars()))
+            asked = {run_id: msgspec.json.decode(request) for run_id, request in self.statements.cancels(connection)}
+            return Look(
+                queued, len(rows) == limit, asked, [run_id for (run_id,) in self.statements.canceled(connection, limit=CANCELED_AT_ONCE)]
+            )
+
+    def _queued(self, connection: Connection, limit: int, full_jobs: Collection[str], since: str) -> Sequence[Any]:
+        if not (full_jobs or since):
+            return self.statements.first_queued(connection, limit=limit)
+        wanted = self.statements.queued
+        if full_jobs:
+            wanted = wanted.where(schema.run.c.job_id.not_in(full_jobs))
+        if since:
+            wanted = wanted.where(schema.run.c.run_id >= since)
+        return connection.execute(wanted, {"limit": limit}).all()
 
     def held(self) -> list[Run]:
         """Claimed runs that wait for the scheduler's word, oldest first."""
