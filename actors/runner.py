@@ -352,11 +352,9 @@ class Runner:
 
     async def _attempt(self, active: Active, spec: PinnedSpec, ready: Ready) -> None:
         outcome = await self._execute(active, spec, ready)
-        # What happened must be stored, also while all around is being canceled.
-        with trio.CancelScope(shield=True):
-            self._fault("runner:before-end")
-            await self._end(active, spec, ready, outcome)
-            self._fault("runner:after-end")
+        self._fault("runner:before-end")
+        await self._end(active, spec, ready, outcome)
+        self._fault("runner:after-end")
 
     def _judge_at_once(self, spec: PinnedSpec) -> Ready | None:
         """For a run with nothing in its way; None when its own task has to see to it."""
@@ -384,15 +382,14 @@ class Runner:
         result = {"policy": refused.policy, "target_version": refused.target_version, "r0_status": None}
         second = refuse(first.run, refused.error, {**_versioned(), **result}, now)
         if await self._move(first):
-            with trio.CancelScope(shield=True):
-                await self._store_surely(second)
+            await self._store_end(second)
 
     async def _execute(self, active: Active, spec: PinnedSpec, ready: Ready) -> Outcome:
         """The attempt's outcome; one that was cut off (canceled or interrupted) reads as timed out."""
         run = active.run
         steps = await self._offload(self._store.steps, run.run_id) if len(run.attempts) > 1 else {}
         try:
-            return await self._engine.execute(run, spec, ready, Told(run, self._writer), steps, active.scope)
+            return await self._engine.execute(run, spec, ready, Told(run, self._writer), steps, active.within(spec.runtime.timeout_seconds))
         except Exception as exc:
             # Nothing of the engine's own may leave a run without an end.
             self._log.error("internal error", run=run.run_id, trace=run.trace_id, error=f"{type(exc).__name__}: {exc}")
@@ -403,8 +400,7 @@ class Runner:
     async def _end(self, active: Active, spec: PinnedSpec, ready: Ready, outcome: Outcome) -> None:
         run, now = active.run, self._clock.now()
         # A blueprint may make another error of its cancellation: that is no failure, and nothing to be tried again.
-        cut_off = active.cancel is not None or active.interrupted is not None
-        if not (cut_off and outcome.retryable):
+        if not (active.is_cut_off and outcome.retryable):
             move = settle(run, outcome, spec.runtime, now)
         else:
             result = base_result(ready, spec.runtime)
@@ -414,9 +410,19 @@ class Runner:
                 reason = active.interrupted or "the runner was restarted"
                 move = interrupt(run, spec.runtime, now, reason=reason, recovered=False, result=result)
                 self.interrupted.append(run.run_id)
-        await self._store_surely(move)
+        await self._store_end(move)
         if move.run.status is Status.RETRY_SCHEDULED:
             self._wait_for_retry(move.run)
+
+    async def _store_end(self, move: Move) -> None:
+        """What happened is stored, also while all around is being canceled."""
+        try:
+            await self._store_surely(move)
+        except trio.Cancelled:
+            # Not in a shielded scope from the beginning: for a short run that would cost more than all the rest of its end.
+            with trio.CancelScope(shield=True):
+                await self._store_surely(move)  # twice is once
+            raise
 
     async def _store_surely(self, move: Move) -> None:
         """An end is stored, however long the store is away."""

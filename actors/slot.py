@@ -16,13 +16,27 @@ class Active:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.scope = trio.CancelScope()
         self.begun = False  # its start is stored
         self.cancel: Mapping[str, Any] | None = None
         self.interrupted: str | None = None
+        self._scope: trio.CancelScope | None = None
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it was canceled or interrupted."""
+        return self.cancel is not None or self.interrupted is not None
+
+    def within(self, seconds: float) -> trio.CancelScope:
+        """The scope of its attempt, which ends after so many seconds, or when it is cut off, also before it began."""
+        # With its deadline from the beginning: to set one later takes as long as all else about a scope.
+        self._scope = trio.CancelScope(deadline=trio.current_time() + seconds)
+        if self.is_cut_off:
+            self._scope.cancel()
+        return self._scope
 
     def cut_off(self) -> None:
-        self.scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
 
 class Beginning(NamedTuple):

@@ -45,7 +45,7 @@ class LocalEngine:
     async def execute(
         self, run: Run, spec: PinnedSpec, ready: Ready, told: Told, steps: dict[str, Any], scope: trio.CancelScope
     ) -> Outcome:
-        """One attempt of `run`, cut off after the spec's timeout, or when the caller cancels `scope`: both read as timed out."""
+        """One attempt of `run` in `scope`, whose deadline is the spec's timeout. Whoever cancels it has it read as timed out, too."""
         timeout = spec.runtime.timeout_seconds
         attempt = Attempt(
             run=run,
@@ -63,7 +63,6 @@ class LocalEngine:
     async def _bounded(self, ctx: RunContext, ready: Ready, result: dict[str, Any], seconds: float, scope: trio.CancelScope) -> Outcome:
         failure: BaseException | None = None
         envelope: Envelope | None = None
-        scope.deadline = trio.current_time() + seconds
         with scope:
             try:
                 envelope = checked(await ready.runnable(ctx, ready.run_input), ready.blueprint)
