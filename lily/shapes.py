@@ -121,6 +121,7 @@ class RunBase(msgspec.Struct, kw_only=True):
     cancel_requested: dict[str, Any] | None
     key: str | None
     lineage: dict[str, Any]
+    retried_as: str | None
     spec_hash: str
     trace_id: str
 

@@ -99,6 +99,8 @@ def _lines(place: Workspace, store: "Store", run: Run, receipt: "Receipt | None"
         pairs.append(("next attempt", when(run.next_attempt_at)))
     if run.lineage:
         pairs.append(("lineage", " ".join(f"{key}={value}" for key, value in run.lineage.items())))
+    if run.retried_as:
+        pairs.append(("retried as", run.retried_as))
     if run.error:
         named = f"{run.error.code} ({run.error.blueprint_code})" if run.error.blueprint_code else run.error.code
         pairs.append(("error", f"{named}: {run.error.message}"))

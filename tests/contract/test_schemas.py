@@ -71,7 +71,8 @@ EVENT = {"seq": 1, "ts": "2026-05-04T04:15:00.123456Z", "job_id": "a", "run_id":
         ({"event": "job_recovered", "reason": "x", "ts": "2026-05-04T04:15:00Z"}, False),
         ({"event": "job_recovered", "reason": "x", "seq": 0}, False),
         ({"event": "scheduler_missed", "anything": 1}, False),
-        ({"event": "job_dead_lettered", "anything": 1}, True),
+        ({"event": "job_dead_lettered", "anything": 1}, False),
+        ({"event": "job_waiting_approval", "anything": 1}, True),
     ],
 )
 def test_the_schema_of_events_tells_right_from_wrong(event: dict[str, Any], fits: bool) -> None:
