@@ -64,6 +64,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.render",
                 "lily.time_views",
                 "lily.time_shapes",
+                "lily.letter_shapes",
             }
         ),
     ),
