@@ -179,6 +179,7 @@ dead_letter = Table(  # runs that failed for good and that nobody has dealt with
     Column("cause", Text, nullable=False),  # transient, parameters, resources, external, unknown
     Index("dead_letter_by_age", "added_at", "run_id"),
     Index("dead_letter_by_job", "job_id", "added_at", "run_id"),
+    Index("dead_letter_by_cause", "cause", "added_at", "run_id"),
     Index("dead_letter_by_fingerprint", "fingerprint", "cause", "added_at", "run_id"),
 )
 
