@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -87,6 +88,7 @@ _VARIES: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 
+@lru_cache(maxsize=256)  # what is broken says the same thing again and again
 def normal(message: str) -> str:
     """The message without numbers, ids, times, paths and addresses: what is left is the same each time the same thing happens."""
     text = one_line(message[:_COMPARED])
@@ -139,8 +141,9 @@ _DATA: dict[str, dict[Any, Cause]] = {
         **dict.fromkeys((500, 502, 503, 504, 529), _E),
     },
 }
+# In the message, all in small letters.
 _MESSAGES: tuple[tuple[re.Pattern[str], Cause], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), cause)
+    (re.compile(pattern), cause)
     for pattern, cause in (
         (r"no space left|disk (?:is )?full|disk quota|out of memory|cannot allocate memory|memoryerror|oom[ -]kill", _R),
         (r"too many open files|resource temporarily unavailable|recursionerror|took longer than \S+ s\b|timed out after \S+ s\b", _R),
@@ -176,9 +179,12 @@ def cause_of(error: ErrorInfo) -> Cause:
     if "variable" in error.data or "setting" in error.data:
         return _P
     known = _by_data(_DATA, error.data)
-    if known is None:
-        known = next((cause for pattern, cause in _MESSAGES if pattern.search(error.message[:_COMPARED])), None)
-    return known or _by_data(_EXITS, error.data) or _U
+    return known or _by_words(error.message[:_COMPARED].lower()) or _by_data(_EXITS, error.data) or _U
+
+
+@lru_cache(maxsize=256)
+def _by_words(message: str) -> Cause | None:
+    return next((cause for pattern, cause in _MESSAGES if pattern.search(message)), None)
 
 
 def _by_data(table: Mapping[str, Mapping[Any, Cause]], data: Mapping[str, Any]) -> Cause | None:

@@ -82,12 +82,13 @@ def show(run: RunId, /, *, json: Json = False, workspace: Place = None) -> int:
         letter = Letters(store).find(found.run_id)
         if letter is None and (found.retried_as is None or found.error is None or not is_dead(found.error)):
             raise gone(found.run_id)
-        view = _whole(place, found, letter or _once(found), dead=letter is not None)
-        title = one_line(store.spec(found.spec_hash).title)
+        shown = letter or _once(found)
+        view, title = _whole(place, found, shown, dead=letter is not None), store.spec(found.spec_hash).title
     if json:
         output.put_json(view)
-    else:
-        output.put_lines(_lines(view, title, found))
+        return 0
+    output.put_lines(fields(_pairs(view, one_line(title))))
+    output.put_lines(["", *(attempt_lines(shown.attempts) if shown.attempts else ["no attempt was made"])])
     return 0
 
 
@@ -121,7 +122,7 @@ def _whole(place: "Workspace", run: "Run", letter: DeadLetter, *, dead: bool) ->
     }
 
 
-def _lines(view: dict[str, Any], title: str, run: "Run") -> list[str]:
+def _pairs(view: dict[str, Any], title: str) -> list[tuple[str, object]]:
     pairs: list[tuple[str, object]] = [
         ("run", view["run_id"]),
         ("job", f"{view['job_id']} ({title})"),
@@ -133,9 +134,7 @@ def _lines(view: dict[str, Any], title: str, run: "Run") -> list[str]:
     ]
     if view["retried_from"]:
         pairs.append(("retried from", view["retried_from"]))
-    pairs += [("folder", view["folder"]), ("what to do", view["action"])]
-    attempts = msgspec.convert(view["attempts"], type=type(run).__annotations__["attempts"]) if view["attempts"] else []
-    return [*fields(pairs), "", *(attempt_lines(attempts) if attempts else ["no attempt was made"])]
+    return [*pairs, ("folder", view["folder"]), ("what to do", view["action"])]
 
 
 def triage(*, json: Json = False, workspace: Place = None) -> int:

@@ -97,7 +97,9 @@ def _to_its_end(place: "Workspace", settings: "Settings", store: "Store", run: "
     from lily.cli.conduct import Progress, to_its_end
 
     output.tell(f"the canary is {run.run_id}; waiting for its end")
-    ended, _ = to_its_end(place, settings, store, run, Progress(as_json=False))
+    ended, stopped = to_its_end(place, settings, store, run, Progress(as_json=False))
+    if stopped:
+        raise KeyboardInterrupt  # it is canceled; the rest was not begun
     output.tell(f"the canary is {ended.status}")
     return ended
 

@@ -30,6 +30,8 @@ _OF_ONE = frozenset(
         Code.DEAD_LETTER_NOT_FOUND,
     }
 )
+# What no smaller batch would change.
+_OF_ALL = frozenset({Code.STORE_UNAVAILABLE, Code.STORE_SCHEMA_NEWER, Code.DISK_FULL, Code.WORKSPACE_INVALID})
 
 
 Which = Literal["pinned", "current"]  # the spec that failed, or the job's file as it is now
@@ -208,10 +210,10 @@ class _Sender:
         try:
             return list(self._sent(batch))
         except LilyError as error:
-            if len(batch) > 1:
+            if len(batch) > 1 and error.code not in _OF_ALL:
                 middle = len(batch) // 2
                 return [*self.send(batch[:middle]), *self.send(batch[middle:])]
-            if error.code in _OF_ONE:
+            if error.code in _OF_ONE and len(batch) == 1:
                 return [Kept(batch[0].run_id, batch[0].job_id, error)]
             self.stopped = True
             return [Stopped(f"nothing more is accepted: {error.message}", error)]

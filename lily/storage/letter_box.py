@@ -47,8 +47,8 @@ class LetterBox:
         ]
         if rows:
             self._add(connection, rows)
-            self._changed(connection, len(rows))
-            self.fit(connection, rows[-1]["added_at"])
+            if self._changed(connection, len(rows)) > self.most:
+                self.fit(connection, rows[-1]["added_at"])
 
     def count(self, connection: Connection) -> int:
         """How many there are."""
@@ -88,8 +88,10 @@ class LetterBox:
         tell_all(connection, EventName.DEAD_LETTER_PRUNED, at, told)
         return going
 
-    def _changed(self, connection: Connection, by: int) -> None:
-        connection.execute(self._put_count, {"value": str(max(0, self.count(connection) + by))})
+    def _changed(self, connection: Connection, by: int) -> int:
+        now = max(0, self.count(connection) + by)
+        connection.execute(self._put_count, {"value": str(now)})
+        return now
 
 
 def _row(move: Move, marks: dict[str, Any]) -> dict[str, Any]:

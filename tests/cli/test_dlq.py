@@ -309,14 +309,34 @@ def refuse_after(monkeypatch: pytest.MonkeyPatch, most: int, code: Code) -> None
 
 
 def test_what_the_queue_refuses_stays_and_the_rest_with_it(lily: Lily, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as fit are retried; the refusal's code is the exit status."""
+    """As many as fit are retried, down to the last; the refusal's code is the exit status."""
     old = dead(place, "good", 10)
-    refuse_after(monkeypatch, 7, Code.DISK_FULL)
+    refuse_after(monkeypatch, 7, Code.OWNER_CONFLICT)  # any code that says nothing of one entry alone
     said = lily("dlq", "retry", "--all", "--json")
     assert said.status == 4
     assert [row["run_id"] for row in said.json["retried"]] == old[:7]
-    assert (said.json["left"], said.json["stopped"]["code"]) == (3, "disk_full")
+    assert (said.json["left"], said.json["stopped"]["code"]) == (3, "owner_conflict")
     assert listed(lily) == old[:6:-1]
+
+
+def test_a_full_disk_stops_at_once(lily: Lily, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A smaller batch would meet it too; everything stays."""
+    old = dead(place, "good", 10)
+    refuse_after(monkeypatch, 7, Code.DISK_FULL)
+    said = lily("dlq", "retry", "--all")
+    assert (said.status, said.out) == (4, "")
+    assert "nothing more is accepted: no room; 10 are left" in said.err
+    assert listed(lily) == old[::-1]
+
+
+def test_ctrl_c_while_the_canary_runs_cancels_it_and_keeps_the_rest(lily: Lily, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else was begun."""
+    old = dead(place, "good", 3)
+    monkeypatch.setattr("lily.cli.conduct.to_its_end", lambda place, settings, store, run, progress: (run, True))
+    said = lily("dlq", "retry", "--all", "--canary")
+    assert said.status == 130
+    assert "2 are left" in said.err
+    assert listed(lily) == old[:0:-1]
 
 
 def test_a_key_that_is_taken_keeps_one_entry_and_no_other(lily: Lily, place: Path) -> None:

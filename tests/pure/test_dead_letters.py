@@ -151,8 +151,6 @@ def test_refusals_are_not_dead() -> None:
 
 # -- redaction -------------------------------------------------------------------------------------
 
-SECRET = "s3cr3t/Zebra+42"
-
 
 @pytest.mark.parametrize(
     "text",

@@ -140,7 +140,7 @@ def test_the_entry_and_the_end_are_one_transaction(open_store: OpenStore, monkey
         raise ConnectionError("cut off")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.letters, "fit", broken)
+        patch.setattr(store.letters, "_changed", broken)
         with pytest.raises(ConnectionError):
             store.apply([move])
     assert box(store) == []
