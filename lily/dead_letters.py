@@ -119,7 +119,6 @@ _CODES: dict[str, Cause] = {
     Code.FEATURE_UNAVAILABLE: _P,
     Code.DISK_FULL: _R,
     Code.INTERNAL_ERROR: _U,
-    Code.BLUEPRINT_CONTRACT_INVALID: _U,
 }
 # What the error's data say, by their names; the first that is known counts.
 _DATA: dict[str, dict[Any, Cause]] = {
@@ -155,7 +154,8 @@ _MESSAGES: tuple[tuple[re.Pattern[str], Cause], ...] = tuple(
         (r"bad gateway|gateway time-?out|service unavailable|\b50[0234]\b|\bssl|\btls\b", _E),
         (r"read timed out|timeouterror|request timed out|handshake", _E),
         (r"no such file|not found|permission denied|modulenotfounderror|importerror|\bis not set\b|unknown (?:option|argument|key)", _P),
-        (r"invalid|malformed|unrecognized|missing (?:\d+ )?required|validation|not allowed|\bexpected\b|unauthori[sz]ed|forbidden", _P),
+        (r"does(?: not|n't) fit|invalid|malformed|unrecognized|missing (?:\d+ )?required|validation|not allowed", _P),
+        (r"\bexpected\b|unauthori[sz]ed|forbidden", _P),
         (r"\b40[0134]\b|\b422\b|keyerror|typeerror|valueerror|can't be sent|\busage:", _P),
     )
 )

@@ -108,6 +108,7 @@ def test_numbers_never_matter(some: list[int], others: list[int]) -> None:
         (failed("sh exited with 64", exit_code=64), Cause.PARAMETERS),
         (failed("argv: a list is expected", code="job_bindings_invalid"), Cause.PARAMETERS),
         (failed("nobody.v1 is not registered", code="job_target_unresolved", own="blueprint_not_found"), Cause.PARAMETERS),
+        (failed("the input does not fit command.v1: nothing is taken here", own="blueprint_contract_invalid"), Cause.PARAMETERS),
         (failed("no key", variable="API_KEY"), Cause.PARAMETERS),
         (failed("it answered 404", status=404), Cause.PARAMETERS),
         (failed("interrupted 4 times", reason="interrupted"), Cause.UNKNOWN),
