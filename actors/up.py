@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import aclosing, suppress
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from actors.catalog import Catalog
 from actors.doorbell import Doorbell
 from actors.job_store import JobStore
 from actors.last_resort import last_resort
+from actors.letter_keeper import LetterKeeper
 from actors.mailbox import Mailbox
 from actors.messages import BridgeMessage, Drain, SpecFact
 from actors.owning import Session, one_error, owning
@@ -32,6 +34,7 @@ from lily.offload import in_thread
 from lily.runs import FILE_ONLY, EventName
 from lily.settings import Settings
 from lily.spec_index import SpecIndex
+from lily.storage.letters import Letters
 from lily.storage.lives import sync_files
 from lily.storage.windows import Windows
 from lily.workspace import Workspace
@@ -103,6 +106,13 @@ def _edge(session: Session, stop: Callable[[float], None], bridge_box: Mailbox[B
         after=session.system.runner.recovered.wait,
     )
     session.system.more_status["scheduler"] = lambda: {**bridge.status(), "job_store": str(session.workspace.job_store)}
+    keeper = LetterKeeper(
+        Letters(session.store),
+        retention=timedelta(days=session.settings.dlq.retention_days),
+        clock=clock,
+        offload=in_thread,
+        log=session.log,
+    )
     loader = SpecLoader(index, specs, offload=in_thread, hints=lambda: watch(session.workspace.jobs, anyio.Event()))
     return {
         "catalog": Catalog(specs, log=session.log, then=bridge_box).run,
@@ -111,6 +121,7 @@ def _edge(session: Session, stop: Callable[[float], None], bridge_box: Mailbox[B
         "spec_loader": loader.run,
         "doorbell": Doorbell(session.workspace, session.system.runner_box, bridge_box).run,
         "reader": session.reader(stop).run,
+        "letter_keeper": keeper.run,
     }
 
 
@@ -180,11 +191,13 @@ class _Logged(msgspec.Struct):
     at: str = ""
     reason: str = ""
     by: str = ""
+    cause: str = ""
+    fingerprint: str = ""
 
 
 _logged = msgspec.json.Decoder(_Logged).decode
 _MORE = _Logged.__struct_fields__[4:]
-_WARNINGS = frozenset({"job_failed", "job_attempt_failed", "job_interrupted", "policy_denied", "events_lost"})
+_WARNINGS = frozenset({"job_failed", "job_attempt_failed", "job_dead_lettered", "job_interrupted", "policy_denied", "events_lost"})
 
 
 def _event_line(log: StreamLog, event: _Logged) -> str:

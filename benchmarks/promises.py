@@ -5,9 +5,11 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from lily.dead_letters import is_dead
 from lily.receipts import Receipt
-from lily.runs import FILE_ONLY, FINAL, TERMINAL, Event, Run
+from lily.runs import FILE_ONLY, FINAL, TERMINAL, Event, EventName, Run, Status
 from lily.storage.artifacts import read_receipt, whole
+from lily.storage.letters import Letters
 from lily.storage.store import Store
 from lily.workspace import EVENTS, Workspace
 
@@ -48,9 +50,20 @@ def _check_ended(workspace: Workspace, store: Store, run: Run, findings: Finding
     findings.expect("every attempt has ended", all(attempt.ended_at for attempt in run.attempts), run.run_id)
     overlaps = [b.number for a, b in zip(run.attempts, run.attempts[1:], strict=False) if not (a.ended_at or "") <= b.started_at]
     findings.expect("an attempt starts after the one before it ended", not overlaps, f"{run.run_id}: {overlaps}")
+    _check_letter(store, run, stored, findings)
     if run.written or settled:
         findings.expect("the mark says that the artifacts are there", run.written, run.run_id)
         _check_files(workspace, run, stored, findings)
+
+
+def _check_letter(store: Store, run: Run, stored: list[Event], findings: Findings) -> None:
+    dead = run.error is not None and is_dead(run.error) and run.status is Status.FAILED
+    said = sum(event.event is EventName.JOB_DEAD_LETTERED for event in stored)
+    findings.expect("a run that failed for good says once that it is a dead letter", said == dead, f"{run.run_id}: {said} times")
+    if dead and run.retried_as is None and Letters(store).count() < store.letters.most:
+        letter = Letters(store).find(run.run_id)
+        kept = letter is not None and letter.attempts == run.attempts
+        findings.expect("a dead letter is in the box with all its attempts", kept, run.run_id)
 
 
 def _check_files(workspace: Workspace, run: Run, stored: list[Event], findings: Findings) -> None:

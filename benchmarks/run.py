@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import schedules, simulate
+from benchmarks import letters, schedules, simulate
 from benchmarks.commands import history, listing, starting
 from benchmarks.floor import floor_pass
 from benchmarks.latency import submit_to_body
@@ -75,6 +75,17 @@ def commands(root: Path, quick: bool) -> Iterator[Row]:
     yield f"`lily jobs history` with limit 20 among {rows:,} runs", f"{more * 1e3:.0f} ms more than among 20", "≤ 30 ms", more <= 0.03
 
 
+def dead_letters(root: Path, quick: bool) -> Iterator[Row]:
+    """A box of 100,000 dead letters against one of 100."""
+    rows = 10_000 if quick else 100_000
+    few, many = letters.boxes(root / "letters", 100, rows)
+    more = letters.listing(few, many)
+    yield f"`lily dlq list` among {rows:,} dead letters", f"{more * 1e3:.0f} ms more than among 100", "≤ 50 ms", more <= 0.05
+    small, large = letters.failing(few, many)
+    told = f"{large * 1e3:.2f} ms, {small * 1e3:.2f} ms among 100"
+    yield f"a failure that pushes the oldest of {rows:,} out", told, "≤ 1 ms more", large - small <= 0.001
+
+
 def many_specs(root: Path, quick: bool) -> Iterator[Row]:
     """10,000 specs: ten of them broken in the list; all good under a supervisor."""
     specs = 1000 if quick else 10_000
@@ -103,7 +114,7 @@ def scheduling(root: Path, quick: bool) -> Iterator[Row]:
     yield f"`lily schedule simulate`: 100 jobs, five times a day, {days} days", told, "≤ 60 s for a year", year.seconds <= 60 * days / 365
 
 
-PARTS: tuple[Callable[[Path, bool], Iterator[Row]], ...] = (throughput, latency, sleepers, commands, many_specs, scheduling)
+PARTS: tuple[Callable[[Path, bool], Iterator[Row]], ...] = (throughput, latency, sleepers, commands, dead_letters, many_specs, scheduling)
 
 
 def main() -> int:

@@ -28,6 +28,8 @@ def stamp(at: datetime) -> str:
     """RFC 3339 in UTC, always with six digits of a second: `2026-05-04T04:15:00.123456Z`. Sorts as text."""
     if at.tzinfo is not UTC:
         at = at.astimezone(UTC)
+    if type(at) is not datetime:  # a subclass, which the encoder does not know
+        at = datetime.combine(at.date(), at.timetz())
     text = _encode(at)[1:-1].decode()  # a run has ten of them: isoformat takes six times as long
     return text if len(text) == _STAMP_LENGTH else f"{text[:-1]}.000000Z"  # a whole second comes without a fraction
 

@@ -26,6 +26,7 @@ class Code(StrEnum):
 
     RUN_NOT_FOUND = "run_not_found"
     RUN_STATE_INVALID = "run_state_invalid"
+    DEAD_LETTER_NOT_FOUND = "dead_letter_not_found"
     APPROVAL_REQUIRED = "approval_required"
     FEATURE_UNAVAILABLE = "feature_unavailable"
     ARTIFACT_NAME_INVALID = "artifact_name_invalid"
@@ -63,6 +64,7 @@ _NOT_FOUND_OR_INVALID = {
     Code.BLUEPRINT_BINDINGS_INVALID,
     Code.BLUEPRINT_DUPLICATE,
     Code.RUN_NOT_FOUND,
+    Code.DEAD_LETTER_NOT_FOUND,
     Code.ARTIFACT_NAME_INVALID,
     Code.WORKSPACE_NOT_FOUND,
     Code.WORKSPACE_INVALID,

@@ -12,6 +12,7 @@ import msgspec
 
 from lily import __version__
 from lily.clock import stamp
+from lily.dead_letters import is_dead, marks
 from lily.errors import Code
 from lily.retries import pause_seconds
 from lily.runs import Attempt, ErrorInfo, Event, EventName, Move, Run, Runtime, Status
@@ -82,6 +83,12 @@ def _final(status: Status, error: ErrorInfo | None, ts: str, **more: Any) -> Eve
     return Event(name, ts, {"status": status.value, **_told(error), **more})
 
 
+def _failing(error: ErrorInfo, ts: str) -> list[Event]:
+    """The last events of a run that fails: it is a dead letter, unless it was refused."""
+    final = _final(Status.FAILED, error, ts)
+    return [Event(EventName.JOB_DEAD_LETTERED, ts, {**_told(error), **marks(error)}), final] if is_dead(error) else [final]
+
+
 def _told(error: ErrorInfo | None) -> dict[str, Any]:
     if error is None:
         return {}
@@ -125,18 +132,19 @@ def _retry(run: Run, outcome: Outcome, runtime: Runtime, at: datetime, tries: in
 
 def _fail(run: Run, outcome: Outcome, at: datetime, tries: int) -> Move:
     ts, number = stamp(at), len(run.attempts)
+    error = outcome.error or ErrorInfo(code=Code.JOB_EXECUTION_FAILED, message=f"the attempt {outcome.status} without saying why")
     events = [
-        Event(EventName.JOB_ATTEMPT_FAILED, ts, {"attempt": number, "status": outcome.status, **_told(outcome.error), "will_retry": False}),
-        _final(Status.FAILED, outcome.error, ts),
+        Event(EventName.JOB_ATTEMPT_FAILED, ts, {"attempt": number, "status": outcome.status, **_told(error), "will_retry": False}),
+        *_failing(error, ts),
     ]
-    last = _last(run, at, outcome.status, outcome.error)
-    return _moved(run, events, last, status=Status.FAILED, ended_at=ts, tries=tries, error=outcome.error, result=outcome.result)
+    last = _last(run, at, outcome.status, error)
+    return _moved(run, events, last, status=Status.FAILED, ended_at=ts, tries=tries, error=error, result=outcome.result)
 
 
 def refuse(run: Run, error: ErrorInfo, result: Mapping[str, Any], at: datetime) -> Move:
     """running → failed without an attempt: the target, its bindings or the policy did not allow one."""
     ts = stamp(at)
-    return _moved(run, [_final(Status.FAILED, error, ts)], status=Status.FAILED, ended_at=ts, error=error, result=_versioned(result))
+    return _moved(run, _failing(error, ts), status=Status.FAILED, ended_at=ts, error=error, result=_versioned(result))
 
 
 def cancel(run: Run, request: Mapping[str, Any], at: datetime, result: Mapping[str, Any] | None = None) -> Move:
@@ -165,7 +173,7 @@ def interrupt(run: Run, runtime: Runtime, at: datetime, *, reason: str, recovere
             message=f"interrupted {count} times, more than interrupt_max ({runtime.interrupt_max}) allows; last: {reason}",
             data={"reason": "interrupted"},
         )
-        events.append(_final(Status.FAILED, error, ts))
+        events += _failing(error, ts)
         return _moved(
             run, events, last, status=Status.FAILED, ended_at=ts, interruptions=count, error=error, result=_versioned(result or run.result)
         )

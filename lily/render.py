@@ -104,6 +104,7 @@ def run_view(run: Run) -> dict[str, Any]:
         "cancel_requested": run.cancel if run.status not in TERMINAL else None,
         "key": run.key,
         "lineage": run.lineage,
+        "retried_as": run.retried_as,
         "spec_hash": run.spec_hash,
         "trace_id": run.trace_id,
     }

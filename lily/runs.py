@@ -75,6 +75,7 @@ class EventName(StrEnum):
     SCHEDULER_ERROR = "scheduler_error"
     SCHEDULER_MISSED = "scheduler_missed"
     SCHEDULER_MAX_INSTANCES = "scheduler_max_instances"
+    DEAD_LETTER_PRUNED = "dead_letter_pruned"  # no run's: see lily.storage.system_events
 
 
 # These stand in files only; all others are rows of the store too and can be written again from there.
@@ -202,6 +203,7 @@ class Run(msgspec.Struct, kw_only=True):
     pid: int | None = None
     host: str = ""
     written: bool = False  # the artifacts of its end are on disk
+    retried_as: str | None = None  # the run that was made of its dead letter
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,6 +36,7 @@ def _object(required: Mapping[str, Any], optional: Mapping[str, Any] | None = No
 
 _TEXT = {"type": "string"}
 _STAMP = {"type": "string", "pattern": STAMP}
+_RUN = {"type": "string", "pattern": _RUN_ID}
 _POLICY = {name: FIELDS[name] for name in ("needed", "granted", "decisions")}
 _CAP = {"type": "integer", "minimum": 1}
 _LIMITS = {"memory_mb": _CAP, "cpu_seconds": _CAP, "scope": _TEXT}
@@ -49,7 +50,7 @@ _REFINED: dict[tuple[str, str], dict[str, Any]] = {
     ("Receipt", "schema_version"): {"const": SCHEMA_VERSION},
     ("Receipt", "status"): {"enum": sorted(TERMINAL)},
     ("Receipt", "r0_status"): {"enum": ["ok", "error", None]},
-    ("Receipt", "trigger"): _object(_FIRED, {"replayed_from": {"type": "string", "pattern": _RUN_ID}, **_WINDOWS}),
+    ("Receipt", "trigger"): _object(_FIRED, {"replayed_from": _RUN, "retried_from": _RUN, **_WINDOWS}),
     ("Receipt", "policy"): {"anyOf": [_object(_POLICY), _NOTHING]},
     ("Receipt", "limits"): {"anyOf": [_object({"timeout_seconds": {"type": "number"}}, _LIMITS), _NOTHING]},
     ("Receipt", "canceled"): {"anyOf": [_object({"at": _STAMP, "by": _TEXT, "reason": _TEXT}), {"type": "null"}]},

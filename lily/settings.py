@@ -26,6 +26,13 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrent: int
 
 
+class Dlq(msgspec.Struct, frozen=True, kw_only=True):
+    """How long, and how many, dead letters are kept."""
+
+    retention_days: float
+    max_entries: int
+
+
 class Maximum(msgspec.Struct, frozen=True, kw_only=True):
     """The highest caps that a job may ask for; None means no maximum."""
 
@@ -69,6 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     store: Store
     queue: Queue
+    dlq: Dlq
     policy: Policy
     supervisor: Supervisor
     llm: Llm
@@ -105,6 +113,8 @@ _BIG = 2**53
 _KEYS: dict[str, _Key] = {
     "store.url": _Key("", "a database URL, or empty text for the embedded SQLite", _text),
     "queue.max_concurrent": _Key(3, "a whole number from 1 to 1000", _whole(1, 1000)),
+    "dlq.retention_days": _Key(30.0, "a number of days above 0", _number(0.001, 36_500)),
+    "dlq.max_entries": _Key(1000, "a whole number from 1 to 1000000", _whole(1, 1_000_000)),
     "policy.max.timeout_seconds": _Key(86_400, "a number of seconds above 0, or null", _or_null(_number(0.001, 86_400))),
     "policy.max.retry_max": _Key(10, "a whole number from 0 to 10, or null", _or_null(_whole(0, 10))),
     "policy.max.max_parallel_runs": _Key(64, "a whole number from 1 to 64, or null", _or_null(_whole(1, 64))),

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from lily.diagnostics import Diagnostic
+from lily.letter_shapes import LETTER_SHAPES
 from lily.receipts import Receipt
 from lily.runs import Attempt, ErrorInfo, Status
 from lily.time_shapes import TIME_SHAPES
@@ -121,6 +122,7 @@ class RunBase(msgspec.Struct, kw_only=True):
     cancel_requested: dict[str, Any] | None
     key: str | None
     lineage: dict[str, Any]
+    retried_as: str | None
     spec_hash: str
     trace_id: str
 
@@ -316,5 +318,6 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     "config-validate": ConfigValidate,
     "status": StatusView,
     **TIME_SHAPES,
+    **LETTER_SHAPES,
     "error": Failure,
 }

@@ -51,7 +51,7 @@ def conduct(workspace: Workspace, settings: Settings, store: Store, run: Run, *,
     """See the run to its end, print what came of it, and give the exit status."""
     progress = Progress(as_json)
     try:
-        ended, stopped = _to_its_end(workspace, settings, store, run, progress)
+        ended, stopped = to_its_end(workspace, settings, store, run, progress)
     except KeyboardInterrupt:
         return _left(store.run(run.run_id), as_json)
     if ended.status not in TERMINAL:
@@ -59,7 +59,7 @@ def conduct(workspace: Workspace, settings: Settings, store: Store, run: Run, *,
     return conclude(workspace, ended, as_json=as_json, stopped=stopped)
 
 
-def _to_its_end(workspace: Workspace, settings: Settings, store: Store, run: Run, progress: Progress) -> tuple[Run, bool]:
+def to_its_end(workspace: Workspace, settings: Settings, store: Store, run: Run, progress: Progress) -> tuple[Run, bool]:
     """The run as it ended, and whether Ctrl-C asked for that. A second Ctrl-C raises KeyboardInterrupt."""
     stopped = False
     while True:

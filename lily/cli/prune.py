@@ -22,7 +22,7 @@ def prune(
 ) -> int:
     """Delete ended runs with their artifacts. Never done by itself, and never to a run that has not ended.
 
-    With --keep and --older-than a run goes when both say so.
+    With --keep and --older-than a run goes when both say so. A dead letter goes with its run: nothing could be retried any more.
     """
     from lily.operations.changes import prune as prune_runs
 

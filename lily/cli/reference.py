@@ -56,6 +56,12 @@ A list is an object with one plural key (but for `jobs next --all`, which is a b
 | `schedule verify` | `{{"ok", "since", "jobs", "windows", "rows", "count", "kinds", "differences": [{{"job_id", "at", "kind", "message"}}]}}` |
 | `schedule rebuild` | `{{"path", "removed", "was", "will_register"}}` |
 | `runs diff` | `{{"a", "b", "differences": {{"FIELD": {{"a", "b"}}}}}}` |
+| `dlq list` | `{{"dead_letters": [LETTER], "total"}}`, newest first |
+| `dlq show` | LETTER with `state` (`dead`, `retried`), `retried_from`, `retried_as`, `attempts`, `folder`, `action` |
+| `dlq triage` | `{{"groups": [{{"fingerprint", "cause", "code", "count", "jobs", "first_at", "last_at", "example", "reason", "action"}}], "total"}}` |
+| `dlq retry` | `{{"retried": [{{"run_id", "job_id", "retried_as", "spec_hash"}}], "kept": [{{"run", "job_id", "error"}}], "left", "stopped", "dry_run"}}` |
+| `dlq clear` | `{{"cleared": [RUN_ID]}}` |
+| `dlq prune` | `{{"pruned": [{{"run_id", "job_id", "reason"}}], "dry_run"}}` |
 | `runs prune` | `{{"runs": [RUN], "dry_run"}}` |
 | `blueprints list` | `{{"blueprints": [{{"id", "version", "summary", "capabilities", "origin"}}], "specialists": [...], "synthesizers": [...], "diagnostics": [D]}}` |
 | `blueprints show` | `{{"id", "version", "summary", "capabilities", "origin", "in_process", "bindings_schema", "input_schema", "output_schema", "example", "example_job"}}` |
@@ -64,7 +70,8 @@ A list is an object with one plural key (but for `jobs next --all`, which is a b
 
 - D, a diagnostic: `{{"path", "line", "column", "field", "code", "message", "hint"}}`.
 - RUN: `{{"run_id", "job_id", "status", "trigger", "queued_at", "started_at", "ended_at", "next_attempt_at", "duration_seconds", "attempts",
-  "interruptions", "error", "cancel_requested", "key", "lineage", "spec_hash", "trace_id"}}`; `attempts` is their number.
+  "interruptions", "error", "cancel_requested", "key", "lineage", "retried_as", "spec_hash", "trace_id"}}`; `attempts` is their number.
+- LETTER: `{{"run_id", "job_id", "added_at", "code", "reason", "fingerprint", "cause"}}`; `reason` is the last error.
 - R is the receipt. All of these, the receipt and the events have published JSON Schemas: see [schemas](../schemas/index.md).
 
 """

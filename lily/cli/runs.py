@@ -1,5 +1,6 @@
 """`lily runs list`, `show`, `active`, `cancel` and `diff`."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -10,7 +11,7 @@ from lily.cli.jobs import put_runs
 from lily.cli.options import Json, Limit, Place, Since, StatusFilter, opened, positive, since, storable, who
 from lily.receipts import seconds_between
 from lily.render import diff_lines, event_lines, fields, run_view, table, when
-from lily.runs import TERMINAL, Run, Status
+from lily.runs import TERMINAL, Attempt, Run, Status
 from lily.summary import duration
 from lily.text import one_line
 from lily.workspace import EVENTS, RECEIPT, SUMMARY, Workspace
@@ -99,18 +100,21 @@ def _lines(place: Workspace, store: "Store", run: Run, receipt: "Receipt | None"
         pairs.append(("next attempt", when(run.next_attempt_at)))
     if run.lineage:
         pairs.append(("lineage", " ".join(f"{key}={value}" for key, value in run.lineage.items())))
+    if run.retried_as:
+        pairs.append(("retried as", run.retried_as))
     if run.error:
         named = f"{run.error.code} ({run.error.blueprint_code})" if run.error.blueprint_code else run.error.code
         pairs.append(("error", f"{named}: {run.error.message}"))
     lines = fields(pairs)
     if run.attempts:
-        lines += ["", *_attempts(run)]
+        lines += ["", *attempt_lines(run.attempts)]
     lines += ["", "events:", *(f"  {line}" for event in store.events(run.run_id) for line in _event(event))]
     names = [file.name for file in receipt.artifacts] if receipt else []
     return [*lines, "", "files:", *(f"  {name}" for name in sorted({*names, RECEIPT, SUMMARY, EVENTS}))] if receipt else lines
 
 
-def _attempts(run: Run) -> list[str]:
+def attempt_lines(attempts: Sequence[Attempt]) -> list[str]:
+    """The table of a run's attempts."""
     rows = [
         [
             attempt.number,
@@ -119,7 +123,7 @@ def _attempts(run: Run) -> list[str]:
             duration(seconds_between(attempt.started_at, attempt.ended_at)),
             attempt.error.message if attempt.error else "",
         ]
-        for attempt in run.attempts
+        for attempt in attempts
     ]
     return table(["ATTEMPT", "STATUS", "STARTED", "TOOK", "ERROR"], rows, width=output.width(), paint=output.paint())
 

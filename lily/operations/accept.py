@@ -10,7 +10,7 @@ from lily.operations.sockets import ring
 from lily.policies import unavailable
 from lily.runs import Event, Run, decode_spec
 from lily.specs import spec_hash
-from lily.storage.store import NewRun, Store
+from lily.storage.store import NewRun, Store, Then
 from lily.workspace import Workspace
 
 ROOM_BYTES = 1 << 20  # what must be free on the disk where a run is to leave its artifacts
@@ -42,7 +42,7 @@ def new_run(
     if missing:
         raise LilyError(Code.FEATURE_UNAVAILABLE, "; ".join(missing), where=f"job {spec.id}", hint="take it out of the spec to run the job")
     fired_at = stamp((clock or SystemClock()).now())
-    repeats = {name: value for name, value in (lineage or {}).items() if name == "replayed_from"}
+    repeats = {name: value for name, value in (lineage or {}).items() if name in ("replayed_from", "retried_from")}
     return NewRun(
         job_id=spec.id,
         spec=canonical,
@@ -67,13 +67,13 @@ def _check_place(workspace: Workspace) -> None:
         raise LilyError(Code.DISK_FULL, said, where=str(folder), hint="make room, then do it again; nothing was stored")
 
 
-def accept_all(workspace: Workspace, store: Store, new: Sequence[NewRun]) -> list[Run]:
-    """Store runs in one transaction and ring. They are owed from then on.
+def accept_all(workspace: Workspace, store: Store, new: Sequence[NewRun], then: Then | None = None) -> list[Run]:
+    """Store runs in one transaction, with what `then` does in it, and ring. They are owed from then on.
 
     Raises `disk_full` or `workspace_invalid` where their artifacts could not be written.
     """
     _check_place(workspace)
-    runs = store.submit(new)
+    runs = store.submit(new, then)
     ring(workspace)
     return runs
 

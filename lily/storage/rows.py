@@ -81,6 +81,7 @@ def run_from(row: Any, attempts: list[Attempt] | None = None) -> Run:
         host=given["host"],
         written=bool(given["written"]),
         held=bool(given["held"]),
+        retried_as=given["retried_as"],
     )
 
 

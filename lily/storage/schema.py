@@ -178,7 +178,9 @@ dead_letter = Table(  # runs that failed for good and that nobody has dealt with
     Column("fingerprint", Text, nullable=False),
     Column("cause", Text, nullable=False),  # transient, parameters, resources, external, unknown
     Index("dead_letter_by_age", "added_at", "run_id"),
-    Index("dead_letter_by_fingerprint", "fingerprint"),
+    Index("dead_letter_by_job", "job_id", "added_at", "run_id"),
+    Index("dead_letter_by_cause", "cause", "added_at", "run_id"),
+    Index("dead_letter_by_fingerprint", "fingerprint", "cause", "added_at", "run_id"),
 )
 
 approval_check = Table(  # the last look at a channel outside for a run that waits

@@ -5,7 +5,7 @@ All calls block; async callers go through their `offload`. Every change of a run
 
 import random
 import secrets
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,6 +21,7 @@ from lily.errors import LilyError
 from lily.runs import TERMINAL, ErrorInfo, Event, EventName, Move, Run, Status, may_become
 from lily.storage import schema
 from lily.storage.database import open_engine, reading, upgrade, writing
+from lily.storage.letter_box import LetterBox
 from lily.storage.reads import Reads
 from lily.storage.rows import PRIORITIES, PRUNED, attempt_row, dump, dump_optional, moved, run_from
 from lily.storage.statements import CANCELED_AT_ONCE, Statements
@@ -46,6 +47,9 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorInfo | None = None
 
 
+Then = Callable[[Connection, list[Run]], None]  # what belongs into the transaction that accepts these runs
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What the runner asks for: runs to start, in order, cancels that were asked of running ones, and runs that were canceled while
@@ -64,7 +68,9 @@ class _Refused(Exception):
 class Store(Reads):
     """One workspace's store."""
 
-    def __init__(self, url: str, *, database_file: Path, clock: Clock, dice: random.Random | None = None) -> None:
+    def __init__(
+        self, url: str, *, database_file: Path, clock: Clock, dice: random.Random | None = None, max_dead_letters: int = 1000
+    ) -> None:
         """Connects and brings the schema up to date. `dice` makes run ids repeatable in tests."""
         super().__init__()
         self.engine = open_engine(url, database_file=database_file)
@@ -72,6 +78,7 @@ class Store(Reads):
         self._dice = dice or secrets.SystemRandom()
         self._insert = _insert_of(self.engine.dialect.name)
         self.statements = Statements(self._insert)
+        self.letters = LetterBox(self._insert, max_dead_letters)
         try:
             upgrade(self.engine)
         except LilyError:
@@ -88,8 +95,11 @@ class Store(Reads):
 
     # -- accepting --------------------------------------------------------------------------------
 
-    def submit(self, new: Sequence[NewRun]) -> list[Run]:
-        """Accept runs in one transaction. A run whose key belongs to a run that is not terminal is that run."""
+    def submit(self, new: Sequence[NewRun], then: Then | None = None) -> list[Run]:
+        """Accept runs in one transaction. A run whose key belongs to a run that is not terminal is that run.
+
+        `then` does more in the same transaction; what it raises takes all of it back.
+        """
         with writing(self.engine) as connection:
             held = self._holders(connection, {n.key for n in new if n.key})
             ids = self._ids(connection)
@@ -105,6 +115,8 @@ class Store(Reads):
                 accepted.append(run)
             if fresh:
                 self._insert_runs(connection, fresh)
+            if then is not None:
+                then(connection, accepted)
             return accepted
 
     def accept(self, connection: Connection, new: Sequence[NewRun]) -> list[Run]:
@@ -261,6 +273,7 @@ class Store(Reads):
             events += _event_rows(move.run.run_id, move.run.events - len(move.events) + 1, move.events)
         if events:
             self.statements.add_event(connection, events)
+        self.letters.post(connection, moves)
 
     def request_cancel(self, run_id: str, *, by: str, reason: str) -> bool:
         """Ask the owner to cancel a running run. False when it is not running any more."""
@@ -339,6 +352,7 @@ class Store(Reads):
                 ).scalars()
             )
             self._note_pruned(connection, ids)
+            self.letters.drop(connection, ids)
             for table in (schema.step, schema.event, schema.attempt, schema.run):
                 connection.execute(table.delete().where(table.c.run_id.in_(ids)))
 

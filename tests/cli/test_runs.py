@@ -28,6 +28,7 @@ RUN = {
     "cancel_requested",
     "key",
     "lineage",
+    "retried_as",
     "spec_hash",
     "trace_id",
 }

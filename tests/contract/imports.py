@@ -12,7 +12,19 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     (
         "words",
-        frozenset({"lily", "lily.errors", "lily.clock", "lily.faults", "lily.offload", "lily.time_text", "lily.diagnostics", "lily.text"}),
+        frozenset(
+            {
+                "lily",
+                "lily.errors",
+                "lily.clock",
+                "lily.faults",
+                "lily.offload",
+                "lily.time_text",
+                "lily.diagnostics",
+                "lily.text",
+                "lily.redaction",
+            }
+        ),
     ),
     ("triggers", frozenset({"lily.triggers"})),
     (
@@ -25,6 +37,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.retries",
                 "lily.policies",
                 "lily.moves",
+                "lily.dead_letters",
                 "lily.log",
                 "lily.yaml_reader",
                 "lily.yaml_scalars",
@@ -51,6 +64,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.render",
                 "lily.time_views",
                 "lily.time_shapes",
+                "lily.letter_shapes",
             }
         ),
     ),

@@ -316,6 +316,7 @@ REFUSALS = [
     Refusal("blueprint twice", Code.BLUEPRINT_DUPLICATE, _duplicate),
     Refusal("no such run", Code.RUN_NOT_FOUND, plain("runs", "show", "20260504T041500.123456Z-k3f9")),
     Refusal("no run id", Code.RUN_NOT_FOUND, plain("runs", "show", "../x")),
+    Refusal("a run that is no dead letter", Code.DEAD_LETTER_NOT_FOUND, ran("dlq", "show")),
     Refusal("cancel what has ended", Code.RUN_STATE_INVALID, ran("runs", "cancel")),
     Refusal("replay without approval", Code.APPROVAL_REQUIRED, ran("runs", "replay")),
     Refusal("priority", Code.FEATURE_UNAVAILABLE, spec(runtime={"priority": "high"})),

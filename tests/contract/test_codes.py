@@ -35,6 +35,7 @@ PINNED = {
     "llm_synth_fallback_failed": 1,
     "run_not_found": 3,
     "run_state_invalid": 4,
+    "dead_letter_not_found": 3,
     "approval_required": 4,
     "feature_unavailable": 4,
     "artifact_name_invalid": 3,

@@ -277,7 +277,7 @@ def test_every_end_leaves_three_whole_artifacts_that_agree_with_the_store(make_w
 LIFECYCLE = {"policy_denied"} | {
     f"job_{name}"
     for name in (
-        *("queued", "started", "attempt_started", "attempt_failed", "attempt_succeeded", "retry_scheduled"),
+        *("queued", "started", "attempt_started", "attempt_failed", "attempt_succeeded", "retry_scheduled", "dead_lettered"),
         *("approved", "completed", "failed", "canceled", "interrupted", "recovered"),
     )
 }

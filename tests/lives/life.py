@@ -15,11 +15,13 @@ from actors.messages import Rung
 from actors.supervisor import Escalated, Intensity
 from lily.blueprints.contract import BlueprintError, ProcessRequest
 from lily.blueprints.define import blueprint
+from lily.dead_letters import is_dead
 from lily.engines.fake_processes import Program
 from lily.errors import LilyError
 from lily.operations.changes import cancel
 from lily.runs import FILE_ONLY, FINAL, TERMINAL, Run, Status
 from lily.storage.artifacts import whole
+from lily.storage.letters import Letters
 from lily.testing import FakeProcesses, World
 from lily.workspace import EVENTS
 from tests.lives.seams import Killed, Seams
@@ -331,6 +333,7 @@ def _check_run(lives: Lives, run: Run) -> None:
     given = [{key: value for key, value in line.items() if key not in ("seq", "job_id", "run_id")} for line in told]
     expect(given == kept, f"the file tells {[line['event'] for line in told]}, the store {[row['event'] for row in kept]}")
     _check_receipt(world, run, expect)
+    _check_letter(world, run, names, expect)
     retry_max = world.store.spec(run.spec_hash).runtime.retry_max
     expect(run.tries <= retry_max + 1, f"{run.tries} tries with retry_max {retry_max}")
     expect(run.interruptions <= 4, f"{run.interruptions} interruptions")
@@ -340,6 +343,15 @@ def _check_run(lives: Lives, run: Run) -> None:
     expect(all(attempt.ended_at for attempt in run.attempts), "an attempt has no end")
     left = [path.name for path in world.workspace.run_dir(run.job_id, run_id).iterdir() if path.name.startswith(".")]
     expect(not left, f"half-written files stay: {left}")
+
+
+def _check_letter(world: World, run: Run, names: list[str], expect: Callable[[bool, str], None]) -> None:
+    letter = Letters(world.store).find(run.run_id)
+    dead = run.error is not None and is_dead(run.error)
+    expect((letter is not None) == dead, f"dead: {dead}, in the box: {letter is not None}")
+    expect(names.count("job_dead_lettered") == dead, f"dead: {dead}, events {names}")
+    if letter is not None and run.error is not None:
+        expect((letter.reason, letter.attempts) == (run.error.message, run.attempts), "the letter differs from the run")
 
 
 def _check_receipt(world: World, run: Run, expect: Callable[[bool, str], None]) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lily.clock import stamp
+from lily.dead_letters import REFUSALS
 from lily.moves import Outcome, Place, cancel, due, interrupt, refuse, settle, start
 from lily.runs import FINAL, TERMINAL, ErrorInfo, Event, EventName, Move, Run, Runtime, Status, may_become
 
@@ -81,9 +82,41 @@ def test_a_refusal_is_two_moves_without_an_attempt() -> None:
     denied = Event(EventName.POLICY_DENIED, stamp(AT), {"message": "no"})
     first = start(queued(), PLACE, AT, attempt=False, more=[denied])
     second = refuse(first.run, ERROR, {"policy": {"x": 1}}, AT)
-    assert names(first) + names(second) == ["job_started", "policy_denied", "job_failed"]
+    assert names(first) + names(second) == ["job_started", "policy_denied", "job_dead_lettered", "job_failed"]
     assert (second.run.status, second.run.attempts, second.run.tries) == (Status.FAILED, [], 0)
     assert second.run.result["policy"] == {"x": 1}
+
+
+@pytest.mark.parametrize("code", sorted(REFUSALS))
+def test_who_was_refused_is_no_dead_letter(code: str) -> None:
+    """Policy and approvals say no to work that did not break."""
+    error = ErrorInfo(code=code, message="no")
+    assert names(refuse(start(queued(), PLACE, AT, attempt=False).run, error, {}, AT)) == ["job_failed"]
+    outcome = Outcome(status="failed", result={}, error=error)
+    assert names(settle(running(), outcome, Runtime(), AT)) == ["job_attempt_failed", "job_failed"]
+
+
+def test_a_dead_letter_is_told_of_before_the_end_with_the_last_error() -> None:
+    """Of three attempts the third one's, not the one before."""
+    run, moves = queued(), []
+    for number in (1, 2, 3):
+        error = ErrorInfo(code="job_execution_failed", message=f"no luck: {'abc'[number - 1]}")
+        begun = start(run, PLACE, AT, attempt=True).run
+        moves.append(settle(begun, Outcome(status="failed", result={}, error=error, retryable=True), Runtime(retry_max=2), AT))
+        run = moves[-1].run if number == 3 else due(moves[-1].run, AT).run
+    assert names(moves[-1]) == ["job_attempt_failed", "job_dead_lettered", "job_failed"]
+    told = moves[-1].events[1].data
+    assert (told["message"], told["code"], told["cause"]) == ("no luck: c", "job_execution_failed", "unknown")
+    queued_once, started_once, three_attempts, due_twice = 1, 1, 3, 2
+    assert moves[-1].run.events == sum(len(move.events) for move in moves) + queued_once + started_once + three_attempts + due_twice
+
+
+def test_a_failure_that_says_nothing_is_a_dead_letter_all_the_same() -> None:
+    """An outcome without an error gets one."""
+    move = settle(running(), Outcome(status="failed", result={}), Runtime(), AT)
+    assert names(move) == ["job_attempt_failed", "job_dead_lettered", "job_failed"]
+    assert move.run.error is not None
+    assert move.run.attempts[-1].error == move.run.error
 
 
 def test_a_success_ends_the_attempt_and_the_run() -> None:
@@ -109,7 +142,7 @@ def test_a_failure_that_may_be_retried_waits_until_a_stored_time(outcome: Outcom
 def test_a_failure_without_a_retry_ends_the_run(outcome: Outcome, runtime: Runtime) -> None:
     """Its error is the last attempt's."""
     move = settle(running(), outcome, runtime, AT)
-    assert names(move) == ["job_attempt_failed", "job_failed"]
+    assert names(move) == ["job_attempt_failed", "job_dead_lettered", "job_failed"]
     assert (move.run.status, move.run.error) == (Status.FAILED, ERROR)
     assert move.events[-1].data["blueprint_code"] == "odd"
 
@@ -139,7 +172,7 @@ def test_interruptions_are_bounded(most: int) -> None:
         run = interrupt(start(run, PLACE, AT, attempt=True).run, runtime, AT, reason="dead", recovered=True).run
         assert run.status is Status.QUEUED
     move = interrupt(start(run, PLACE, AT, attempt=True).run, runtime, AT, reason="dead", recovered=True)
-    assert names(move) == ["job_interrupted", "job_failed"]
+    assert names(move) == ["job_interrupted", "job_dead_lettered", "job_failed"]
     assert move.run.error is not None
     assert move.run.error.data == {"reason": "interrupted"}
 

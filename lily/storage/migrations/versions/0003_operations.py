@@ -40,7 +40,9 @@ def _create_dead_letter() -> None:
         sa.Column("cause", sa.Text, nullable=False),
     )
     op.create_index("dead_letter_by_age", "dead_letter", ["added_at", "run_id"])
-    op.create_index("dead_letter_by_fingerprint", "dead_letter", ["fingerprint"])
+    op.create_index("dead_letter_by_job", "dead_letter", ["job_id", "added_at", "run_id"])
+    op.create_index("dead_letter_by_cause", "dead_letter", ["cause", "added_at", "run_id"])
+    op.create_index("dead_letter_by_fingerprint", "dead_letter", ["fingerprint", "cause", "added_at", "run_id"])
 
 
 def _create_audit() -> None:

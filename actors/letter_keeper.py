@@ -1,0 +1,37 @@
+"""Keeps the box of dead letters within its limits while the supervisor is up: at start, then once an hour."""
+
+from datetime import timedelta
+
+import anyio
+
+from lily.clock import Clock, stamp
+from lily.errors import LilyError
+from lily.log import Log
+from lily.offload import Offload
+from lily.storage.letters import Letters
+
+EVERY_SECONDS = 3600.0
+
+
+class LetterKeeper:
+    """Takes out what is older than the retention, and what is more than the maximum. Runs and their files stay."""
+
+    def __init__(self, letters: Letters, *, retention: timedelta, clock: Clock, offload: Offload, log: Log) -> None:
+        self._letters, self.retention = letters, retention  # the latter may be changed
+        self._clock, self._offload, self._log = clock, offload, log
+
+    async def run(self) -> None:
+        """For ever; a store that is away is asked again in the next hour."""
+        while True:
+            await self._prune()
+            await anyio.sleep(EVERY_SECONDS)
+
+    async def _prune(self) -> None:
+        now = self._clock.now()
+        try:
+            gone = await self._offload(self._letters.prune, stamp(now - self.retention), stamp(now))
+        except LilyError as exc:
+            self._log.error("dead letters could not be pruned; trying again in an hour", error=str(exc))
+            return
+        if gone:
+            self._log.info("dead letters were pruned", entries=len(gone))
