@@ -18,6 +18,7 @@ LILY = {
 }
 TESTING = {"FakeClock", "FakeContext", "FakeProcesses", "World", "check_golden", "golden_text", "run_blueprint"}
 JSON_HERE = {"--json", "--workspace"}
+NARROW = {"--job", "--cause", "--fingerprint", "--match"}
 COMMANDS: dict[str, set[str]] = {
     "init": {"DIR"},
     "up": {"--json-logs", "--workspace"},
@@ -54,6 +55,12 @@ COMMANDS: dict[str, set[str]] = {
     "runs replay": {"RUN", "--spec", "--approve", "--reason", "--detach", "--dry-run", *JSON_HERE},
     "runs diff": {"A", "B", *JSON_HERE},
     "runs prune": {"--keep", "--older-than", "--job", "--dry-run", *JSON_HERE},
+    "dlq list": {"--limit", *NARROW, *JSON_HERE},
+    "dlq show": {"RUN", *JSON_HERE},
+    "dlq triage": JSON_HERE,
+    "dlq retry": {"RUN", "--all", *NARROW, "--limit", "--rate", "--canary", "--spec", "--reason", "--dry-run", *JSON_HERE},
+    "dlq clear": {"RUN", *NARROW, "--yes", "--reason", *JSON_HERE},
+    "dlq prune": {"--older-than", "--dry-run", *JSON_HERE},
     "blueprints list": JSON_HERE,
     "blueprints show": {"ID", *JSON_HERE},
     "config show": JSON_HERE,
