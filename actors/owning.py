@@ -112,6 +112,7 @@ async def owning(
                 place=place,
                 slots=settings.queue.max_concurrent,
                 since=since,
+                taking=lambda: settings.worker.enabled,
             )
             yield Session(workspace, settings, store, log, system, advisory, processes)
             await in_thread(sync_files, store, workspace)

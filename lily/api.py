@@ -18,6 +18,7 @@ from lily.errors import Code, LilyError
 from lily.operations.accept import accept_all, new_run
 from lily.operations.client import follow
 from lily.operations.session import open_store
+from lily.operations.worker import check_taking
 from lily.receipts import Receipt
 from lily.runs import TERMINAL
 from lily.settings import Settings, load_settings
@@ -71,12 +72,14 @@ class Session:
     ) -> Receipt:
         """Run a job once, now: by the supervisor if one is up, else in this process; gives the receipt when it has ended.
 
-        A run that fails gives its receipt too: look at `receipt.status`.
+        A run that fails gives its receipt too: look at `receipt.status`. When no supervisor is up and the worker is paused or
+        disabled, raises `worker_paused` and stores nothing.
         """
+        check_taking(self.workspace, self.settings, self.store)
         return self.wait(self.submit(job_id, run_input=run_input, bindings=bindings, key=key))
 
     def wait(self, run_id: str) -> Receipt:
-        """Wait for a run to end. While no supervisor is up, this process runs it."""
+        """Wait for a run to end. While no supervisor is up, this process runs it; raises `worker_paused` when it may not."""
         while True:
             run = self.store.run(run_id)
             if run.status in TERMINAL and run.written:
@@ -93,6 +96,7 @@ class Session:
                 for _ in follow(self.workspace, run_id=run_id):
                     pass
             else:
+                check_taking(self.workspace, self.settings, self.store)
                 from actors.here import run_here
 
                 run_here(self.workspace, self.settings, run_id, lambda event: None, own_process=False)

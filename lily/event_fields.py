@@ -18,6 +18,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "blueprint_code": {"type": "string", "description": "the target's own code"},
     "bound_to": {"type": "object", "description": "what exactly was approved"},
     "by": _TEXT,
+    "backup": {"type": "string", "description": "the folder that holds what was there before"},
     "bytes": _COUNT,
     "code": {"type": "string", "description": "the job's stable code"},
     "decisions": {"type": "object", "additionalProperties": {"enum": ["allow", "ask", "deny", "not_granted"]}},
@@ -37,6 +38,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "pid": {"type": "integer", "minimum": 1},
     "reason": _TEXT,
     "recovered": {"const": True, "description": "an earlier life of the supervisor claimed the window"},
+    "runs": _COUNT,
     "scheduled_for": {"type": "string", "pattern": STAMP, "description": "the window"},
     "spec_hash": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
     "status": {"enum": [*(status.value for status in Status), "timed_out"]},
@@ -87,6 +89,9 @@ OWN: dict[EventName, tuple[Form, ...]] = {
     EventName.SCHEDULER_MAX_INSTANCES: (Form(("scheduled_for",)),),
     EventName.SCHEDULER_ERROR: (Form(("code", "message", "first", "last", "windows")),),
     EventName.SCHEDULER_MISSED: (Form(("status", "reason", "first", "last", "windows")),),
+    EventName.WORKER_PAUSED: (Form(("by", "reason")),),
+    EventName.WORKER_RESUMED: (Form(("by", "reason")),),
+    EventName.STORE_RESET: (Form(("by", "reason", "runs", "backup")),),
     EventName.EVENTS_LOST: (Form(("reason", "events")), Form(("reason", "bytes"))),
 }
 # Names that stand firm already; this version writes none of these events.

@@ -9,6 +9,7 @@ from lily.diagnostics import Diagnostic
 from lily.receipts import Receipt
 from lily.runs import Attempt, ErrorInfo, Status
 from lily.time_shapes import TIME_SHAPES
+from lily.watch_shapes import WATCH_SHAPES, ActorView, WorkView
 
 
 class JobTarget(msgspec.Struct, kw_only=True):
@@ -257,7 +258,7 @@ class SchedulerView(msgspec.Struct, kw_only=True):
 
 
 class SupervisorView(msgspec.Struct, kw_only=True):
-    """What the supervisor says of itself. `restarts` are the last crashes of its actors."""
+    """What the supervisor says of itself. `restarts` are the last crashes of its actors, `actors` how each stands."""
 
     pid: int
     host: str
@@ -267,6 +268,8 @@ class SupervisorView(msgspec.Struct, kw_only=True):
     slots: int
     active: list[ActiveRun]
     restarts: list[str]
+    actors: list[ActorView]
+    worker: WorkView
     scheduler: SchedulerView | UnsetType = UNSET
 
 
@@ -316,5 +319,6 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     "config-validate": ConfigValidate,
     "status": StatusView,
     **TIME_SHAPES,
+    **WATCH_SHAPES,
     "error": Failure,
 }

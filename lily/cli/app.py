@@ -37,6 +37,7 @@ _RUNS = {
     "diff": "runs:diff",
     "prune": "prune:prune",
 }
+_WORKER = {"status": "worker:status", "pause": "worker:pause", "resume": "worker:resume"}
 _BLUEPRINTS = {"list": "blueprints:list_blueprints", "show": "blueprints:show"}
 _CONFIG = {"show": "config:show", "validate": "config:validate"}
 _TOP = {"init": "init:init", "up": "supervisor:up", "down": "supervisor:down", "status": "supervisor:status"}
@@ -67,15 +68,23 @@ _add(app, _TOP)
 app.command(_group("jobs", "Job files, and running them.", _JOBS, sort_key=10))
 app.command(_group("runs", "Runs of all jobs.", _RUNS, sort_key=11))
 app.command(_group("schedule", "Schedules: windows, states, and testing them.", _SCHEDULE, sort_key=12))
-app.command(_group("blueprints", "What jobs can be made of.", _BLUEPRINTS, sort_key=13))
-app.command(_group("config", "Settings of the workspace.", _CONFIG, sort_key=14))
+app.command(_group("worker", "Whether runs are taken, and what runs.", _WORKER, sort_key=13))
+app.command(_group("blueprints", "What jobs can be made of.", _BLUEPRINTS, sort_key=20))
+app.command(_group("config", "Settings of the workspace.", _CONFIG, sort_key=21))
 
 
 def load_all() -> App:
     """The application with every command's module imported: help of a group shows what its commands say of themselves."""
     for name in _TOP:
         app[name]
-    groups = {"jobs": _JOBS, "runs": _RUNS, "schedule": _SCHEDULE, "blueprints": _BLUEPRINTS, "config": _CONFIG}
+    groups = {
+        "jobs": _JOBS,
+        "runs": _RUNS,
+        "schedule": _SCHEDULE,
+        "worker": _WORKER,
+        "blueprints": _BLUEPRINTS,
+        "config": _CONFIG,
+    }
     for group, commands in groups.items():
         for name in commands:
             app[group][name]

@@ -55,6 +55,8 @@ A list is an object with one plural key (but for `jobs next --all`, which is a b
 | `schedule status` | `{{"owner", "running", "job_store", "registered", "jobs", "coalesce", "max_instances", "misfire_grace_seconds", "listeners", "paused_claims", "last_tick", "drift"}}` |
 | `schedule verify` | `{{"ok", "since", "jobs", "windows", "rows", "count", "kinds", "differences": [{{"job_id", "at", "kind", "message"}}]}}` |
 | `schedule rebuild` | `{{"path", "removed", "was", "will_register"}}` |
+| `worker status` | `{{"running", "enabled", "paused", "owner", "draining", "started_at", "uptime_seconds", "concurrency", "active": [...], "processed", "succeeded", "failed", "canceled", "last_activity", "waiting"}}`; `paused` and `owner` may be null |
+| `worker pause`, `resume` | `{{"before", "paused"}}`; each null or `{{"at", "by", "reason"}}` |
 | `runs diff` | `{{"a", "b", "differences": {{"FIELD": {{"a", "b"}}}}}}` |
 | `runs prune` | `{{"runs": [RUN], "dry_run"}}` |
 | `blueprints list` | `{{"blueprints": [{{"id", "version", "summary", "capabilities", "origin"}}], "specialists": [...], "synthesizers": [...], "diagnostics": [D]}}` |

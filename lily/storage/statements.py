@@ -94,6 +94,7 @@ class Statements:
             select(run.c.run_id, run.c.status, run.c.events).where(run.c.run_id.in_(bindparam("ids", expanding=True))).with_for_update()
         )
         self.newest = select(func.max(run.c.run_id))
+        self.paused = select(schema.meta.c.key).where(schema.meta.c.key == schema.WORKER_PAUSE)
         queued = (
             select(run)
             .where(run.c.status == Status.QUEUED.value, run.c.held == 0)

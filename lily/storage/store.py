@@ -276,19 +276,23 @@ class Store(Reads):
     def look(
         self, *, limit: int, full_jobs: Collection[str] = (), since: str = "", cancels: bool = True, known: Collection[str] = ()
     ) -> Look:
-        """The first `limit` queued runs in queue order, without those of `full_jobs`, those accepted before `since` and the `known`."""
+        """The first `limit` queued runs in queue order, without those of `full_jobs`, those accepted before `since` and the `known`.
+
+        None at all while the worker is paused."""
         with reading(self.engine) as connection:
             wanted = self.statements.queued
             if full_jobs:
                 wanted = wanted.where(schema.run.c.job_id.not_in(full_jobs))
             if since:
                 wanted = wanted.where(schema.run.c.run_id >= since)
+            if limit and connection.execute(self.statements.paused).first() is not None:
+                limit = 0
             rows = connection.execute(wanted, {"limit": limit}).all() if limit else ()
             queued = self.with_attempts(connection, [run_from(row) for row in rows if row[0] not in known])
             if not cancels:
-                return Look(queued, len(rows) == limit)
+                return Look(queued, 0 < limit == len(rows))
             asked = {row.run_id: msgspec.json.decode(row.cancel) for row in connection.execute(self.statements.cancels)}
-            return Look(queued, len(rows) == limit, asked, list(connection.execute(self.statements.canceled).scalars()))
+            return Look(queued, 0 < limit == len(rows), asked, list(connection.execute(self.statements.canceled).scalars()))
 
     def held(self) -> list[Run]:
         """Claimed runs that wait for the scheduler's word, oldest first."""

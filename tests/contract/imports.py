@@ -51,6 +51,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.render",
                 "lily.time_views",
                 "lily.time_shapes",
+                "lily.watch_shapes",
+                "lily.watch_views",
             }
         ),
     ),
