@@ -17,9 +17,10 @@ from lily.ledger import Control, Failure, JobLedger, Row, Schedule, Settlement, 
 from lily.moves import cancel
 from lily.runs import OCCUPYING, Event, Run, Status
 from lily.storage import schema
-from lily.storage.audit import Actor, Change, record_all
+from lily.storage.audit import Actor, record_all
 from lily.storage.database import reading, writing
 from lily.storage.rows import dump, run_from
+from lily.storage.state_audit import state_change
 from lily.storage.statements import ForRows
 from lily.storage.store import NewRun, Store
 from lily.storage.window_runs import BY, Owed, fired_run, missed_run
@@ -206,7 +207,7 @@ class Windows:
                 for job_id in job_ids
             ]
             connection.execute(schema.control.insert(), c)
-            record_all(connection, Actor(name=to.by), [_change(job_id, before.get(job_id), to) for job_id in job_ids], stamp(to.at))
+            record_all(connection, Actor(name=to.by), [state_change(job_id, before.get(job_id), to) for job_id in job_ids], stamp(to.at))
             s = schema.schedule
             told = [{**{k: v for k, v in row.items() if k != "at"}, "changed_at": row["at"], "settled": row["at"]} for row in c]
             add = self._store.upserts(s)
@@ -393,21 +394,6 @@ class Windows:
             if job_id in job_ids:
                 found.setdefault(job_id, []).append(run_id)
         return found
-
-
-def _change(job_id: str, before: JobState | None, to: Control) -> Change:
-    """A person's change of a job's state, for the audit."""
-    was = before.state_at(to.at) if before is not None else State.ACTIVE
-    until = stamp(before.until) if before is not None and before.until is not None else None
-    back = "enable" if was is State.DISABLED else "resume"
-    return Change(
-        action="job." + {State.PAUSED: "pause", State.DISABLED: "disable", State.ACTIVE: back}[to.state],
-        object=job_id,
-        job_id=job_id,
-        reason=to.reason,
-        before={"state": was.value, "until": until, "set_id": before.set_id if before is not None else None},
-        after={"state": to.state.value, "until": stamp(to.until) if to.until else None, "set_id": to.set_id},
-    )
 
 
 def differs(before: JobState | None, job: Registration) -> bool:
