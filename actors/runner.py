@@ -22,7 +22,7 @@ from lily.engines.local import LocalEngine, base_result
 from lily.errors import Code, LilyError
 from lily.faults import Faults, no_faults
 from lily.log import Log
-from lily.moves import Outcome, Place, cancel, due, interrupt, refuse, release, settle, start
+from lily.moves import Outcome, Place, due, interrupt, refuse, release, settle, start, stopped
 from lily.offload import Offload
 from lily.preflight import Ready, Refused, preflight
 from lily.runs import ErrorInfo, Event, EventName, Move, PinnedSpec, Run, Status
@@ -176,7 +176,7 @@ class Runner:
 
     def _closed_orphan(self, run: Run, spec: PinnedSpec) -> Move:
         if run.cancel is not None:
-            return cancel(run, run.cancel, self._clock.now())
+            return stopped(run, run.cancel, self._clock.now())
         return interrupt(run, spec.runtime, self._clock.now(), reason="its supervisor ended without a word", recovered=True)
 
     # -- taking work ------------------------------------------------------------------------------
@@ -370,7 +370,7 @@ class Runner:
         else:
             result = base_result(ready, spec.runtime)
             if active.cancel is not None:
-                move = cancel(run, active.cancel, now, result)
+                move = stopped(run, active.cancel, now, result)
             else:
                 reason = active.interrupted or "the runner was restarted"
                 move = interrupt(run, spec.runtime, now, reason=reason, recovered=False, result=result)

@@ -254,6 +254,7 @@ class SchedulerView(msgspec.Struct, kw_only=True):
     coalesce: bool | UnsetType = UNSET
     max_instances: int | UnsetType = UNSET
     paused_claims: int | UnsetType = UNSET
+    lag_seconds: float | UnsetType = UNSET
     pending_claims: int | UnsetType = UNSET
 
 

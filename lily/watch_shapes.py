@@ -1,8 +1,10 @@
 """What `--json` prints of the worker, of health and of events: the published shapes. See `lily.shapes`, of which these are a part."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
+
+from lily.runs import Status
 
 
 class ActorView(msgspec.Struct, kw_only=True):
@@ -82,7 +84,137 @@ class WorkerControl(msgspec.Struct, kw_only=True):
     paused: PauseView | None
 
 
+class HealthCheck(msgspec.Struct, kw_only=True):
+    """One metric; `command` shows more where it is not healthy."""
+
+    name: str
+    level: Literal["healthy", "warning", "critical"]
+    value: Any
+    message: str
+    command: str
+
+
+class HealthQueue(msgspec.Struct, kw_only=True):
+    """The queue in figures."""
+
+    queued: int
+    running: int
+    dlq: int
+    backpressure_active: bool
+    utilization_percent: float
+
+
+class HealthJobs(msgspec.Struct, kw_only=True):
+    """Runs by status, the queue, and the worker as `lily worker status` shows it."""
+
+    store: dict[str, int]
+    queue: HealthQueue
+    worker: WorkerStatus
+
+
+class Health(msgspec.Struct, kw_only=True):
+    """`lily health --json`; `status` is the worst of all levels"""
+
+    status: Literal["healthy", "warning", "critical"]
+    checks: list[HealthCheck]
+    jobs: HealthJobs
+
+
+class EventsTail(msgspec.Struct, kw_only=True):
+    """`lily events tail --json`: each line; `job_id` and `run_id` are null where an event is no run's"""
+
+    sequence: int
+    ts: str
+    event: str
+    job_id: str | None
+    run_id: str | None
+    n: int
+    data: dict[str, Any]
+
+
+class ReportRun(msgspec.Struct, kw_only=True):
+    """A run and how long it took."""
+
+    run_id: str
+    job_id: str
+    seconds: float
+
+
+class ReportReason(msgspec.Struct, kw_only=True):
+    """Why runs failed; numbers and ids in it are left out."""
+
+    reason: str
+    runs: int
+    jobs: list[str]
+
+
+class ReportLetters(msgspec.Struct, kw_only=True):
+    """Dead letters: how many there are, and how many of them came in the period."""
+
+    now: int
+    added: int
+
+
+class ReportView(msgspec.Struct, kw_only=True):
+    """`lily report --json`; `failure_rate` is null when no run ended by itself"""
+
+    period: str
+    since: str
+    until: str
+    runs: int
+    counts: dict[str, int]
+    failure_rate: float | None
+    slowest: list[ReportRun]
+    reasons: list[ReportReason]
+    missed_windows: int
+    dead_letters: ReportLetters
+    recommendations: list[str]
+
+
+class FailedRun(msgspec.Struct, kw_only=True):
+    """A run that was running; `status` is as it is now."""
+
+    run_id: str
+    job_id: str
+    status: Status
+
+
+class RunsFail(msgspec.Struct, kw_only=True):
+    """`lily runs fail --running --json`"""
+
+    runs: list[FailedRun]
+
+
+class StoreCheckpoint(msgspec.Struct, kw_only=True):
+    """`lily store checkpoint --json`"""
+
+    done: bool
+    log_pages: int
+    moved_pages: int
+
+
+class StoreReset(msgspec.Struct, kw_only=True):
+    """`lily store reset --yes --json`: where the backup is, and how many rows went from each table"""
+
+    backup: str
+    rows: dict[str, int]
+
+
+class StoreRow(msgspec.Struct, kw_only=True):
+    """`lily store export --jsonl`: each line"""
+
+    table: str
+    row: dict[str, Any]
+
+
 WATCH_SHAPES: dict[str, type[msgspec.Struct]] = {
     "worker-status": WorkerStatus,
     "worker-control": WorkerControl,
+    "health": Health,
+    "events-tail": EventsTail,
+    "report": ReportView,
+    "runs-fail": RunsFail,
+    "store-checkpoint": StoreCheckpoint,
+    "store-reset": StoreReset,
+    "store-export": StoreRow,
 }

@@ -33,14 +33,25 @@ _RUNS = {
     "show": "runs:show",
     "active": "runs:active",
     "cancel": "runs:cancel",
+    "fail": "fail_runs:fail",
     "replay": "replay:replay",
     "diff": "runs:diff",
     "prune": "prune:prune",
 }
 _WORKER = {"status": "worker:status", "pause": "worker:pause", "resume": "worker:resume"}
+_STORE = {"export": "store:export", "checkpoint": "store:checkpoint", "reset": "store:reset"}
+_EVENTS = {"tail": "events:tail"}
 _BLUEPRINTS = {"list": "blueprints:list_blueprints", "show": "blueprints:show"}
 _CONFIG = {"show": "config:show", "validate": "config:validate"}
-_TOP = {"init": "init:init", "up": "supervisor:up", "down": "supervisor:down", "status": "supervisor:status"}
+_TOP = {
+    "init": "init:init",
+    "up": "supervisor:up",
+    "down": "supervisor:down",
+    "status": "supervisor:status",
+    "health": "health:health",
+    "report": "report:report",
+    "metrics": "metrics:metrics",
+}
 
 
 def _group(name: str, help: str, commands: dict[str, str], sort_key: int) -> App:
@@ -69,6 +80,8 @@ app.command(_group("jobs", "Job files, and running them.", _JOBS, sort_key=10))
 app.command(_group("runs", "Runs of all jobs.", _RUNS, sort_key=11))
 app.command(_group("schedule", "Schedules: windows, states, and testing them.", _SCHEDULE, sort_key=12))
 app.command(_group("worker", "Whether runs are taken, and what runs.", _WORKER, sort_key=13))
+app.command(_group("events", "The one stream of everything that happens.", _EVENTS, sort_key=14))
+app.command(_group("store", "The database: copies, and starting over.", _STORE, sort_key=15))
 app.command(_group("blueprints", "What jobs can be made of.", _BLUEPRINTS, sort_key=20))
 app.command(_group("config", "Settings of the workspace.", _CONFIG, sort_key=21))
 
@@ -82,6 +95,8 @@ def load_all() -> App:
         "runs": _RUNS,
         "schedule": _SCHEDULE,
         "worker": _WORKER,
+        "events": _EVENTS,
+        "store": _STORE,
         "blueprints": _BLUEPRINTS,
         "config": _CONFIG,
     }

@@ -27,12 +27,13 @@ def reason_of(given: str) -> str:
 
 def status(*, json: Json = False, workspace: Place = None) -> int:
     """Show whether runs are taken, what runs and for how long, what was done since the start, and what waits."""
+    from lily.operations.client import supervisor_status
     from lily.operations.worker import status as asked
 
     place = find_workspace(workspace)
     settings = load_settings(place)
     with ledger(place) as store:
-        view = asked(place, settings, store, SystemClock().now())
+        view = asked(place, settings, store, SystemClock().now(), supervisor_status(place))
     if json:
         output.put_json(view)
     else:

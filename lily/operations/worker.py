@@ -1,5 +1,6 @@
 """The worker: how it stands, pausing and resuming it, and who may run runs while it is paused."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -7,7 +8,6 @@ import msgspec
 
 from lily.clock import parse_stamp
 from lily.errors import Code, LilyError
-from lily.operations.client import supervisor_status
 from lily.operations.sockets import ring
 from lily.runs import Run, Status
 from lily.settings import Settings
@@ -23,12 +23,12 @@ _WAITING = (Status.QUEUED, Status.RETRY_SCHEDULED, Status.WAITING_APPROVAL)
 _NOTHING = {"processed": 0, "succeeded": 0, "failed": 0, "canceled": 0, "last_activity": None}
 
 
-def status(workspace: Workspace, settings: Settings, store: Store | None, now: datetime) -> dict[str, Any]:
+def status(workspace: Workspace, settings: Settings, store: Store | None, now: datetime, said: Mapping[str, Any] | None) -> dict[str, Any]:
     """All that can be known of the worker. What it did is counted from its start; without one that answers, it is nothing.
 
-    `store` is None where nobody ever made one.
+    `store` is None where nobody ever made one, or it can't be asked; `said` is what `supervisor_status` gave.
     """
-    owner, said = current_owner(workspace), supervisor_status(workspace)
+    owner = current_owner(workspace)
     work = dict(_NOTHING if said is None else said["worker"])
     enabled = bool(work.pop("enabled", settings.worker.enabled))
     waiting = count_of(store, _WAITING) if store is not None else dict.fromkeys(map(str, _WAITING), 0)

@@ -53,6 +53,9 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.time_shapes",
                 "lily.watch_shapes",
                 "lily.watch_views",
+                "lily.health",
+                "lily.report",
+                "lily.metrics",
             }
         ),
     ),
