@@ -285,14 +285,14 @@ class Store(Reads):
                 wanted = wanted.where(schema.run.c.job_id.not_in(full_jobs))
             if since:
                 wanted = wanted.where(schema.run.c.run_id >= since)
-            if limit and connection.execute(self.statements.paused).first() is not None:
-                limit = 0
-            rows = connection.execute(wanted, {"limit": limit}).all() if limit else ()
+            taking = not limit or connection.execute(self.statements.paused).first() is None
+            rows = connection.execute(wanted, {"limit": limit}).all() if limit and taking else ()
+            more = taking and len(rows) == limit
             queued = self.with_attempts(connection, [run_from(row) for row in rows if row[0] not in known])
             if not cancels:
-                return Look(queued, 0 < limit == len(rows))
+                return Look(queued, more)
             asked = {row.run_id: msgspec.json.decode(row.cancel) for row in connection.execute(self.statements.cancels)}
-            return Look(queued, 0 < limit == len(rows), asked, list(connection.execute(self.statements.canceled).scalars()))
+            return Look(queued, more, asked, list(connection.execute(self.statements.canceled).scalars()))
 
     def held(self) -> list[Run]:
         """Claimed runs that wait for the scheduler's word, oldest first."""
