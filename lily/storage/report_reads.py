@@ -51,9 +51,8 @@ def recent_durations(store: Store, limit: int = 1000) -> list[float]:
 def _by_job(connection: Connection, first: str) -> dict[str, dict[str, int]]:
     r = schema.run.c
     found: dict[str, dict[str, int]] = {}
-    for job_id, status, count in connection.execute(
-        select(r.job_id, r.status, func.count()).where(r.run_id >= first).group_by(r.job_id, r.status)
-    ):
+    job = r.job_id.concat("")  # else SQLite walks the index of jobs, through all runs there ever were, and not that of the period
+    for job_id, status, count in connection.execute(select(job, r.status, func.count()).where(r.run_id >= first).group_by(job, r.status)):
         found.setdefault(job_id, {})[status] = count
     return found
 
@@ -73,7 +72,7 @@ def _errors(connection: Connection, first: str) -> Iterator[tuple[ErrorInfo, str
     wanted = (
         select(r.error, r.job_id, func.count())
         .where(r.run_id >= first, r.status == Status.FAILED.value, r.error.is_not(None))
-        .group_by(r.error, r.job_id)
+        .group_by(r.error, r.job_id.concat(""))
         .order_by(func.count().desc())
         .limit(_ERRORS)
     )
