@@ -41,7 +41,7 @@ def health(workspace: Workspace, settings: Settings, now: datetime) -> dict[str,
             store = open_store(workspace, settings)
             try:
                 figures = _asked(workspace, settings, store, said, figures, now)
-                worker = worker_status(workspace, settings, store, now, said)
+                worker = worker_status(workspace, settings, store, now, said, figures.queue.counts if figures.queue else None)
             finally:
                 store.close()
         except (LilyError, ValueError, KeyError, TypeError) as error:  # rows that say nonsense are damage too

@@ -23,15 +23,24 @@ _WAITING = (Status.QUEUED, Status.RETRY_SCHEDULED, Status.WAITING_APPROVAL)
 _NOTHING = {"processed": 0, "succeeded": 0, "failed": 0, "canceled": 0, "last_activity": None}
 
 
-def status(workspace: Workspace, settings: Settings, store: Store | None, now: datetime, said: Mapping[str, Any] | None) -> dict[str, Any]:
+def status(
+    workspace: Workspace,
+    settings: Settings,
+    store: Store | None,
+    now: datetime,
+    said: Mapping[str, Any] | None,
+    counts: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
     """All that can be known of the worker. What it did is counted from its start; without one that answers, it is nothing.
 
-    `store` is None where nobody ever made one, or it can't be asked; `said` is what `supervisor_status` gave.
+    `store` is None where nobody ever made one, or it can't be asked; `said` is what `supervisor_status` gave; `counts` are the runs by status
+    where somebody has asked for them already.
     """
     owner = current_owner(workspace)
     work = dict(_NOTHING if said is None else said["worker"])
     enabled = bool(work.pop("enabled", settings.worker.enabled))
-    waiting = count_of(store, _WAITING) if store is not None else dict.fromkeys(map(str, _WAITING), 0)
+    if counts is None:
+        counts = count_of(store, _WAITING) if store is not None else {}
     started_at = said["started_at"] if said else None
     return {
         "running": said is not None,
@@ -44,7 +53,7 @@ def status(workspace: Workspace, settings: Settings, store: Store | None, now: d
         "concurrency": said["slots"] if said else settings.queue.max_concurrent,
         "active": [_active(store, run, now) for run in running(store)] if store is not None else [],
         **work,
-        "waiting": waiting,
+        "waiting": {each.value: counts.get(each.value, 0) for each in _WAITING},
     }
 
 

@@ -15,7 +15,7 @@ from lily.storage.database import reading
 from lily.storage.rows import PRIORITIES
 from lily.storage.store import Store
 
-_APPROVALS_LOOKED_AT = 1000
+_APPROVALS_LOOKED_AT = 200  # those that were accepted first, class by class: their time is over first
 
 
 def queue_facts(store: Store, now: datetime) -> QueueFacts:
@@ -50,7 +50,9 @@ def _oldest_queued(connection: Connection) -> str | None:
 
 def _first_to_expire(connection: Connection) -> str | None:
     r = schema.run.c
-    wanted = select(r.approvals).where(r.status == Status.WAITING_APPROVAL.value).limit(_APPROVALS_LOOKED_AT)
+    wanted = (
+        select(r.approvals).where(r.status == Status.WAITING_APPROVAL.value).order_by(r.priority, r.enqueued_at).limit(_APPROVALS_LOOKED_AT)
+    )
     waiting: list[list[dict[str, Any]]] = [msgspec.json.decode(row[0])[-1:] for row in connection.execute(wanted)]
     return min((each["expires_at"] for some in waiting for each in some if each.get("expires_at")), default=None)
 
