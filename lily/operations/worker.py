@@ -33,8 +33,8 @@ def status(
 ) -> dict[str, Any]:
     """All that can be known of the worker. What it did is counted from its start; without one that answers, it is nothing.
 
-    `store` is None where nobody ever made one, or it can't be asked; `said` is what `supervisor_status` gave; `counts` are the runs by status
-    where somebody has asked for them already.
+    `store` is None where nobody ever made one, or it can't be asked; `said` is what `supervisor_status` gave; `counts` are the runs by
+    status where somebody has asked for them already.
     """
     owner = current_owner(workspace)
     work = dict(_NOTHING if said is None else said["worker"])
