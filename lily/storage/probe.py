@@ -80,7 +80,11 @@ def _writable(database: sqlite3.Connection) -> tuple[bool, bool, str]:
     """(writable, busy, why not): tried, and taken back."""
     try:
         database.execute("begin immediate")
-        database.execute("rollback")
+        try:
+            database.execute("insert into meta values ('probe', '')")  # to begin is allowed on a file that may only be read
+        finally:
+            if database.in_transaction:
+                database.execute("rollback")
     except sqlite3.OperationalError as error:
         busy = "locked" in str(error)
         return busy, busy, "" if busy else str(error)

@@ -51,7 +51,9 @@ def recent_durations(store: Store, limit: int = 1000) -> list[float]:
 def _by_job(connection: Connection, first: str) -> dict[str, dict[str, int]]:
     r = schema.run.c
     found: dict[str, dict[str, int]] = {}
-    job = r.job_id.concat("")  # else SQLite walks the index of jobs, through all runs there ever were, and not that of the period
+    job = func.coalesce(
+        r.job_id, r.job_id
+    )  # else SQLite walks the index of jobs, through all runs there ever were, and not that of the period
     for job_id, status, count in connection.execute(select(job, r.status, func.count()).where(r.run_id >= first).group_by(job, r.status)):
         found.setdefault(job_id, {})[status] = count
     return found
@@ -72,7 +74,7 @@ def _errors(connection: Connection, first: str) -> Iterator[tuple[ErrorInfo, str
     wanted = (
         select(r.error, r.job_id, func.count())
         .where(r.run_id >= first, r.status == Status.FAILED.value, r.error.is_not(None))
-        .group_by(r.error, r.job_id.concat(""))
+        .group_by(r.error, r.job_id)
         .order_by(func.count().desc())
         .limit(_ERRORS)
     )
