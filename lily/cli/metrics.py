@@ -56,7 +56,8 @@ def _replace(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
-        with suppress(OSError):
+    except IsADirectoryError:
+        raise usage(f"--textfile: {str(path)!r} is a folder") from None
+    finally:
+        with suppress(FileNotFoundError):
             temporary.unlink()
-        raise

@@ -8,10 +8,13 @@ import pytest
 from actors.messages import Rung
 from actors.supervisor import Intensity
 from actors.system import System
+from lily.moves import start
 from lily.runs import Status
 from lily.storage.audit import Actor
+from lily.storage.emergency import fail_running
 from lily.storage.worker import pause, resume
 from lily.testing import World
+from lily.testing.world import PLACE
 from tests.actors.conftest import MakeWorld
 
 ADA = Actor(name="ada")
@@ -158,3 +161,39 @@ def test_an_actor_that_is_stuck_at_one_thing_says_for_how_long(world: World, mon
         stuck.set()
 
     world.live(body)
+
+
+def test_runs_that_are_asked_to_fail_are_cut_off_and_fail_with_the_reason(make_world: MakeWorld) -> None:
+    """Their work ends at once, and nothing is tried again; a run that waits begins in the slot that gets free."""
+    world = make_world(slots=1)
+    first = world.submit("nap.v1", bindings={"seconds": 1000}, job_id="a", runtime={"timeout_seconds": 2000, "retry_max": 3})
+    second = world.submit("noop.v1", job_id="b")
+
+    async def body(world: World) -> None:
+        assert world.system is not None
+        await anyio.sleep(5)
+        found = fail_running(world.store, ADA, "the disk burns", world.clock.now(), owned=True)
+        assert [run.run_id for run in found.asked] == [first.run_id]
+        world.system.runner_box.post(Rung())
+        await world.ended(first.run_id, second.run_id)
+
+    world.live(body)
+    receipt = world.receipt(first.run_id)
+    assert (receipt.status, receipt.error and receipt.error.message) == ("failed", "failed by ada: the disk burns")
+    assert [attempt.status for attempt in receipt.attempts] == ["failed"]
+    assert receipt.durations.total_seconds < 10
+    assert world.run(second.run_id).status is Status.SUCCEEDED
+
+
+def test_a_run_that_was_asked_to_fail_when_its_supervisor_died_fails_at_the_next_start(world: World) -> None:
+    """The request is stored: what was owed to it is neither run again nor called canceled."""
+    run = world.submit("nap.v1", bindings={"seconds": 1000}, runtime={"timeout_seconds": 2000})
+    world.store.apply([start(run, PLACE, world.clock.now(), attempt=True)])
+    fail_running(world.store, ADA, "the disk burns", world.clock.now(), owned=True)
+
+    async def body(world: World) -> None:
+        await world.ended(run.run_id)
+
+    world.live(body)
+    found = world.run(run.run_id)
+    assert (found.status, found.interruptions, len(found.attempts)) == (Status.FAILED, 0, 1)

@@ -210,7 +210,7 @@ def test_a_textfile_appears_whole(lily: Lily, workspace: Path) -> None:
     assert text.endswith("\n")
     assert (folder / "lily.prom").stat().st_mode & 0o444 == 0o444
     (folder / "blocked").mkdir()
-    assert lily("metrics", "--textfile", str(folder / "blocked")).status != 0
+    assert lily("metrics", "--textfile", str(folder / "blocked")).status == 2
     assert sorted(path.name for path in folder.iterdir()) == ["blocked", "lily.prom"]
     assert lily("metrics", "--textfile", str(workspace / "nowhere" / "x.prom")).status == 2
 

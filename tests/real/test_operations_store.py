@@ -1,6 +1,7 @@
 """What operators ask of the store and do to it in an emergency: one body of tests for SQLite and PostgreSQL."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from sqlalchemy import func, insert, select, text
+from sqlalchemy.event import listen
 
 from lily.clock import parse_stamp, stamp
 from lily.errors import Code, LilyError
@@ -408,3 +410,27 @@ def test_a_server_that_takes_no_writes_or_is_away_says_so(postgres_url: str, tmp
     assert (facts.writable, facts.problem) == (False, "")
     assert "read_only" in facts.why_not
     assert "can't be reached" in probe("postgresql://nobody@127.0.0.1:9/none?connect_timeout=2", database_file=tmp_path, folders=[]).problem
+
+
+def test_what_health_and_the_worker_ask_reads_indexes_whatever_is_in_the_tables(tmp_path: Path) -> None:
+    """No look walks a table of runs, events or windows; counting by status walks an index alone."""
+    store = Store("", database_file=tmp_path / "lily.sqlite3", clock=FakeClock())
+    asked: list[tuple[str, Any]] = []
+    listen(store.engine, "before_cursor_execute", lambda c, cursor, statement, parameters, *_: asked.append((statement, parameters)))
+    queue_facts(store, AT)
+    running(store)
+    newest(store)
+    lives(store)
+    scheduled_jobs(store, 0, 10)
+    after(store, 5, Wanted())
+    last(store, 5, Wanted(), 10)
+    interrupted_since(store, 5)
+    figures(store, AT, utilization_percent=0.0, supervisor_up=True)
+    selects = [each for each in asked if each[0].lstrip().lower().startswith("select")]
+    assert len(selects) > 12
+    with store.engine.connect() as connection:
+        for statement, parameters in selects:
+            plan = [row[3] for row in connection.exec_driver_sql(f"explain query plan {statement}", parameters)]
+            walked = [step for step in plan if re.match(r"SCAN (run|event|window|attempt)\b", step) and "COVERING INDEX" not in step]
+            assert not walked, (statement, plan)
+    store.close()
