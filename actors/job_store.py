@@ -57,6 +57,11 @@ class JobStore(MemoryJobStore):  # type: ignore[misc]  # APScheduler has no type
             self.failure = exc
             raise
 
+    def lag(self, now: datetime) -> float:
+        """How many seconds ago the first of all next windows was due; 0.0 while none is."""
+        first = next((timestamp for _, timestamp in self._jobs if timestamp is not None), None)
+        return 0.0 if first is None else max(0.0, round(now.timestamp() - first, 3))
+
     def add_job(self, job: Any) -> None:
         """See BaseJobStore."""
         super().add_job(job)

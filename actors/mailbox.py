@@ -26,6 +26,7 @@ class Mailbox(Generic[T]):
         self._batch = batch
         self._in_hand: list[T] = []
         self._times = 0
+        self.busy_since: float | None = None  # loop time at which the batch in hand was given out; None: its actor waits for one
 
     async def tell(self, message: T) -> None:
         """Put a message in; waits while the mailbox is full. Raises anyio.ClosedResourceError after `close`.
@@ -66,6 +67,7 @@ class Mailbox(Generic[T]):
         return _Batches(self._next)
 
     async def _next(self, done: bool) -> tuple[list[T], int]:
+        self.busy_since = None
         if done:
             self._in_hand.clear()
         if not self._in_hand:
@@ -76,6 +78,7 @@ class Mailbox(Generic[T]):
             self._times = 0
             self._fill()
         self._times += 1
+        self.busy_since = anyio.current_time()
         return list(self._in_hand), self._times
 
     def _fill(self) -> None:

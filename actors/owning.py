@@ -118,6 +118,7 @@ async def owning(
                 slots=settings.queue.max_concurrent,
                 since=since,
                 new_files=_files_apart(workspace, store, clock, lock, log) if kind == "up" else None,
+                taking=lambda: settings.worker.enabled,
             )
             yield Session(workspace, settings, store, log, system, advisory, processes)
             await in_thread(sync_files, store, workspace)

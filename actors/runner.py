@@ -6,6 +6,7 @@ after a crash of this actor. Each run is conducted by one task; a move counts on
 
 import heapq
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -15,12 +16,13 @@ import trio
 from actors.mailbox import Mailbox
 from actors.messages import Apply, Drain, Flush, Repair, Reply, Rung, RunnerMessage, SchedulerTold, WriterMessage
 from actors.slot import Active, Beginning, Told
+from actors.vitals import Work
 from lily.clock import Clock, parse_stamp, stamp
 from lily.engines.local import LocalEngine, base_result
 from lily.errors import Code, LilyError
 from lily.faults import Faults, no_faults
 from lily.log import Log
-from lily.moves import Outcome, Place, cancel, due, interrupt, refuse, release, settle, start
+from lily.moves import Outcome, Place, due, interrupt, refuse, release, settle, start, stopped
 from lily.offload import Offload
 from lily.preflight import Ready, Refused, preflight
 from lily.runs import ErrorInfo, Event, EventName, Move, PinnedSpec, Run, Status
@@ -31,7 +33,7 @@ STORE_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 class Runner:
-    """Holds the slots. `since` restricts it to runs accepted from then on (a run id's time part)."""
+    """Holds the slots. `since` restricts it to runs accepted from then on (a run id's time part); `taking` says whether it may take any."""
 
     def __init__(
         self,
@@ -46,12 +48,14 @@ class Runner:
         place: Place,
         slots: int,
         since: str = "",
+        taking: Callable[[], bool] = lambda: True,
         fault: Faults = no_faults,
     ) -> None:
         self.mailbox, self._writer = mailbox, writer
         self._store, self._engine, self._offload = store, engine, offload
         self._clock, self._log, self._place, self._fault = clock, log, place, fault
-        self._slots, self._since = slots, since
+        self._slots, self._since, self._taking = slots, since, taking
+        self.work = Work()
         self._active: dict[str, Active] = {}
         self._retries: list[tuple[datetime, str]] = []
         self._waiting: dict[str, Run] = {}  # retry_scheduled, by run id
@@ -172,7 +176,7 @@ class Runner:
 
     def _closed_orphan(self, run: Run, spec: PinnedSpec) -> Move:
         if run.cancel is not None:
-            return cancel(run, run.cancel, self._clock.now())
+            return stopped(run, run.cancel, self._clock.now())
         return interrupt(run, spec.runtime, self._clock.now(), reason="its supervisor ended without a word", recovered=True)
 
     # -- taking work ------------------------------------------------------------------------------
@@ -183,6 +187,7 @@ class Runner:
             with anyio.move_on_after(self._patience()) as nap:
                 await self._wake.wait()
             self._wake = anyio.Event()
+            self.work.looked()
             self._stale |= nap.cancelled_caught
             self._fault("runner:before-look")
             try:
@@ -225,7 +230,7 @@ class Runner:
 
     @property
     def _free(self) -> int:
-        return 0 if self._draining else self._slots - len(self._active)
+        return 0 if self._draining or not self._taking() else self._slots - len(self._active)
 
     async def _read_queue(self, full: set[str]) -> None:
         starting = sum(not active.begun for active in self._active.values())
@@ -405,7 +410,7 @@ class Runner:
         else:
             result = base_result(ready, spec.runtime)
             if active.cancel is not None:
-                move = cancel(run, active.cancel, now, result)
+                move = stopped(run, active.cancel, now, result)
             else:
                 reason = active.interrupted or "the runner was restarted"
                 move = interrupt(run, spec.runtime, now, reason=reason, recovered=False, result=result)
@@ -447,7 +452,9 @@ class Runner:
 
     async def _held_by_store(self, move: Move, reply: Reply[Status | None]) -> bool:
         refusal = await reply.wait()
-        if refusal is not None:
+        if refusal is None:
+            self.work.moved(move)
+        else:
             self._log.info("came too late", run=move.run.run_id, wanted=move.run.status.value, is_now=refusal.value)
         return refusal is None
 

@@ -102,6 +102,7 @@ class SchedulerBridge:
             "coalesce": True,
             "max_instances": 1,
             "paused_claims": len(self._failures),
+            "lag_seconds": self._store.lag(self._clock.now()) if self._store else 0.0,
             "pending_claims": self._executor.pending if self._executor else 0,
         }
 

@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import anyio
@@ -17,6 +18,7 @@ from actors.messages import Drain, RunnerMessage, TailMessage, WriterMessage
 from actors.runner import Runner
 from actors.supervisor import Intensity, supervise
 from actors.tail_broadcaster import TailBroadcaster
+from actors.vitals import Vital
 from lily.clock import Clock, stamp
 from lily.engines.context import Ports
 from lily.engines.local import LocalEngine
@@ -53,6 +55,7 @@ class System:
     place: Place
     slots: int
     since: str = ""
+    taking: Callable[[], bool] = lambda: True  # asked at every look: whether runs are taken at all
     intensity: Intensity = field(default_factory=Intensity)
     fault: Faults = no_faults
     new_files: Callable[[list[str]], Files] | None = None  # who writes the files of runs; None: this process
@@ -84,10 +87,12 @@ class System:
             place=self.place,
             slots=self.slots,
             since=self.since,
+            taking=lambda: self.taking(),
             fault=self.fault,
         )
         self.started_at = stamp(self.clock.now())
         self.crashes: list[str] = []
+        self.vitals: dict[str, Vital] = {}
         self.more_status: dict[str, Callable[[], dict[str, Any]]] = {}  # of actors at the edge
         self.draining = False
         self._quiet = anyio.Event()
@@ -106,6 +111,8 @@ class System:
             "slots": self.slots,
             "active": [{"run_id": run.run_id, "job_id": run.job_id, "started_at": run.started_at} for run in self.runner.active],
             "restarts": self.crashes[-20:],
+            "actors": [vital.view() for vital in self.vitals.values()],
+            "worker": {"enabled": self.taking(), **self.runner.work.view()},
             **{name: told() for name, told in self.more_status.items()},
         }
 
@@ -117,15 +124,18 @@ class System:
 
     def crashed(self, name: str, exc: Exception) -> None:
         """Say that an actor crashed; its supervisor starts it again."""
+        if name in self.vitals:
+            self.vitals[name].crashed()
         self.crashes.append(f"{name}: {type(exc).__name__}: {exc}")
         self.log.error("an actor crashed and is started again", actor=name, error=f"{type(exc).__name__}: {exc}")
 
     async def _stage(self, name: str, actor: Actor, reads: Mailbox[Any] | None, feeds: Mailbox[Any] | None) -> None:
         """An actor under supervision. When it has ended, however, what it alone feeds is closed and nobody waits for its answers."""
+        vital = self.vitals[name] = Vital(name, self.intensity, reads, self.runner.work if name == "runner" else None)
         try:
             # Those at the end of the line end by closing alone, also when all is canceled: the runner may have an end to store.
             with anyio.CancelScope(shield=reads is self.writer_box or reads is self.tail_box):
-                await supervise(name, actor, self.intensity, self.crashed)
+                await supervise(name, partial(vital.live, actor), self.intensity, self.crashed)
         finally:
             if feeds is not None:
                 feeds.close()

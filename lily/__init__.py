@@ -10,14 +10,16 @@ TYPE_CHECKING = False  # for type checkers it is true; importing `typing` takes 
 if TYPE_CHECKING:
     from typing import Any
 
-    from lily.api import Session, run, submit, submit_many, wait
+    from lily.api import Session, events, run, submit, submit_many, wait
     from lily.blueprints.contract import BlueprintError, Context, Envelope, ProcessRequest, ProcessResult
     from lily.blueprints.define import blueprint, specialist, synthesizer
     from lily.errors import Code, LilyError
     from lily.receipts import Receipt
+    from lily.storage.stream import StreamEvent
 
 _HOME = {
     "Session": "lily.api",
+    "events": "lily.api",
     "run": "lily.api",
     "submit": "lily.api",
     "submit_many": "lily.api",
@@ -32,6 +34,7 @@ _HOME = {
     "synthesizer": "lily.blueprints.define",
     "Code": "lily.errors",
     "LilyError": "lily.errors",
+    "StreamEvent": "lily.storage.stream",
     "Receipt": "lily.receipts",
 }
 
@@ -45,8 +48,10 @@ __all__ = [
     "ProcessResult",
     "Receipt",
     "Session",
+    "StreamEvent",
     "__version__",
     "blueprint",
+    "events",
     "run",
     "specialist",
     "submit",

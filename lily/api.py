@@ -9,7 +9,7 @@ All calls block; from async code call them in a thread.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,12 +18,16 @@ from lily.errors import Code, LilyError
 from lily.operations.accept import accept_all, new_run
 from lily.operations.client import follow
 from lily.operations.session import open_store
+from lily.operations.stream import follow as following
+from lily.operations.stream import past
+from lily.operations.worker import check_taking
 from lily.receipts import Receipt
 from lily.runs import TERMINAL
 from lily.settings import Settings, load_settings
 from lily.spec_index import SpecIndex
 from lily.storage.artifacts import read_receipt
 from lily.storage.store import NewRun, Store
+from lily.storage.stream import StreamEvent, Wanted, newest
 from lily.workspace import Workspace, current_owner, find_workspace
 
 _BY = "python"
@@ -71,12 +75,14 @@ class Session:
     ) -> Receipt:
         """Run a job once, now: by the supervisor if one is up, else in this process; gives the receipt when it has ended.
 
-        A run that fails gives its receipt too: look at `receipt.status`.
+        A run that fails gives its receipt too: look at `receipt.status`. When no supervisor is up and the worker is paused or
+        disabled, raises `worker_paused` and stores nothing.
         """
+        check_taking(self.workspace, self.settings, self.store)
         return self.wait(self.submit(job_id, run_input=run_input, bindings=bindings, key=key))
 
     def wait(self, run_id: str) -> Receipt:
-        """Wait for a run to end. While no supervisor is up, this process runs it."""
+        """Wait for a run to end. While no supervisor is up, this process runs it; raises `worker_paused` when it may not."""
         while True:
             run = self.store.run(run_id)
             if run.status in TERMINAL and run.written:
@@ -86,6 +92,17 @@ class Session:
                 return receipt
             self._go_on(run_id)
 
+    def events(
+        self, *, since: int | None = None, follow: bool = False, type: str | None = None, job_id: str | None = None
+    ) -> Iterator[StreamEvent]:
+        """The one stream of events over all runs, in order: those after the number `since`, or without it those from now on.
+
+        With `follow` it goes on for ever, waiting for more; remember `event.sequence`, and nothing is missed or seen twice.
+        """
+        wanted = Wanted(types=[type] if type else [], job_id=job_id or "")
+        after = newest(self.store) if since is None else since
+        return following(self.workspace, self.store, after, wanted) if follow else past(self.store, after, wanted)
+
     def _go_on(self, run_id: str) -> None:
         """Until the run has ended, or its owner went away, or another one came first."""
         try:
@@ -93,6 +110,7 @@ class Session:
                 for _ in follow(self.workspace, run_id=run_id):
                     pass
             else:
+                check_taking(self.workspace, self.settings, self.store)
                 from actors.here import run_here
 
                 run_here(self.workspace, self.settings, run_id, lambda event: None, own_process=False)
@@ -170,3 +188,16 @@ def wait(run_id: str, *, workspace: str | os.PathLike[str] | None = None) -> Rec
     """`Session.wait` in a session of its own."""
     with Session(workspace) as session:
         return session.wait(run_id)
+
+
+def events(
+    *,
+    since: int | None = None,
+    follow: bool = False,
+    type: str | None = None,
+    job_id: str | None = None,
+    workspace: str | os.PathLike[str] | None = None,
+) -> Iterator[StreamEvent]:
+    """`Session.events` in a session of its own, which is closed with the iterator."""
+    with Session(workspace) as session:
+        yield from session.events(since=since, follow=follow, type=type, job_id=job_id)

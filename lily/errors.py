@@ -36,6 +36,7 @@ class Code(StrEnum):
     CONFIG_INVALID = "config_invalid"
     OWNER_CONFLICT = "owner_conflict"
     SUPERVISOR_NOT_RUNNING = "supervisor_not_running"
+    WORKER_PAUSED = "worker_paused"
     STORE_UNAVAILABLE = "store_unavailable"
     STORE_SCHEMA_NEWER = "store_schema_newer"
     DISK_FULL = "disk_full"
@@ -51,6 +52,7 @@ _REFUSED = {
     Code.APPROVAL_REQUIRED,
     Code.FEATURE_UNAVAILABLE,
     Code.OWNER_CONFLICT,
+    Code.WORKER_PAUSED,
     Code.STORE_SCHEMA_NEWER,
     Code.DISK_FULL,
 }

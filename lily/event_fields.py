@@ -18,6 +18,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "blueprint_code": {"type": "string", "description": "the target's own code"},
     "bound_to": {"type": "object", "description": "what exactly was approved"},
     "by": _TEXT,
+    "backup": {"type": "string", "description": "the folder that holds what was there before"},
     "bytes": _COUNT,
     "cause": {"enum": ["transient", "parameters", "resources", "external", "unknown"]},
     "code": {"type": "string", "description": "the job's stable code"},
@@ -41,6 +42,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "reason": _TEXT,
     "recovered": {"const": True, "description": "an earlier life of the supervisor claimed the window"},
     "run": {**_TEXT, "description": "the run that an event of the workspace speaks of"},
+    "runs": _COUNT,
     "scheduled_for": {"type": "string", "pattern": STAMP, "description": "the window"},
     "spec_hash": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
     "status": {"enum": [*(status.value for status in Status), "timed_out"]},
@@ -93,6 +95,9 @@ OWN: dict[EventName, tuple[Form, ...]] = {
     EventName.SCHEDULER_ERROR: (Form(("code", "message", "first", "last", "windows")),),
     EventName.SCHEDULER_MISSED: (Form(("status", "reason", "first", "last", "windows")),),
     EventName.DEAD_LETTER_PRUNED: (Form(("run", "job", "reason")),),
+    EventName.WORKER_PAUSED: (Form(("by", "reason")),),
+    EventName.WORKER_RESUMED: (Form(("by", "reason")),),
+    EventName.STORE_RESET: (Form(("by", "reason", "runs", "backup")),),
     EventName.EVENTS_LOST: (Form(("reason", "events")), Form(("reason", "bytes"))),
 }
 # Names that stand firm already; this version writes none of these events.

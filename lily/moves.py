@@ -162,6 +162,21 @@ def cancel(run: Run, request: Mapping[str, Any], at: datetime, result: Mapping[s
     )
 
 
+def stopped(run: Run, request: Mapping[str, Any], at: datetime, result: Mapping[str, Any] | None = None) -> Move:
+    """running → canceled, or → failed where the request says `as: failed`; its work is stopped either way."""
+    if request.get("as") != Status.FAILED.value:
+        return cancel(run, request, at, result)
+    error = ErrorInfo(
+        code=Code.JOB_EXECUTION_FAILED,
+        message=f"failed by {request.get('by', '')}: {request.get('reason', '')}",
+        data={"reason": "failed_by_operator"},
+    )
+    given = _versioned(result or run.result)
+    if _last(run, at, "failed") is None:
+        return refuse(run, error, given, at)
+    return _fail(run, Outcome(status="failed", result=given, error=error), at, run.tries)
+
+
 def interrupt(run: Run, runtime: Runtime, at: datetime, *, reason: str, recovered: bool, result: Mapping[str, Any] | None = None) -> Move:
     """running → queued again, not charged; or failed, once it was interrupted more often than `interrupt_max`."""
     ts, count = stamp(at), run.interruptions + 1

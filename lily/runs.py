@@ -76,6 +76,9 @@ class EventName(StrEnum):
     SCHEDULER_MISSED = "scheduler_missed"
     SCHEDULER_MAX_INSTANCES = "scheduler_max_instances"
     DEAD_LETTER_PRUNED = "dead_letter_pruned"  # no run's: see lily.storage.system_events
+    WORKER_PAUSED = "worker_paused"
+    WORKER_RESUMED = "worker_resumed"
+    STORE_RESET = "store_reset"
 
 
 # These stand in files only; all others are rows of the store too and can be written again from there.

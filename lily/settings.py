@@ -21,9 +21,24 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):
-    """How many runs run at a time."""
+    """How many runs run at a time, how many may wait, and at what share of that the queue begins and ends to refuse work."""
 
     max_concurrent: int
+    max_size: int
+    backpressure_percent: int
+    low_water_percent: int
+
+
+class Worker(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the supervisor takes runs at all; schedules are accounted for either way."""
+
+    enabled: bool
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the oldest run may wait in the queue before `lily health` calls that critical."""
+
+    queued_seconds: float
 
 
 class Dlq(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +94,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dlq: Dlq
     policy: Policy
     supervisor: Supervisor
+    worker: Worker
+    health: Health
     llm: Llm
     origins: dict[str, str] = {}
 
@@ -115,6 +132,9 @@ _KEYS: dict[str, _Key] = {
     "queue.max_concurrent": _Key(3, "a whole number from 1 to 1000", _whole(1, 1000)),
     "dlq.retention_days": _Key(30.0, "a number of days above 0", _number(0.001, 36_500)),
     "dlq.max_entries": _Key(1000, "a whole number from 1 to 1000000", _whole(1, 1_000_000)),
+    "queue.max_size": _Key(100, "a whole number from 1 to 1000000", _whole(1, 1_000_000)),
+    "queue.backpressure_percent": _Key(80, "a whole number from 1 to 100", _whole(1, 100)),
+    "queue.low_water_percent": _Key(60, "a whole number from 0 to 100", _whole(0, 100)),
     "policy.max.timeout_seconds": _Key(86_400, "a number of seconds above 0, or null", _or_null(_number(0.001, 86_400))),
     "policy.max.retry_max": _Key(10, "a whole number from 0 to 10, or null", _or_null(_whole(0, 10))),
     "policy.max.max_parallel_runs": _Key(64, "a whole number from 1 to 64, or null", _or_null(_whole(1, 64))),
@@ -122,6 +142,8 @@ _KEYS: dict[str, _Key] = {
     "policy.max.cpu_seconds": _Key(None, "a whole number of seconds above 0, or null", _or_null(_whole(1, _BIG))),
     "policy.cwd_outside_workspace": _Key(False, "true or false", lambda value: type(value) is bool),
     "supervisor.drain_seconds": _Key(30.0, "a number of seconds from 0 to 86400", _number(0, 86_400)),
+    "worker.enabled": _Key(True, "true or false", lambda value: type(value) is bool),
+    "health.queued_seconds": _Key(3600.0, "a number of seconds above 0", _number(0.001, 31_536_000)),
     "llm.base_url": _Key(
         "https://api.openai.com/v1",
         "an address that begins with http:// or https://",

@@ -10,6 +10,7 @@ from lily.letter_shapes import LETTER_SHAPES
 from lily.receipts import Receipt
 from lily.runs import Attempt, ErrorInfo, Status
 from lily.time_shapes import TIME_SHAPES
+from lily.watch_shapes import WATCH_SHAPES, ActorView, WorkView
 
 
 class JobTarget(msgspec.Struct, kw_only=True):
@@ -255,11 +256,12 @@ class SchedulerView(msgspec.Struct, kw_only=True):
     coalesce: bool | UnsetType = UNSET
     max_instances: int | UnsetType = UNSET
     paused_claims: int | UnsetType = UNSET
+    lag_seconds: float | UnsetType = UNSET
     pending_claims: int | UnsetType = UNSET
 
 
 class SupervisorView(msgspec.Struct, kw_only=True):
-    """What the supervisor says of itself. `restarts` are the last crashes of its actors."""
+    """What the supervisor says of itself. `restarts` are the last crashes of its actors, `actors` how each stands."""
 
     pid: int
     host: str
@@ -269,6 +271,8 @@ class SupervisorView(msgspec.Struct, kw_only=True):
     slots: int
     active: list[ActiveRun]
     restarts: list[str]
+    actors: list[ActorView]
+    worker: WorkView
     scheduler: SchedulerView | UnsetType = UNSET
 
 
@@ -319,5 +323,6 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     "status": StatusView,
     **TIME_SHAPES,
     **LETTER_SHAPES,
+    **WATCH_SHAPES,
     "error": Failure,
 }

@@ -33,6 +33,7 @@ _RUNS = {
     "show": "runs:show",
     "active": "runs:active",
     "cancel": "runs:cancel",
+    "fail": "fail_runs:fail",
     "replay": "replay:replay",
     "diff": "runs:diff",
     "prune": "prune:prune",
@@ -45,9 +46,20 @@ _DLQ = {
     "clear": "dlq_out:clear",
     "prune": "dlq_out:prune",
 }
+_WORKER = {"status": "worker:status", "pause": "worker:pause", "resume": "worker:resume"}
+_STORE = {"export": "store:export", "checkpoint": "store:checkpoint", "reset": "store:reset"}
+_EVENTS = {"tail": "events:tail"}
 _BLUEPRINTS = {"list": "blueprints:list_blueprints", "show": "blueprints:show"}
 _CONFIG = {"show": "config:show", "validate": "config:validate"}
-_TOP = {"init": "init:init", "up": "supervisor:up", "down": "supervisor:down", "status": "supervisor:status"}
+_TOP = {
+    "init": "init:init",
+    "up": "supervisor:up",
+    "down": "supervisor:down",
+    "status": "supervisor:status",
+    "health": "health:health",
+    "report": "report:report",
+    "metrics": "metrics:metrics",
+}
 
 
 def _group(name: str, help: str, commands: dict[str, str], sort_key: int) -> App:
@@ -76,15 +88,28 @@ app.command(_group("jobs", "Job files, and running them.", _JOBS, sort_key=10))
 app.command(_group("runs", "Runs of all jobs.", _RUNS, sort_key=11))
 app.command(_group("dlq", "Dead letters: runs that failed for good.", _DLQ, sort_key=11))
 app.command(_group("schedule", "Schedules: windows, states, and testing them.", _SCHEDULE, sort_key=12))
-app.command(_group("blueprints", "What jobs can be made of.", _BLUEPRINTS, sort_key=13))
-app.command(_group("config", "Settings of the workspace.", _CONFIG, sort_key=14))
+app.command(_group("worker", "Whether runs are taken, and what runs.", _WORKER, sort_key=13))
+app.command(_group("events", "The one stream of everything that happens.", _EVENTS, sort_key=14))
+app.command(_group("store", "The database: copies, and starting over.", _STORE, sort_key=15))
+app.command(_group("blueprints", "What jobs can be made of.", _BLUEPRINTS, sort_key=20))
+app.command(_group("config", "Settings of the workspace.", _CONFIG, sort_key=21))
 
 
 def load_all() -> App:
     """The application with every command's module imported: help of a group shows what its commands say of themselves."""
     for name in _TOP:
         app[name]
-    groups = {"jobs": _JOBS, "runs": _RUNS, "dlq": _DLQ, "schedule": _SCHEDULE, "blueprints": _BLUEPRINTS, "config": _CONFIG}
+    groups = {
+        "jobs": _JOBS,
+        "runs": _RUNS,
+        "dlq": _DLQ,
+        "schedule": _SCHEDULE,
+        "worker": _WORKER,
+        "events": _EVENTS,
+        "store": _STORE,
+        "blueprints": _BLUEPRINTS,
+        "config": _CONFIG,
+    }
     for group, commands in groups.items():
         for name in commands:
             app[group][name]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cyclopts import CycloptsError
 
 _LOG_BYTES = 1024 * 1024
-_GROUPS = frozenset({"jobs", "runs", "dlq", "schedule", "blueprints", "config"})
+_GROUPS = frozenset({"jobs", "runs", "dlq", "schedule", "worker", "events", "store", "blueprints", "config"})
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -26,10 +26,21 @@ def run(arguments: Sequence[str]) -> int:
     as_json = "--json" in _options(tokens)
     output.prepare()
     try:
-        status = _checked(lambda: _dispatch(tokens), tokens, as_json)
+        status = _told_apart(_checked(lambda: _dispatch(tokens), tokens, as_json), tokens)
     finally:
         output.close()
     return status
+
+
+_CHECK_FAILED = {Code.USAGE: 64, Code.INTERNAL_ERROR: 70}  # a monitor must not take a mistake for a level
+
+
+def _told_apart(status: "int | LilyError", tokens: list[str]) -> int:
+    """The exit status. That of `health --check` is a level, so what is no level is told apart from it."""
+    if isinstance(status, int):
+        return status
+    checks = tokens[:1] == ["health"] and "--check" in tokens
+    return _CHECK_FAILED.get(status.code, exit_code(status.code)) if checks else exit_code(status.code)
 
 
 def _dispatch(tokens: list[str]) -> int:
@@ -42,7 +53,7 @@ def _dispatch(tokens: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _checked(command: Callable[[], int], tokens: list[str], as_json: bool) -> int:
+def _checked(command: Callable[[], int], tokens: list[str], as_json: bool) -> "int | LilyError":
     from cyclopts import CycloptsError
 
     try:
@@ -60,12 +71,12 @@ def _checked(command: Callable[[], int], tokens: list[str], as_json: bool) -> in
         return _unexpected(error, tokens, as_json)
 
 
-def _refused(error: LilyError, as_json: bool) -> int:
+def _refused(error: LilyError, as_json: bool) -> LilyError:
     if as_json:
         output.put_json({"error": error.to_dict()})
     else:
         output.tell(str(error))
-    return exit_code(error.code)
+    return error
 
 
 def _usage(error: "CycloptsError", tokens: list[str]) -> LilyError:
@@ -94,7 +105,7 @@ def _of_the_system(error: OSError) -> LilyError | None:
     return None
 
 
-def _unexpected(error: Exception, tokens: list[str], as_json: bool) -> int:
+def _unexpected(error: Exception, tokens: list[str], as_json: bool) -> LilyError:
     trace = secrets.token_hex(8)
     said = f"{type(error).__name__}: {error}"
     place = _keep(f"{stamp(SystemClock().now())} trace {trace}: lily {' '.join(tokens)}\n{traceback.format_exc()}\n", tokens)

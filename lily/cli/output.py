@@ -93,15 +93,17 @@ def errors() -> IO[str]:
 
 
 _COLOURS = {"succeeded": "32", "failed": "31", "missed": "31", "canceled": "33", "running": "36", "retry_scheduled": "36"}
+_LEVELS = {"healthy": "32", "warning": "33", "critical": "31"}
 
 
 def paint() -> Paint | None:
-    """Colours for the STATUS column, on a terminal that wants them."""
+    """Colours for the columns STATUS and LEVEL, on a terminal that wants them."""
     if not interactive() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return None
 
     def coloured(column: str, cell: str) -> str:
-        colour = _COLOURS.get(cell.split(" ")[0]) if column == "STATUS" else None
+        known = {"STATUS": _COLOURS, "LEVEL": _LEVELS}.get(column, {})
+        colour = known.get(cell.split(" ")[0])
         return f"\x1b[{colour}m{cell}\x1b[0m" if colour else cell
 
     return coloured

@@ -24,6 +24,7 @@ Results go to stdout, logs and progress to stderr. Text of users is never read a
 | 2 | the command line is not understood | {2} |
 | 3 | not found, or invalid | {3} |
 | 4 | refused | {4} |
+| 64, 70 | of `health --check`, whose 0, 1 and 2 are levels: the command line is not understood; a defect | |
 | 130 | stopped by Ctrl-C, which cancels the run that is waited for | {130} |
 
 An error is one line on stderr: `code: what · where · what to do`. With `--json` it is an object on stdout in place of the result:
@@ -55,6 +56,15 @@ A list is an object with one plural key (but for `jobs next --all`, which is a b
 | `schedule status` | `{{"owner", "running", "job_store", "registered", "jobs", "coalesce", "max_instances", "misfire_grace_seconds", "listeners", "paused_claims", "last_tick", "drift"}}` |
 | `schedule verify` | `{{"ok", "since", "jobs", "windows", "rows", "count", "kinds", "differences": [{{"job_id", "at", "kind", "message"}}]}}` |
 | `schedule rebuild` | `{{"path", "removed", "was", "will_register"}}` |
+| `worker status` | `{{"running", "enabled", "paused", "owner", "draining", "started_at", "uptime_seconds", "concurrency", "active": [...], "processed", "succeeded", "failed", "canceled", "last_activity", "waiting"}}`; `paused` and `owner` may be null |
+| `worker pause`, `resume` | `{{"before", "paused"}}`; each null or `{{"at", "by", "reason"}}` |
+| `health` | `{{"status", "checks": [{{"name", "level", "value", "message", "command"}}], "jobs": {{"store", "queue": {{"queued", "running", "dlq", "backpressure_active", "utilization_percent"}}, "worker"}}}}`; `worker` is what `worker status` prints |
+| `report` | `{{"period", "since", "until", "runs", "counts", "failure_rate", "slowest", "reasons", "missed_windows", "dead_letters", "recommendations"}}` |
+| `events tail` | a line for each event: `{{"sequence", "ts", "event", "job_id", "run_id", "n", "data"}}` |
+| `store export` | a line for each row: `{{"table", "row"}}` |
+| `store checkpoint` | `{{"done", "log_pages", "moved_pages"}}` |
+| `store reset` | `{{"backup", "rows": {{"TABLE": N}}}}` |
+| `runs fail` | `{{"runs": [{{"run_id", "job_id", "status"}}]}}` |
 | `runs diff` | `{{"a", "b", "differences": {{"FIELD": {{"a", "b"}}}}}}` |
 | `dlq list` | `{{"dead_letters": [LETTER], "total"}}`, newest first |
 | `dlq show` | LETTER with `state` (`dead`, `retried`), `retried_from`, `retried_as`, `attempts`, `folder`, `action` |

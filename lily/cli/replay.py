@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from lily.cli.options import Json, Place, flag, opened, storable, usage, who
-from lily.cli.run_job import detached
+from lily.cli.run_job import detached, tell_if_paused
 from lily.cli.runs import RunId
 
 
@@ -29,6 +29,7 @@ def replay(
     """
     from lily.operations.changes import replay as replay_run
     from lily.operations.changes import replay_spec
+    from lily.operations.worker import check_taking
 
     storable(reason, "--reason")
     if approve and not reason.strip():
@@ -39,7 +40,10 @@ def replay(
             from lily.cli.plan import show_plan
 
             return show_plan(place, settings, replay_spec(place, store, first, spec), as_json=json)
+        if not detach:
+            check_taking(place, settings, store)
         made = replay_run(place, store, first, which=spec, approve=approve, reason=reason, by=who())
+        tell_if_paused(settings, store)
         if detach:
             return detached(place, made, as_json=json)
         from lily.cli.conduct import conduct

@@ -14,7 +14,9 @@ from lily.workspace import Workspace, current_owner, find_workspace
 
 if TYPE_CHECKING:
     from lily.runs import Run
+    from lily.settings import Settings
     from lily.specs import JobSpec
+    from lily.storage.store import Store
 
 
 def run_job(
@@ -32,8 +34,9 @@ def run_job(
 ) -> int:
     """Run a job once, now, and wait for its end. Ctrl-C cancels the run.
 
-    With a supervisor up, the run is handed to it and followed. Without one, the same actors run in this process, without
-    schedules. A VALUE is read as YAML: 3 is a number, "3" is text, [a, b] is a list.
+    With a supervisor up, the run is handed to it and followed; while the worker is paused it waits. Without one, the same
+    actors run in this process, without schedules, unless the worker is paused or disabled: then the run is refused, because
+    nobody could run it. A VALUE is read as YAML: 3 is a number, "3" is text, [a, b] is a list.
 
     The summary is printed at the end. With --json each event is printed as a line when it happens, and the last line is
     {"receipt": {...}}. The exit status is 0 when the run succeeded, 1 when it failed, 130 when Ctrl-C stopped it.
@@ -49,18 +52,32 @@ def run_job(
         return show_plan(place, settings, spec.canonical(), as_json=json)
 
     from lily.operations.accept import accept
+    from lily.operations.worker import check_taking
 
     with opened(workspace) as (_, _, store):
+        if not detach:
+            check_taking(place, settings, store)
         if spec.trigger.type != "manual":
             from lily.cli.times import tell_if_not_active
 
             tell_if_not_active(store, job_id)
         run = accept(place, store, spec, by=who())
+        tell_if_paused(settings, store)
         if detach:
             return detached(place, run, as_json=json)
         from lily.cli.conduct import conduct
 
         return conduct(place, settings, store, run, as_json=json)
+
+
+def tell_if_paused(settings: "Settings", store: "Store") -> None:
+    """Say that the run waits, and for what."""
+    from lily.operations.worker import standstill
+    from lily.storage.worker import paused
+
+    why = standstill(settings, paused(store))
+    if why:
+        output.tell(f"the run waits: {why[0]}; {why[1]}")
 
 
 def detached(place: Workspace, run: "Run", *, as_json: bool) -> int:

@@ -46,12 +46,41 @@ def down(
     place = find_workspace(workspace)
     seconds = 0.0 if now else load_settings(place).supervisor.drain_seconds if grace is None else grace
     owner = current_owner(place)
+    before = _newest_event(place, workspace)
     _request(place, seconds)
     output.tell(f"stopping; running work has {seconds:g} s to finish")
     while owner is not None and owner.alive() and current_owner(place) is not None:
         time.sleep(_LOOK_SECONDS)
     output.tell("stopped")
+    if before is not None:
+        _tell_interrupted(place, workspace, before)
     return 0
+
+
+def _newest_event(place: Workspace, given: str | None) -> int | None:
+    """Where the stream of events ends; None when the store can't say, which is no reason not to stop."""
+    if current_owner(place) is None:
+        return None
+    from lily.storage.running import newest_event
+
+    try:
+        with opened(given) as (_, _, store):
+            return newest_event(store)
+    except LilyError as error:
+        output.tell(f"what is interrupted can't be shown: {error.message}")
+        return None
+
+
+def _tell_interrupted(place: Workspace, given: str | None, before: int) -> None:
+    """One line on stdout for each run that did not get to its end."""
+    from lily.storage.running import interrupted_since, running
+
+    with opened(given) as (_, _, store):
+        found = interrupted_since(store, before)
+        left = [(run.run_id, run.job_id, run.status.value) for run in running(store)] if current_owner(place) is None else []
+    for run_id, job_id, status in [*found, *left]:
+        then = "not resumed: interrupted too often" if status == "failed" else "resumes at the next start"
+        output.put(f"interrupted {run_id} {job_id}: {then}")
 
 
 def _request(place: Workspace, grace: float) -> None:

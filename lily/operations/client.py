@@ -42,10 +42,10 @@ def ask(workspace: Workspace, request: dict[str, Any], *, timeout: float | None 
             raise LilyError(Code.SUPERVISOR_NOT_RUNNING, "the supervisor went away", where=str(workspace.root)) from None
 
 
-def supervisor_status(workspace: Workspace) -> dict[str, Any] | None:
+def supervisor_status(workspace: Workspace, *, timeout: float = 10.0) -> dict[str, Any] | None:
     """What the owner of the workspace says of itself; None when nobody answers."""
     try:
-        return next(ask(workspace, {"ask": "status"}), None)
+        return next(ask(workspace, {"ask": "status"}, timeout=timeout), None)
     except LilyError as exc:
         if exc.code is Code.SUPERVISOR_NOT_RUNNING:
             return None
@@ -69,3 +69,14 @@ def request_down(workspace: Workspace, *, grace: float) -> None:
     """Ask the owner to drain: running work may finish within `grace` seconds. Raises `supervisor_not_running`."""
     for _ in ask(workspace, {"ask": "down", "grace": grace}):
         return
+
+
+def listen(workspace: Workspace, *, timeout: float) -> socket.socket:
+    """A connection on which something comes whenever events reach the disk. Raises `supervisor_not_running`."""
+    door = _connect(workspace, timeout)
+    try:
+        door.sendall(json.dumps({"ask": "follow"}).encode() + b"\n")
+    except OSError:
+        door.close()
+        raise LilyError(Code.SUPERVISOR_NOT_RUNNING, "the supervisor went away", where=str(workspace.root)) from None
+    return door

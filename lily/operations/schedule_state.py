@@ -148,11 +148,17 @@ def rebuild(workspace: Workspace, catalog: Catalog, store: Store, now: datetime)
     off = {job_id for job_id, state in states.items() if state.state_at(now) is State.DISABLED}
     kept = {job_id for job_id, state in states.items() if state.version is not None and job_id in set(catalog.claimed.values())}
     will = {entry.id for entry in catalog.jobs.values() if scheduled(entry.trigger)} | kept
-    removed = workspace.job_store.exists()
+    removed = remove_job_store(workspace)
+    return {"path": str(workspace.job_store), "removed": removed, "was": before.state, "will_register": sorted(will - off)}
+
+
+def remove_job_store(workspace: Workspace) -> bool:
+    """Delete the job store, a cache; whether there was one. Only for who knows that nobody owns the workspace."""
+    there = workspace.job_store.exists()
     for side in _SIDE_FILES:
         with suppress(FileNotFoundError):
             workspace.job_store.with_name(workspace.job_store.name + side).unlink()
-    return {"path": str(workspace.job_store), "removed": removed, "was": before.state, "will_register": sorted(will - off)}
+    return there
 
 
 def _in_use(workspace: Workspace, owner: Owner) -> LilyError:

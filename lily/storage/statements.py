@@ -124,6 +124,7 @@ class Statements:
             select(run.c.run_id, run.c.status, run.c.events).where(run.c.run_id.in_(bindparam("ids", expanding=True))).with_for_update()
         )
         self.newest = Asked(select(func.max(run.c.run_id)))
+        self.paused = Asked(select(schema.meta.c.key).where(schema.meta.c.key == bindparam("key")))
         queued = (
             select(run)
             .where(text(f"status = '{Status.QUEUED.value}' and held = 0"))

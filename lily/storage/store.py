@@ -289,16 +289,18 @@ class Store(Reads):
     def look(
         self, *, limit: int, full_jobs: Collection[str] = (), since: str = "", cancels: bool = True, known: Collection[str] = ()
     ) -> Look:
-        """The first `limit` queued runs in queue order, without those of `full_jobs`, those accepted before `since` and the `known`."""
+        """The first `limit` queued runs in queue order, without those of `full_jobs`, those accepted before `since` and the `known`.
+
+        None at all while the worker is paused."""
         with reading(self.engine) as connection:
-            rows = self._queued(connection, limit, full_jobs, since) if limit else ()
+            taking = not (limit and self.statements.paused(connection, key=schema.WORKER_PAUSE))
+            rows = self._queued(connection, limit, full_jobs, since) if limit and taking else ()
+            more = taking and len(rows) == limit
             queued = self.with_attempts(connection, [run_from(row) for row in rows if row[0] not in known])
             if not cancels:
-                return Look(queued, len(rows) == limit)
+                return Look(queued, more)
             asked = {run_id: msgspec.json.decode(request) for run_id, request in self.statements.cancels(connection)}
-            return Look(
-                queued, len(rows) == limit, asked, [run_id for (run_id,) in self.statements.canceled(connection, limit=CANCELED_AT_ONCE)]
-            )
+            return Look(queued, more, asked, [run_id for (run_id,) in self.statements.canceled(connection, limit=CANCELED_AT_ONCE)])
 
     def _queued(self, connection: Connection, limit: int, full_jobs: Collection[str], since: str) -> Sequence[Any]:
         if not (full_jobs or since):

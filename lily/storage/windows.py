@@ -17,8 +17,10 @@ from lily.ledger import Control, Failure, JobLedger, Row, Schedule, Settlement, 
 from lily.moves import cancel
 from lily.runs import OCCUPYING, Event, Run, Status
 from lily.storage import schema
+from lily.storage.audit import Actor, record_all
 from lily.storage.database import reading, writing
 from lily.storage.rows import dump, run_from
+from lily.storage.state_audit import state_change
 from lily.storage.statements import ForRows
 from lily.storage.store import NewRun, Store
 from lily.storage.window_runs import BY, Owed, fired_run, missed_run
@@ -205,6 +207,7 @@ class Windows:
                 for job_id in job_ids
             ]
             connection.execute(schema.control.insert(), c)
+            record_all(connection, Actor(name=to.by), [state_change(job_id, before.get(job_id), to) for job_id in job_ids], stamp(to.at))
             s = schema.schedule
             told = [{**{k: v for k, v in row.items() if k != "at"}, "changed_at": row["at"], "settled": row["at"]} for row in c]
             add = self._store.upserts(s)

@@ -10,13 +10,13 @@ from tests.contract.imports import REPOSITORY
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), REPOSITORY / "db" / "README.md"])
 _LINK = re.compile(r"(?<!!)\[[^\]\[]*\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^(?P<fence>`{3,})(?P<kind>\w*)[^\n]*\n(?P<text>.*?)^(?P=fence)\s*$", re.MULTILINE | re.DOTALL)
-_MARKED = re.compile(r"^<!-- (?P<mark>run|file: [^\n]+?) -->\n`{3}(?P<kind>\w*)\n(?P<text>.*?)^`{3}$", re.MULTILINE | re.DOTALL)
+_MARKED = re.compile(r"^<!-- (?P<mark>run|prints|file: [^\n]+?) -->\n`{3}(?P<kind>\w*)\n(?P<text>.*?)^`{3}$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`(lily [^`\n]+)`")
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block that a test carries out: `run`, or `file: PATH`."""
+    """A fenced block that a test carries out: `run`, `file: PATH`, or `prints`, what the block before it must print."""
 
     mark: str
     kind: str

@@ -65,6 +65,11 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.time_views",
                 "lily.time_shapes",
                 "lily.letter_shapes",
+                "lily.watch_shapes",
+                "lily.watch_views",
+                "lily.health",
+                "lily.report",
+                "lily.metrics",
             }
         ),
     ),

@@ -13,7 +13,9 @@ from typing import Any
 from lily.api import Session
 from lily.errors import Code
 from lily.ledger import Control, State
+from lily.storage.audit import Actor
 from lily.storage.windows import Windows
+from lily.storage.worker import pause
 from lily.workspace import OwnerLock, Workspace, lock_path
 from tests.cli.conftest import shell, write_job
 
@@ -296,6 +298,19 @@ def _newer(root: Path) -> Words:
     return ("runs", "list")
 
 
+def _paused_worker(root: Path) -> Words:
+    write_job(root, "a")
+    with Session(root) as session:
+        pause(session.store, Actor(name="ada"), "moving house", datetime(2026, 3, 2, tzinfo=UTC))
+    return ("jobs", "run", "a")
+
+
+def _disabled_worker(root: Path) -> Words:
+    (root / ".lily" / "config.yaml").write_text("worker: {enabled: false}\n")
+    write_job(root, "a")
+    return ("jobs", "run", "a")
+
+
 REFUSALS = [
     Refusal("no such job", Code.JOB_NOT_FOUND, plain("jobs", "run", "nobody")),
     Refusal("no job id", Code.JOB_NOT_FOUND, plain("jobs", "history", "../../x")),
@@ -326,6 +341,8 @@ REFUSALS = [
     Refusal("config", Code.CONFIG_INVALID, _config),
     Refusal("database of another kind", Code.CONFIG_INVALID, _driver),
     Refusal("nobody to stop", Code.SUPERVISOR_NOT_RUNNING, plain("down"), json=False),
+    Refusal("nobody may run it", Code.WORKER_PAUSED, _paused_worker),
+    Refusal("a worker that is off", Code.WORKER_PAUSED, _disabled_worker),
     Refusal("a store of garbage", Code.STORE_UNAVAILABLE, _garbage),
     Refusal("a store that is away", Code.STORE_UNAVAILABLE, _nobody_listens),
     Refusal("a store of tomorrow", Code.STORE_SCHEMA_NEWER, _newer),

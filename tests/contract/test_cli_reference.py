@@ -5,6 +5,7 @@ import pytest
 from lily.cli.app import load_all
 from lily.cli.reference import PAGE, page
 from lily.errors import Code
+from tests.contract.test_docs import GROUPS
 
 
 def test_the_page_is_what_the_commands_say() -> None:
@@ -15,7 +16,7 @@ def test_the_page_is_what_the_commands_say() -> None:
 def test_every_command_says_what_it_is_for() -> None:
     """In one sentence that ends with a full stop."""
     app = load_all()
-    for group in (app, app["jobs"], app["runs"], app["dlq"], app["schedule"], app["blueprints"], app["config"]):
+    for group in (app, *(app[name] for name in GROUPS)):
         for name in group:
             if not name.startswith("-"):
                 first = group[name].help.split("\n\n")[0]
@@ -28,7 +29,7 @@ def test_every_error_code_stands_in_the_table_of_exit_statuses() -> None:
     assert not [code for code in Code if f"`{code.value}`" not in text]
 
 
-@pytest.mark.parametrize("group", ["jobs", "runs", "dlq", "schedule", "blueprints", "config"])
+@pytest.mark.parametrize("group", sorted(GROUPS))
 def test_every_option_has_a_description(group: str) -> None:
     """None is left to be guessed."""
     app = load_all()

@@ -44,6 +44,7 @@ PINNED = {
     "config_invalid": 3,
     "owner_conflict": 4,
     "supervisor_not_running": 1,
+    "worker_paused": 4,
     "store_unavailable": 1,
     "store_schema_newer": 4,
     "disk_full": 4,

@@ -13,10 +13,12 @@ import pytest
 
 from lily.cli.entry import run
 from lily.errors import Code, exit_code
+from lily.event_fields import OWN
+from lily.health import MORE
 from tests.contract.documents import PAGES, anchors, commands, links, marked, title
 from tests.contract.imports import REPOSITORY
 
-GROUPS = frozenset({"jobs", "runs", "dlq", "schedule", "blueprints", "config"})
+GROUPS = frozenset({"jobs", "runs", "dlq", "schedule", "worker", "events", "store", "blueprints", "config"})
 TIMEOUT = 120
 
 
@@ -96,7 +98,7 @@ def shell(script: str, where: Path, path: str) -> "subprocess.CompletedProcess[s
 
 @pytest.mark.parametrize("page", [page for page in PAGES if marked(page)], ids=title)
 def test_the_marked_blocks_of_a_page_work_in_their_order(page: Path, tmp_path: Path) -> None:
-    """Each page gets a fresh workspace, made by `lily init`; files are written, shell and Python are run."""
+    """Each page gets a fresh workspace, made by `lily init`; files are written, shell and Python are run, and print what the page shows."""
     tools, here = tmp_path / "bin", tmp_path / "workspace"
     tools.mkdir()
     here.mkdir()
@@ -106,7 +108,19 @@ def test_the_marked_blocks_of_a_page_work_in_their_order(page: Path, tmp_path: P
     path = f"{tools}:{os.environ['PATH']}"
     made = shell("lily init .", here, path)
     assert made.returncode == 0, made.stderr
+    try:
+        carry_out(page, here, path)
+    finally:
+        shell("lily down --now", here, path)  # a page may start a supervisor, and fail before it stops it
+
+
+def carry_out(page: Path, here: Path, path: str) -> None:
+    """Every marked block of the page, in order."""
+    printed = ""
     for block in marked(page):
+        if block.mark == "prints":
+            assert not not_printed(block.text, printed), f"{block.text}\n--- is not what was printed:\n{printed}"
+            continue
         if block.mark.startswith("file: "):
             file = here / block.mark.removeprefix("file: ")
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -115,6 +129,25 @@ def test_the_marked_blocks_of_a_page_work_in_their_order(page: Path, tmp_path: P
         script = block.text if block.kind == "sh" else f"python - <<'END_OF_BLOCK'\n{block.text}END_OF_BLOCK\n"
         done = shell(script, here, path)
         assert done.returncode == 0, f"{block.text}\n--- stdout\n{done.stdout}\n--- stderr\n{done.stderr}"
+        printed = done.stdout
+
+
+def not_printed(shown: str, printed: str) -> str:
+    """The first line of `shown` that is not in `printed`, in its order; … stands for anything, and many blanks are one."""
+    lines = iter(" ".join(line.split()) for line in printed.splitlines())
+    for line in filter(None, (" ".join(each.split()) for each in shown.splitlines())):
+        wanted = re.compile(".*".join(re.escape(piece.strip()) for piece in line.split("…")))
+        if not any(wanted.fullmatch(each) for each in lines):
+            return line
+    return ""
+
+
+def test_what_a_page_shows_is_compared_with_what_is_printed() -> None:
+    """In order, line by line; the test would be worth nothing if it let through what is not there."""
+    printed = "one\nrun 20260504 failed   after 3 s\nthree\n"
+    assert not_printed("one\nrun … failed after … s\n", printed) == ""
+    assert not_printed("three\none\n", printed) == "one"
+    assert not_printed("run … succeeded\n", printed) == "run … succeeded"
 
 
 @pytest.mark.parametrize("mark", ["try", "test"])
@@ -136,3 +169,21 @@ def test_the_runbook_has_an_entry_for_every_code() -> None:
 def test_no_page_speaks_of_places_on_one_machine() -> None:
     """Documentation holds on every machine."""
     assert not [title(page) for page in PAGES if re.search(r"/work/|/tmp/venv|\.\./shared", page.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("command", sorted(set(MORE.values())))
+def test_every_command_that_health_names_exists(command: str) -> None:
+    """Whoever is called at night types what the line says."""
+    words, options = named(command)
+    printed = help_of(*words)
+    assert printed
+    assert all(option in printed for option in options)
+
+
+def test_every_event_that_the_runbook_names_is_written_by_this_version() -> None:
+    """Nobody waits for an event that is never sent."""
+    text = (REPOSITORY / "docs" / "runbook.md").read_text(encoding="utf-8")
+    rows = text.partition("| to hear of | event |")[2].partition("\n\n")[0]
+    told = {name for row in rows.splitlines()[2:] for name in re.findall(r"`(\w+)`", row)}
+    assert len(told) > 5
+    assert told <= {name.value for name in OWN}

@@ -12,7 +12,7 @@ from lily.workspace import EVENTS, RECEIPT, SUMMARY, Workspace
 from tests.contract.imports import HEAVY, REPOSITORY
 
 LILY = {
-    *("run", "submit", "submit_many", "wait", "Session", "Receipt"),
+    *("run", "submit", "submit_many", "wait", "events", "Session", "Receipt", "StreamEvent"),
     *("blueprint", "specialist", "synthesizer", "BlueprintError", "Context", "Envelope", "ProcessRequest", "ProcessResult"),
     *("Code", "LilyError", "__version__"),
 }
@@ -39,6 +39,17 @@ COMMANDS: dict[str, set[str]] = {
     "jobs resume": {"ID", "--all", "--label", "--set", "--reason", *JSON_HERE},
     "jobs disable": {"ID", "--all", "--label", "--reason", "--until", *JSON_HERE},
     "jobs enable": {"ID", "--all", "--label", "--set", "--reason", *JSON_HERE},
+    "runs fail": {"--running", "--reason", *JSON_HERE},
+    "health": {"--check", "--watch", *JSON_HERE},
+    "report": {"--period", *JSON_HERE},
+    "metrics": {"--textfile", "--workspace"},
+    "events tail": {"--follow", "--since", "--type", "--job", "-n", "--lines", *JSON_HERE},
+    "store export": {"--jsonl", "--table", "--workspace"},
+    "store checkpoint": JSON_HERE,
+    "store reset": {"--yes", "--reason", *JSON_HERE},
+    "worker status": JSON_HERE,
+    "worker pause": {"--reason", *JSON_HERE},
+    "worker resume": {"--reason", *JSON_HERE},
     "schedule list": JSON_HERE,
     "schedule status": JSON_HERE,
     "schedule verify": {"--since", "--job", *JSON_HERE},

@@ -147,6 +147,16 @@ def test_everything_that_json_prints_fits_its_schema(lily: Lily, busy: tuple[str
         ("jobs-why", ("jobs", "why", "cron"), 0),
         ("jobs-plan", ("jobs", "plan"), 0),
         ("jobs-control", ("jobs", "pause", "--all", "--until", "2h"), 0),
+        ("health", ("health",), 0),
+        ("health", ("health", "--check"), 2),
+        ("report", ("report", "--period", "7d"), 0),
+        ("events-tail", ("events", "tail", "-n", "1"), 0),
+        ("runs-fail", ("runs", "fail", "--running", "--reason", "r"), 0),
+        ("store-checkpoint", ("store", "checkpoint"), 0),
+        ("worker-status", ("worker", "status"), 0),
+        ("worker-control", ("worker", "pause", "--reason", "r"), 0),
+        ("worker-status", ("worker", "status"), 0),
+        ("worker-control", ("worker", "resume"), 0),
         ("schedule-list", ("schedule", "list"), 0),
         ("schedule-status", ("schedule", "status"), 0),
         ("schedule-verify", ("schedule", "verify"), 0),
@@ -160,6 +170,7 @@ def test_everything_that_json_prints_fits_its_schema(lily: Lily, busy: tuple[str
         ("dlq-show", ("dlq", "show", failed), 0),
         ("dlq-clear", ("dlq", "clear", "--yes"), 0),
         ("error", ("dlq", "clear"), 2),
+        ("store-reset", ("store", "reset", "--yes"), 0),
         ("error", ("jobs", "show", "nobody"), 3),
         ("error", ("jobs", "run", "wrong"), 3),
         ("error", ("jobs", "nothing"), 2),
@@ -168,7 +179,7 @@ def test_everything_that_json_prints_fits_its_schema(lily: Lily, busy: tuple[str
         said = lily(*arguments, "--json")
         assert said.status == status, (arguments, said)
         check_fits(f"cli-{shape}", said.json)
-    assert {shape for shape, _, _ in commands} | {"blueprints-show"} == SHAPES.keys()
+    assert {shape for shape, _, _ in commands} | {"blueprints-show", "store-export"} == SHAPES.keys()
 
 
 def test_every_blueprint_is_shown_in_one_shape(lily: Lily, busy: tuple[str, str, str]) -> None:

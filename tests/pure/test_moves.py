@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lily.clock import stamp
 from lily.dead_letters import REFUSALS
-from lily.moves import Outcome, Place, cancel, due, interrupt, refuse, settle, start
+from lily.moves import Outcome, Place, cancel, due, interrupt, refuse, settle, start, stopped
 from lily.runs import FINAL, TERMINAL, ErrorInfo, Event, EventName, Move, Run, Runtime, Status, may_become
 
 AT = datetime(2026, 3, 2, tzinfo=UTC)
@@ -254,3 +254,29 @@ def test_every_life_of_a_run_keeps_its_books(deeds: list[str], retry_max: int, i
     if run.status in TERMINAL:
         assert all(attempt.ended_at for attempt in run.attempts)
         assert (run.status is Status.FAILED) == (run.error is not None)
+
+
+STOP = {"at": stamp(AT), "by": "ada", "reason": "the disk burns", "as": "failed"}
+
+
+def test_a_run_that_is_stopped_as_failed_fails_with_the_reason_and_is_not_tried_again() -> None:
+    """Its attempt failed, charged to nothing; the receipt names who and why."""
+    move = stopped(running(), STOP, AT + timedelta(seconds=1), {"limits": {}})
+    assert names(move) == ["job_attempt_failed", "job_dead_lettered", "job_failed"]
+    assert move.events[0].data["will_retry"] is False
+    assert (move.run.status, move.run.tries, move.run.attempts[0].status) == (Status.FAILED, 0, "failed")
+    assert move.run.error is not None
+    assert (move.run.error.message, move.run.error.data) == ("failed by ada: the disk burns", {"reason": "failed_by_operator"})
+    assert move.run.result["limits"] == {}
+
+
+def test_a_run_that_is_stopped_before_its_attempt_fails_without_one() -> None:
+    """A refusal was under way."""
+    move = stopped(start(queued(), PLACE, AT, attempt=False).run, STOP, AT)
+    assert (names(move), move.run.attempts) == (["job_dead_lettered", "job_failed"], [])
+
+
+def test_a_stop_that_says_nothing_of_failing_is_a_cancel() -> None:
+    """As every request was before there was another kind."""
+    request = {name: value for name, value in STOP.items() if name != "as"}
+    assert stopped(running(), request, AT) == cancel(running(), request, AT)

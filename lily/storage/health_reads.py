@@ -1,0 +1,75 @@
+"""What health asks of the tables: each a look at an index, however many rows there are. Everything blocks."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, func, select
+
+from lily.clock import parse_stamp
+from lily.health import QueueFacts
+from lily.runs import Status
+from lily.storage import schema
+from lily.storage.database import reading
+from lily.storage.rows import PRIORITIES
+from lily.storage.store import Store
+
+_APPROVALS_LOOKED_AT = 200  # those that were accepted first, class by class: their time is over first
+
+
+def queue_facts(store: Store, now: datetime) -> QueueFacts:
+    """Counts, dead letters, backpressure, and how old the oldest of those that wait are."""
+    counts = store.counts()
+    with reading(store.engine) as connection:
+        m = schema.meta.c
+        said = connection.execute(select(m.value).where(m.key == schema.BACKPRESSURE)).scalar()
+        pressure = msgspec.json.decode(said) if said else {}
+        oldest = _oldest_queued(connection)
+        expires = _first_to_expire(connection)
+        letters = connection.execute(select(func.count()).select_from(schema.dead_letter)).scalar_one()
+    return QueueFacts(
+        counts=counts,
+        dead_letters=letters,
+        backpressure=bool(pressure.get("active")),
+        backpressure_since=str(pressure.get("since") or ""),
+        oldest_queued=None if oldest is None else max(0.0, round((now - parse_stamp(oldest)).total_seconds(), 3)),
+        approval_left=None if expires is None else round((parse_stamp(expires) - now).total_seconds(), 3),
+    )
+
+
+def _oldest_queued(connection: Connection) -> str | None:
+    """The index has the oldest of each priority at its front."""
+    r = schema.run.c
+    wanted = [
+        select(func.min(r.enqueued_at)).where(r.status == Status.QUEUED.value, r.priority == priority).scalar_subquery()
+        for priority in PRIORITIES.values()
+    ]
+    return min((found for found in connection.execute(select(*wanted)).one() if found), default=None)
+
+
+def _first_to_expire(connection: Connection) -> str | None:
+    r = schema.run.c
+    wanted = (
+        select(r.approvals).where(r.status == Status.WAITING_APPROVAL.value).order_by(r.priority, r.enqueued_at).limit(_APPROVALS_LOOKED_AT)
+    )
+    waiting: list[list[dict[str, Any]]] = [msgspec.json.decode(row[0])[-1:] for row in connection.execute(wanted)]
+    return min((each["expires_at"] for some in waiting for each in some if each.get("expires_at")), default=None)
+
+
+def lives(store: Store, limit: int = 2) -> Sequence[tuple[str, str | None]]:
+    """(start, end) of the newest supervisors, newest first; an end of None: it is there, or it ended without a word."""
+    life = schema.life.c
+    wanted = select(life.started_at, life.ended_at).where(life.kind == "up").order_by(life.started_at.desc()).limit(limit)
+    with reading(store.engine) as connection:
+        return [(row[0], row[1]) for row in connection.execute(wanted)]
+
+
+def scheduled_jobs(store: Store, turn: int, most: int) -> tuple[int, list[str]]:
+    """(how many jobs have windows to come, the ids of at most `most` of them); another `turn` gives the next ones."""
+    v = schema.trigger_version.c
+    with reading(store.engine) as connection:
+        count = connection.execute(select(func.count()).select_from(schema.trigger_version).where(v.until.is_(None))).scalar_one()
+        first = (turn * most) % max(count, 1) if count > most else 0
+        wanted = select(v.job_id).where(v.until.is_(None)).order_by(v.job_id).offset(first).limit(most)
+        return count, list(connection.execute(wanted).scalars())

@@ -1,0 +1,118 @@
+"""A look at the store that changes nothing of it, makes nothing, and never raises: for health. Everything blocks."""
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from lily.errors import LilyError
+from lily.health import StoreFacts
+from lily.storage.database import open_engine
+from lily.storage.schema import HEAD
+
+BUSY_SECONDS = 1.0
+CHECKED_BYTES = 4 * 1024 * 1024  # a store up to this size is looked through in milliseconds; of a larger one a part is
+
+
+def probe(url: str, *, database_file: Path, folders: Sequence[Path]) -> StoreFacts:
+    """How the store at `url`, or in `database_file`, stands. `folders` are those whose disks must have room."""
+    if url and not url.startswith("sqlite:///"):
+        return _server(url, free_share(folders))
+    path = Path(url.removeprefix("sqlite:///")) if url else database_file
+    return _file(path, free_share([path.parent, *folders]))
+
+
+def free_share(folders: Sequence[Path]) -> float:
+    """The least share of a disk that is free, over the disks of these folders; 1.0 where none of them is there."""
+    found = []
+    for folder in folders:
+        try:
+            disk = os.statvfs(folder)
+        except OSError:
+            continue
+        if disk.f_blocks:
+            found.append(disk.f_bavail / disk.f_blocks)
+    return min(found, default=1.0)
+
+
+def _file(path: Path, free: float) -> StoreFacts:
+    if not path.exists():
+        return StoreFacts(there=False, head=HEAD, free=free)
+    try:
+        with closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+        ) as database:
+            found = database.execute("select version_num from alembic_version").fetchone()
+            damage = _damage(database, _size(path))
+            writable, busy, why = _writable(database)
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return StoreFacts(head=HEAD, free=free)  # a file without a schema: the next start makes it
+        return StoreFacts(problem=f"can't be read: {error}", head=HEAD, free=free)
+    except sqlite3.Error as error:
+        return StoreFacts(problem=f"damaged: {error}", head=HEAD, free=free)
+    version = str(found[0]) if found else ""
+    return StoreFacts(
+        problem=damage,
+        schema=version,
+        head=HEAD,
+        newer=version > HEAD,
+        writable=writable,
+        why_not=why,
+        busy=busy,
+        log_bytes=_size(path.with_name(path.name + "-wal")),
+        free=free,
+    )
+
+
+def _damage(database: sqlite3.Connection, size: int) -> str:
+    """What a look of bounded length finds wrong. Raises sqlite3.DatabaseError for what can't be read at all."""
+    table = "" if size <= CHECKED_BYTES else "('meta')"  # one that stays small: its pages, and those that lead to it
+    (found,) = database.execute(f"pragma quick_check{table}").fetchone()
+    return "" if found == "ok" else f"damaged: {found}"
+
+
+def _writable(database: sqlite3.Connection) -> tuple[bool, bool, str]:
+    """(writable, busy, why not): tried, and taken back."""
+    try:
+        database.execute("begin immediate")
+        try:
+            database.execute("insert into meta values ('probe', '')")  # to begin is allowed on a file that may only be read
+        finally:
+            if database.in_transaction:
+                database.execute("rollback")
+    except sqlite3.OperationalError as error:
+        busy = "locked" in str(error)
+        return busy, busy, "" if busy else str(error)
+    return True, False, ""
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _server(url: str, free: float) -> StoreFacts:
+    try:
+        engine = open_engine(url, database_file=Path())
+    except LilyError as error:
+        return StoreFacts(problem=error.message, head=HEAD, free=free)
+    try:
+        with engine.connect() as connection:
+            read_only = connection.execute(text("show transaction_read_only")).scalar()
+            there = connection.execute(text("select to_regclass('alembic_version')")).scalar()
+            version = connection.execute(text("select version_num from alembic_version")).scalar() if there else ""
+    except SQLAlchemyError as error:
+        said = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        return StoreFacts(problem=f"can't be reached: {said}", head=HEAD, free=free)
+    finally:
+        engine.dispose()
+    refused = "the server takes no writes (transaction_read_only)" if read_only == "on" else ""
+    found = str(version or "")
+    return StoreFacts(schema=found, head=HEAD, newer=found > HEAD, writable=not refused, why_not=refused, free=free)

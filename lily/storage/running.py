@@ -1,0 +1,46 @@
+"""Which runs are running now, how many there are of each kind, and which were interrupted: asked by index, whatever is in the tables."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+
+from lily.runs import EventName, Run, Status
+from lily.storage import schema
+from lily.storage.database import reading
+from lily.storage.rows import run_from
+from lily.storage.store import Store
+
+
+def running(store: Store) -> list[Run]:
+    """The runs that are running, with their attempts, oldest first."""
+    with reading(store.engine) as connection:
+        rows = connection.execute(select(schema.run).where(schema.run.c.status == Status.RUNNING.value)).all()
+        return sorted(store.with_attempts(connection, [run_from(row) for row in rows]), key=lambda run: run.run_id)
+
+
+def newest_event(store: Store) -> int:
+    """The sequence of the newest event; 0 when there is none."""
+    with reading(store.engine) as connection:
+        return connection.execute(select(func.max(schema.event.c.sequence))).scalar() or 0
+
+
+def interrupted_since(store: Store, sequence: int) -> list[tuple[str, str, str]]:
+    """(run, job, status now) of each run that was interrupted after the event `sequence`, in that order."""
+    e, r = schema.event.c, schema.run.c
+    wanted = (
+        select(e.run_id, r.job_id, r.status)
+        .join(schema.run, r.run_id == e.run_id)
+        .where(e.sequence > sequence, e.name == EventName.JOB_INTERRUPTED.value)
+        .order_by(e.sequence)
+    )
+    with reading(store.engine) as connection:
+        return [(row[0], row[1], row[2]) for row in connection.execute(wanted)]
+
+
+def count_of(store: Store, statuses: Sequence[Status]) -> dict[str, int]:
+    """How many runs are in each of these statuses, zero included."""
+    r = schema.run.c
+    wanted = select(r.status, func.count()).where(r.status.in_([status.value for status in statuses])).group_by(r.status)
+    with reading(store.engine) as connection:
+        found = {row[0]: row[1] for row in connection.execute(wanted)}
+    return {status.value: found.get(status.value, 0) for status in statuses}
