@@ -131,7 +131,8 @@ class System:
 
     async def _stage(self, name: str, actor: Actor, reads: Mailbox[Any] | None, feeds: Mailbox[Any] | None) -> None:
         """An actor under supervision. When it has ended, however, what it alone feeds is closed and nobody waits for its answers."""
-        vital = self.vitals[name] = Vital(name, self.intensity, reads, self.runner.work if name == "runner" else None)
+        own = reads or getattr(getattr(actor, "__self__", None), "mailbox", None)  # those at the edge may have one too
+        vital = self.vitals[name] = Vital(name, self.intensity, own, self.runner.work if name == "runner" else None)
         try:
             # Those at the end of the line end by closing alone, also when all is canceled: the runner may have an end to store.
             with anyio.CancelScope(shield=reads is self.writer_box or reads is self.tail_box):

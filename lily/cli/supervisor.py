@@ -53,7 +53,10 @@ def down(
         time.sleep(_LOOK_SECONDS)
     output.tell("stopped")
     if before is not None:
-        _tell_interrupted(place, workspace, before)
+        try:
+            _tell_interrupted(place, workspace, before)
+        except LilyError as error:
+            _can_not_show(error)
     return 0
 
 
@@ -61,14 +64,18 @@ def _newest_event(place: Workspace, given: str | None) -> int | None:
     """Where the stream of events ends; None when the store can't say, which is no reason not to stop."""
     if current_owner(place) is None:
         return None
-    from lily.storage.running import newest_event
+    from lily.storage.stream import newest
 
     try:
         with opened(given) as (_, _, store):
-            return newest_event(store)
+            return newest(store)
     except LilyError as error:
-        output.tell(f"what is interrupted can't be shown: {error.message}")
+        _can_not_show(error)
         return None
+
+
+def _can_not_show(error: LilyError) -> None:
+    output.tell(f"what is interrupted can't be shown: {error.message}")
 
 
 def _tell_interrupted(place: Workspace, given: str | None, before: int) -> None:

@@ -45,7 +45,9 @@ def fail_running(
     """Have every running run end as failed: through its owner, or here when it has none. Here its processes are ended first."""
     try:
         with held(workspace, store, at):
-            end_processes([run.run_id for run in running(store)])
+            ids = [run.run_id for run in running(store)]
+            if ids:
+                end_processes(ids)
             return fail_stored(store, actor, reason, at, owned=False)
     except LilyError as error:
         if error.code is not Code.OWNER_CONFLICT:

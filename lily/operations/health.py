@@ -44,7 +44,7 @@ def health(workspace: Workspace, settings: Settings, now: datetime) -> dict[str,
                 worker = worker_status(workspace, settings, store, now, said, figures.queue.counts if figures.queue else None)
             finally:
                 store.close()
-        except (LilyError, ValueError, KeyError, TypeError) as error:  # rows that say nonsense are damage too
+        except (LilyError, ValueError, LookupError, TypeError, AttributeError) as error:  # rows that say nonsense are damage too
             broken = msgspec.structs.replace(facts, problem=f"can't be read: {getattr(error, 'message', error)}")
             figures = msgspec.structs.replace(figures, store=broken, queue=None, schedule=None)
     return view(figures, assess(figures), worker)
@@ -85,7 +85,7 @@ def _supervisor(
         answers=said is not None,
         draining=bool(said and said["draining"]),
         uptime=max(0.001, round((now - parse_stamp(said["started_at"])).total_seconds(), 3)) if said else 0.0,
-        actors=list(said["actors"]) if said else [],
+        actors=list((said or {}).get("actors", [])),
         ended_badly=known[0][0] if known and known[0][1] is None else "",
         paused=why[0] if why else "",
     )

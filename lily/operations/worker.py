@@ -37,7 +37,7 @@ def status(
     status where somebody has asked for them already.
     """
     owner = current_owner(workspace)
-    work = dict(_NOTHING if said is None else said["worker"])
+    work = {**_NOTHING, **((said or {}).get("worker") or {})}
     enabled = bool(work.pop("enabled", settings.worker.enabled))
     if counts is None:
         counts = count_of(store, _WAITING) if store is not None else {}

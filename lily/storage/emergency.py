@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import func, select, update
 
 from lily.clock import stamp
 from lily.moves import stopped
@@ -13,7 +13,8 @@ from lily.runs import EventName, Run, Status
 from lily.storage import schema
 from lily.storage.audit import Actor, Change, record, record_all
 from lily.storage.database import writing
-from lily.storage.rows import dump, run_from
+from lily.storage.rows import dump
+from lily.storage.running import running_within
 from lily.storage.store import Store
 from lily.storage.system_events import tell
 
@@ -36,7 +37,7 @@ def fail_running(store: Store, actor: Actor, reason: str, at: datetime, *, owned
     """Have every running run end as failed. `owned`: its owner lives and stops the work; without one the runs end here and now."""
     request = {"at": stamp(at), "by": actor.name, "reason": reason, "as": Status.FAILED.value}
     with writing(store.engine) as connection:
-        found = _running(store, connection)
+        found = running_within(store, connection)
         if not owned:
             store.write_moves(connection, [stopped(run, request, at) for run in found])
             done = Failing(ended=found)
@@ -47,11 +48,6 @@ def fail_running(store: Store, actor: Actor, reason: str, at: datetime, *, owned
             connection.execute(update(schema.run).where(r.run_id.in_(ids)).values(cancel=dump(request)))
         record_all(connection, actor, [_failed(run, reason, owned) for run in [*done.ended, *done.asked]], stamp(at))
         return done
-
-
-def _running(store: Store, connection: Connection) -> list[Run]:
-    rows = connection.execute(select(schema.run).where(schema.run.c.status == Status.RUNNING.value)).all()
-    return sorted(store.with_attempts(connection, [run_from(row) for row in rows]), key=lambda run: run.run_id)
 
 
 def _failed(run: Run, reason: str, owned: bool) -> Change:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from lily.runs import EventName, Run, Status
 from lily.storage import schema
@@ -14,14 +14,13 @@ from lily.storage.store import Store
 def running(store: Store) -> list[Run]:
     """The runs that are running, with their attempts, oldest first."""
     with reading(store.engine) as connection:
-        rows = connection.execute(select(schema.run).where(schema.run.c.status == Status.RUNNING.value)).all()
-        return sorted(store.with_attempts(connection, [run_from(row) for row in rows]), key=lambda run: run.run_id)
+        return running_within(store, connection)
 
 
-def newest_event(store: Store) -> int:
-    """The sequence of the newest event; 0 when there is none."""
-    with reading(store.engine) as connection:
-        return connection.execute(select(func.max(schema.event.c.sequence))).scalar() or 0
+def running_within(store: Store, connection: Connection) -> list[Run]:
+    """The same, inside a transaction."""
+    rows = connection.execute(select(schema.run).where(schema.run.c.status == Status.RUNNING.value)).all()
+    return sorted(store.with_attempts(connection, [run_from(row) for row in rows]), key=lambda run: run.run_id)
 
 
 def interrupted_since(store: Store, sequence: int) -> list[tuple[str, str, str]]:

@@ -5,6 +5,7 @@ from typing import Any
 import anyio
 import pytest
 
+from actors.mailbox import Mailbox
 from actors.messages import Rung
 from actors.supervisor import Intensity
 from actors.system import System
@@ -15,7 +16,7 @@ from lily.storage.emergency import fail_running
 from lily.storage.worker import pause, resume
 from lily.testing import World
 from lily.testing.world import PLACE
-from tests.actors.conftest import MakeWorld
+from tests.actors.conftest import MakeWorld, NewBox
 
 ADA = Actor(name="ada")
 
@@ -197,3 +198,26 @@ def test_a_run_that_was_asked_to_fail_when_its_supervisor_died_fails_at_the_next
     world.live(body)
     found = world.run(run.run_id)
     assert (found.status, found.interruptions, len(found.attempts)) == (Status.FAILED, 0, 1)
+
+
+def test_an_actor_at_the_edge_that_is_stuck_says_so_too(world: World, new_box: NewBox) -> None:
+    """Whatever has a mailbox is known by it."""
+
+    class Edge:
+        def __init__(self, mailbox: Mailbox[Any]) -> None:
+            self.mailbox = mailbox
+
+        async def run(self) -> None:
+            async for _ in self.mailbox.batches():
+                await anyio.sleep(1000)
+
+    edge = Edge(new_box())
+
+    async def body(world: World) -> None:
+        await anyio.sleep(50)
+        assert actor(world, "edge")["busy_seconds"] == 0
+        edge.mailbox.post("work")
+        await anyio.sleep(50)
+        assert actor(world, "edge")["busy_seconds"] == 50
+
+    world.live(body, extra=lambda system: {"edge": edge.run})

@@ -28,7 +28,7 @@ from lily.storage.lives import begin_life, end_life
 from lily.storage.maintenance import TABLES, checkpoint, rows
 from lily.storage.probe import probe
 from lily.storage.report_reads import figures, recent_durations
-from lily.storage.running import interrupted_since, newest_event, running
+from lily.storage.running import interrupted_since, running
 from lily.storage.store import Store
 from lily.storage.stream import Wanted, after, last, newest
 from lily.storage.windows import Windows
@@ -114,9 +114,9 @@ def test_runs_with_an_owner_are_asked_and_those_that_are_being_canceled_are_left
 def test_failing_nothing_writes_nothing(store: Store) -> None:
     """Neither events nor audit."""
     store.submit([new()])
-    before = newest_event(store)
+    before = newest(store)
     assert fail_running(store, ADA, "why", AT, owned=False).ended == []
-    assert (newest_event(store), audit(store)) == (before, [])
+    assert (newest(store), audit(store)) == (before, [])
 
 
 def test_a_failure_that_can_not_be_audited_does_not_happen(store: Store) -> None:
@@ -300,11 +300,11 @@ def test_what_was_interrupted_since_a_number_is_named_with_what_became_of_it(sto
     first, second = store.submit([new("a"), new("b")])
     moves = [begun(first), begun(second)]
     store.apply(moves)
-    before = newest_event(store)
+    before = newest(store)
     store.apply([interrupt(moves[0].run, Runtime(), AT, reason="stop", recovered=False)])
     store.apply([interrupt(moves[1].run, Runtime(interrupt_max=0), AT, reason="stop", recovered=False)])
     assert interrupted_since(store, before) == [(first.run_id, "a", "queued"), (second.run_id, "b", "failed")]
-    assert interrupted_since(store, newest_event(store)) == []
+    assert interrupted_since(store, newest(store)) == []
 
 
 # -- what health and reports ask -------------------------------------------------------------------
