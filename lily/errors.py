@@ -28,6 +28,8 @@ class Code(StrEnum):
     RUN_STATE_INVALID = "run_state_invalid"
     APPROVAL_REQUIRED = "approval_required"
     FEATURE_UNAVAILABLE = "feature_unavailable"
+    QUEUE_BACKPRESSURE = "queue_backpressure"
+    QUEUE_FULL = "queue_full"
     ARTIFACT_NAME_INVALID = "artifact_name_invalid"
 
     WORKSPACE_NOT_FOUND = "workspace_not_found"
@@ -49,6 +51,8 @@ _REFUSED = {
     Code.RUN_STATE_INVALID,
     Code.APPROVAL_REQUIRED,
     Code.FEATURE_UNAVAILABLE,
+    Code.QUEUE_BACKPRESSURE,
+    Code.QUEUE_FULL,
     Code.OWNER_CONFLICT,
     Code.STORE_SCHEMA_NEWER,
     Code.DISK_FULL,

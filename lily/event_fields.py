@@ -29,12 +29,14 @@ FIELDS: dict[str, dict[str, Any]] = {
     "interruptions": {"type": "integer", "minimum": 1},
     "last": {"type": "string", "pattern": STAMP, "description": "the last window of the stretch"},
     "level": {"enum": ["debug", "info", "warning", "error"]},
+    "max_size": {"type": "integer", "minimum": 1, "description": "how many runs the queue holds"},
     "message": _TEXT,
     "needed": _NAMES,
     "note": _TEXT,
     "owner": {"type": "string", "description": "the life of the process that runs it"},
     "pause_seconds": {"type": "number", "minimum": 0},
     "pid": {"type": "integer", "minimum": 1},
+    "queued": {"type": "integer", "minimum": 0, "description": "how many runs were queued"},
     "reason": _TEXT,
     "recovered": {"const": True, "description": "an earlier life of the supervisor claimed the window"},
     "scheduled_for": {"type": "string", "pattern": STAMP, "description": "the window"},
@@ -60,6 +62,7 @@ class Form(NamedTuple):
 
 
 _STEP = Form(("step",))
+_QUEUE = Form(("queued", "max_size"))
 _FAILED = ("status", "code", "message")
 
 OWN: dict[EventName, tuple[Form, ...]] = {
@@ -87,6 +90,8 @@ OWN: dict[EventName, tuple[Form, ...]] = {
     EventName.SCHEDULER_MAX_INSTANCES: (Form(("scheduled_for",)),),
     EventName.SCHEDULER_ERROR: (Form(("code", "message", "first", "last", "windows")),),
     EventName.SCHEDULER_MISSED: (Form(("status", "reason", "first", "last", "windows")),),
+    EventName.QUEUE_BACKPRESSURE_ON: (_QUEUE,),
+    EventName.QUEUE_BACKPRESSURE_OFF: (_QUEUE,),
     EventName.EVENTS_LOST: (Form(("reason", "events")), Form(("reason", "bytes"))),
 }
 # Names that stand firm already; this version writes none of these events.

@@ -75,6 +75,8 @@ class EventName(StrEnum):
     SCHEDULER_ERROR = "scheduler_error"
     SCHEDULER_MISSED = "scheduler_missed"
     SCHEDULER_MAX_INSTANCES = "scheduler_max_instances"
+    QUEUE_BACKPRESSURE_ON = "queue_backpressure_on"  # these two are no run's
+    QUEUE_BACKPRESSURE_OFF = "queue_backpressure_off"
 
 
 # These stand in files only; all others are rows of the store too and can be written again from there.
@@ -202,6 +204,7 @@ class Run(msgspec.Struct, kw_only=True):
     pid: int | None = None
     host: str = ""
     written: bool = False  # the artifacts of its end are on disk
+    priority: str = "normal"
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):

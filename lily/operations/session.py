@@ -10,4 +10,4 @@ from lily.workspace import Workspace
 
 def open_store(workspace: Workspace, settings: Settings, *, clock: Clock | None = None, dice: random.Random | None = None) -> Store:
     """The workspace's store, its schema up to date. Raises `store_unavailable`, `disk_full`, `store_schema_newer`."""
-    return Store(settings.store.url, database_file=workspace.database, clock=clock or SystemClock(), dice=dice)
+    return Store(settings.store.url, database_file=workspace.database, clock=clock or SystemClock(), dice=dice, limits=settings.queue)

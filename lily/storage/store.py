@@ -5,6 +5,7 @@ All calls block; async callers go through their `offload`. Every change of a run
 
 import random
 import secrets
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,13 +17,16 @@ import msgspec
 from sqlalchemy import Connection, Table, func, select, text, update
 
 from lily import __version__
+from lily.backlog import PRIORITIES, Gate
 from lily.clock import Clock, parse_stamp, stamp
 from lily.errors import LilyError
 from lily.runs import TERMINAL, ErrorInfo, Event, EventName, Move, Run, Status, may_become
+from lily.settings import Queue
 from lily.storage import schema
 from lily.storage.database import open_engine, reading, upgrade, writing
+from lily.storage.queue import QueueNumbers, refused
 from lily.storage.reads import Reads
-from lily.storage.rows import PRIORITIES, PRUNED, attempt_row, dump, dump_optional, moved, run_from
+from lily.storage.rows import PRUNED, attempt_row, dump, dump_optional, moved, run_from
 from lily.storage.statements import Statements
 
 _SUFFIX = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -64,14 +68,17 @@ class _Refused(Exception):
 class Store(Reads):
     """One workspace's store."""
 
-    def __init__(self, url: str, *, database_file: Path, clock: Clock, dice: random.Random | None = None) -> None:
-        """Connects and brings the schema up to date. `dice` makes run ids repeatable in tests."""
+    def __init__(
+        self, url: str, *, database_file: Path, clock: Clock, dice: random.Random | None = None, limits: Queue | None = None
+    ) -> None:
+        """Connects and brings the schema up to date. `dice` makes run ids repeatable in tests; without `limits` the queue has none."""
         super().__init__()
         self.engine = open_engine(url, database_file=database_file)
         self._clock = clock
         self._dice = dice or secrets.SystemRandom()
         self._insert = _insert_of(self.engine.dialect.name)
         self.statements = Statements(self._insert)
+        self.queue = QueueNumbers(self._insert, limits)
         try:
             upgrade(self.engine)
         except LilyError:
@@ -89,8 +96,12 @@ class Store(Reads):
     # -- accepting --------------------------------------------------------------------------------
 
     def submit(self, new: Sequence[NewRun]) -> list[Run]:
-        """Accept runs in one transaction. A run whose key belongs to a run that is not terminal is that run."""
+        """Accept runs in one transaction, all or none. A run whose key belongs to a run that is not terminal is that run.
+
+        Raises `queue_full` and `queue_backpressure`.
+        """
         with writing(self.engine) as connection:
+            gate = self.queue.gate(connection)
             held = self._holders(connection, {n.key for n in new if n.key})
             ids = self._ids(connection)
             accepted: list[Run] = []
@@ -98,6 +109,7 @@ class Store(Reads):
             for each in new:
                 run = held.get(each.key) if each.key else None
                 if run is None:
+                    self._let_in(gate, each, len(new))
                     run = self._accept(each, next(ids))
                     fresh.append((each, run))
                     if each.key:
@@ -107,8 +119,13 @@ class Store(Reads):
                 self._insert_runs(connection, fresh)
             return accepted
 
+    def _let_in(self, gate: Gate, new: NewRun, count: int) -> None:
+        code = None if new.missed else gate.admit(PRIORITIES[new.priority])
+        if code is not None:
+            raise refused(code, gate, count, f"job {new.job_id}")
+
     def accept(self, connection: Connection, new: Sequence[NewRun]) -> list[Run]:
-        """The same for runs without a key, inside a transaction that writes more."""
+        """Accept runs without a key that the queue's gate has let in, inside a transaction that writes more."""
         ids = self._ids(connection)
         fresh = [(each, self._accept(each, next(ids))) for each in new]
         if fresh:
@@ -134,6 +151,7 @@ class Store(Reads):
             result={"lily_version": __version__} if new.missed else {},
             events=len(new.events) + (not new.missed),
             held=new.held,
+            priority=new.priority,
         )
 
     def _insert_runs(self, connection: Connection, fresh: list[tuple[NewRun, Run]]) -> None:
@@ -171,6 +189,7 @@ class Store(Reads):
             )
             rows += _event_rows(run.run_id, 1, new.events if new.missed else [queued, *new.events])
         self.statements.add_event(connection, rows)
+        self.queue.count(connection, Counter(run.status.value for _, run in fresh), fresh[0][1].queued_at)
 
     def _holders(self, connection: Connection, keys: Collection[str | None]) -> dict[str | None, Run]:
         if not keys:
@@ -261,6 +280,7 @@ class Store(Reads):
             events += _event_rows(move.run.run_id, move.run.events - len(move.events) + 1, move.events)
         if events:
             self.statements.add_event(connection, events)
+        self.queue.count_moves(connection, moves, stamp(self._clock.now()))
 
     def request_cancel(self, run_id: str, *, by: str, reason: str) -> bool:
         """Ask the owner to cancel a running run. False when it is not running any more."""
@@ -283,7 +303,7 @@ class Store(Reads):
                 wanted = wanted.where(schema.run.c.job_id.not_in(full_jobs))
             if since:
                 wanted = wanted.where(schema.run.c.run_id >= since)
-            rows = connection.execute(wanted, {"limit": limit}).all() if limit else ()
+            rows = self.queue.in_order(connection, wanted, limit, self._clock.now()) if limit else ()
             queued = self.with_attempts(connection, [run_from(row) for row in rows if row[0] not in known])
             if not cancels:
                 return Look(queued, len(rows) == limit)
@@ -326,11 +346,11 @@ class Store(Reads):
         """Delete terminal runs with all that belongs to them."""
         with writing(self.engine) as connection:
             terminal = [status.value for status in TERMINAL]
-            ids = list(
-                connection.execute(
-                    select(schema.run.c.run_id).where(schema.run.c.run_id.in_(run_ids), schema.run.c.status.in_(terminal))
-                ).scalars()
-            )
+            r = schema.run.c
+            found = connection.execute(select(r.run_id, r.status).where(r.run_id.in_(run_ids), r.status.in_(terminal))).all()
+            ids = [run_id for run_id, _ in found]
+            gone = Counter(status for _, status in found)
+            self.queue.count(connection, {status: -by for status, by in gone.items()}, stamp(self._clock.now()))
             self._note_pruned(connection, ids)
             for table in (schema.step, schema.event, schema.attempt, schema.run):
                 connection.execute(table.delete().where(table.c.run_id.in_(ids)))

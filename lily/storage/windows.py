@@ -21,6 +21,7 @@ from lily.storage.database import reading, writing
 from lily.storage.rows import dump, run_from
 from lily.storage.statements import ForRows
 from lily.storage.store import NewRun, Store
+from lily.storage.window_refusals import turn_away
 from lily.storage.window_runs import BY, Owed, fired_run, missed_run
 
 _JOBS_AT_ONCE = 500  # bound variables of one statement
@@ -67,6 +68,8 @@ class Claim:
     fired: list[Run] = field(default_factory=list)
     missed: list[Run] = field(default_factory=list)
     problem: str = ""  # why this job's windows can't be computed
+    refused: str = ""  # the code with which the queue refused a window, if it did
+    reports: dict[datetime, str] = field(default_factory=dict)  # refused windows that a run of before reports
 
 
 class Windows:
@@ -249,8 +252,12 @@ class Windows:
         with writing(self._store.engine) as connection:
             ledgers = self._ledgers(connection, job_ids, failures or {})
             claims, news = [], []
+            gate = self._store.queue.gate(connection)
             for job in ledgers:
                 claim, new = self._settle(job, now, (told or {}).get(job.ledger.job_id, ()))
+                turned = turn_away(connection, gate, job, claim.settlement, new, now)
+                if turned is not None:
+                    claim, new = replace(claim, settlement=turned.settlement, refused=turned.code, reports=turned.reports), turned.new
                 claims.append(claim)
                 news.append(new)
             self._accept(connection, claims, news, now)
@@ -276,7 +283,7 @@ class Windows:
     ) -> None:
         flat = [(claim, rows, new) for claim, some in zip(claims, news, strict=True) for rows, new in some]
         runs = self._store.accept(connection, [new for _, _, new in flat])
-        run_of: dict[tuple[str, datetime], str] = {}
+        run_of = {(claim.job_id, at): report for claim in claims for at, report in claim.reports.items()}
         for (claim, rows, new), run in zip(flat, runs, strict=True):
             (claim.missed if new.missed else claim.fired).append(run)
             run_of |= {(claim.job_id, row.at): run.run_id for row in rows}

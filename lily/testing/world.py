@@ -58,7 +58,9 @@ class World:
             self.registry.register(blueprint)
         self._loop_time = 0.0
         self.clock = FakeClock(seconds=self._seconds)
-        self.store = Store(url, database_file=self.workspace.database, clock=self.clock, dice=random.Random(seed))
+        self.store = Store(
+            url, database_file=self.workspace.database, clock=self.clock, dice=random.Random(seed), limits=self.settings.queue
+        )
         self.log: Log = SilentLog()
         self._mono: MockClock | None = None
         self.system: System | None = None

@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 "lily.runs",
+                "lily.backlog",
                 "lily.event_fields",
                 "lily.ledger",
                 "lily.retries",

@@ -473,15 +473,17 @@ def test_a_store_from_before_schedules_keeps_its_runs(open_book: OpenBook) -> No
     config.set_main_option("script_location", str(Path(lily.storage.__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
     with first.store.engine.begin() as connection:
-        for table in ("schedule", "trigger_version", "window", "control"):
+        for table in ("schedule", "trigger_version", "window", "control", "dead_letter", "approval_check", "tally", "audit"):
             connection.execute(text(f'drop table "{table}"'))
         connection.execute(text("alter table run drop column held"))
+        connection.execute(text("alter table run drop column retried_as"))
         connection.execute(text("update alembic_version set version_num = '0001'"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     second = open_book()
     assert second.store.run(run.run_id) == msgspec.structs.replace(run, held=False)
     assert (second.windows.states(), second.store.held()) == ({}, [])
+    assert second.store.counts() == {"running": 1}
     second.register(20)
     assert len(second.claim(30).settlement.rows) == 1
 
