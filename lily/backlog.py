@@ -80,10 +80,10 @@ Place = tuple[int, float, str]  # a run's class, how many seconds it has waited,
 T = TypeVar("T")
 
 
-def in_order(classes: Iterable[Sequence[tuple[Place, T]]], ageing: float | None, limit: int) -> list[T]:
-    """The first `limit` of the queue, from the first `limit` of each class in the order in which it came in.
+def in_order(classes: Iterable[Sequence[tuple[Place, T]]], ageing: float | None, limit: int, *, desc: bool = False) -> list[T]:
+    """The first `limit` of the queue, from the first `limit` of each class in the order in which it came in; or the last, from the last.
 
     No more of a class are needed, because within one waiting longer never means a lower class.
     """
     found = [(aged(place[0], place[1], ageing), -place[1], place[2], item) for some in classes for place, item in some]
-    return [item for *_, item in sorted(found, key=lambda each: each[:3])[:limit]]
+    return [item for *_, item in sorted(found, key=lambda each: each[:3], reverse=desc)[:limit]]

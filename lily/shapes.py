@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from lily.diagnostics import Diagnostic
+from lily.queue_shapes import QUEUE_SHAPES
 from lily.receipts import Receipt
 from lily.runs import Attempt, ErrorInfo, Status
 from lily.time_shapes import TIME_SHAPES
@@ -316,5 +317,6 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     "config-validate": ConfigValidate,
     "status": StatusView,
     **TIME_SHAPES,
+    **QUEUE_SHAPES,
     "error": Failure,
 }

@@ -38,7 +38,8 @@ _RUNS = {
     "prune": "prune:prune",
 }
 _BLUEPRINTS = {"list": "blueprints:list_blueprints", "show": "blueprints:show"}
-_CONFIG = {"show": "config:show", "validate": "config:validate"}
+_QUEUE = {"stats": "queue:stats", "list": "queue:list_queue", "cancel": "queue:cancel", "set": "queue:set_limits"}
+_CONFIG = {"show": "config:show", "validate": "config:validate", "reload": "config:reload"}
 _TOP = {"init": "init:init", "up": "supervisor:up", "down": "supervisor:down", "status": "supervisor:status"}
 
 
@@ -66,6 +67,7 @@ app = App(
 _add(app, _TOP)
 app.command(_group("jobs", "Job files, and running them.", _JOBS, sort_key=10))
 app.command(_group("runs", "Runs of all jobs.", _RUNS, sort_key=11))
+app.command(_group("queue", "What waits, and the queue's limits.", _QUEUE, sort_key=11))
 app.command(_group("schedule", "Schedules: windows, states, and testing them.", _SCHEDULE, sort_key=12))
 app.command(_group("blueprints", "What jobs can be made of.", _BLUEPRINTS, sort_key=13))
 app.command(_group("config", "Settings of the workspace.", _CONFIG, sort_key=14))
@@ -75,7 +77,7 @@ def load_all() -> App:
     """The application with every command's module imported: help of a group shows what its commands say of themselves."""
     for name in _TOP:
         app[name]
-    groups = {"jobs": _JOBS, "runs": _RUNS, "schedule": _SCHEDULE, "blueprints": _BLUEPRINTS, "config": _CONFIG}
+    groups = {"jobs": _JOBS, "runs": _RUNS, "queue": _QUEUE, "schedule": _SCHEDULE, "blueprints": _BLUEPRINTS, "config": _CONFIG}
     for group, commands in groups.items():
         for name in commands:
             app[group][name]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cyclopts import CycloptsError
 
 _LOG_BYTES = 1024 * 1024
-_GROUPS = frozenset({"jobs", "runs", "schedule", "blueprints", "config"})
+_GROUPS = frozenset({"jobs", "runs", "queue", "schedule", "blueprints", "config"})
 
 
 def run(arguments: Sequence[str]) -> int:

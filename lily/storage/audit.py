@@ -1,7 +1,7 @@
 """The audit: who changed what, and why, written in the transaction that changes it; each row is chained to the one before."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -33,9 +33,24 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 def record(connection: Connection, actor: Actor, change: Change, at: str) -> None:
     """Append a row, inside the transaction that makes the change (`writing`, so that no two appends cross). `at` is a stamp."""
+    record_all(connection, actor, [change], at)
+
+
+def record_all(connection: Connection, actor: Actor, changes: Sequence[Change], at: str) -> None:
+    """The same for several changes, in their order."""
     a = schema.audit.c
-    last = connection.execute(select(a.digest).order_by(a.sequence.desc()).limit(1)).scalar()
-    row = {
+    last = connection.execute(select(a.digest).order_by(a.sequence.desc()).limit(1)).scalar() or ""
+    rows = []
+    for change in changes:
+        row = _row(actor, change, at)
+        last = digest(row, last)
+        rows.append({**row, "digest": last})
+    if rows:
+        connection.execute(insert(schema.audit), rows)
+
+
+def _row(actor: Actor, change: Change, at: str) -> dict[str, str]:
+    return {
         "at": at,
         "action": change.action,
         "object": change.object,
@@ -48,7 +63,6 @@ def record(connection: Connection, actor: Actor, change: Change, at: str) -> Non
         "before": dump(change.before),
         "after": dump(change.after),
     }
-    connection.execute(insert(schema.audit).values({**row, "digest": digest(row, last or "")}))
 
 
 def digest(row: Mapping[str, str], last: str) -> str:

@@ -57,14 +57,17 @@ class QueueNumbers:
         kept = [select(meta.c.value).where(meta.c.key == key).scalar_subquery() for key in (BACKPRESSURE, HELD)]
         self._standing = select(queued, *kept)
 
-    def in_order(self, connection: Connection, queued: Any, limit: int, now: datetime) -> Sequence[Any]:
-        """The first `limit` rows of `queued` (all columns of `run`, by class and then as they came in), with ageing where it is on."""
+    def in_order(self, connection: Connection, queued: Any, limit: int, now: datetime, *, desc: bool = False) -> Sequence[Any]:
+        """The first `limit` rows of `queued` (all columns of `run`, by class and then as they came in), with ageing where it is on.
+
+        `desc`: `queued` begins with the last.
+        """
         ageing = self.limits.ageing_seconds if self.limits is not None else None
         if ageing is None:
             return connection.execute(queued, {"limit": limit}).all()
         found = [connection.execute(queued.where(schema.run.c.priority == n), {"limit": limit}).all() for n in range(len(CLASSES))]
         placed = [[(_place(row, now), row) for row in rows] for rows in found]
-        return in_order(placed, ageing, limit)
+        return in_order(placed, ageing, limit, desc=desc)
 
     # -- inside the transactions of others --------------------------------------------------------
 
@@ -124,14 +127,14 @@ def refused(code: Code, gate: Gate, count: int, where: str) -> LilyError:
     limits, depth = gate.limits, gate.before
     assert limits is not None
     upper, lower = marks(limits)
-    more = f"{count} runs more than the queue takes" if count > 1 else "no run more"
     if code is Code.QUEUE_FULL:
-        message = f"{depth} of {limits.max_size} are queued: {more}"
+        message = f"{depth} of {limits.max_size} are queued, and more are not taken"
         hint = "wait, take some out with `lily queue cancel`, or raise the limit with `lily queue set --max-size N`; nothing was stored"
     else:
         message = f"{depth} of {limits.max_size} are queued: from {upper} on only critical runs are taken, until it is back at {lower}"
-        message = message if count == 1 else f"{count} runs are too many: {message}"
         hint = "wait until it is shorter, or take some out with `lily queue cancel`; nothing was stored"
+    if count > 1:
+        message = f"{count} runs at once are too many: {message}"
     return LilyError(code, message, where=where, hint=hint, queued=depth, max_size=limits.max_size, on_at=upper, off_at=lower)
 
 

@@ -90,6 +90,8 @@ class Statements:
         )
         mark = update(run).where(run.c.run_id == bindparam("b_run_id")).values(written=text("1"))
         self.mark_written = ForRows(mark, ["b_run_id"])
+        asked = update(run).where(run.c.run_id == bindparam("b_run_id"), run.c.status == Status.RUNNING.value)
+        self.ask_to_cancel = ForRows(asked.values(cancel=bindparam("b_cancel")), ["b_cancel", "b_run_id"])
         self.standing = (
             select(run.c.run_id, run.c.status, run.c.events).where(run.c.run_id.in_(bindparam("ids", expanding=True))).with_for_update()
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, func, select, text, update
+from sqlalchemy import Connection, Table, func, select, text
 
 from lily import __version__
 from lily.backlog import PRIORITIES, Gate
@@ -281,15 +281,6 @@ class Store(Reads):
         if events:
             self.statements.add_event(connection, events)
         self.queue.count_moves(connection, moves, stamp(self._clock.now()))
-
-    def request_cancel(self, run_id: str, *, by: str, reason: str) -> bool:
-        """Ask the owner to cancel a running run. False when it is not running any more."""
-        request = dump({"at": stamp(self._clock.now()), "by": by, "reason": reason})
-        with writing(self.engine) as connection:
-            done = connection.execute(
-                update(schema.run).where(schema.run.c.run_id == run_id, schema.run.c.status == Status.RUNNING.value).values(cancel=request)
-            )
-            return done.rowcount == 1
 
     # -- what the runner asks ---------------------------------------------------------------------
 

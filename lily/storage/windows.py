@@ -94,12 +94,6 @@ class Windows:
             update(v).where(v.c.job_id == bindparam("b_job_id"), v.c.until.is_(None)).values(until=bindparam("b_until")),
             ["b_until", "b_job_id"],
         )
-        self._asked_to_cancel = ForRows(
-            update(schema.run)
-            .where(schema.run.c.run_id == bindparam("b_run_id"), text("status = 'running'"))
-            .values(cancel=bindparam("b_cancel")),
-            ["b_cancel", "b_run_id"],
-        )
 
     # -- versions ---------------------------------------------------------------------------------
 
@@ -316,7 +310,7 @@ class Windows:
             request = {"at": stamp(now), "by": BY, "reason": "overlap: cancel_previous"}
             wanted = select(schema.run).where(schema.run.c.run_id.in_(claim.settlement.cancels))
             runs = self._store.with_attempts(connection, [run_from(row) for row in connection.execute(wanted)])
-            self._asked_to_cancel(connection, [{"b_run_id": run.run_id, "b_cancel": dump(request)} for run in runs])
+            self._store.statements.ask_to_cancel(connection, [{"b_run_id": run.run_id, "b_cancel": dump(request)} for run in runs])
             waiting = [cancel(run, request, now) for run in runs if run.status is not Status.RUNNING]
             if waiting:
                 self._store.write_moves(connection, waiting)

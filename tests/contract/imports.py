@@ -52,6 +52,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.render",
                 "lily.time_views",
                 "lily.time_shapes",
+                "lily.queue_shapes",
             }
         ),
     ),

@@ -61,6 +61,7 @@ def test_modules_that_load_each_other_form_no_cycle() -> None:
 # An actor is a module that nobody but the tree that wires it may know; these are what actors share.
 SHARED_BY_ACTORS = frozenset(
     {"actors", "actors.messages", "actors.mailbox", "actors.supervisor", "actors.subscription", "actors.slot", "actors.last_resort"}
+    | {"actors.live_settings"}  # who lives asks it for settings
     | {"actors.scheduler", "actors.job_store"}  # APScheduler's engine, which the bridge alone drives
 )
 # These wire the tree, and so know its actors.

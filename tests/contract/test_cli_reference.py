@@ -15,7 +15,7 @@ def test_the_page_is_what_the_commands_say() -> None:
 def test_every_command_says_what_it_is_for() -> None:
     """In one sentence that ends with a full stop."""
     app = load_all()
-    for group in (app, app["jobs"], app["runs"], app["schedule"], app["blueprints"], app["config"]):
+    for group in (app, app["jobs"], app["runs"], app["queue"], app["schedule"], app["blueprints"], app["config"]):
         for name in group:
             if not name.startswith("-"):
                 first = group[name].help.split("\n\n")[0]
@@ -28,7 +28,7 @@ def test_every_error_code_stands_in_the_table_of_exit_statuses() -> None:
     assert not [code for code in Code if f"`{code.value}`" not in text]
 
 
-@pytest.mark.parametrize("group", ["jobs", "runs", "schedule", "blueprints", "config"])
+@pytest.mark.parametrize("group", ["jobs", "runs", "queue", "schedule", "blueprints", "config"])
 def test_every_option_has_a_description(group: str) -> None:
     """None is left to be guessed."""
     app = load_all()

@@ -155,7 +155,7 @@ def test_a_bulk_is_taken_whole_or_not_at_all(store: Store) -> None:
     """As if each came alone: what would not be taken alone makes the whole be refused."""
     error = refused(store, *[new() for _ in range(81)])
     assert error.code is Code.QUEUE_BACKPRESSURE
-    assert "81 runs are too many" in error.message
+    assert "81 runs at once are too many" in error.message
     assert not standing(store).on
     assert system_events(store) == []
     assert len(store.submit([new() for _ in range(80)])) == 80
