@@ -55,8 +55,8 @@ class Gate:
 
     def __init__(self, limits: Limits | None, queued: int, on: bool) -> None:
         """`limits` is None for a queue without any."""
-        self.limits, self.queued, self.before = limits, queued, queued
-        self.on = limits is not None and pressed(limits, queued, on)
+        self.limits, self.queued, self.before, self.was_on = limits, queued, queued, on
+        self.on = pressed(limits, queued, on) if limits is not None else on
 
     def admit(self, priority: int) -> Code | None:
         """Let one more run in, or say why not."""

@@ -95,7 +95,7 @@ FILE_ONLY = frozenset(
 FINAL = frozenset({EventName.JOB_COMPLETED, EventName.JOB_FAILED, EventName.JOB_CANCELED, EventName.SCHEDULER_MISSED})
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """Something that happened to a run. `ts` is a stamp; `data` holds the event's own fields, plain JSON."""
 
     event: EventName
@@ -175,7 +175,7 @@ class PinnedSpec(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
 
 
-class Run(msgspec.Struct, kw_only=True):
+class Run(msgspec.Struct, kw_only=True, gc=False):  # there are thousands, and none in a cycle
     """A run as the store has it; the one input of its receipt and summary. Times are stamps."""
 
     run_id: str

@@ -15,7 +15,7 @@ from lily.runs import EventName, Move, Status
 from lily.settings import Queue
 from lily.storage import schema
 from lily.storage.rows import dump
-from lily.storage.statements import ForRows
+from lily.storage.statements import ForRows, OneRow
 from lily.storage.system_events import tell
 
 # Keys of `meta`: {"on", "since"}, and {"max_size", "max_concurrent", "at", "by"} of what holds until the supervisor starts again.
@@ -55,7 +55,7 @@ class QueueNumbers:
         )
         queued = select(tally.c.runs).where(tally.c.status == Status.QUEUED.value).scalar_subquery()
         kept = [select(meta.c.value).where(meta.c.key == key).scalar_subquery() for key in (BACKPRESSURE, HELD)]
-        self._standing = select(queued, *kept)
+        self._standing = OneRow(select(queued, *kept))
 
     def in_order(self, connection: Connection, queued: Any, limit: int, now: datetime, *, desc: bool = False) -> Sequence[Any]:
         """The first `limit` rows of `queued` (all columns of `run`, by class and then as they came in), with ageing where it is on.
@@ -73,7 +73,7 @@ class QueueNumbers:
 
     def standing(self, connection: Connection) -> Standing:
         """How the queue stands, as this transaction sees it."""
-        queued, pressure, held = connection.execute(self._standing).one()
+        queued, pressure, held = self._standing(connection)
         told = msgspec.json.decode(pressure) if pressure else {}
         over = msgspec.json.decode(held) if held else {}
         return Standing(in_force(self.limits, over), over, queued or 0, bool(told.get("on")), told.get("since"))
@@ -83,11 +83,12 @@ class QueueNumbers:
         now = self.standing(connection)
         return Gate(now.limits, now.queued, now.on)
 
-    def count(self, connection: Connection, changes: Mapping[str, int], at: str) -> None:
-        """So many runs more, or fewer, by status. Switches backpressure where that crosses one of its marks."""
+    def count(self, connection: Connection, changes: Mapping[str, int], at: str, gate: Gate | None = None) -> None:
+        """So many runs more, or fewer, by status. Switches backpressure where that crosses one of its marks; a gate that has let all of
+        them in, within this transaction, knows whether it does."""
         rows = [{"status": status, "runs": by} for status, by in changes.items() if by]
         self._add(connection, rows)
-        if changes.get(Status.QUEUED.value):
+        if changes.get(Status.QUEUED.value) and (gate is None or gate.on != gate.was_on):
             self.switch(connection, at)
 
     def count_moves(self, connection: Connection, moves: Iterable[Move], at: str) -> None:

@@ -29,11 +29,14 @@ from lily.storage.reads import Reads
 from lily.storage.rows import PRUNED, attempt_row, dump, dump_optional, moved, run_from
 from lily.storage.statements import Statements
 
-_SUFFIX = "0123456789abcdefghijklmnopqrstuvwxyz"
+_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_PAIRS = [a + b for a in _LETTERS for b in _LETTERS]
+_SUFFIXES = len(_PAIRS) ** 2
+_MANY = 50
 _OPEN = [status.value for status in Status if status not in TERMINAL]
 
 
-class NewRun(msgspec.Struct, frozen=True, kw_only=True):
+class NewRun(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A run to be accepted. `spec` is the canonical JSON of the job spec that it pins."""
 
     job_id: str
@@ -103,20 +106,21 @@ class Store(Reads):
         with writing(self.engine) as connection:
             gate = self.queue.gate(connection)
             held = self._holders(connection, {n.key for n in new if n.key})
-            ids = self._ids(connection)
+            dice, ts = self._dice_for(len(new)), stamp(self._clock.now())
+            ids = self._ids(connection, dice)
             accepted: list[Run] = []
             fresh: list[tuple[NewRun, Run]] = []
             for each in new:
                 run = held.get(each.key) if each.key else None
                 if run is None:
                     self._let_in(gate, each, len(new))
-                    run = self._accept(each, next(ids))
+                    run = _accepted(each, next(ids), f"{dice.getrandbits(128):032x}", ts)
                     fresh.append((each, run))
                     if each.key:
                         held[each.key] = run
                 accepted.append(run)
             if fresh:
-                self._insert_runs(connection, fresh)
+                self._insert_runs(connection, fresh, gate)
             return accepted
 
     def _let_in(self, gate: Gate, new: NewRun, count: int) -> None:
@@ -126,35 +130,19 @@ class Store(Reads):
 
     def accept(self, connection: Connection, new: Sequence[NewRun]) -> list[Run]:
         """Accept runs without a key that the queue's gate has let in, inside a transaction that writes more."""
-        ids = self._ids(connection)
-        fresh = [(each, self._accept(each, next(ids))) for each in new]
+        dice, ts = self._dice_for(len(new)), stamp(self._clock.now())
+        ids = self._ids(connection, dice)
+        fresh = [(each, _accepted(each, next(ids), f"{dice.getrandbits(128):032x}", ts)) for each in new]
         if fresh:
             self._insert_runs(connection, fresh)
         return [run for _, run in fresh]
 
-    def _accept(self, new: NewRun, run_id: str) -> Run:
-        ts = stamp(self._clock.now())
-        return Run(
-            run_id=run_id,
-            job_id=new.job_id,
-            status=Status.MISSED if new.missed else Status.QUEUED,
-            spec_hash=new.spec_hash,
-            trigger=new.trigger,
-            queued_at=ts,
-            enqueued_at=ts,
-            trace_id=f"{self._dice.getrandbits(128):032x}",
-            key=new.key,
-            lineage=new.lineage,
-            approvals=new.approvals,
-            ended_at=ts if new.missed else None,
-            error=new.error,
-            result={"lily_version": __version__} if new.missed else {},
-            events=len(new.events) + (not new.missed),
-            held=new.held,
-            priority=new.priority,
-        )
+    def _dice_for(self, count: int) -> random.Random:
+        """The system's dice are slow: many throws are made with others, which they seed."""
+        return self._dice if count < _MANY else random.Random(self._dice.getrandbits(128))
 
-    def _insert_runs(self, connection: Connection, fresh: list[tuple[NewRun, Run]]) -> None:
+    def _insert_runs(self, connection: Connection, fresh: list[tuple[NewRun, Run]], gate: Gate | None = None) -> None:
+        told: dict[int, str] = {}  # many share their trigger
         specs = {new.spec_hash: new.spec.decode() for new, _ in fresh}
         self.statements.add_spec(connection, [{"spec_hash": h, "body": body} for h, body in specs.items()])
         self.statements.add_run(
@@ -169,9 +157,9 @@ class Store(Reads):
                     "enqueued_at": run.enqueued_at,
                     "spec_hash": run.spec_hash,
                     "key": run.key,
-                    "trigger": dump(run.trigger),
-                    "lineage": dump(run.lineage),
-                    "approvals": dump(run.approvals),
+                    "trigger": told.get(id(run.trigger)) or told.setdefault(id(run.trigger), dump(run.trigger)),
+                    "lineage": dump(run.lineage) if run.lineage else "{}",
+                    "approvals": dump(run.approvals) if run.approvals else "[]",
                     "trace_id": run.trace_id,
                     "events": run.events,
                     "held": int(run.held),
@@ -189,7 +177,7 @@ class Store(Reads):
             )
             rows += _event_rows(run.run_id, 1, new.events if new.missed else [queued, *new.events])
         self.statements.add_event(connection, rows)
-        self.queue.count(connection, Counter(run.status.value for _, run in fresh), fresh[0][1].queued_at)
+        self.queue.count(connection, Counter([run.status.value for _, run in fresh]), fresh[0][1].queued_at, gate)
 
     def _holders(self, connection: Connection, keys: Collection[str | None]) -> dict[str | None, Run]:
         if not keys:
@@ -197,18 +185,21 @@ class Store(Reads):
         wanted = select(schema.run).where(schema.run.c.key.in_(keys), schema.run.c.status.in_(_OPEN))
         return {row.key: run_from(row) for row in connection.execute(wanted)}
 
-    def _ids(self, connection: Connection) -> Iterator[str]:
+    def _ids(self, connection: Connection, dice: random.Random) -> Iterator[str]:
         """Run ids: the time, but always past the last one given, so that ids sort in the order of acceptance."""
         at = self._clock.now()
-        last = connection.execute(self.statements.newest).scalar()
+        last = self.statements.newest(connection)[0]
         if last is not None:
             compact = last.partition("-")[0]
             before = parse_stamp(f"{compact[:4]}-{compact[4:6]}-{compact[6:11]}:{compact[11:13]}:{compact[13:]}")
             at = max(at, before + timedelta(microseconds=1))
         while True:
-            suffix = "".join(self._dice.choices(_SUFFIX, k=4))
-            yield f"{at:%Y%m%dT%H%M%S}.{at.microsecond:06d}Z-{suffix}"
-            at += timedelta(microseconds=1)
+            ts, micro = stamp(at), at.microsecond  # strftime takes ten times as long
+            second = f"{ts[:4]}{ts[5:7]}{ts[8:13]}{ts[14:16]}{ts[17:19]}"
+            for n in range(micro, 1_000_000):
+                front, back = divmod(int(dice.random() * _SUFFIXES), len(_PAIRS))
+                yield f"{second}.{n:06d}Z-{_PAIRS[front]}{_PAIRS[back]}"
+            at += timedelta(microseconds=1_000_000 - micro)
 
     # -- moving -----------------------------------------------------------------------------------
 
@@ -365,6 +356,28 @@ def _insert_of(dialect: str) -> Any:
     else:
         from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
     return insert
+
+
+def _accepted(new: NewRun, run_id: str, trace_id: str, ts: str) -> Run:
+    return Run(
+        run_id=run_id,
+        job_id=new.job_id,
+        status=Status.MISSED if new.missed else Status.QUEUED,
+        spec_hash=new.spec_hash,
+        trigger=new.trigger,
+        queued_at=ts,
+        enqueued_at=ts,
+        trace_id=trace_id,
+        key=new.key,
+        lineage=new.lineage,
+        approvals=new.approvals,
+        ended_at=ts if new.missed else None,
+        error=new.error,
+        result={"lily_version": __version__} if new.missed else {},
+        events=len(new.events) + (not new.missed),
+        held=new.held,
+        priority=new.priority,
+    )
 
 
 def _event_rows(run_id: str, first: int, events: Sequence[Event]) -> list[dict[str, Any]]:
