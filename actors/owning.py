@@ -1,7 +1,7 @@
 """Owning a workspace: the lock, the life's record, and the system under it."""
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
@@ -20,9 +20,12 @@ from lily.errors import Code, LilyError
 from lily.log import Log
 from lily.offload import in_thread
 from lily.operations.session import open_store
+from lily.queue_shapes import SettingChange
 from lily.settings import Settings
+from lily.storage.audit import Actor
 from lily.storage.files_process import FilesProcess
 from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, sync_files
+from lily.storage.queue_changes import let_go, standing
 from lily.storage.run_files import RunFiles
 from lily.storage.store import Store
 from lily.workspace import OwnerLock, Workspace, current_owner, lock_path
@@ -42,7 +45,7 @@ class Session:
     advisory: AdvisoryLock
     processes: LocalProcesses
 
-    def reader(self, stop: Callable[[float], None]) -> Reader:
+    def reader(self, stop: Callable[[float], None], reload: Callable[[], Awaitable[list[SettingChange]]] | None = None) -> Reader:
         return Reader(
             self.workspace,
             store=self.store,
@@ -52,6 +55,7 @@ class Session:
             log=self.log,
             status=self.system.status,
             stop=stop,
+            reload=reload,
         )
 
 
@@ -96,6 +100,9 @@ async def owning(
             if boot not in (None, boot_id()):
                 damaged = await in_thread(damaged_by_power_cut, store, workspace)
                 log.warning("the machine was restarted", runs_to_write_again=len(damaged))
+            if kind == "up":
+                await in_thread(lambda: let_go(store, actor=Actor(name="lily up", kind="supervisor"), at=stamp(clock.now())))
+            queue = (await in_thread(standing, store)).limits or settings.queue
             if own_process:
                 become_subreaper()
             processes = LocalProcesses(offload=in_thread)
@@ -115,7 +122,7 @@ async def owning(
                 ports=ports,
                 log=log,
                 place=place,
-                slots=settings.queue.max_concurrent,
+                slots=queue.max_concurrent,
                 since=since,
                 new_files=_files_apart(workspace, store, clock, lock, log) if kind == "up" else None,
                 taking=lambda: settings.worker.enabled,

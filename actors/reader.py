@@ -12,9 +12,11 @@ import anyio.abc
 import msgspec
 
 from actors.subscription import Subscription
+from lily.errors import LilyError
 from lily.log import Log
 from lily.offload import Offload
 from lily.operations.sockets import address, reader_path
+from lily.queue_shapes import SettingChange
 from lily.runs import TERMINAL
 from lily.storage.files import READ
 from lily.storage.store import Store
@@ -38,10 +40,13 @@ class Reader:
         log: Log,
         status: Callable[[], dict[str, Any]],
         stop: Callable[[float], None],
+        reload: Callable[[], Awaitable[list[SettingChange]]] | None = None,
     ) -> None:
+        """`reload` reads the settings again; None for an owner that keeps those it began with."""
         self._workspace, self._store = workspace, store
         self._subscribe, self._unsubscribe = subscribe, unsubscribe
         self._offload, self._log, self._status, self._stop = offload, log, status, stop
+        self._reload = reload
         self._path = reader_path(workspace)
 
     async def run(self) -> None:
@@ -73,6 +78,9 @@ class Reader:
                 await self._answer(client, request)
         except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
             return  # the client left
+        except LilyError as exc:
+            with suppress(OSError):
+                await _send(client, [_line({"error": exc.to_dict()})])
         except Exception as exc:
             self._log.error("a question could not be answered", error=f"{type(exc).__name__}: {exc}")
             with suppress(OSError):
@@ -94,8 +102,12 @@ class Reader:
                 await _send(client, [_line({"ok": True})])
             case "follow":
                 await self._follow(client, request)
+            case "reload" if self._reload is not None:
+                await _send(client, [_line({"changes": await self._reload()})])
+            case "reload":
+                await _send(client, [_line({"error": {"code": "supervisor_not_running", "message": "one run alone owns the workspace"}})])
             case _:
-                await _send(client, [_line({"error": {"code": "usage", "message": "ask is one of status, follow, down"}})])
+                await _send(client, [_line({"error": {"code": "usage", "message": "ask is one of status, follow, down, reload"}})])
 
     async def _follow(self, client: socket.socket, request: Mapping[str, Any]) -> None:
         run_id, job_id = request.get("run_id"), request.get("job_id")

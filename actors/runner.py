@@ -74,6 +74,12 @@ class Runner:
         """The runs that hold a slot."""
         return [active.run for active in self._active.values()]
 
+    def resize(self, slots: int) -> None:
+        """Have so many slots from now on; what runs in more of them ends first."""
+        self._slots = slots
+        self._stale = True
+        self._wake.set()
+
     async def run(self) -> None:
         """Until it was drained, or the mailbox is closed: no new work then, and the end once no run is active."""
         self._active.clear()

@@ -206,6 +206,9 @@ class SchedulerBridge:
         answered: set[str] = set()
         for message in messages:
             claim = claims.get(message.job_id) or Claim(message.job_id, Settlement())  # no trigger of that job was ever stored
+            if claim.refused and not claim.fired and isinstance(message, ClaimWindow):
+                message.reply.fail(LilyError(Code(claim.refused), "the queue did not take the window's run", where=f"job {claim.job_id}"))
+                continue  # the run that reports it needs no event of the scheduler
             if isinstance(message, ClaimWindow) and message.reply in self._asked:  # else its engine has crashed
                 # Two fires of a job in one batch are one claim: the second starts nothing.
                 message.reply.give(claim if message.job_id not in answered else Claim(claim.job_id, claim.settlement))
@@ -237,6 +240,8 @@ class SchedulerBridge:
                 del self._told[claim.job_id][: len(told[claim.job_id])]  # more may have come while the claim was under way
                 if not self._told[claim.job_id]:
                     del self._told[claim.job_id]
+            if claim.refused:
+                self._log.warning("the queue refused a window", job=claim.job_id, code=claim.refused)
             if claim.problem:
                 self._log.error("a job's windows can't be computed", job=claim.job_id, why=claim.problem)
             if claim.settlement.more:

@@ -116,6 +116,11 @@ class System:
             **{name: told() for name, told in self.more_status.items()},
         }
 
+    def resize(self, slots: int) -> None:
+        """Run so many at a time from now on."""
+        self.slots = slots
+        self.runner.resize(slots)
+
     def drain(self, grace: float) -> None:
         """Take no new work; what still runs after `grace` seconds is interrupted."""
         self.draining = True

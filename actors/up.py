@@ -20,6 +20,7 @@ from actors.doorbell import Doorbell
 from actors.job_store import JobStore
 from actors.last_resort import last_resort
 from actors.letter_keeper import LetterKeeper
+from actors.live_settings import LiveSettings
 from actors.mailbox import Mailbox
 from actors.messages import BridgeMessage, Drain, SpecFact
 from actors.owning import Session, one_error, owning
@@ -27,15 +28,16 @@ from actors.scheduler_bridge import SchedulerBridge
 from actors.spec_loader import SpecLoader, watch
 from actors.supervisor import supervise
 from actors.system import Actor, System
-from lily.clock import SystemClock
+from lily.clock import SystemClock, stamp
 from lily.errors import Code, LilyError
 from lily.log import StreamLog
 from lily.offload import in_thread
 from lily.runs import FILE_ONLY, EventName
-from lily.settings import Settings
+from lily.settings import Queue, Settings
 from lily.spec_index import SpecIndex
 from lily.storage.letters import Letters
 from lily.storage.lives import sync_files
+from lily.storage.queue_changes import follow_limits
 from lily.storage.windows import Windows
 from lily.workspace import Workspace
 
@@ -63,7 +65,8 @@ async def _up(workspace: Workspace, settings: Settings, log: StreamLog) -> int:
             stop.set()
 
         async with anyio.create_task_group() as tasks:
-            await tasks.start(_on_signals, settings.supervisor.drain_seconds, drain)
+            live = _live_settings(session)
+            await tasks.start(_on_signals, live, drain)
             _settle_down()
             log.info("lily is up", pid=os.getpid(), workspace=str(workspace.root), slots=system.slots)
             tasks.start_soon(supervise, "log", partial(_log_runs, system, log), system.intensity, system.crashed)
@@ -72,7 +75,7 @@ async def _up(workspace: Workspace, settings: Settings, log: StreamLog) -> int:
             tasks.start_soon(session.processes.collect_orphans)
             bridge_box: Mailbox[BridgeMessage] = Mailbox(math.inf, batch=1000)  # bounded by the number of jobs: claims, specs, rings
             try:
-                async with system.running(_edge(session, drain, bridge_box)):
+                async with system.running(_edge(session, drain, live, bridge_box)):
                     await stop.wait()
                     bridge_box.post(Drain(0))
             finally:
@@ -91,7 +94,23 @@ def _settle_down() -> None:
     gc.set_threshold(GARBAGE)
 
 
-def _edge(session: Session, stop: Callable[[float], None], bridge_box: Mailbox[BridgeMessage]) -> dict[str, Actor]:
+def _live_settings(session: Session) -> LiveSettings:
+    """Settings that are read again while this supervisor lives: the store's limits, the slots and the policy follow them."""
+    store, system = session.store, session.system
+
+    def queue(limits: Queue) -> Queue:
+        return follow_limits(store, limits, stamp(SystemClock().now()))
+
+    def put(settings: Settings) -> None:
+        system.resize(settings.queue.max_concurrent)
+        system.ports.policy = settings.policy
+
+    live = LiveSettings(session.workspace, session.settings, queue=queue, offload=in_thread, log=session.log)
+    live.follow(put)
+    return live
+
+
+def _edge(session: Session, stop: Callable[[float], None], live: LiveSettings, bridge_box: Mailbox[BridgeMessage]) -> dict[str, Actor]:
     specs: Mailbox[SpecFact] = Mailbox(math.inf, batch=1000)  # bounded by the number of job files
     index, clock = SpecIndex(session.workspace, keep_bodies=True), SystemClock()
     bridge = SchedulerBridge(
@@ -120,7 +139,7 @@ def _edge(session: Session, stop: Callable[[float], None], bridge_box: Mailbox[B
         "blueprint_watch": partial(_watch_blueprints, session),
         "spec_loader": loader.run,
         "doorbell": Doorbell(session.workspace, session.system.runner_box, bridge_box).run,
-        "reader": session.reader(stop).run,
+        "reader": session.reader(stop, live.reload).run,
         "letter_keeper": keeper.run,
     }
 
@@ -144,15 +163,29 @@ def _log_problems(session: Session) -> None:
         session.log.warning("blueprint file is not usable", path=where, code=problem.code, why=problem.message)
 
 
-async def _on_signals(grace: float, drain: Callable[[float], None], *, task_status: anyio.abc.TaskStatus[None]) -> None:
-    """The first SIGTERM, SIGINT or SIGHUP (the terminal closed) drains, the next one stops now."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+async def _on_signals(live: LiveSettings, drain: Callable[[float], None], *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    """The first SIGTERM or SIGINT drains, the next one stops now. SIGHUP reads the settings again; it drains when it comes because the
+    terminal from which the supervisor was started is gone."""
+    numbers, drained, had_terminal = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP), False, _has_terminal()
     with anyio.open_signal_receiver(*numbers) as signals, last_resort(*numbers) as taken:
         task_status.started()  # only now may anybody be told that it is up
-        async for _ in signals:
+        async for number in signals:
             taken()
-            drain(grace)
-            grace = 0.0
+            if number == signal.SIGHUP and (not had_terminal or _has_terminal()):
+                with suppress(LilyError):  # it is in the log
+                    await live.reload()
+                continue
+            drain(0.0 if drained else live.now.supervisor.drain_seconds)
+            drained = True
+
+
+def _has_terminal() -> bool:
+    """Whether this process's session has a terminal: one that was closed can't be opened."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 async def _log_runs(system: System, log: StreamLog) -> None:

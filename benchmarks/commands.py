@@ -90,6 +90,7 @@ def fill(store: Store, count: int) -> None:
             connection.execute(run.insert(), [{**ended, "run_id": each} for each in ids])
             tried = {"number": 1, "started_at": model["queued_at"], "ended_at": model["queued_at"], "status": "succeeded"}
             connection.execute(attempt.insert(), [{**tried, "run_id": each} for each in ids])
+        store.queue.count(connection, {"succeeded": count}, model["queued_at"])
 
 
 def broken_specs() -> dict[str, bytes]:

@@ -140,7 +140,11 @@ def write_load(root: Path, url: str) -> None:
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "state" / "books.py").write_text(BOOKS)
     (root / ".lily" / "blueprints" / "books.py").write_text(BLUEPRINT)
-    config = {"queue": {"max_concurrent": SLOTS}, "supervisor": {"drain_seconds": 5}, **({"store": {"url": url}} if url else {})}
+    config = {
+        "queue": {"max_concurrent": SLOTS, "max_size": 1_000_000},
+        "supervisor": {"drain_seconds": 5},
+        **({"store": {"url": url}} if url else {}),
+    }
     (root / ".lily" / "config.yaml").write_text(json.dumps(config))
     for job_id in JOBS:
         (root / ".lily" / "jobs" / f"{job_id}.job.yaml").write_text(json.dumps(_job(job_id)))

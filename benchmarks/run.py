@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import letters, schedules, simulate
+from benchmarks import letters, schedules, simulate, submissions
 from benchmarks.commands import history, listing, starting
 from benchmarks.floor import floor_pass
 from benchmarks.latency import submit_to_body
@@ -114,7 +114,33 @@ def scheduling(root: Path, quick: bool) -> Iterator[Row]:
     yield f"`lily schedule simulate`: 100 jobs, five times a day, {days} days", told, "≤ 60 s for a year", year.seconds <= 60 * days / 365
 
 
-PARTS: tuple[Callable[[Path, bool], Iterator[Row]], ...] = (throughput, latency, sleepers, commands, dead_letters, many_specs, scheduling)
+def submitting(root: Path, quick: bool) -> Iterator[Row]:
+    """Accepting runs, one at a time and many at once, and looking at a long queue."""
+    (root / "submitting").mkdir()
+    ratio, rate, bare = submissions.ratios(root / "submitting" / "singly", 500 if quick else 2000, 2 if quick else 5)
+    told = f"{ratio:.2f} of bare commits ({rate:.0f}/s against {bare:.0f}/s)"
+    yield "submissions from one process, one at a time", told, "≥ 0.5 of bare commits", ratio >= 0.5
+    count = 10_000 if quick else 50_000
+    many = submissions.in_bulk(root / "submitting" / "bulk", count)
+    yield f"`lily.submit_many`, {count:,} runs, each with its own input", f"{many:,.0f}/s", "≥ 20,000/s", many >= 20_000
+    file = submissions.from_a_file(root / "submitting" / "file", count)
+    yield f"`lily jobs run --batch FILE`, {count:,} lines, start and output included", f"{file:,.0f}/s", "≥ 20,000/s", file >= 20_000
+    rows = 10_000 if quick else 100_000
+    for words, more in submissions.listing(root / "submitting" / "listing", rows).items():
+        told = f"{more * 1e3:.0f} ms more than among 100"
+        yield f"`lily queue {words}` among {rows:,} runs, half of them queued", told, "≤ 50 ms", more <= 0.05
+
+
+PARTS: tuple[Callable[[Path, bool], Iterator[Row]], ...] = (
+    throughput,
+    latency,
+    sleepers,
+    submitting,
+    commands,
+    dead_letters,
+    many_specs,
+    scheduling,
+)
 
 
 def main() -> int:

@@ -73,7 +73,7 @@ def make_workspace(root: Path, jobs: dict[str, str], *, slots: int = 100) -> Wor
     workspace = Workspace(root)
     for folder in (workspace.jobs, workspace.blueprints, workspace.runs, workspace.runtime, root / "db"):
         folder.mkdir(parents=True)
-    workspace.config.write_text(f"queue: {{max_concurrent: {slots}}}\n")
+    workspace.config.write_text(f"queue: {{max_concurrent: {slots}, max_size: 1000000, backpressure_percent: 100}}\n")
     (workspace.blueprints / "benchmark.py").write_text(BLUEPRINTS)
     for id, text in jobs.items():
         path = workspace.jobs / f"{id}.job.yaml"

@@ -75,7 +75,7 @@ def make(root: Path, now: datetime) -> Workspace:
     workspace = Workspace(root)
     for folder in (workspace.jobs, workspace.blueprints, root / "db"):
         folder.mkdir(parents=True)
-    workspace.config.write_text("queue: {max_concurrent: 20}\n")
+    workspace.config.write_text("queue: {max_concurrent: 20, max_size: 1000000}\n")
     (workspace.blueprints / "witness.py").write_text(BLUEPRINT)
     for id, trigger in triggers(now).items():
         (workspace.jobs / f"{id}.job.yaml").write_text(

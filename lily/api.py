@@ -14,8 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from lily.clock import SystemClock
 from lily.errors import Code, LilyError
-from lily.operations.accept import accept_all, new_run
+from lily.operations.accept import accept_all
+from lily.operations.bulk import Template, checked_priority
 from lily.operations.client import follow
 from lily.operations.session import open_store
 from lily.operations.stream import follow as following
@@ -45,7 +47,7 @@ class Session:
         self.settings: Settings = load_settings(self.workspace)
         self.store: Store = open_store(self.workspace, self.settings)
         self._index = SpecIndex(self.workspace)
-        self._specs: dict[str, tuple[Path, tuple[int, ...], bytes]] = {}
+        self._templates: dict[str, tuple[Path, tuple[int, ...], Template]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -58,20 +60,35 @@ class Session:
         self.store.close()
 
     def submit(
-        self, job_id: str, *, run_input: Mapping[str, Any] | None = None, bindings: Mapping[str, Any] | None = None, key: str | None = None
+        self,
+        job_id: str,
+        *,
+        run_input: Mapping[str, Any] | None = None,
+        bindings: Mapping[str, Any] | None = None,
+        key: str | Mapping[str, Any] | None = None,
+        priority: str | None = None,
     ) -> str:
-        """Accept one run and give its id: it is stored, and a supervisor runs it. `key` makes twice once while the run is open.
+        """Accept one run and give its id: it is stored, and a supervisor runs it. `key` makes twice once while the run is open; a mapping
+        of plain values will do, in any order.
 
-        `run_input` and `bindings` are put over those of the spec. Raises LilyError as `lily jobs run` fails.
+        `run_input` and `bindings` are put over those of the spec, and `priority` (critical, high, normal, low) is in place of its own.
+        Raises LilyError as `lily jobs run` fails: `queue_full` and `queue_backpressure` among others.
         """
-        return self._accept([self._new(job_id, run_input, bindings, key)])[0]
+        return self._accept([self._template(job_id).run(run_input, bindings, key=key, priority=checked_priority(priority))])[0]
 
-    def submit_many(self, job_id: str, inputs: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Accept a run for each input, all in one transaction; gives their ids in order."""
-        return self._accept([self._new(job_id, each, None, None) for each in inputs])
+    def submit_many(self, job_id: str, inputs: Iterable[Mapping[str, Any]], *, priority: str | None = None) -> list[str]:
+        """Accept a run for each input, all in one transaction, all or none; gives their ids in order."""
+        template, given, at = self._template(job_id), checked_priority(priority), SystemClock().now()
+        return self._accept([template.run(each, priority=given, at=at) for each in inputs])
 
     def run(
-        self, job_id: str, *, run_input: Mapping[str, Any] | None = None, bindings: Mapping[str, Any] | None = None, key: str | None = None
+        self,
+        job_id: str,
+        *,
+        run_input: Mapping[str, Any] | None = None,
+        bindings: Mapping[str, Any] | None = None,
+        key: str | Mapping[str, Any] | None = None,
+        priority: str | None = None,
     ) -> Receipt:
         """Run a job once, now: by the supervisor if one is up, else in this process; gives the receipt when it has ended.
 
@@ -79,7 +96,7 @@ class Session:
         disabled, raises `worker_paused` and stores nothing.
         """
         check_taking(self.workspace, self.settings, self.store)
-        return self.wait(self.submit(job_id, run_input=run_input, bindings=bindings, key=key))
+        return self.wait(self.submit(job_id, run_input=run_input, bindings=bindings, key=key, priority=priority))
 
     def wait(self, run_id: str) -> Receipt:
         """Wait for a run to end. While no supervisor is up, this process runs it; raises `worker_paused` when it may not."""
@@ -125,23 +142,15 @@ class Session:
     def _accept(self, new: list[NewRun]) -> list[str]:
         return [run.run_id for run in accept_all(self.workspace, self.store, new)]
 
-    def _new(self, job_id: str, run_input: Mapping[str, Any] | None, bindings: Mapping[str, Any] | None, key: str | None) -> NewRun:
-        return new_run(self._canonical(job_id, run_input or {}, bindings or {}), by=_BY, key=key)
-
-    def _canonical(self, job_id: str, run_input: Mapping[str, Any], bindings: Mapping[str, Any]) -> bytes:
-        if run_input or bindings:
-            from lily.specs import with_overrides
-
-            sets = {f"bindings.{name}": value for name, value in bindings.items()}
-            return with_overrides(self._index.load(job_id), dict(run_input), sets).canonical()
-        known = self._specs.get(job_id)
+    def _template(self, job_id: str) -> Template:
+        known = self._templates.get(job_id)
         if known is not None and _signature(known[0]) == known[1]:
             return known[2]
         spec = self._index.load(job_id)
         path = self.workspace.root / self._index.scan().jobs[job_id].path
-        canonical = spec.canonical()
-        self._specs[job_id] = (path, _signature(path), canonical)
-        return canonical
+        template = Template(spec, by=_BY)
+        self._templates[job_id] = (path, _signature(path), template)
+        return template
 
 
 def _signature(path: Path) -> tuple[int, ...]:
@@ -157,18 +166,25 @@ def submit(
     *,
     run_input: Mapping[str, Any] | None = None,
     bindings: Mapping[str, Any] | None = None,
-    key: str | None = None,
+    key: str | Mapping[str, Any] | None = None,
+    priority: str | None = None,
     workspace: str | os.PathLike[str] | None = None,
 ) -> str:
     """`Session.submit` in a session of its own."""
     with Session(workspace) as session:
-        return session.submit(job_id, run_input=run_input, bindings=bindings, key=key)
+        return session.submit(job_id, run_input=run_input, bindings=bindings, key=key, priority=priority)
 
 
-def submit_many(job_id: str, inputs: Iterable[Mapping[str, Any]], *, workspace: str | os.PathLike[str] | None = None) -> list[str]:
+def submit_many(
+    job_id: str,
+    inputs: Iterable[Mapping[str, Any]],
+    *,
+    priority: str | None = None,
+    workspace: str | os.PathLike[str] | None = None,
+) -> list[str]:
     """`Session.submit_many` in a session of its own."""
     with Session(workspace) as session:
-        return session.submit_many(job_id, inputs)
+        return session.submit_many(job_id, inputs, priority=priority)
 
 
 def run(
@@ -176,12 +192,13 @@ def run(
     *,
     run_input: Mapping[str, Any] | None = None,
     bindings: Mapping[str, Any] | None = None,
-    key: str | None = None,
+    key: str | Mapping[str, Any] | None = None,
+    priority: str | None = None,
     workspace: str | os.PathLike[str] | None = None,
 ) -> Receipt:
     """`Session.run` in a session of its own."""
     with Session(workspace) as session:
-        return session.run(job_id, run_input=run_input, bindings=bindings, key=key)
+        return session.run(job_id, run_input=run_input, bindings=bindings, key=key, priority=priority)
 
 
 def wait(run_id: str, *, workspace: str | os.PathLike[str] | None = None) -> Receipt:

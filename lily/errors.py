@@ -29,6 +29,8 @@ class Code(StrEnum):
     DEAD_LETTER_NOT_FOUND = "dead_letter_not_found"
     APPROVAL_REQUIRED = "approval_required"
     FEATURE_UNAVAILABLE = "feature_unavailable"
+    QUEUE_BACKPRESSURE = "queue_backpressure"
+    QUEUE_FULL = "queue_full"
     ARTIFACT_NAME_INVALID = "artifact_name_invalid"
 
     WORKSPACE_NOT_FOUND = "workspace_not_found"
@@ -51,6 +53,8 @@ _REFUSED = {
     Code.RUN_STATE_INVALID,
     Code.APPROVAL_REQUIRED,
     Code.FEATURE_UNAVAILABLE,
+    Code.QUEUE_BACKPRESSURE,
+    Code.QUEUE_FULL,
     Code.OWNER_CONFLICT,
     Code.WORKER_PAUSED,
     Code.STORE_SCHEMA_NEWER,

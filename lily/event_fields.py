@@ -33,12 +33,14 @@ FIELDS: dict[str, dict[str, Any]] = {
     "job": {**_TEXT, "description": "the job that an event of the workspace speaks of"},
     "last": {"type": "string", "pattern": STAMP, "description": "the last window of the stretch"},
     "level": {"enum": ["debug", "info", "warning", "error"]},
+    "max_size": {"type": "integer", "minimum": 1, "description": "how many runs the queue holds"},
     "message": _TEXT,
     "needed": _NAMES,
     "note": _TEXT,
     "owner": {"type": "string", "description": "the life of the process that runs it"},
     "pause_seconds": {"type": "number", "minimum": 0},
     "pid": {"type": "integer", "minimum": 1},
+    "queued": {"type": "integer", "minimum": 0, "description": "how many runs were queued"},
     "reason": _TEXT,
     "recovered": {"const": True, "description": "an earlier life of the supervisor claimed the window"},
     "run": {**_TEXT, "description": "the run that an event of the workspace speaks of"},
@@ -66,6 +68,7 @@ class Form(NamedTuple):
 
 
 _STEP = Form(("step",))
+_QUEUE = Form(("queued", "max_size"))
 _FAILED = ("status", "code", "message")
 
 OWN: dict[EventName, tuple[Form, ...]] = {
@@ -98,6 +101,8 @@ OWN: dict[EventName, tuple[Form, ...]] = {
     EventName.WORKER_PAUSED: (Form(("by", "reason")),),
     EventName.WORKER_RESUMED: (Form(("by", "reason")),),
     EventName.STORE_RESET: (Form(("by", "reason", "runs", "backup")),),
+    EventName.QUEUE_BACKPRESSURE_ON: (_QUEUE,),
+    EventName.QUEUE_BACKPRESSURE_OFF: (_QUEUE,),
     EventName.EVENTS_LOST: (Form(("reason", "events")), Form(("reason", "bytes"))),
 }
 # Names that stand firm already; this version writes none of these events.

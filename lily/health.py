@@ -56,6 +56,7 @@ class QueueFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     counts: dict[str, int] = {}
     dead_letters: int = 0
+    max_size: int | None = None  # the limit in force, which need not be the file's
     backpressure: bool = False
     backpressure_since: str = ""
     oldest_queued: float | None = None
@@ -87,8 +88,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The settings that levels depend on."""
 
     max_size: int
-    backpressure_percent: int
-    low_water_percent: int
+    backpressure_percent: float
+    low_water_percent: float
     queued_seconds: float
 
 
@@ -164,8 +165,8 @@ def _queue(figures: Figures) -> Iterator[Check]:
     level = Level.CRITICAL if letters > 10 else Level.WARNING if letters else Level.HEALTHY
     yield _check("dead_letters", level, letters, f"{letters} dead letter{'' if letters == 1 else 's'}")
     on, limits = figures.queue.backpressure, figures.limits
-    said = f"on since {figures.queue.backpressure_since}: work is refused until the queue is {limits.low_water_percent} % full"
-    off = f"off; begins at {limits.backpressure_percent} %"
+    said = f"on since {figures.queue.backpressure_since}: work is refused until the queue is {limits.low_water_percent:g} % full"
+    off = f"off; begins at {limits.backpressure_percent:g} %"
     yield _check("backpressure", Level.CRITICAL if on else Level.HEALTHY, on, said if on else off)
 
 

@@ -14,9 +14,6 @@ def unavailable(spec: PinnedSpec) -> list[str]:
 def unavailable_fields(spec: PinnedSpec) -> list[tuple[str, str]]:
     """The same, each with the field that asks for it."""
     found: list[tuple[str, str]] = []
-    if spec.runtime.priority != "normal":
-        why = f"priorities are not available in this version; runtime.priority is {spec.runtime.priority}, set it to normal"
-        found.append(("runtime.priority", why))
     if spec.approval is not None and spec.approval.get("required"):
         found.append(("approval", "approvals are not available in this version; approval.required is true, set it to false"))
     return found

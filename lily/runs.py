@@ -79,6 +79,8 @@ class EventName(StrEnum):
     WORKER_PAUSED = "worker_paused"
     WORKER_RESUMED = "worker_resumed"
     STORE_RESET = "store_reset"
+    QUEUE_BACKPRESSURE_ON = "queue_backpressure_on"  # these two are no run's
+    QUEUE_BACKPRESSURE_OFF = "queue_backpressure_off"
 
 
 # These stand in files only; all others are rows of the store too and can be written again from there.
@@ -97,7 +99,7 @@ FILE_ONLY = frozenset(
 FINAL = frozenset({EventName.JOB_COMPLETED, EventName.JOB_FAILED, EventName.JOB_CANCELED, EventName.SCHEDULER_MISSED})
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """Something that happened to a run. `ts` is a stamp; `data` holds the event's own fields, plain JSON."""
 
     event: EventName
@@ -177,7 +179,7 @@ class PinnedSpec(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
 
 
-class Run(msgspec.Struct, kw_only=True):
+class Run(msgspec.Struct, kw_only=True, gc=False):  # there are thousands, and none in a cycle
     """A run as the store has it; the one input of its receipt and summary. Times are stamps."""
 
     run_id: str
@@ -207,6 +209,7 @@ class Run(msgspec.Struct, kw_only=True):
     host: str = ""
     written: bool = False  # the artifacts of its end are on disk
     retried_as: str | None = None  # the run that was made of its dead letter
+    priority: str = "normal"
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ _STAMPS = ("ts", "since")
 # The codes that a run can end with; a command has more.
 RUN_CODES = (Code.JOB_TARGET_UNRESOLVED, Code.JOB_BINDINGS_INVALID, Code.JOB_EXECUTION_FAILED, Code.JOB_POLICY_DENIED)
 # Those of a run that reports windows which could not be claimed.
-CLAIM_CODES = (Code.STORE_UNAVAILABLE, Code.DISK_FULL)
+CLAIM_CODES = (Code.STORE_UNAVAILABLE, Code.DISK_FULL, Code.QUEUE_BACKPRESSURE, Code.QUEUE_FULL)
 
 
 def _object(required: Mapping[str, Any], optional: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import difflib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -21,12 +22,13 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):
-    """How many runs run at a time, how many may wait, and at what share of that the queue begins and ends to refuse work."""
+    """How many runs run at a time, how many may wait, and when the queue pushes back."""
 
     max_concurrent: int
-    max_size: int
-    backpressure_percent: int
-    low_water_percent: int
+    max_size: int = 100
+    backpressure_percent: float = 80.0
+    low_water_percent: float = 60.0
+    ageing_seconds: float | None = None  # a waiting run rises one class for so many seconds; None: never
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,11 +132,12 @@ _BIG = 2**53
 _KEYS: dict[str, _Key] = {
     "store.url": _Key("", "a database URL, or empty text for the embedded SQLite", _text),
     "queue.max_concurrent": _Key(3, "a whole number from 1 to 1000", _whole(1, 1000)),
+    "queue.max_size": _Key(100, "a whole number from 1 to 10000000", _whole(1, 10_000_000)),
+    "queue.backpressure_percent": _Key(80.0, "a number from 1 to 100", _number(1, 100)),
+    "queue.low_water_percent": _Key(60.0, "a number from 0 to 99, below queue.backpressure_percent", _number(0, 99)),
+    "queue.ageing_seconds": _Key(None, "a number of seconds from 1 to 31536000, or null", _or_null(_number(1, 31_536_000))),
     "dlq.retention_days": _Key(30.0, "a number of days above 0", _number(0.001, 36_500)),
     "dlq.max_entries": _Key(1000, "a whole number from 1 to 1000000", _whole(1, 1_000_000)),
-    "queue.max_size": _Key(100, "a whole number from 1 to 1000000", _whole(1, 1_000_000)),
-    "queue.backpressure_percent": _Key(80, "a whole number from 1 to 100", _whole(1, 100)),
-    "queue.low_water_percent": _Key(60, "a whole number from 0 to 100", _whole(0, 100)),
     "policy.max.timeout_seconds": _Key(86_400, "a number of seconds above 0, or null", _or_null(_number(0.001, 86_400))),
     "policy.max.retry_max": _Key(10, "a whole number from 0 to 10, or null", _or_null(_whole(0, 10))),
     "policy.max.max_parallel_runs": _Key(64, "a whole number from 1 to 64, or null", _or_null(_whole(1, 64))),
@@ -173,15 +176,30 @@ class _Wrong(Exception):
 
 def load_settings(workspace: Workspace) -> Settings:
     """The settings in force. A missing or empty file means the defaults. Raises LilyError `config_invalid` with the place."""
+    return _settings(_given(workspace))
+
+
+def parse_settings(text: bytes) -> Settings:
+    """The settings that a file with this text gives. Raises as `load_settings` does."""
+    with _placed():
+        return _settings(_given_in(text))
+
+
+def _settings(given: Iterable[tuple[str, Any, int]]) -> Settings:
     values = {key: known.default for key, known in _KEYS.items()}
     decisions = dict(_DEFAULT_CAPABILITIES)
     origins = dict.fromkeys([*values, *(f"{_CAPABILITIES}.{name}" for name in decisions)], "default")
-    for key, value, line in _given(workspace):
+    for key, value, line in given:
         if key.startswith(_CAPABILITIES + "."):
             decisions[key.removeprefix(_CAPABILITIES + ".")] = value
         else:
             values[key] = float(value) if type(values[key]) is float else value
         origins[key] = f"{FILE}:{line}"
+    upper, lower = values["queue.backpressure_percent"], values["queue.low_water_percent"]
+    if lower >= upper:
+        places = [origin for key in ("queue.low_water_percent", "queue.backpressure_percent") if (origin := origins[key]) != "default"]
+        said = f"queue.low_water_percent: found {lower:g}; accepted: less than queue.backpressure_percent, which is {upper:g}"
+        raise LilyError(Code.CONFIG_INVALID, said, where=places[0], hint="`lily config show` prints every key")
     body = _nested(values)
     body["policy"]["capabilities"] = decisions
     return msgspec.convert({**body, "origins": origins}, Settings)
@@ -190,7 +208,12 @@ def load_settings(workspace: Workspace) -> Settings:
 def explain(workspace: Workspace) -> list[tuple[str, Any, str]]:
     """(dotted key, value, origin) of every key, sorted. Raises as `load_settings` does."""
     settings = load_settings(workspace)
-    return [(key, _value(settings, key), origin) for key, origin in sorted(settings.origins.items())]
+    return [(key, value, settings.origins[key]) for key, value in values_of(settings).items()]
+
+
+def values_of(settings: Settings) -> dict[str, Any]:
+    """Every key with its value, sorted."""
+    return {key: _value(settings, key) for key in sorted(settings.origins)}
 
 
 def _value(settings: Settings, key: str) -> Any:
@@ -217,16 +240,29 @@ def _given(workspace: Workspace) -> list[tuple[str, Any, int]]:
     """(dotted key, value, line) of what the file says."""
     if not os.path.lexists(workspace.config):
         return []
-    from lily.yaml_reader import bounded_bytes, read_yaml  # only where there is a file to read
+    from lily.yaml_reader import bounded_bytes  # only where there is a file to read
 
+    with _placed():
+        return list(_given_in(bounded_bytes(workspace.config)))
+
+
+def _given_in(text: bytes) -> Iterator[tuple[str, Any, int]]:
+    from lily.yaml_reader import read_yaml
+
+    document = read_yaml(text)
+    if document.empty or (not document.problems and document.value is None):
+        return
+    if document.problems:
+        first = document.problems[0]
+        raise _Wrong((first.line, first.column), first.message, first.hint)
+    yield from _walk(document, document.value, ())
+
+
+@contextmanager
+def _placed() -> Iterator[None]:
+    """What is wrong with the file, with its place."""
     try:
-        document = read_yaml(bounded_bytes(workspace.config))
-        if document.empty or (not document.problems and document.value is None):
-            return []
-        if document.problems:
-            first = document.problems[0]
-            raise _Wrong((first.line, first.column), first.message, first.hint)
-        return list(_walk(document, document.value, ()))
+        yield
     except OSError as error:
         raise LilyError(Code.CONFIG_INVALID, f"can't be read: {error.strerror}", where=FILE, hint="check its permissions") from None
     except _Wrong as wrong:

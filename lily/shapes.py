@@ -7,6 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from lily.diagnostics import Diagnostic
 from lily.letter_shapes import LETTER_SHAPES
+from lily.queue_shapes import QUEUE_SHAPES
 from lily.receipts import Receipt
 from lily.runs import Attempt, ErrorInfo, Status
 from lily.time_shapes import TIME_SHAPES
@@ -324,5 +325,6 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     **TIME_SHAPES,
     **LETTER_SHAPES,
     **WATCH_SHAPES,
+    **QUEUE_SHAPES,
     "error": Failure,
 }

@@ -42,21 +42,22 @@ def _glob(text: str) -> str | None:
 
 def plain(given: Any) -> Any:
     """The same value, when JSON can hold it as it is. Raises PydanticCustomError that names the place otherwise."""
-    wrong = _not_plain(given, 0)
+    wrong = not_plain(given, 0)
     if wrong:
         raise PydanticCustomError("said", "{said}", {"said": wrong})
     return given
 
 
-def _not_plain(value: Any, depth: int) -> str | None:
+def not_plain(value: Any, depth: int = 0) -> str | None:
+    """Why JSON can't hold the value as it is; None when it can."""
     if depth > _MAX_DEPTH:
         return "it is nested too deep"
     if type(value) is dict:
         if not all(type(key) is str for key in value):
             return "a key is not text"
-        return next((wrong for each in value.values() if (wrong := _not_plain(each, depth + 1))), None)
+        return next((wrong for each in value.values() if (wrong := not_plain(each, depth + 1))), None)
     if type(value) is list:
-        return next((wrong for each in value if (wrong := _not_plain(each, depth + 1))), None)
+        return next((wrong for each in value if (wrong := not_plain(each, depth + 1))), None)
     if type(value) is float and not -float("inf") < value < float("inf"):
         return f"{value} is not a finite number"
     if type(value) is int and not -(2**63) <= value < 2**63:

@@ -50,7 +50,8 @@ _WORKER = {"status": "worker:status", "pause": "worker:pause", "resume": "worker
 _STORE = {"export": "store:export", "checkpoint": "store:checkpoint", "reset": "store:reset"}
 _EVENTS = {"tail": "events:tail"}
 _BLUEPRINTS = {"list": "blueprints:list_blueprints", "show": "blueprints:show"}
-_CONFIG = {"show": "config:show", "validate": "config:validate"}
+_QUEUE = {"stats": "queue:stats", "list": "queue:list_queue", "cancel": "queue:cancel", "set": "queue:set_limits"}
+_CONFIG = {"show": "config:show", "validate": "config:validate", "reload": "config:reload"}
 _TOP = {
     "init": "init:init",
     "up": "supervisor:up",
@@ -86,6 +87,7 @@ app = App(
 _add(app, _TOP)
 app.command(_group("jobs", "Job files, and running them.", _JOBS, sort_key=10))
 app.command(_group("runs", "Runs of all jobs.", _RUNS, sort_key=11))
+app.command(_group("queue", "What waits, and the queue's limits.", _QUEUE, sort_key=11))
 app.command(_group("dlq", "Dead letters: runs that failed for good.", _DLQ, sort_key=11))
 app.command(_group("schedule", "Schedules: windows, states, and testing them.", _SCHEDULE, sort_key=12))
 app.command(_group("worker", "Whether runs are taken, and what runs.", _WORKER, sort_key=13))
@@ -102,6 +104,7 @@ def load_all() -> App:
     groups = {
         "jobs": _JOBS,
         "runs": _RUNS,
+        "queue": _QUEUE,
         "dlq": _DLQ,
         "schedule": _SCHEDULE,
         "worker": _WORKER,

@@ -1,4 +1,4 @@
-"""`lily config show` and `validate`."""
+"""`lily config show`, `validate` and `reload`."""
 
 from lily.cli import output
 from lily.cli.options import Json, Place
@@ -35,3 +35,29 @@ def validate(*, json: Json = False, workspace: Place = None) -> int:
     else:
         output.put(f"right: {given} of {len(found)} keys are given, the others have their defaults")
     return 0
+
+
+def reload(*, json: Json = False, workspace: Place = None) -> int:
+    """Have the running supervisor read .lily/config.yaml again, and show what changed.
+
+    A file that is wrong changes nothing: its mistake is printed with its place, and the exit status is 3. SIGHUP to the supervisor does the
+    same, and its log says what changed.
+    """
+    from lily.operations.client import reload_settings
+
+    changes = reload_settings(find_workspace(workspace))
+    if json:
+        output.put_json({"changes": changes})
+        return 0
+    for each in changes:
+        output.put(f"{each['key']}: {_shown(each['before'])} → {_shown(each['after'])}{_EFFECTS[each['effect']]}")
+    if not changes:
+        output.put("nothing has changed")
+    return 0
+
+
+_EFFECTS = {
+    "now": "",
+    "next start": " (takes effect when the supervisor starts again)",
+    "held": " (`lily queue set` holds another value until the supervisor starts again)",
+}

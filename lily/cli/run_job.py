@@ -1,12 +1,11 @@
 """`lily jobs run`."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from lily.cli import output
-from lily.cli.jobs import JobId
 from lily.cli.options import Json, Place, flag, opened, storable, usage, who
 from lily.settings import load_settings
 from lily.spec_index import SpecIndex
@@ -19,16 +18,36 @@ if TYPE_CHECKING:
     from lily.storage.store import Store
 
 
+Id = Annotated[str | None, Parameter(name="ID", help="A job's id.")]
+Input = Annotated[Sequence[str], Parameter(name="--input", negative="", help="KEY=VALUE for target.input. May be repeated.")]
+Set = Annotated[
+    Sequence[str], Parameter(name="--set", negative="", help="PATH=VALUE under bindings, target.input or runtime. May be repeated.")
+]
+Key = Annotated[
+    str | None,
+    Parameter(name="--key", help="While a run with this key is not over, that run is it. auto: made of job, input and bindings."),
+]
+Priority = Annotated[
+    Literal["critical", "high", "normal", "low"] | None, Parameter(name="--priority", help="In place of the job's runtime.priority.")
+]
+Batch = Annotated[
+    str | None, Parameter(name="--batch", help="A file of JSON lines, - for stdin: a run for each, all stored or none; implies --detach.")
+]
+Detach = Annotated[bool, flag("--detach", "Print the run's id and return at once.")]
+DryRun = Annotated[bool, flag("--dry-run", "Check everything up to the first attempt and print what would be done.")]
+
+
 def run_job(
-    job_id: JobId,
+    job_id: Id = None,
     /,
     *,
-    input: Annotated[Sequence[str], Parameter(name="--input", negative="", help="KEY=VALUE for target.input. May be repeated.")] = (),
-    set: Annotated[
-        Sequence[str], Parameter(name="--set", negative="", help="PATH=VALUE under bindings, target.input or runtime. May be repeated.")
-    ] = (),
-    detach: Annotated[bool, flag("--detach", "Print the run's id and return at once.")] = False,
-    dry_run: Annotated[bool, flag("--dry-run", "Check everything up to the first attempt and print what would be done.")] = False,
+    input: Input = (),
+    set: Set = (),
+    key: Key = None,
+    priority: Priority = None,
+    batch: Batch = None,
+    detach: Detach = False,
+    dry_run: DryRun = False,
     json: Json = False,
     workspace: Place = None,
 ) -> int:
@@ -40,10 +59,22 @@ def run_job(
 
     The summary is printed at the end. With --json each event is printed as a line when it happens, and the last line is
     {"receipt": {...}}. The exit status is 0 when the run succeeded, 1 when it failed, 130 when Ctrl-C stopped it.
+
+    A line of a batch is {"job": ID, "input": {...}, "bindings": {...}, "key": K, "priority": P}; all may be left out, the job when
+    ID is given here. Lines that are wrong are named, and nothing is stored then.
     """
     place = find_workspace(workspace)
     settings = load_settings(place)
-    spec = overridden(SpecIndex(place).load(job_id), input, set)
+    if batch is not None:
+        from lily.cli.batch import run_batch
+
+        if input or set or key is not None or priority is not None or dry_run:
+            raise usage("--batch goes with none of --input, --set, --key, --priority and --dry-run", "its lines say these")
+        return run_batch(place, batch, job_id=job_id, as_json=json)
+    if job_id is None:
+        raise usage("which job?", "`lily jobs list` shows them")
+    given = [*set, f"runtime.priority={priority}"] if priority is not None else set
+    spec = overridden(SpecIndex(place).load(job_id), input, given)
     if dry_run:
         from lily.cli.plan import show_plan
 
@@ -51,23 +82,29 @@ def run_job(
             raise usage("--dry-run runs nothing that could be detached", "give one of them")
         return show_plan(place, settings, spec.canonical(), as_json=json)
 
+    return _run(place, settings, spec, key, detach=detach, as_json=json)
+
+
+def _run(place: Workspace, settings: "Settings", spec: "JobSpec", key: str | None, *, detach: bool, as_json: bool) -> int:
     from lily.operations.accept import accept
+    from lily.operations.bulk import auto_key, checked_key
     from lily.operations.worker import check_taking
 
-    with opened(workspace) as (_, _, store):
+    named = None if key is None else auto_key(spec) if key == "auto" else checked_key(key)
+    with opened(str(place.root)) as (_, _, store):
         if not detach:
             check_taking(place, settings, store)
         if spec.trigger.type != "manual":
             from lily.cli.times import tell_if_not_active
 
-            tell_if_not_active(store, job_id)
-        run = accept(place, store, spec, by=who())
+            tell_if_not_active(store, spec.id)
+        run = accept(place, store, spec, by=who(), key=named)
         tell_if_paused(settings, store)
         if detach:
-            return detached(place, run, as_json=json)
+            return detached(place, run, as_json=as_json)
         from lily.cli.conduct import conduct
 
-        return conduct(place, settings, store, run, as_json=json)
+        return conduct(place, settings, store, run, as_json=as_json)
 
 
 def tell_if_paused(settings: "Settings", store: "Store") -> None:

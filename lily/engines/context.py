@@ -37,9 +37,9 @@ class Told(Protocol):
     async def step_done(self, name: str, value: bytes) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Ports:
-    """What attempts share: the world outside of them."""
+    """What attempts share: the world outside of them. Only `policy` ever changes, when settings are read again."""
 
     workspace: Workspace
     clock: Clock

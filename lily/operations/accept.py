@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 from lily.clock import Clock, SystemClock, stamp
@@ -58,13 +59,19 @@ def new_run(
 
 def _check_place(workspace: Workspace) -> None:
     """A run that could not leave its artifacts is not accepted."""
-    folder = workspace.runs if workspace.runs.is_dir() else workspace.lily
+    runs, lily = _folders(workspace)
+    folder = runs if os.path.isdir(runs) else lily
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise LilyError(Code.WORKSPACE_INVALID, "runs can't be written here", where=str(folder), hint="check owner and permissions")
+        raise LilyError(Code.WORKSPACE_INVALID, "runs can't be written here", where=folder, hint="check owner and permissions")
     disk = os.statvfs(folder)
     if disk.f_bavail * disk.f_frsize < ROOM_BYTES:
         said = f"less than {ROOM_BYTES >> 20} MiB is free where runs are written"
-        raise LilyError(Code.DISK_FULL, said, where=str(folder), hint="make room, then do it again; nothing was stored")
+        raise LilyError(Code.DISK_FULL, said, where=folder, hint="make room, then do it again; nothing was stored")
+
+
+@lru_cache(maxsize=64)  # every submission asks
+def _folders(workspace: Workspace) -> tuple[str, str]:
+    return str(workspace.runs), str(workspace.lily)
 
 
 def accept_all(workspace: Workspace, store: Store, new: Sequence[NewRun], then: Then | None = None) -> list[Run]:

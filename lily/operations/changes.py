@@ -9,33 +9,33 @@ import msgspec
 
 from lily.clock import Clock, SystemClock, stamp
 from lily.errors import Code, LilyError
-from lily.moves import cancel as cancel_move
 from lily.operations.accept import accept_all, new_run
 from lily.operations.sockets import ring
-from lily.runs import TERMINAL, Event, EventName, Run, Status
+from lily.runs import TERMINAL, Event, EventName, Run
 from lily.spec_index import SpecIndex
 from lily.storage.artifacts import read_receipt
+from lily.storage.audit import Actor
+from lily.storage.cancels import Done, cancel_runs
 from lily.storage.store import Store
 from lily.workspace import Workspace, is_run_id
 
 
-def cancel(workspace: Workspace, store: Store, run_id: str, *, by: str, reason: str, clock: Clock | None = None) -> Run:
-    """Cancel a run: at once when it waits, through its owner when it runs. Raises `run_state_invalid` for an ended one."""
-    now = (clock or SystemClock()).now()
-    while True:
-        run = store.find(run_id)
-        if run.status in TERMINAL:
-            raise LilyError(
-                Code.RUN_STATE_INVALID, f"the run has ended: {run.status}", where=f"run {run.run_id}", hint="an ended run never changes"
-            )
-        if run.status is Status.RUNNING:
-            done = store.request_cancel(run.run_id, by=by, reason=reason)
-        else:
-            move = cancel_move(run, {"by": by, "reason": reason, "at": stamp(now)}, now)
-            done = store.apply([move]) == [None]
-        if done:
-            ring(workspace)
-            return store.run(run.run_id)
+def cancel(workspace: Workspace, store: Store, run_id: str, *, by: str, reason: str, clock: Clock | None = None, kind: str = "cli") -> Run:
+    """Cancel a run: at once when it waits, through its owner when it runs; audited. Raises `run_state_invalid` for an ended one."""
+    found = store.find(run_id)
+    actor, now = Actor(name=by, kind=kind), (clock or SystemClock()).now()
+    (told,) = cancel_runs(store, [found.run_id], actor=actor, reason=reason, at=now)
+    if told.done is Done.ENDED:
+        raise ended(told.run)
+    ring(workspace)
+    return store.run(found.run_id)
+
+
+def ended(run: Run) -> LilyError:
+    """Why nothing can be done to it."""
+    return LilyError(
+        Code.RUN_STATE_INVALID, f"the run has ended: {run.status}", where=f"run {run.run_id}", hint="an ended run never changes"
+    )
 
 
 def replay(

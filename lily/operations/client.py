@@ -36,7 +36,8 @@ def ask(workspace: Workspace, request: dict[str, Any], *, timeout: float | None 
             for line in file:
                 answer = json.loads(line)
                 if "error" in answer:
-                    raise LilyError(Code(answer["error"]["code"]), answer["error"]["message"])
+                    told = answer["error"]
+                    raise LilyError(Code(told["code"]), told["message"], where=told.get("where", ""), hint=told.get("hint", ""))
                 yield answer
         except (OSError, ValueError):
             raise LilyError(Code.SUPERVISOR_NOT_RUNNING, "the supervisor went away", where=str(workspace.root)) from None
@@ -80,3 +81,14 @@ def listen(workspace: Workspace, *, timeout: float) -> socket.socket:
         door.close()
         raise LilyError(Code.SUPERVISOR_NOT_RUNNING, "the supervisor went away", where=str(workspace.root)) from None
     return door
+
+
+def reload_settings(workspace: Workspace) -> list[dict[str, Any]]:
+    """Have the supervisor read its settings again; gives what has changed, as `queue_shapes.SettingChange`.
+
+    Raises `config_invalid`, and nothing has changed then; `supervisor_not_running`.
+    """
+    for answer in ask(workspace, {"ask": "reload"}):
+        changes: list[dict[str, Any]] = answer["changes"]
+        return changes
+    raise LilyError(Code.SUPERVISOR_NOT_RUNNING, "the supervisor went away", where=str(workspace.root))

@@ -63,10 +63,13 @@ def _limits(settings: Settings) -> Limits:
 def _asked(
     workspace: Workspace, settings: Settings, store: Store, said: Mapping[str, Any] | None, figures: Figures, now: datetime
 ) -> Figures:
+    queue = queue_facts(store, now)
+    limits = figures.limits if queue.max_size is None else msgspec.structs.replace(figures.limits, max_size=queue.max_size)
     return msgspec.structs.replace(
         figures,
+        limits=limits,
         supervisor=_supervisor(workspace, settings, said, store, now),
-        queue=queue_facts(store, now),
+        queue=queue,
         schedule=_schedule(store, said, now),
     )
 

@@ -15,5 +15,6 @@ def open_store(workspace: Workspace, settings: Settings, *, clock: Clock | None 
         database_file=workspace.database,
         clock=clock or SystemClock(),
         dice=dice,
+        limits=settings.queue,
         max_dead_letters=settings.dlq.max_entries,
     )

@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from lily.workspace import Workspace
@@ -11,6 +12,7 @@ from lily.workspace import Workspace
 _LONGEST = 107
 
 
+@lru_cache(maxsize=64)  # every submission asks
 def doorbell_path(workspace: Workspace) -> Path:
     """The datagram socket that operations ring."""
     return workspace.runtime / "doorbell.sock"

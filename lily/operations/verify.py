@@ -14,7 +14,7 @@ from lily.storage.window_reads import Standing, WindowReads, WindowRow
 from lily.triggers.schedule import Schedule, Window, schedule_of
 
 MOST = 200  # differences that are named; all are counted
-_REPORTED = (WindowStatus.FIRED, WindowStatus.MISSED)
+_REPORTED = (WindowStatus.FIRED, WindowStatus.MISSED, WindowStatus.REFUSED)
 
 
 @dataclass(slots=True)

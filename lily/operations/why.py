@@ -211,7 +211,7 @@ def _of_row(case: _Case, row: WindowRow) -> _Answer:
             answer.control = paused_at(case.controls, row.at)
             answer.because = [_control_text(answer.control) if answer.control else "it was paused"]
         case WindowStatus.REFUSED:
-            answer.because = [f"the run was refused: {row.code or 'no reason is recorded'}"]
+            answer.because = _refused(row)
         case WindowStatus.EXCLUDED:
             answer.because = ["the trigger's `exclude` names this time"]
     answer.next = _next(case)
@@ -226,6 +226,14 @@ def _ran(row: WindowRow) -> list[str]:
     told = [f"it fired {duration(late)} after its time; its run is {row.run_status or 'pruned'}"]
     coalesced = (row.run_trigger or {}).get("coalesced")
     return [*told, f"it stands for {coalesced} earlier windows too"] if coalesced else told
+
+
+def _refused(row: WindowRow) -> list[str]:
+    told = [f"the queue did not take its run: {row.code or 'no reason is recorded'}"]
+    span = row.run_trigger or {}
+    if span.get("reason"):
+        told.append(f"{span['reason']}; run {row.run_id} reports this stretch of windows, which began with {_when_text(span['first'])}")
+    return told
 
 
 def _missed(case: _Case, row: WindowRow) -> list[str]:

@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, func, select
 
+from lily.backlog import PRIORITIES
 from lily.clock import parse_stamp
 from lily.health import QueueFacts
 from lily.runs import Status
 from lily.storage import schema
 from lily.storage.database import reading
-from lily.storage.rows import PRIORITIES
 from lily.storage.store import Store
 
 _APPROVALS_LOOKED_AT = 200  # those that were accepted first, class by class: their time is over first
@@ -22,17 +22,16 @@ def queue_facts(store: Store, now: datetime) -> QueueFacts:
     """Counts, dead letters, backpressure, and how old the oldest of those that wait are."""
     counts = store.counts()
     with reading(store.engine) as connection:
-        m = schema.meta.c
-        said = connection.execute(select(m.value).where(m.key == schema.BACKPRESSURE)).scalar()
-        pressure = msgspec.json.decode(said) if said else {}
+        standing = store.queue.standing(connection)
         oldest = _oldest_queued(connection)
         expires = _first_to_expire(connection)
         letters = connection.execute(select(func.count()).select_from(schema.dead_letter)).scalar_one()
     return QueueFacts(
         counts=counts,
         dead_letters=letters,
-        backpressure=bool(pressure.get("active")),
-        backpressure_since=str(pressure.get("since") or ""),
+        max_size=standing.limits.max_size if standing.limits is not None else None,
+        backpressure=standing.on,
+        backpressure_since=standing.since or "",
         oldest_queued=None if oldest is None else max(0.0, round((now - parse_stamp(oldest)).total_seconds(), 3)),
         approval_left=None if expires is None else round((parse_stamp(expires) - now).total_seconds(), 3),
     )

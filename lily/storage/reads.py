@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, Select, and_, func, or_, select
+from sqlalchemy import Connection, Engine, Select, and_, or_, select
 
 from lily.errors import Code, LilyError
 from lily.runs import Attempt, Event, EventName, PinnedSpec, Run, decode_spec
@@ -128,7 +128,8 @@ class Reads:
     def counts(self) -> dict[str, int]:
         """Runs by status; statuses without any are left out."""
         with reading(self.engine) as connection:
-            return {row[0]: row[1] for row in connection.execute(select(schema.run.c.status, func.count()).group_by(schema.run.c.status))}
+            tally = schema.tally.c
+            return {row[0]: row[1] for row in connection.execute(select(tally.status, tally.runs).where(tally.runs > 0))}
 
     def events(self, run_id: str) -> list[Event]:
         """The run's lifecycle events in order."""

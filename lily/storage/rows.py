@@ -4,10 +4,9 @@ from typing import Any
 
 import msgspec
 
+from lily.backlog import CLASSES
 from lily.runs import Attempt, ErrorInfo, Run, Status
 from lily.storage import schema
-
-PRIORITIES = {"critical": 0, "high": 1, "normal": 2, "low": 3}
 
 PRUNED = "pruned_through:"  # and a job's id: the key of `meta` that holds the newest run of it that was pruned
 
@@ -82,6 +81,7 @@ def run_from(row: Any, attempts: list[Attempt] | None = None) -> Run:
         written=bool(given["written"]),
         held=bool(given["held"]),
         retried_as=given["retried_as"],
+        priority=CLASSES[given["priority"]],
     )
 
 

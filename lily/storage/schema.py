@@ -14,7 +14,6 @@ Bytewise = String().with_variant(String(collation="C"), "postgresql")
 Sequence = BigInteger().with_variant(Integer(), "sqlite")
 
 WORKER_PAUSE = "worker.pause"  # a key of `meta`: while it is there, no runs are taken
-BACKPRESSURE = "queue.backpressure"  # a key of `meta`: JSON {"active", "since"}
 
 meta = Table(
     "meta",

@@ -59,7 +59,10 @@ class ForRows(_Straight):
             return 0
         cursor = self._ready(connection)
         try:
-            cursor.executemany(self._text, [self._given(row) for row in rows])
+            if len(rows) == 1:
+                cursor.execute(self._text, self._given(rows[0]))
+            else:
+                cursor.executemany(self._text, [self._given(row) for row in rows])
             return int(cursor.rowcount)
         finally:
             cursor.close()
@@ -120,6 +123,8 @@ class Statements:
         )
         mark = update(run).where(run.c.run_id == bindparam("b_run_id")).values(written=text("1"))
         self.mark_written = ForRows(mark, ["b_run_id"])
+        asked = update(run).where(run.c.run_id == bindparam("b_run_id"), text("status = 'running'"))
+        self.ask_to_cancel = ForRows(asked.values(cancel=bindparam("b_cancel")), ["b_cancel", "b_run_id"])
         self.standing = (
             select(run.c.run_id, run.c.status, run.c.events).where(run.c.run_id.in_(bindparam("ids", expanding=True))).with_for_update()
         )

@@ -5,6 +5,7 @@ All calls block; async callers go through their `offload`. Every change of a run
 
 import random
 import secrets
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,24 +14,30 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, func, select, text, update
+from sqlalchemy import Connection, Table, func, select, text
 
 from lily import __version__
+from lily.backlog import PRIORITIES, Gate
 from lily.clock import Clock, parse_stamp, stamp
 from lily.errors import LilyError
 from lily.runs import TERMINAL, ErrorInfo, Event, EventName, Move, Run, Status, may_become
+from lily.settings import Queue
 from lily.storage import schema
 from lily.storage.database import open_engine, reading, upgrade, writing
 from lily.storage.letter_box import LetterBox
+from lily.storage.queue import QueueNumbers, refused
 from lily.storage.reads import Reads
-from lily.storage.rows import PRIORITIES, PRUNED, attempt_row, dump, dump_optional, moved, run_from
+from lily.storage.rows import PRUNED, attempt_row, dump, dump_optional, moved, run_from
 from lily.storage.statements import CANCELED_AT_ONCE, Statements
 
-_SUFFIX = "0123456789abcdefghijklmnopqrstuvwxyz"
+_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_PAIRS = [a + b for a in _LETTERS for b in _LETTERS]
+_SUFFIXES = len(_PAIRS) ** 2
+_MANY = 50
 _OPEN = [status.value for status in Status if status not in TERMINAL]
 
 
-class NewRun(msgspec.Struct, frozen=True, kw_only=True):
+class NewRun(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A run to be accepted. `spec` is the canonical JSON of the job spec that it pins."""
 
     job_id: str
@@ -69,9 +76,16 @@ class Store(Reads):
     """One workspace's store."""
 
     def __init__(
-        self, url: str, *, database_file: Path, clock: Clock, dice: random.Random | None = None, max_dead_letters: int = 1000
+        self,
+        url: str,
+        *,
+        database_file: Path,
+        clock: Clock,
+        dice: random.Random | None = None,
+        limits: Queue | None = None,
+        max_dead_letters: int = 1000,
     ) -> None:
-        """Connects and brings the schema up to date. `dice` makes run ids repeatable in tests."""
+        """Connects and brings the schema up to date. `dice` makes run ids repeatable in tests; without `limits` the queue has none."""
         super().__init__()
         self.engine = open_engine(url, database_file=database_file)
         self._clock = clock
@@ -79,6 +93,7 @@ class Store(Reads):
         self._insert = _insert_of(self.engine.dialect.name)
         self.statements = Statements(self._insert)
         self.letters = LetterBox(self._insert, max_dead_letters)
+        self.queue = QueueNumbers(self._insert, limits)
         try:
             upgrade(self.engine)
         except LilyError:
@@ -96,59 +111,52 @@ class Store(Reads):
     # -- accepting --------------------------------------------------------------------------------
 
     def submit(self, new: Sequence[NewRun], then: Then | None = None) -> list[Run]:
-        """Accept runs in one transaction. A run whose key belongs to a run that is not terminal is that run.
+        """Accept runs in one transaction, all or none. A run whose key belongs to a run that is not terminal is that run.
 
-        `then` does more in the same transaction; what it raises takes all of it back.
+        `then` does more in the same transaction; what it raises takes all of it back. Raises `queue_full` and `queue_backpressure`.
         """
         with writing(self.engine) as connection:
+            gate = self.queue.gate(connection)
             held = self._holders(connection, {n.key for n in new if n.key})
-            ids = self._ids(connection)
+            dice, ts = self._dice_for(len(new)), stamp(self._clock.now())
+            ids = self._ids(connection, dice)
             accepted: list[Run] = []
             fresh: list[tuple[NewRun, Run]] = []
             for each in new:
                 run = held.get(each.key) if each.key else None
                 if run is None:
-                    run = self._accept(each, next(ids))
+                    self._let_in(gate, each, len(new))
+                    run = _accepted(each, next(ids), f"{dice.getrandbits(128):032x}", ts)
                     fresh.append((each, run))
                     if each.key:
                         held[each.key] = run
                 accepted.append(run)
             if fresh:
-                self._insert_runs(connection, fresh)
+                self._insert_runs(connection, fresh, gate)
             if then is not None:
                 then(connection, accepted)
             return accepted
 
+    def _let_in(self, gate: Gate, new: NewRun, count: int) -> None:
+        code = None if new.missed else gate.admit(PRIORITIES[new.priority])
+        if code is not None:
+            raise refused(code, gate, count, f"job {new.job_id}")
+
     def accept(self, connection: Connection, new: Sequence[NewRun]) -> list[Run]:
-        """The same for runs without a key, inside a transaction that writes more."""
-        ids = self._ids(connection)
-        fresh = [(each, self._accept(each, next(ids))) for each in new]
+        """Accept runs without a key that the queue's gate has let in, inside a transaction that writes more."""
+        dice, ts = self._dice_for(len(new)), stamp(self._clock.now())
+        ids = self._ids(connection, dice)
+        fresh = [(each, _accepted(each, next(ids), f"{dice.getrandbits(128):032x}", ts)) for each in new]
         if fresh:
             self._insert_runs(connection, fresh)
         return [run for _, run in fresh]
 
-    def _accept(self, new: NewRun, run_id: str) -> Run:
-        ts = stamp(self._clock.now())
-        return Run(
-            run_id=run_id,
-            job_id=new.job_id,
-            status=Status.MISSED if new.missed else Status.QUEUED,
-            spec_hash=new.spec_hash,
-            trigger=new.trigger,
-            queued_at=ts,
-            enqueued_at=ts,
-            trace_id=f"{self._dice.getrandbits(128):032x}",
-            key=new.key,
-            lineage=new.lineage,
-            approvals=new.approvals,
-            ended_at=ts if new.missed else None,
-            error=new.error,
-            result={"lily_version": __version__} if new.missed else {},
-            events=len(new.events) + (not new.missed),
-            held=new.held,
-        )
+    def _dice_for(self, count: int) -> random.Random:
+        """The system's dice are slow: many throws are made with others, which they seed."""
+        return self._dice if count < _MANY else random.Random(self._dice.getrandbits(128))
 
-    def _insert_runs(self, connection: Connection, fresh: list[tuple[NewRun, Run]]) -> None:
+    def _insert_runs(self, connection: Connection, fresh: list[tuple[NewRun, Run]], gate: Gate | None = None) -> None:
+        told: dict[int, str] = {}  # many share their trigger
         specs = {new.spec_hash: new.spec.decode() for new, _ in fresh}
         self.statements.add_spec(connection, [{"spec_hash": h, "body": body} for h, body in specs.items()])
         self.statements.add_run(
@@ -163,9 +171,9 @@ class Store(Reads):
                     "enqueued_at": run.enqueued_at,
                     "spec_hash": run.spec_hash,
                     "key": run.key,
-                    "trigger": dump(run.trigger),
-                    "lineage": dump(run.lineage),
-                    "approvals": dump(run.approvals),
+                    "trigger": told.get(id(run.trigger)) or told.setdefault(id(run.trigger), dump(run.trigger)),
+                    "lineage": dump(run.lineage) if run.lineage else "{}",
+                    "approvals": dump(run.approvals) if run.approvals else "[]",
                     "trace_id": run.trace_id,
                     "events": run.events,
                     "held": int(run.held),
@@ -183,6 +191,7 @@ class Store(Reads):
             )
             rows += _event_rows(run.run_id, 1, new.events if new.missed else [queued, *new.events])
         self.statements.add_event(connection, rows)
+        self.queue.count(connection, Counter([run.status.value for _, run in fresh]), fresh[0][1].queued_at, gate)
 
     def _holders(self, connection: Connection, keys: Collection[str | None]) -> dict[str | None, Run]:
         if not keys:
@@ -190,7 +199,7 @@ class Store(Reads):
         wanted = select(schema.run).where(schema.run.c.key.in_(keys), schema.run.c.status.in_(_OPEN))
         return {row.key: run_from(row) for row in connection.execute(wanted)}
 
-    def _ids(self, connection: Connection) -> Iterator[str]:
+    def _ids(self, connection: Connection, dice: random.Random) -> Iterator[str]:
         """Run ids: the time, but always past the last one given, so that ids sort in the order of acceptance."""
         at = self._clock.now()
         ((last,),) = self.statements.newest(connection)
@@ -199,9 +208,12 @@ class Store(Reads):
             before = parse_stamp(f"{compact[:4]}-{compact[4:6]}-{compact[6:11]}:{compact[11:13]}:{compact[13:]}")
             at = max(at, before + timedelta(microseconds=1))
         while True:
-            suffix = "".join(self._dice.choices(_SUFFIX, k=4))
-            yield f"{at:%Y%m%dT%H%M%S}.{at.microsecond:06d}Z-{suffix}"
-            at += timedelta(microseconds=1)
+            ts, micro = stamp(at), at.microsecond  # strftime takes ten times as long
+            second = f"{ts[:4]}{ts[5:7]}{ts[8:13]}{ts[14:16]}{ts[17:19]}"
+            for n in range(micro, 1_000_000):
+                front, back = divmod(int(dice.random() * _SUFFIXES), len(_PAIRS))
+                yield f"{second}.{n:06d}Z-{_PAIRS[front]}{_PAIRS[back]}"
+            at += timedelta(microseconds=1_000_000 - micro)
 
     # -- moving -----------------------------------------------------------------------------------
 
@@ -274,15 +286,7 @@ class Store(Reads):
         if events:
             self.statements.add_event(connection, events)
         self.letters.post(connection, moves)
-
-    def request_cancel(self, run_id: str, *, by: str, reason: str) -> bool:
-        """Ask the owner to cancel a running run. False when it is not running any more."""
-        request = dump({"at": stamp(self._clock.now()), "by": by, "reason": reason})
-        with writing(self.engine) as connection:
-            done = connection.execute(
-                update(schema.run).where(schema.run.c.run_id == run_id, schema.run.c.status == Status.RUNNING.value).values(cancel=request)
-            )
-            return done.rowcount == 1
+        self.queue.count_moves(connection, moves, stamp(self._clock.now()))
 
     # -- what the runner asks ---------------------------------------------------------------------
 
@@ -303,14 +307,14 @@ class Store(Reads):
             return Look(queued, more, asked, [run_id for (run_id,) in self.statements.canceled(connection, limit=CANCELED_AT_ONCE)])
 
     def _queued(self, connection: Connection, limit: int, full_jobs: Collection[str], since: str) -> Sequence[Any]:
-        if not (full_jobs or since):
+        if not (full_jobs or since or self.queue.ages):
             return self.statements.first_queued(connection, limit=limit)
         wanted = self.statements.queued
         if full_jobs:
             wanted = wanted.where(schema.run.c.job_id.not_in(full_jobs))
         if since:
             wanted = wanted.where(schema.run.c.run_id >= since)
-        return connection.execute(wanted, {"limit": limit}).all()
+        return self.queue.in_order(connection, wanted, limit, self._clock.now())
 
     def held(self) -> list[Run]:
         """Claimed runs that wait for the scheduler's word, oldest first."""
@@ -348,11 +352,11 @@ class Store(Reads):
         """Delete terminal runs with all that belongs to them."""
         with writing(self.engine) as connection:
             terminal = [status.value for status in TERMINAL]
-            ids = list(
-                connection.execute(
-                    select(schema.run.c.run_id).where(schema.run.c.run_id.in_(run_ids), schema.run.c.status.in_(terminal))
-                ).scalars()
-            )
+            r = schema.run.c
+            found = connection.execute(select(r.run_id, r.status).where(r.run_id.in_(run_ids), r.status.in_(terminal))).all()
+            ids = [run_id for run_id, _ in found]
+            gone = Counter(status for _, status in found)
+            self.queue.count(connection, {status: -by for status, by in gone.items()}, stamp(self._clock.now()))
             self._note_pruned(connection, ids)
             self.letters.drop(connection, ids)
             for table in (schema.step, schema.event, schema.attempt, schema.run):
@@ -377,6 +381,28 @@ def _insert_of(dialect: str) -> Any:
     else:
         from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
     return insert
+
+
+def _accepted(new: NewRun, run_id: str, trace_id: str, ts: str) -> Run:
+    return Run(
+        run_id=run_id,
+        job_id=new.job_id,
+        status=Status.MISSED if new.missed else Status.QUEUED,
+        spec_hash=new.spec_hash,
+        trigger=new.trigger,
+        queued_at=ts,
+        enqueued_at=ts,
+        trace_id=trace_id,
+        key=new.key,
+        lineage=new.lineage,
+        approvals=new.approvals,
+        ended_at=ts if new.missed else None,
+        error=new.error,
+        result={"lily_version": __version__} if new.missed else {},
+        events=len(new.events) + (not new.missed),
+        held=new.held,
+        priority=new.priority,
+    )
 
 
 def _event_rows(run_id: str, first: int, events: Sequence[Event]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The runs that a settlement makes: one for each window that runs, one for each stretch of missed ones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -40,6 +40,11 @@ def fired_run(job: Owed, row: Row, settlement: Settlement, body: bytes, now: dat
 
 
 _WHY = "the supervisor was not there, or too late, when they were due"
+
+
+def refused_run(job: Owed, batch: list[Row], body: bytes, now: datetime, code: str, message: str) -> NewRun:
+    """The run that reports windows which the queue refused; later ones of the same stretch name it too."""
+    return missed_run(job, [replace(row, code=code) for row in batch], body, now, Failure(now, code, message))
 
 
 def missed_run(job: Owed, batch: list[Row], body: bytes, now: datetime, failure: Failure | None) -> NewRun:

@@ -23,6 +23,7 @@ from lily.storage.rows import dump, run_from
 from lily.storage.state_audit import state_change
 from lily.storage.statements import ForRows
 from lily.storage.store import NewRun, Store
+from lily.storage.window_refusals import turn_away
 from lily.storage.window_runs import BY, Owed, fired_run, missed_run
 
 _JOBS_AT_ONCE = 500  # bound variables of one statement
@@ -69,6 +70,8 @@ class Claim:
     fired: list[Run] = field(default_factory=list)
     missed: list[Run] = field(default_factory=list)
     problem: str = ""  # why this job's windows can't be computed
+    refused: str = ""  # the code with which the queue refused a window, if it did
+    reports: dict[datetime, str] = field(default_factory=dict)  # refused windows that a run of before reports
 
 
 class Windows:
@@ -92,12 +95,6 @@ class Windows:
         self._close = ForRows(
             update(v).where(v.c.job_id == bindparam("b_job_id"), v.c.until.is_(None)).values(until=bindparam("b_until")),
             ["b_until", "b_job_id"],
-        )
-        self._asked_to_cancel = ForRows(
-            update(schema.run)
-            .where(schema.run.c.run_id == bindparam("b_run_id"), text("status = 'running'"))
-            .values(cancel=bindparam("b_cancel")),
-            ["b_cancel", "b_run_id"],
         )
 
     # -- versions ---------------------------------------------------------------------------------
@@ -252,8 +249,12 @@ class Windows:
         with writing(self._store.engine) as connection:
             ledgers = self._ledgers(connection, job_ids, failures or {})
             claims, news = [], []
+            gate = self._store.queue.gate(connection)
             for job in ledgers:
                 claim, new = self._settle(job, now, (told or {}).get(job.ledger.job_id, ()))
+                turned = turn_away(connection, gate, job, claim.settlement, new, now)
+                if turned is not None:
+                    claim, new = replace(claim, settlement=turned.settlement, refused=turned.code, reports=turned.reports), turned.new
                 claims.append(claim)
                 news.append(new)
             self._accept(connection, claims, news, now)
@@ -279,7 +280,7 @@ class Windows:
     ) -> None:
         flat = [(claim, rows, new) for claim, some in zip(claims, news, strict=True) for rows, new in some]
         runs = self._store.accept(connection, [new for _, _, new in flat])
-        run_of: dict[tuple[str, datetime], str] = {}
+        run_of = {(claim.job_id, at): report for claim in claims for at, report in claim.reports.items()}
         for (claim, rows, new), run in zip(flat, runs, strict=True):
             (claim.missed if new.missed else claim.fired).append(run)
             run_of |= {(claim.job_id, row.at): run.run_id for row in rows}
@@ -312,7 +313,7 @@ class Windows:
             request = {"at": stamp(now), "by": BY, "reason": "overlap: cancel_previous"}
             wanted = select(schema.run).where(schema.run.c.run_id.in_(claim.settlement.cancels))
             runs = self._store.with_attempts(connection, [run_from(row) for row in connection.execute(wanted)])
-            self._asked_to_cancel(connection, [{"b_run_id": run.run_id, "b_cancel": dump(request)} for run in runs])
+            self._store.statements.ask_to_cancel(connection, [{"b_run_id": run.run_id, "b_cancel": dump(request)} for run in runs])
             waiting = [cancel(run, request, now) for run in runs if run.status is not Status.RUNNING]
             if waiting:
                 self._store.write_moves(connection, waiting)

@@ -58,8 +58,14 @@ class World:
             self.registry.register(blueprint)
         self._loop_time = 0.0
         self.clock = FakeClock(seconds=self._seconds)
-        most = self.settings.dlq.max_entries
-        self.store = Store(url, database_file=self.workspace.database, clock=self.clock, dice=random.Random(seed), max_dead_letters=most)
+        self.store = Store(
+            url,
+            database_file=self.workspace.database,
+            clock=self.clock,
+            dice=random.Random(seed),
+            limits=self.settings.queue,
+            max_dead_letters=self.settings.dlq.max_entries,
+        )
         self.log: Log = SilentLog()
         self._mono: MockClock | None = None
         self.system: System | None = None

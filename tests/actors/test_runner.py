@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 from pydantic import BaseModel
 
@@ -61,6 +62,42 @@ def test_no_more_runs_than_slots_run_at_a_time(make_world: MakeWorld) -> None:
     runs = finish(world, *(world.submit("nap.v1", job_id=f"job{i}", bindings={"seconds": 10}) for i in range(7)))
     assert overlap(runs) == 3
     assert max(parse_stamp(run.ended_at or "") for run in runs) - parse_stamp(runs[0].queued_at) == timedelta(seconds=30)
+
+
+def test_slots_can_be_given_and_taken_while_work_goes_on(make_world: MakeWorld) -> None:
+    """More of them take work at once; fewer let what runs end first."""
+    world = make_world(slots=1)
+    runs = [world.submit("nap.v1", job_id=f"job{i}", bindings={"seconds": 10}) for i in range(8)]
+
+    async def body(world: World) -> None:
+        assert world.system is not None
+        for second, slots, active in ((1, 4, 1), (2, 4, 4), (3, 2, 4), (13, 2, 2)):
+            await anyio.sleep_until(start + second)
+            assert len(world.system.runner.active) == active
+            world.system.resize(slots)
+        await world.ended(*(run.run_id for run in runs))
+
+    start = 0.0
+    world.live(body)
+    assert overlap([world.run(run.run_id) for run in runs]) == 4
+
+
+def test_classes_are_taken_in_their_order_and_ageing_lifts_who_waits(make_world: MakeWorld) -> None:
+    """With one slot: critical, high, normal, low; with ageing the low one comes before a high one that came later."""
+    world = make_world(slots=1)
+    world.store.queue.limits = msgspec.structs.replace(world.settings.queue, ageing_seconds=30)
+    names = ("critical", "high", "normal", "low")
+    early = [world.submit("nap.v1", job_id=name, bindings={"seconds": 40}, runtime={"priority": name}) for name in names]
+
+    async def body(world: World) -> None:
+        await anyio.sleep(70)
+        late.append(world.submit("nap.v1", job_id="late", bindings={"seconds": 1}, runtime={"priority": "high"}))
+        await world.ended(*(run.run_id for run in (*early, *late)))
+
+    late: list[Run] = []
+    world.live(body)
+    started = sorted((world.run(run.run_id) for run in (*early, *late)), key=lambda run: run.started_at or "")
+    assert [run.job_id for run in started] == ["critical", "high", "normal", "low", "late"]
 
 
 def test_runs_start_first_in_first_out(make_world: MakeWorld) -> None:

@@ -14,6 +14,8 @@ from lily.errors import Code, LilyError
 from lily.operations.changes import cancel
 from lily.runs import Move, Run, Status
 from lily.storage.artifacts import whole
+from lily.storage.audit import Actor
+from lily.storage.cancels import Done, cancel_runs
 from lily.testing import FakeProcesses, World
 from tests.actors.conftest import MakeWorld
 from tests.actors.test_runner import RETRY, after, finish
@@ -261,7 +263,8 @@ def test_a_cancel_that_its_owner_did_not_live_to_carry_out_is_kept(world: World)
     run = world.submit("nap.v1", bindings={"seconds": 100})
 
     def kill(world: World) -> None:
-        assert world.store.request_cancel(run.run_id, by="tester", reason="now")
+        (told,) = cancel_runs(world.store, [run.run_id], actor=Actor(name="tester"), reason="now", at=world.clock.now())
+        assert told.done is Done.ASKED
         raise Killed
 
     with pytest.raises(BaseExceptionGroup):

@@ -13,6 +13,8 @@ from lily.clock import stamp
 from lily.errors import Code, LilyError
 from lily.ledger import State
 from lily.runs import Status
+from lily.settings import Queue
+from lily.storage.artifacts import whole
 from lily.storage.windows import Windows
 from lily.testing import World
 from tests.actors.conftest import MakeWorld
@@ -180,6 +182,30 @@ def test_the_same_day_gives_the_same_events_in_the_same_order(tmp_path: Any, mon
         finally:
             world.close()
     assert all(each == seen[0] for each in seen)
+
+
+def test_windows_that_the_queue_refuses_are_told_as_errors_and_leave_one_report_with_its_artifacts(table: Timetable) -> None:
+    """While others fill the queue; once it is short again the job runs as ever."""
+    world = table.world
+    world.store.queue.limits = Queue(max_concurrent=3, max_size=4)
+    table.put("job", every="10m")
+
+    async def body(world: World) -> None:
+        hour = {"priority": "critical", "timeout_seconds": 4000}
+        for _ in range(4):
+            world.submit("nap.v1", job_id="other", bindings={"seconds": 3600}, runtime=hour)
+        await anyio.sleep(75 * MINUTE)
+
+    world.slots = 1
+    table.live(body)
+    assert [status for _, status in table.told()].count("refused") >= 5
+    (report,) = [run for run in table.runs() if run.status is Status.MISSED]
+    assert report.error is not None
+    assert report.error.code in ("queue_backpressure", "queue_full")
+    assert world.names(report.run_id) == ["scheduler_error", "scheduler_missed"]
+    assert whole(world.workspace, world.run(report.run_id))
+    assert [event for event, job_id, _ in table.heard if job_id == "job"].count("error") >= 5
+    assert table.differences() == []
 
 
 # -- the store is away -----------------------------------------------------------------------------

@@ -145,24 +145,24 @@ def test_an_actor_that_crashed_is_a_warning_and_one_that_used_up_its_restarts_cr
 
 
 def test_queue_dead_letters_and_backpressure_have_their_levels(lily: Lily, workspace: Path) -> None:
-    """From rows, at each border of the table."""
-    (workspace / ".lily" / "config.yaml").write_text("queue: {max_size: 10}\n")
-    lily("runs", "list")
-    for queued, level in ((6, "healthy"), (7, "warning"), (9, "warning"), (10, "critical")):
-        with database(workspace) as connection:
-            connection.execute("delete from run")
-        fill(workspace, queued)
-        found = checks(lily)["queue"]
-        assert (found["level"], found["value"]) == (level, queued * 10)
+    """From real runs, at each border of the table."""
+    (workspace / ".lily" / "config.yaml").write_text("queue: {max_size: 10, backpressure_percent: 90}\n")
+    write_job(workspace, "bad", bindings={"argv": ["false"]})
+    write_job(workspace, "good", runtime={"priority": "critical"})
+    failed = 0
     for letters, level in ((1, "warning"), (10, "warning"), (11, "critical")):
-        with database(workspace) as connection:
-            connection.execute("delete from dead_letter")
-            rows = [(f"r{n}", "a", "2026-01-01", "c", "r", "[]", "f", "unknown") for n in range(letters)]
-            connection.executemany("insert into dead_letter values (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        while failed < letters:
+            assert lily("jobs", "run", "bad").status == 1
+            failed += 1
         found = checks(lily)["dead_letters"]
         assert (found["level"], found["value"]) == (level, letters)
-    with database(workspace) as connection:
-        connection.execute('insert into meta values (\'queue.backpressure\', \'{"active": true, "since": "2026-01-01T00:00:00.000000Z"}\')')
+    queued = 0
+    for wanted, level in ((6, "healthy"), (7, "warning"), (9, "warning"), (10, "critical")):
+        while queued < wanted:
+            assert lily("jobs", "run", "good", "--detach").status == 0
+            queued += 1
+        found = checks(lily)["queue"]
+        assert (found["level"], found["value"]) == (level, wanted * 10)
     found = checks(lily)["backpressure"]
     assert (found["level"], found["value"]) == ("critical", True)
     assert "until the queue is 60 % full" in found["message"]

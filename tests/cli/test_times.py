@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from lily.ledger import Failure, State
+from lily.operations.accept import new_run
+from lily.settings import Queue
+from lily.spec_index import SpecIndex
 from tests.cli.conftest import Lily, write_job
 from tests.cli.ledgers import START, ledger
 from tests.contract.conform import check_fits
@@ -146,6 +149,23 @@ def test_why_says_that_the_run_was_pruned(lily: Lily, workspace: Path) -> None:
     answer = why(lily, "a")
     assert answer["runs"] == [{"run_id": run.run_id, "status": None}]
     assert "pruned" in answer["because"][0]
+
+
+def test_why_of_a_window_that_the_queue_refused_says_how_full_it_was(lily: Lily, workspace: Path) -> None:
+    """With the code, and the run that reports the stretch."""
+    write_job(workspace, "a", trigger={**HOURLY, "end_at": "2026-03-02T11:00:00Z"})
+    with ledger(workspace) as made:
+        made.store.queue.limits = Queue(max_concurrent=1, max_size=1)
+        made.register("a")
+        made.store.submit([new_run(SpecIndex(made.workspace).load("a").canonical(), by="test")])
+        (report,) = made.claim("a", hours=1)[0].missed
+        made.claim("a", hours=1)
+    for hour in (10, 11):
+        answer = why(lily, "a", f"2026-03-02T{hour}:00")
+        assert (answer["outcome"], answer["row"]["code"]) == ("refused", "queue_full")
+        assert answer["because"][0] == "the queue did not take its run: queue_full"
+        assert "1 of 1 are queued" in answer["because"][1]
+        assert answer["runs"] == [{"run_id": report.run_id, "status": "missed"}]
 
 
 def test_why_of_a_missed_window_names_the_supervisors_around_it(lily: Lily, workspace: Path) -> None:

@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 "lily.runs",
+                "lily.backlog",
                 "lily.event_fields",
                 "lily.ledger",
                 "lily.retries",
@@ -70,6 +71,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.health",
                 "lily.report",
                 "lily.metrics",
+                "lily.queue_shapes",
             }
         ),
     ),

@@ -238,6 +238,21 @@ def plain(*words: str) -> Callable[[Path], Words]:
     return lambda root: words
 
 
+def crowded(priority: str, queued: int) -> Callable[[Path], Words]:
+    """A queue of five in which so many wait, and one more that is to be stored and left."""
+
+    def prepare(root: Path) -> Words:
+        (root / ".lily" / "config.yaml").write_text("queue: {max_size: 5}\n")
+        write_job(root, "b", runtime={"priority": "critical"})
+        write_job(root, "a", runtime={"priority": priority})
+        with Session(root) as session:
+            for _ in range(queued):
+                session.submit("b")
+        return ("jobs", "run", "a", "--detach")
+
+    return prepare
+
+
 def _manual_pause(root: Path) -> Words:
     write_job(root, "a")
     return ("jobs", "pause", "a")
@@ -334,7 +349,8 @@ REFUSALS = [
     Refusal("a run that is no dead letter", Code.DEAD_LETTER_NOT_FOUND, ran("dlq", "show")),
     Refusal("cancel what has ended", Code.RUN_STATE_INVALID, ran("runs", "cancel")),
     Refusal("replay without approval", Code.APPROVAL_REQUIRED, ran("runs", "replay")),
-    Refusal("priority", Code.FEATURE_UNAVAILABLE, spec(runtime={"priority": "high"})),
+    Refusal("over the mark", Code.QUEUE_BACKPRESSURE, crowded("normal", 4)),
+    Refusal("full", Code.QUEUE_FULL, crowded("critical", 5)),
     Refusal("approval", Code.FEATURE_UNAVAILABLE, spec(approval={"required": True})),
     Refusal("no workspace", Code.WORKSPACE_NOT_FOUND, _elsewhere),
     Refusal("a file for a folder", Code.WORKSPACE_INVALID, _file, json=False),

@@ -69,6 +69,7 @@ SHARED_BY_ACTORS = frozenset(
         "actors.slot",
         "actors.last_resort",
         "actors.vitals",
+        "actors.live_settings",  # who lives asks it for settings
     }
     | {"actors.scheduler", "actors.job_store"}  # APScheduler's engine, which the bridge alone drives
 )

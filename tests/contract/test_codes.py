@@ -38,6 +38,8 @@ PINNED = {
     "dead_letter_not_found": 3,
     "approval_required": 4,
     "feature_unavailable": 4,
+    "queue_backpressure": 4,
+    "queue_full": 4,
     "artifact_name_invalid": 3,
     "workspace_not_found": 3,
     "workspace_invalid": 3,

@@ -19,9 +19,6 @@ TRIGGERS: dict[str, dict[str, Any]] = {
     "catch-up": {"trigger": {"type": "interval", "every": "1h", "catch_up": "all", "overlap": "queue", "exclude": ["2026-12-25"]}},
 }
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "critical": ({"runtime": {"priority": "critical"}}, "priorities are not available"),
-    "high": ({"runtime": {"priority": "high"}}, "priorities are not available"),
-    "low": ({"runtime": {"priority": "low"}}, "priorities are not available"),
     "approval": ({"approval": {"required": True, "approvers": ["ada"], "issue": 7}}, "approvals are not available"),
 }
 
@@ -84,7 +81,7 @@ def test_what_can_not_be_honoured_is_accepted_by_validate_with_a_note(lily: Lily
     said = lily("jobs", "validate", "a", "--json")
     assert said.status == 0, said
     (note,) = said.json["notes"]
-    assert (note["code"], note["field"]) == ("feature_unavailable", "approval" if kind == "approval" else "runtime.priority")
+    assert (note["code"], note["field"]) == ("feature_unavailable", "approval")
     assert why in note["message"]
     assert note["line"] > 1
     assert [job["id"] for job in said.json["jobs"]] == ["a"]

@@ -29,7 +29,7 @@ COMMANDS: dict[str, set[str]] = {
     "jobs validate": {"ID|PATH", *JSON_HERE},
     "jobs schema": {"--receipt", "--event"},
     "jobs new": {"ID", "--blueprint", "--title", "--workspace"},
-    "jobs run": {"ID", "--input", "--set", "--detach", "--dry-run", *JSON_HERE},
+    "jobs run": {"ID", "--input", "--set", "--key", "--priority", "--batch", "--detach", "--dry-run", *JSON_HERE},
     "jobs tail": {"ID", "-n", "--lines", "--follow", "--run", *JSON_HERE},
     "jobs history": {"ID", "--limit", "--status", "--since", *JSON_HERE},
     "jobs next": {"ID", "--all", "--count", "--from", *JSON_HERE},
@@ -76,6 +76,11 @@ COMMANDS: dict[str, set[str]] = {
     "blueprints show": {"ID", *JSON_HERE},
     "config show": JSON_HERE,
     "config validate": JSON_HERE,
+    "config reload": JSON_HERE,
+    "queue stats": {"--watch", *JSON_HERE},
+    "queue list": {"--status", "--priority", "--order-by", "--desc", "--limit", *JSON_HERE},
+    "queue cancel": {"RUN", "--priority", "--job", "--all", "--running", "--reason", "--dry-run", *JSON_HERE},
+    "queue set": {"--max-concurrent", "--max-size", "--persist", "--reason", *JSON_HERE},
 }
 
 

@@ -109,6 +109,7 @@ def busy(lily: Lily, place: Path) -> tuple[str, str, str]:
     write_job(place, "wrong", title="")
     (place / ".lily" / "blueprints").mkdir()
     (place / ".lily" / "blueprints" / "broken.py").write_text("import nothing_of_this_name\n")
+    (place / "lines").write_text('{"key": "a"}\n{"key": "a", "input": {"n": 1}}\n')
     lily("jobs", "run", "good")
     lily("jobs", "run", "bad")
     lily("jobs", "run", "good", "--detach")
@@ -137,11 +138,18 @@ def test_everything_that_json_prints_fits_its_schema(lily: Lily, busy: tuple[str
         ("status", ("status",), 0),
         ("dry-run", ("jobs", "run", "good", "--dry-run"), 0),
         ("dry-run", ("jobs", "run", "good", "--dry-run", "--set", "bindings.argv=[]"), 3),
-        ("dry-run", ("jobs", "run", "good", "--dry-run", "--set", "runtime.priority=high"), 4),
+        ("dry-run", ("jobs", "run", "good", "--dry-run", "--set", "runtime.priority=high"), 0),
         ("dry-run", ("runs", "replay", done, "--dry-run"), 0),
         ("detach", ("jobs", "run", "good", "--detach"), 0),
         ("detach", ("runs", "replay", done, "--approve", "--reason", "again", "--detach"), 0),
         ("runs-cancel", ("runs", "cancel", waiting, "--reason", "enough"), 0),
+        ("queue-stats", ("queue", "stats"), 0),
+        ("queue-set", ("queue", "set", "--max-size", "50"), 0),
+        ("queue-stats", ("queue", "stats"), 0),
+        ("queue-list", ("queue", "list"), 0),
+        ("jobs-batch", ("jobs", "run", "good", "--batch", "lines"), 0),
+        ("queue-cancel", ("queue", "cancel", "--all", "--dry-run"), 0),
+        ("queue-cancel", ("queue", "cancel", "--all", "--reason", "enough"), 0),
         ("jobs-next", ("jobs", "next", "cron"), 0),
         ("jobs-next-all", ("jobs", "next", "--all"), 0),
         ("jobs-why", ("jobs", "why", "cron"), 0),
@@ -179,7 +187,7 @@ def test_everything_that_json_prints_fits_its_schema(lily: Lily, busy: tuple[str
         said = lily(*arguments, "--json")
         assert said.status == status, (arguments, said)
         check_fits(f"cli-{shape}", said.json)
-    assert {shape for shape, _, _ in commands} | {"blueprints-show", "store-export"} == SHAPES.keys()
+    assert {shape for shape, _, _ in commands} | {"blueprints-show", "store-export", "config-reload"} == SHAPES.keys()
 
 
 def test_every_blueprint_is_shown_in_one_shape(lily: Lily, busy: tuple[str, str, str]) -> None:
@@ -201,6 +209,8 @@ def test_status_fits_its_schema_while_a_supervisor_is_up(lily: Lily, place: Path
         check_fits("cli-status", said)
         assert said["owner"]["kind"] == "up"
         assert [run["run_id"] for run in said["supervisor"]["active"]] == [run_id]
+        (place / ".lily" / "config.yaml").write_text("queue: {max_size: 7}")
+        check_fits("cli-config-reload", lily("config", "reload", "--json").json)
         check_fits("cli-runs-show", lily("runs", "show", run_id, "--json").json)
         check_fits("cli-runs-cancel", lily("runs", "cancel", run_id, "--json").json)
 

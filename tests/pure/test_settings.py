@@ -28,7 +28,9 @@ def refused(workspace: Workspace, text: str | bytes) -> LilyError:
 def test_without_a_file_every_setting_has_its_default(workspace: Workspace) -> None:
     settings = load_settings(workspace)
     assert settings.store.url == ""
-    assert settings.queue.max_concurrent == 3
+    queue = settings.queue
+    assert (queue.max_concurrent, queue.max_size, queue.ageing_seconds) == (3, 100, None)
+    assert (queue.backpressure_percent, queue.low_water_percent) == (80, 60)
     assert settings.policy.capabilities == {
         "process.exec": "allow",
         "net.http": "allow",
@@ -81,6 +83,10 @@ def test_a_configured_capability_is_merged_over_the_defaults(workspace: Workspac
         ("queue: {max_concurrent: 0}", "1:25", "1 to 1000"),
         ("queue: {max_concurrent: 1001}", "1:25", "1 to 1000"),
         ("queue: {max_concurrent: 2.0}", "1:25", "a whole number"),
+        ("queue: {max_size: 0}", "1:19", "1 to 10000000"),
+        ("queue: {backpressure_percent: 0}", "1:31", "1 to 100"),
+        ("queue: {low_water_percent: 100}", "1:28", "below queue.backpressure_percent"),
+        ("queue: {ageing_seconds: 0}", "1:25", "or null"),
         ("queue: 5", "1:8", "a mapping"),
         ("queue: []", "1:8", "a mapping"),
         ("- a", "1:1", "a mapping"),

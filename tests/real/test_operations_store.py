@@ -21,12 +21,14 @@ from lily.operations.stream import past
 from lily.runs import ErrorInfo, Runtime, Status
 from lily.storage import schema
 from lily.storage.audit import Actor
+from lily.storage.cancels import cancel_runs
 from lily.storage.database import writing
 from lily.storage.emergency import fail_running
 from lily.storage.health_reads import lives, queue_facts, scheduled_jobs
 from lily.storage.lives import begin_life, end_life
 from lily.storage.maintenance import TABLES, checkpoint, rows
 from lily.storage.probe import probe
+from lily.storage.queue import BACKPRESSURE
 from lily.storage.report_reads import figures, recent_durations
 from lily.storage.running import interrupted_since, running
 from lily.storage.store import Store
@@ -101,7 +103,7 @@ def test_runs_with_an_owner_are_asked_and_those_that_are_being_canceled_are_left
     """The request says that it is to end as failed; a cancel that came first stands."""
     first, second = store.submit([new("a"), new("b")])
     store.apply([begun(first), begun(second)])
-    store.request_cancel(second.run_id, by="bob", reason="first")
+    cancel_runs(store, [second.run_id], actor=Actor(name="bob"), reason="first", at=AT)
     found = fail_running(store, ADA, "why", AT, owned=True)
     assert ([run.run_id for run in found.asked], [run.run_id for run in found.canceling]) == ([first.run_id], [second.run_id])
     look = store.look(limit=0)
@@ -326,9 +328,7 @@ def test_ages_are_those_of_the_oldest_that_wait(store: Store) -> None:
             connection.execute(
                 text("update run set status = 'waiting_approval', approvals = :a where run_id = :r"), {"a": approvals, "r": run.run_id}
             )
-        connection.execute(
-            insert(schema.meta).values(key=schema.BACKPRESSURE, value='{"active": true, "since": "2026-03-02T00:00:00.000000Z"}')
-        )
+        store.queue.put(connection, BACKPRESSURE, {"on": True, "since": "2026-03-02T00:00:00.000000Z"})
         letter = {
             "job_id": "a",
             "added_at": stamp(AT),

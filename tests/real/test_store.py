@@ -16,6 +16,8 @@ from lily.errors import Code, LilyError
 from lily.moves import Outcome, Place, cancel, due, interrupt, settle, start
 from lily.operations.accept import new_run
 from lily.runs import TERMINAL, TRANSITIONS, Attempt, ErrorInfo, Event, EventName, Move, Run, Runtime, Status
+from lily.storage.audit import Actor
+from lily.storage.cancels import Done, cancel_runs
 from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, sync_files
 from lily.storage.store import NewRun, Store
 from lily.testing import FakeClock, World
@@ -233,12 +235,13 @@ def test_steps_are_stored_once(store: Store) -> None:
 
 def test_a_cancel_can_be_asked_of_a_running_run_alone(store: Store) -> None:
     """The runner finds it with its next look."""
-    (run,) = submit(store)
-    assert not store.request_cancel(run.run_id, by="me", reason="why")
+    run, waiting = submit(store, new(), new())
     store.apply([begun(run)])
-    assert store.request_cancel(run.run_id, by="me", reason="why")
+    told = cancel_runs(store, [run.run_id, waiting.run_id], actor=Actor(name="me"), reason="why", at=AT)
+    assert [each.done for each in told] == [Done.ASKED, Done.CANCELED]
     request = store.look(limit=0).cancels[run.run_id]
     assert (request["by"], request["reason"]) == ("me", "why")
+    assert store.look(limit=0).canceled == [waiting.run_id]
     assert store.look(limit=0, cancels=False).cancels == {}
 
 

@@ -483,6 +483,7 @@ def test_a_store_from_before_schedules_keeps_its_runs(open_book: OpenBook) -> No
     second = open_book()
     assert second.store.run(run.run_id) == msgspec.structs.replace(run, held=False)
     assert (second.windows.states(), second.store.held()) == ({}, [])
+    assert second.store.counts() == {"running": 1}
     second.register(20)
     assert len(second.claim(30).settlement.rows) == 1
 

@@ -1,0 +1,70 @@
+"""The settings that hold in this process now: read again on SIGHUP, on `lily config reload` and on `lily queue set`.
+
+Who needs a setting while it lives asks `now`, or has itself told with `follow`; nobody keeps one from the start.
+"""
+
+from collections.abc import Callable
+
+import anyio
+import msgspec
+
+from lily.errors import LilyError
+from lily.log import Log
+from lily.offload import Offload
+from lily.queue_shapes import SettingChange
+from lily.settings import Queue, Settings, load_settings, values_of
+from lily.workspace import Workspace
+
+AT_START = frozenset({"store.url"})  # what a running process can't change
+_REPLACE = msgspec.structs.replace
+
+
+class LiveSettings:
+    """`now` is what is in force: the file's settings, with what `lily queue set` holds over them, and of the store the one that is open."""
+
+    def __init__(self, workspace: Workspace, settings: Settings, *, queue: Callable[[Queue], Queue], offload: Offload, log: Log) -> None:
+        """`queue` hands the file's limits to the store, and gives those in force; it blocks."""
+        self.now = self._file = settings
+        self._workspace, self._queue, self._offload, self._log = workspace, queue, offload, log
+        self._hooks: list[Callable[[Settings], None]] = []
+        self._turn = anyio.Lock()  # who asks second reads what the first has read already
+
+    def follow(self, hook: Callable[[Settings], None]) -> None:
+        """Have `hook` called with the settings whenever they are read again."""
+        self._hooks.append(hook)
+
+    async def reload(self) -> list[SettingChange]:
+        """Read them again; gives what has changed. Raises `config_invalid` and what the store raises; nothing has changed then."""
+        async with self._turn:
+            try:
+                file = await self._offload(load_settings, self._workspace)
+                queue = await self._offload(self._queue, file.queue)
+            except LilyError as error:
+                self._log.error(
+                    "settings are not read again; those of before hold", code=error.code, where=error.where, error=error.message
+                )
+                raise
+            before, self.now = self.now, _REPLACE(file, store=self.now.store, queue=queue)
+            changes = differences(before, self.now, self._file, file)
+            self._file = file
+            for hook in self._hooks:
+                hook(self.now)
+            for change in changes:
+                self._log.info("setting", key=change.key, before=change.before, after=change.after, effect=change.effect)
+            self._log.info("settings were read again", changes=len(changes))
+            return changes
+
+
+def differences(before: Settings, after: Settings, old_file: Settings, new_file: Settings) -> list[SettingChange]:
+    """What changed in force, and what the file says now that is not in force: it waits for the next start, or is held."""
+    was, now, old, new = (values_of(each) for each in (before, after, old_file, new_file))
+    changes = []
+    for key in sorted({*was, *now, *new}):
+        if key in AT_START:
+            if now.get(key) != new.get(key):
+                changes.append(SettingChange(key=key, before=now.get(key), after=new.get(key), effect="next start"))
+        elif was.get(key) != now.get(key):
+            changes.append(SettingChange(key=key, before=was.get(key), after=now.get(key), effect="now"))
+        elif old.get(key) != new.get(key):
+            changes.append(SettingChange(key=key, before=old.get(key), after=new.get(key), effect="held"))
+    return changes

@@ -1,0 +1,116 @@
+"""`lily jobs run --batch FILE`: a run for each line of a file, all stored together or none."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from lily.cli import output
+from lily.cli.options import opened, who
+from lily.errors import Code, LilyError
+from lily.spec_index import SpecIndex
+from lily.workspace import Workspace, current_owner
+
+if TYPE_CHECKING:
+    from lily.operations.bulk import Template
+    from lily.storage.store import NewRun
+
+_SHOWN = 20  # lines that are wrong, of which each is named
+
+
+class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """What a line may say."""
+
+    job: str | None = None
+    input: dict[str, Any] = {}
+    bindings: dict[str, Any] = {}
+    key: str | None = None
+    priority: Literal["critical", "high", "normal", "low"] | None = None
+
+
+class _Templates:
+    """Jobs by id, each read once; one that can't be used says so for each line that names it."""
+
+    def __init__(self, place: Workspace, common: str | None) -> None:
+        self._index, self._common, self._by = SpecIndex(place), common, who()
+        self._known: dict[str, Template | LilyError] = {}
+
+    def of(self, job_id: str | None) -> "Template":
+        """Raises what loading the job raised."""
+        from lily.operations.bulk import Template
+
+        name = job_id if job_id is not None else self._common
+        if name is None:
+            raise LilyError(Code.USAGE, "it names no job", hint='{"job": "ID"}, or `lily jobs run ID --batch FILE`')
+        known = self._known.get(name)
+        if known is None:
+            try:
+                known = Template(self._index.load(name), by=self._by)
+            except LilyError as error:
+                known = error
+            self._known[name] = known
+        if isinstance(known, LilyError):
+            raise known
+        return known
+
+
+def run_batch(place: Workspace, file: str, *, job_id: str | None, as_json: bool) -> int:
+    """Store a run for each line of `file` ("-": stdin) in one transaction, and print their ids in order."""
+    from lily.operations.accept import accept_all
+
+    new = _read(_lines(file), file, _Templates(place, job_id))
+    with opened(str(place.root)) as (_, _, store):
+        runs = accept_all(place, store, new) if new else []
+    if as_json:
+        output.put_json({"runs": [{"run_id": run.run_id, "job_id": run.job_id, "status": run.status.value} for run in runs]})
+    else:
+        output.put_lines([run.run_id for run in runs])
+    if current_owner(place) is None and runs:
+        output.tell(f"no supervisor is up: {len(runs)} runs are stored and wait for `lily up`")
+    return 0
+
+
+def _lines(file: str) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers; empty ones are left out."""
+    try:
+        body = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise LilyError(Code.USAGE, f"the batch can't be read: {error.strerror}", where=file) from None
+    for number, line in enumerate(body.split(b"\n"), 1):
+        if line.strip():
+            yield number, line
+
+
+def _read(lines: Iterator[tuple[int, bytes]], file: str, templates: _Templates) -> "list[NewRun]":
+    from lily.clock import SystemClock
+    from lily.operations.bulk import AUTO
+
+    at, decoder = SystemClock().now(), msgspec.json.Decoder(Line)
+    new: list[NewRun] = []
+    wrong: list[tuple[int, LilyError]] = []
+    for number, body in lines:
+        try:
+            line = decoder.decode(body)
+            template, auto = templates.of(line.job), line.key == AUTO
+            new.append(
+                template.run(line.input, line.bindings, key=None if auto else line.key, auto_key=auto, priority=line.priority, at=at)
+            )
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            wrong.append((number, LilyError(Code.USAGE, f"it is not as a line must be: {error}")))
+        except LilyError as error:
+            wrong.append((number, error))
+    if wrong:
+        raise _refused(wrong, file)
+    return new
+
+
+def _refused(wrong: list[tuple[int, LilyError]], file: str) -> LilyError:
+    """One line for all; the others are told before it."""
+    told = [f"line {number}: {error.code}: {error.message}" for number, error in wrong]
+    number, first = wrong[0]
+    more = f", and {len(wrong) - 1} more lines: {', '.join(str(n) for n, _ in wrong[1:_SHOWN])}" if len(wrong) > 1 else ""
+    where = f"{file}:{number}"
+    hint = " · ".join(part for part in (first.hint, "nothing was stored") if part)
+    return LilyError(first.code, f"line {number}: {first.message}{more}", where=where, hint=hint, lines=told[:_SHOWN], wrong=len(wrong))

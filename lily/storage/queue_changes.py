@@ -1,0 +1,96 @@
+"""Changing the queue's limits, and reading what is in it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlalchemy import Select, bindparam, func, select, text
+
+from lily.backlog import CLASSES
+from lily.runs import Run, Status
+from lily.settings import Queue
+from lily.storage import schema
+from lily.storage.audit import Actor, Change, record
+from lily.storage.database import reading, writing
+from lily.storage.queue import HELD, LIMITS, Standing, in_force
+from lily.storage.rows import run_from
+from lily.storage.store import Store
+
+
+def hold(store: Store, given: Mapping[str, int], *, actor: Actor, reason: str, at: str, keep: Callable[[], Queue] | None = None) -> Queue:
+    """Have these limits hold, by name, until a supervisor starts; gives all that are in force then.
+
+    `keep` puts them into the file instead, inside the transaction, and gives the limits that the file has then.
+    """
+    with writing(store.engine) as connection:
+        before = store.queue.standing(connection)
+        assert before.limits is not None
+        held = {name: value for name, value in before.held.items() if name in LIMITS and name not in given}
+        if keep is None:
+            held = {**held, **given, "at": at, "by": actor.name}
+        store.queue.put(connection, HELD, held)
+        was = {name: getattr(before.limits, name) for name in given}
+        after = {**given, "kept_in": ".lily/config.yaml" if keep else "the store, until the supervisor starts again"}
+        record(connection, actor, Change(action="queue.set", reason=reason, before=was, after=after), at)
+        if keep is not None:
+            store.queue.limits = keep()
+        store.queue.switch(connection, at)
+        now = in_force(store.queue.limits, held)
+        assert now is not None
+        return now
+
+
+def let_go(store: Store, *, actor: Actor, at: str) -> None:
+    """A supervisor starts: what `lily queue set` set until then holds no more."""
+    with writing(store.engine) as connection:
+        held = store.queue.standing(connection).held
+        given = {name: held[name] for name in LIMITS if name in held}
+        if given and store.queue.limits is not None:
+            store.queue.put(connection, HELD, {})
+            after = {name: getattr(store.queue.limits, name) for name in given}
+            record(connection, actor, Change(action="queue.set", reason="the supervisor starts again", before=given, after=after), at)
+        store.queue.switch(connection, at)
+
+
+def follow_limits(store: Store, limits: Queue, at: str) -> Queue:
+    """The file says these now; gives what is in force."""
+    with writing(store.engine) as connection:
+        store.queue.limits = limits
+        store.queue.switch(connection, at)
+        now = store.queue.standing(connection).limits
+        assert now is not None
+        return now
+
+
+def standing(store: Store) -> Standing:
+    """How the queue stands."""
+    with reading(store.engine) as connection:
+        return store.queue.standing(connection)
+
+
+def by_class(store: Store) -> dict[str, tuple[int, str | None]]:
+    """(how many are queued, since when the one waits that came first) of each class."""
+    r = schema.run.c
+    found = {}
+    with reading(store.engine) as connection:
+        for number, name in enumerate(CLASSES):  # each is a range of one index
+            wanted = select(func.count(), func.min(r.enqueued_at)).where(r.status == Status.QUEUED.value, r.priority == number)
+            count, first = connection.execute(wanted).one()
+            found[name] = (count, first)
+    return found
+
+
+def listed(store: Store, *, status: Status, priority: int | None, order: str, desc: bool, limit: int, now: Any) -> list[Run]:
+    """Runs of one state: in the order in which they are taken (`position`), came in (`queued`), or by their jobs (`job`)."""
+    r = schema.run.c
+    keys = {"position": (r.priority, r.enqueued_at, r.run_id), "queued": (r.run_id,), "job": (r.job_id, r.run_id)}[order]
+    wanted: Select[Any] = select(schema.run).where(r.status == status.value).order_by(*(key.desc() if desc else key for key in keys))
+    if priority is not None:
+        wanted = wanted.where(r.priority == priority)
+    if order == "queued":
+        wanted = wanted.where(text("written = 0"))  # no run that has not ended is: spelled so that the partial index serves it
+    with reading(store.engine) as connection:
+        if order == "position" and priority is None:
+            rows = store.queue.in_order(connection, wanted.limit(bindparam("limit")), limit, now, desc=desc)
+        else:
+            rows = connection.execute(wanted.limit(limit)).all()
+        return store.with_attempts(connection, [run_from(row) for row in rows])
