@@ -10,6 +10,7 @@ import anyio
 from actors.reader import Reader
 from actors.supervisor import Escalated
 from actors.system import System, place_of
+from lily.approvals.gh import Gh
 from lily.blueprints.registry import Registry
 from lily.clock import SystemClock, boot_id, stamp
 from lily.engines.children import become_subreaper
@@ -111,6 +112,8 @@ async def owning(
                 log=log,
                 place=place,
                 slots=settings.queue.max_concurrent,
+                terms=settings.approval,
+                github=Gh(workspace.root),
                 since=since,
             )
             yield Session(workspace, settings, store, log, system, advisory, processes)

@@ -6,12 +6,14 @@ after a crash of this actor. Each run is conducted by one task; a move counts on
 
 import heapq
 from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 import anyio
 import trio
 
+from actors.approval_gate import Gate, Void
 from actors.mailbox import Mailbox
 from actors.messages import Apply, Drain, Flush, Repair, Reply, Rung, RunnerMessage, SchedulerTold, WriterMessage
 from actors.slot import Active, Told
@@ -23,7 +25,8 @@ from lily.log import Log
 from lily.moves import Outcome, Place, cancel, due, interrupt, refuse, release, settle, start
 from lily.offload import Offload
 from lily.preflight import Ready, Refused, preflight
-from lily.runs import ErrorInfo, Event, EventName, Move, PinnedSpec, Run, Status
+from lily.runs import TERMINAL, ErrorInfo, Event, EventName, Move, PinnedSpec, Run, Status
+from lily.storage.approvals import statuses
 from lily.storage.store import Look, Store
 
 LOOK_SECONDS = 1.0  # what a lost ring costs
@@ -45,6 +48,8 @@ class Runner:
         log: Log,
         place: Place,
         slots: int,
+        gate: Gate,
+        on_waiting: Callable[[], None],
         since: str = "",
         fault: Faults = no_faults,
     ) -> None:
@@ -52,6 +57,8 @@ class Runner:
         self._store, self._engine, self._offload = store, engine, offload
         self._clock, self._log, self._place, self._fault = clock, log, place, fault
         self._slots, self._since = slots, since
+        self._gate, self._on_waiting = gate, on_waiting
+        self._asked: dict[str, str] = {}  # runs that wait for an approval, with their jobs
         self._active: dict[str, Active] = {}
         self._retries: list[tuple[datetime, str]] = []
         self._waiting: dict[str, Run] = {}  # retry_scheduled, by run id
@@ -74,6 +81,7 @@ class Runner:
         """Until it was drained, or the mailbox is closed: no new work then, and the end once no run is active."""
         self._active.clear()
         self._waiting.clear()
+        self._asked.clear()
         self._retries.clear()
         self._stale = True
         async with trio.open_nursery() as tasks:
@@ -164,6 +172,9 @@ class Runner:
         for run in left:
             if run.status is Status.RETRY_SCHEDULED:
                 self._wait_for_retry(run)
+            elif run.status is Status.WAITING_APPROVAL:
+                self._asked[run.run_id] = run.job_id
+        self._on_waiting()
         held = await self._offload(self._store.held)
         await self._released(held, await self._release(held, recovered=True), recovered=True)
         owed = await self._offload(self._store.unwritten)
@@ -237,6 +248,7 @@ class Runner:
             self._stale = True
             raise
         await self._pass_on_cancels(look)
+        await self._see_decisions()
         self._backlog = look.queued
         self._more = look.more
         self._stale |= bool(full)  # without those of full jobs it is good for this once
@@ -259,8 +271,9 @@ class Runner:
         return self._store.look(limit=limit, full_jobs=full, since=self._since, known=known)
 
     def _held(self) -> Counter[str]:
-        """How many of its `max_parallel_runs` each job holds: those in slots and those that wait for a retry count."""
-        return Counter(active.run.job_id for active in self._active.values()) + Counter(run.job_id for run in self._waiting.values())
+        """How many of its `max_parallel_runs` each job holds: those in slots and those that wait for a retry or an approval count."""
+        held = Counter(active.run.job_id for active in self._active.values()) + Counter(run.job_id for run in self._waiting.values())
+        return held + Counter(job_id for run_id, job_id in self._asked.items() if run_id not in self._active)
 
     async def _pass_on_cancels(self, look: Look) -> None:
         for run_id, request in look.cancels.items():
@@ -273,6 +286,27 @@ class Runner:
             self._waiting.pop(run_id, None)
         if ended:
             await self._writer.tell(Repair(ended))
+
+    async def _see_decisions(self) -> None:
+        """Those that wait for an approval no more hold nothing of their job; an end that somebody else stored lacks its artifacts."""
+        if not self._asked:
+            return
+        found = await self._offload(statuses, self._store, list(self._asked))
+        gone = [run_id for run_id in self._asked if found.get(run_id) is not Status.WAITING_APPROVAL and run_id not in self._active]
+        for run_id in gone:
+            del self._asked[run_id]
+        ended = [run_id for run_id in gone if found.get(run_id) in TERMINAL]
+        if ended:
+            await self._writer.tell(Repair(ended))
+
+    async def _wait_for_approval(self, move: Move) -> None:
+        """The run gives its slot back; it still holds one of its job's `max_parallel_runs`."""
+        if await self._move(move):
+            self._asked[move.run.run_id] = move.run.job_id
+            self._fault("runner:asked")
+            self._on_waiting()
+        else:
+            self._stale = True  # somebody canceled it first
 
     async def _spec(self, run: Run) -> PinnedSpec:
         known = self._store.known_spec(run.spec_hash)
@@ -302,7 +336,15 @@ class Runner:
         run = active.run
         spec = await self._spec(run)
         ready = await self._judge(spec)
+        stop = await self._gate.judge(run, spec, ready) if isinstance(ready, Ready) and self._gate.concerns(run, spec, ready) else None
         self._fault("runner:before-start")
+        if isinstance(stop, Move):
+            await self._wait_for_approval(stop)
+            return
+        if isinstance(stop, Void):
+            active.run = stop.run
+            await self._refuse(active, stop.refused, [stop.event])
+            return
         if isinstance(ready, Refused):
             await self._refuse(active, ready)
             return
@@ -328,12 +370,12 @@ class Runner:
         self._known_targets.add(spec.target.id)
         return found
 
-    async def _refuse(self, active: Active, refused: Refused) -> None:
+    async def _refuse(self, active: Active, refused: Refused, told: Sequence[Event] = ()) -> None:
         now = self._clock.now()
-        more = []
+        more = list(told)
         if refused.denied:
-            told = {"code": refused.error.code, "message": refused.error.message, **refused.policy}
-            more.append(Event(EventName.POLICY_DENIED, stamp(now), told))
+            denied = {"code": refused.error.code, "message": refused.error.message, **refused.policy}
+            more.append(Event(EventName.POLICY_DENIED, stamp(now), denied))
         first = start(active.run, self._place, now, attempt=False, more=more)
         result = {"policy": refused.policy, "target_version": refused.target_version, "r0_status": None}
         second = refuse(first.run, refused.error, {**_versioned(), **result}, now)
@@ -361,7 +403,7 @@ class Runner:
         # A blueprint may make another error of its cancellation: that is no failure, and nothing to be tried again.
         cut_off = active.cancel is not None or active.interrupted is not None
         if outcome is not None and not (cut_off and outcome.retryable):
-            move = settle(run, outcome, spec.runtime, now)
+            move = self._gate.midway(run, spec, ready, outcome) if outcome.asked else settle(run, outcome, spec.runtime, now)
         else:
             result = base_result(ready, spec.runtime)
             if active.cancel is not None:
@@ -373,6 +415,9 @@ class Runner:
         await self._store_surely(move)
         if move.run.status is Status.RETRY_SCHEDULED:
             self._wait_for_retry(move.run)
+        elif move.run.status is Status.WAITING_APPROVAL:
+            self._asked[run.run_id] = run.job_id
+            self._on_waiting()
 
     async def _store_surely(self, move: Move) -> None:
         """An end is stored, however long the store is away."""

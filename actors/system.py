@@ -11,12 +11,15 @@ from typing import Any
 import anyio
 import anyio.abc
 
+from actors.approval_gate import Gate
+from actors.approvals import Approvals
 from actors.artifact_writer import ArtifactWriter
 from actors.mailbox import Mailbox
-from actors.messages import Drain, RunnerMessage, TailMessage, WriterMessage
+from actors.messages import Drain, Rung, RunnerMessage, TailMessage, WriterMessage
 from actors.runner import Runner
 from actors.supervisor import Intensity, supervise
 from actors.tail_broadcaster import TailBroadcaster
+from lily.approvals.gh import GitHub
 from lily.clock import Clock, stamp
 from lily.engines.context import Ports
 from lily.engines.local import LocalEngine
@@ -24,6 +27,8 @@ from lily.faults import Faults, no_faults
 from lily.log import Log
 from lily.moves import Place
 from lily.offload import Offload
+from lily.settings import Approval
+from lily.spec_index import SpecIndex
 from lily.storage.store import Store
 from lily.workspace import Workspace
 
@@ -51,6 +56,8 @@ class System:
     log: Log
     place: Place
     slots: int
+    terms: Approval
+    github: GitHub
     since: str = ""
     intensity: Intensity = field(default_factory=Intensity)
     fault: Faults = no_faults
@@ -72,6 +79,19 @@ class System:
             log=self.log,
             fault=self.fault,
         )
+        self.approvals = Approvals(
+            self.writer_box,
+            workspace=self.workspace,
+            store=self.store,
+            github=self.github,
+            terms=self.terms,
+            offload=self.offload,
+            clock=self.clock,
+            log=self.log,
+            released=self.ring,
+            fault=self.fault,
+        )
+        index = SpecIndex(self.workspace, self.clock, read_only=True)
         self.runner = Runner(
             self.runner_box,
             self.writer_box,
@@ -82,6 +102,8 @@ class System:
             log=self.log,
             place=self.place,
             slots=self.slots,
+            gate=Gate(index, self.terms, offload=self.offload, clock=self.clock),
+            on_waiting=self.approvals.ring,
             since=self.since,
             fault=self.fault,
         )
@@ -111,6 +133,12 @@ class System:
         with suppress(anyio.ClosedResourceError):
             self.runner_box.post(Drain(grace))
 
+    def ring(self) -> None:
+        """Have the runner look at the store."""
+        with suppress(anyio.ClosedResourceError):  # draining: nobody takes new work
+            if self.runner_box.waiting == 0:
+                self.runner_box.post(Rung())
+
     def crashed(self, name: str, exc: Exception) -> None:
         """Say that an actor crashed; its supervisor starts it again."""
         self.crashes.append(f"{name}: {type(exc).__name__}: {exc}")
@@ -138,7 +166,7 @@ class System:
             tasks.start_soon(self._stage, "artifact_writer", self.writer.run, self.writer_box, self.tail_box)
             tasks.start_soon(self._stage, "runner", self.runner.run, self.runner_box, self.writer_box)
             async with anyio.create_task_group() as edge:
-                for name, actor in (extra or {}).items():
+                for name, actor in {"approvals": self.approvals.run, **(extra or {})}.items():
                     edge.start_soon(self._stage, name, actor, None, None)
                 yield self
                 if not self.draining:

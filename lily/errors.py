@@ -26,7 +26,10 @@ class Code(StrEnum):
 
     RUN_NOT_FOUND = "run_not_found"
     RUN_STATE_INVALID = "run_state_invalid"
-    APPROVAL_REQUIRED = "approval_required"
+    APPROVAL_DENIED = "approval_denied"
+    APPROVAL_EXPIRED = "approval_expired"
+    APPROVAL_VOID = "approval_void"
+    APPROVAL_FORBIDDEN = "approval_forbidden"
     FEATURE_UNAVAILABLE = "feature_unavailable"
     ARTIFACT_NAME_INVALID = "artifact_name_invalid"
 
@@ -47,7 +50,10 @@ _REFUSED = {
     Code.JOB_POLICY_DENIED,
     Code.JOB_STATE_INVALID,
     Code.RUN_STATE_INVALID,
-    Code.APPROVAL_REQUIRED,
+    Code.APPROVAL_DENIED,
+    Code.APPROVAL_EXPIRED,
+    Code.APPROVAL_VOID,
+    Code.APPROVAL_FORBIDDEN,
     Code.FEATURE_UNAVAILABLE,
     Code.OWNER_CONFLICT,
     Code.STORE_SCHEMA_NEWER,

@@ -17,8 +17,6 @@ def unavailable_fields(spec: PinnedSpec) -> list[tuple[str, str]]:
     if spec.runtime.priority != "normal":
         why = f"priorities are not available in this version; runtime.priority is {spec.runtime.priority}, set it to normal"
         found.append(("runtime.priority", why))
-    if spec.approval is not None and spec.approval.get("required"):
-        found.append(("approval", "approvals are not available in this version; approval.required is true, set it to false"))
     return found
 
 

@@ -5,6 +5,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from lily.approval_shapes import APPROVAL_SHAPES
+from lily.approvals.record import Need
 from lily.diagnostics import Diagnostic
 from lily.receipts import Receipt
 from lily.runs import Attempt, ErrorInfo, Status
@@ -79,7 +81,7 @@ class Plan(msgspec.Struct, kw_only=True):
 
     job_id: str
     title: str
-    would: Literal["run", "be refused", "fail before its first attempt"]
+    would: Literal["run", "wait for an approval, then run", "be refused", "fail before its first attempt"]
     target: JobTarget
     bindings: dict[str, Any]
     input: dict[str, Any]
@@ -87,6 +89,7 @@ class Plan(msgspec.Struct, kw_only=True):
     attempts: PlanAttempts
     limits: dict[str, Any]
     must_leave: list[str]
+    approvals: list[Need]
     error: dict[str, Any] | UnsetType = UNSET
 
 
@@ -316,5 +319,6 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     "config-validate": ConfigValidate,
     "status": StatusView,
     **TIME_SHAPES,
+    **APPROVAL_SHAPES,
     "error": Failure,
 }

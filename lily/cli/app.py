@@ -37,6 +37,14 @@ _RUNS = {
     "diff": "runs:diff",
     "prune": "prune:prune",
 }
+_APPROVALS = {
+    "list": "approvals:list_approvals",
+    "show": "approvals:show",
+    "approve": "approvals:approve",
+    "deny": "approvals:deny",
+    "check": "approvals:check",
+    "doctor": "approvals:doctor",
+}
 _BLUEPRINTS = {"list": "blueprints:list_blueprints", "show": "blueprints:show"}
 _CONFIG = {"show": "config:show", "validate": "config:validate"}
 _TOP = {"init": "init:init", "up": "supervisor:up", "down": "supervisor:down", "status": "supervisor:status"}
@@ -67,6 +75,7 @@ _add(app, _TOP)
 app.command(_group("jobs", "Job files, and running them.", _JOBS, sort_key=10))
 app.command(_group("runs", "Runs of all jobs.", _RUNS, sort_key=11))
 app.command(_group("schedule", "Schedules: windows, states, and testing them.", _SCHEDULE, sort_key=12))
+app.command(_group("approvals", "Runs that wait for a person's consent.", _APPROVALS, sort_key=12))
 app.command(_group("blueprints", "What jobs can be made of.", _BLUEPRINTS, sort_key=13))
 app.command(_group("config", "Settings of the workspace.", _CONFIG, sort_key=14))
 
@@ -75,7 +84,7 @@ def load_all() -> App:
     """The application with every command's module imported: help of a group shows what its commands say of themselves."""
     for name in _TOP:
         app[name]
-    groups = {"jobs": _JOBS, "runs": _RUNS, "schedule": _SCHEDULE, "blueprints": _BLUEPRINTS, "config": _CONFIG}
+    groups = {"jobs": _JOBS, "runs": _RUNS, "approvals": _APPROVALS, "schedule": _SCHEDULE, "blueprints": _BLUEPRINTS, "config": _CONFIG}
     for group, commands in groups.items():
         for name in commands:
             app[group][name]

@@ -52,16 +52,18 @@ class LocalEngine:
             steps=steps,
             caps=_caps(spec.runtime),
             granted=ready.allowed,
+            asking=ready.asking,
             deadline=self.ports.clock.now() + timedelta(seconds=timeout),
         )
         ctx = RunContext(self.ports, attempt)
-        outcome = await self._bounded(ctx, ready, base_result(ready, spec.runtime), spec.runtime.timeout_seconds)
+        outcome = await self._bounded(ctx, attempt, ready, base_result(ready, spec.runtime), spec.runtime.timeout_seconds)
         return await self._files_kept(ctx, attempt, spec, outcome)
 
-    async def _bounded(self, ctx: RunContext, ready: Ready, result: dict[str, Any], seconds: float) -> Outcome:
+    async def _bounded(self, ctx: RunContext, attempt: Attempt, ready: Ready, result: dict[str, Any], seconds: float) -> Outcome:
         failure: BaseException | None = None
         envelope: Envelope | None = None
         with trio.CancelScope(deadline=trio.current_time() + seconds) as scope:
+            attempt.pause = scope.cancel
             try:
                 envelope = checked(await ready.runnable(ctx, ready.run_input), ready.blueprint)
             except BaseException as exc:
@@ -72,6 +74,9 @@ class LocalEngine:
                     raise
                 if cancelled is not None:
                     raise cancelled from None
+        if attempt.asked:
+            # Also when the blueprint made something else of being cut off: what it asked for is not given.
+            return Outcome(status="waiting_approval", result={"r0_status": None, **result}, retryable=True, asked=tuple(attempt.asked))
         if scope.cancelled_caught or (failure is not None and scope.cancel_called):
             message = f"timed out after {seconds:g} s"
             data = {"reason": "timeout"}

@@ -56,7 +56,7 @@ def new_run(
     )
 
 
-def _check_place(workspace: Workspace) -> None:
+def check_place(workspace: Workspace) -> None:
     """A run that could not leave its artifacts is not accepted."""
     folder = workspace.runs if workspace.runs.is_dir() else workspace.lily
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -72,7 +72,7 @@ def accept_all(workspace: Workspace, store: Store, new: Sequence[NewRun]) -> lis
 
     Raises `disk_full` or `workspace_invalid` where their artifacts could not be written.
     """
-    _check_place(workspace)
+    check_place(workspace)
     runs = store.submit(new)
     ring(workspace)
     return runs

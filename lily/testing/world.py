@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio.lowlevel
 import msgspec
 import trio
 from trio.testing import MockClock
@@ -12,6 +13,8 @@ from trio.testing import MockClock
 from actors.order import in_an_order_from
 from actors.supervisor import Intensity
 from actors.system import Actor, System
+from lily.approvals.gh import GitHub
+from lily.approvals.labels import Issue, Label
 from lily.blueprints.registry import Registry
 from lily.engines.context import Ports
 from lily.engines.fake_processes import FakeProcesses
@@ -31,6 +34,15 @@ from lily.workspace import EVENTS, Workspace
 PLACE = Place(life="test-life", pid=4242, host="testhost")
 
 
+class NoLabels:
+    """A GitHub whose issues have no labels."""
+
+    async def labels(self, issue: Issue) -> list[Label]:
+        """None."""
+        await anyio.lowlevel.checkpoint()
+        return []
+
+
 class World:
     """One workspace on a fake clock. Blueprints are registered by hand; processes are doubles.
 
@@ -47,11 +59,13 @@ class World:
         settings: Settings | None = None,
         processes: FakeProcesses | None = None,
         url: str = "",
+        github: GitHub | None = None,
     ) -> None:
         (root / ".lily" / "jobs").mkdir(parents=True, exist_ok=True)
         self.workspace = Workspace(root)
         self.settings = settings or load_settings(self.workspace)
         self.slots, self.seed = slots, seed
+        self.github = github or NoLabels()
         self.processes = processes or FakeProcesses()
         self.registry = Registry(self.workspace.blueprints)
         for blueprint in blueprints:
@@ -121,6 +135,8 @@ class World:
             log=self.log,
             place=msgspec.structs.replace(PLACE, life=f"life-{self.lives}"),
             slots=self.slots,
+            terms=self.settings.approval,
+            github=self.github,
             since=since,
             intensity=intensity,
             fault=fault,
@@ -130,7 +146,7 @@ class World:
     # -- what a test does and sees ----------------------------------------------------------------
 
     def submit(self, blueprint_id: str, *, job_id: str = "job", key: str | None = None, **parts: Any) -> Run:
-        """Accept a run of a job with these parts: bindings, run_input, capabilities, runtime, output, version."""
+        """Accept a run of a job with these parts: bindings, run_input, capabilities, runtime, output, approval, version."""
         target = {"kind": "blueprint", "id": blueprint_id, "version": parts.get("version"), "input": parts.get("run_input", {})}
         spec = {
             "id": job_id,
@@ -141,6 +157,7 @@ class World:
             "capabilities": list(parts.get("capabilities", ())),
             "runtime": parts.get("runtime", {}),
             "output": parts.get("output", {}),
+            "approval": parts.get("approval"),
         }
         body = msgspec.json.encode(spec, order="sorted")
         return self.store.submit([new_run(body, by="test", clock=self.clock, key=key)])[0]

@@ -88,7 +88,7 @@ async def artifact(ctx, bindings, run_input):
 
 @blueprint("t.approval.v1")
 async def approval(ctx, bindings, run_input):
-    await ctx.request_approval("the launch")
+    await ctx.request_approval("the launch", why="it is loud")
 
 
 @blueprint("t.nested.v1")
@@ -142,6 +142,11 @@ class Failing:
     says: str = ""
 
     @property
+    def waits(self) -> bool:
+        """Whether it waits for a person first, and says so."""
+        return self.code is Code.APPROVAL_EXPIRED
+
+    @property
     def again(self) -> bool:
         """Whether another attempt could mend it."""
         return self.name in MENDABLE
@@ -158,6 +163,9 @@ class Failing:
 
 
 MENDABLE = {"exit code", "signal", "timeout", "exception", "SystemExit", "envelope of error", "LLM and fallback"}
+SOON = {"required": True, "ttl_hours": 0.0001}  # a third of a second
+MIDWAY = {"ttl_hours": 0.0001}
+SENDS = {**target("t.sends.v1"), "capabilities": ["message.send"]}
 FAILED, DENIED = Code.JOB_EXECUTION_FAILED, Code.JOB_POLICY_DENIED
 EXECUTION, CONTRACT = "blueprint_execution_failed", "blueprint_contract_invalid"
 RUNS = [
@@ -181,13 +189,14 @@ RUNS = [
     Failing("compile raises", FAILED, "blueprint_compile_failed", target("t.unbuildable.v1"), False, says="a part is missing"),
     Failing("unknown members", FAILED, "blueprint_compile_failed", council({"specialists": ["x.v1", "y.v1"]}), False, says="y.v1"),
     Failing("artifact's name", FAILED, "artifact_name_invalid", target("t.artifact.v1"), says="outside.txt"),
-    Failing("asks for approval", FAILED, "feature_unavailable", target("t.approval.v1"), says="approvals are not available"),
     Failing("inner target", FAILED, "blueprint_not_found", target("t.missing.v1"), says="nobody.v1"),
     Failing("LLM without a key", FAILED, "llm_synth_failed", council(LLM), says="NOT_SET_ANYWHERE"),
     Failing("LLM and fallback", FAILED, "llm_synth_fallback_failed", council(FALLING), says="no ink"),
     Failing("not granted", DENIED, None, {"capabilities": []}, False, says="process.exec"),
     Failing("denied", DENIED, None, {}, False, {"policy": {"capabilities": {"process.exec": "deny"}}}, says="process.exec is denied"),
-    Failing("ask", DENIED, None, {**target("t.sends.v1"), "capabilities": ["message.send"]}, False, says="approval"),
+    Failing("nobody approves", Code.APPROVAL_EXPIRED, None, {"approval": SOON}, False, says="nobody approved job a"),
+    Failing("nobody allows", Code.APPROVAL_EXPIRED, None, {**SENDS, "approval": SOON}, False, says="capability message.send"),
+    Failing("nobody lets it go on", Code.APPROVAL_EXPIRED, None, {**target("t.approval.v1"), "approval": MIDWAY}, says="the launch"),
     Failing("unknown", DENIED, None, {**target("t.launches.v1"), "capabilities": ["rocket.launch"]}, False, says="rocket.launch"),
     Failing("caps over the maximum", DENIED, None, {"runtime": {"cpu_seconds": 9}}, False, {"policy": {"max": {"cpu_seconds": 5}}}, "is 9"),
     Failing("caps in process", DENIED, None, {**council({}), "runtime": {"memory_mb": 64}}, False, says="memory_mb"),
@@ -246,6 +255,13 @@ def _enable_paused(root: Path) -> Words:
     with Session(root) as session:
         Windows(session.store).change(["a"], Control(at=datetime(2026, 3, 2, tzinfo=UTC), state=State.PAUSED))
     return ("jobs", "enable", "a")
+
+
+def _not_an_approver(root: Path) -> Words:
+    write_job(root, "a", approval={"approvers": ["nobody-here"]})
+    with Session(root) as session:
+        run_id = session.run("a").run_id
+    return ("runs", "replay", run_id, "--approve", "--reason", "in a hurry")
 
 
 def _two_files(root: Path) -> Words:
@@ -317,9 +333,9 @@ REFUSALS = [
     Refusal("no such run", Code.RUN_NOT_FOUND, plain("runs", "show", "20260504T041500.123456Z-k3f9")),
     Refusal("no run id", Code.RUN_NOT_FOUND, plain("runs", "show", "../x")),
     Refusal("cancel what has ended", Code.RUN_STATE_INVALID, ran("runs", "cancel")),
-    Refusal("replay without approval", Code.APPROVAL_REQUIRED, ran("runs", "replay")),
+    Refusal("approve what has ended", Code.RUN_STATE_INVALID, ran("approvals", "approve")),
+    Refusal("approve as somebody else", Code.APPROVAL_FORBIDDEN, _not_an_approver),
     Refusal("priority", Code.FEATURE_UNAVAILABLE, spec(runtime={"priority": "high"})),
-    Refusal("approval", Code.FEATURE_UNAVAILABLE, spec(approval={"required": True})),
     Refusal("no workspace", Code.WORKSPACE_NOT_FOUND, _elsewhere),
     Refusal("a file for a folder", Code.WORKSPACE_INVALID, _file, json=False),
     Refusal("config", Code.CONFIG_INVALID, _config),

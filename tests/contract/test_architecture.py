@@ -60,7 +60,16 @@ def test_modules_that_load_each_other_form_no_cycle() -> None:
 
 # An actor is a module that nobody but the tree that wires it may know; these are what actors share.
 SHARED_BY_ACTORS = frozenset(
-    {"actors", "actors.messages", "actors.mailbox", "actors.supervisor", "actors.subscription", "actors.slot", "actors.last_resort"}
+    {
+        "actors",
+        "actors.messages",
+        "actors.mailbox",
+        "actors.supervisor",
+        "actors.subscription",
+        "actors.slot",
+        "actors.last_resort",
+        "actors.approval_gate",
+    }
     | {"actors.scheduler", "actors.job_store"}  # APScheduler's engine, which the bridge alone drives
 )
 # These wire the tree, and so know its actors.

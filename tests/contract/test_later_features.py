@@ -22,7 +22,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "critical": ({"runtime": {"priority": "critical"}}, "priorities are not available"),
     "high": ({"runtime": {"priority": "high"}}, "priorities are not available"),
     "low": ({"runtime": {"priority": "low"}}, "priorities are not available"),
-    "approval": ({"approval": {"required": True, "approvers": ["ada"], "issue": 7}}, "approvals are not available"),
 }
 
 
@@ -84,16 +83,10 @@ def test_what_can_not_be_honoured_is_accepted_by_validate_with_a_note(lily: Lily
     said = lily("jobs", "validate", "a", "--json")
     assert said.status == 0, said
     (note,) = said.json["notes"]
-    assert (note["code"], note["field"]) == ("feature_unavailable", "approval" if kind == "approval" else "runtime.priority")
+    assert (note["code"], note["field"]) == ("feature_unavailable", "runtime.priority")
     assert why in note["message"]
     assert note["line"] > 1
     assert [job["id"] for job in said.json["jobs"]] == ["a"]
-
-
-def test_an_approval_that_is_not_required_is_no_obstacle(lily: Lily, place: Path) -> None:
-    """What asks for nothing is honoured by doing nothing."""
-    write_job(place, "a", approval={"required": False})
-    assert lily("jobs", "run", "a").status == 0
 
 
 def test_the_supervisor_says_which_triggers_it_does_not_register(place: Path) -> None:

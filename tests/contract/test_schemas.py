@@ -140,6 +140,8 @@ def test_everything_that_json_prints_fits_its_schema(lily: Lily, busy: tuple[str
         ("dry-run", ("runs", "replay", done, "--dry-run"), 0),
         ("detach", ("jobs", "run", "good", "--detach"), 0),
         ("detach", ("runs", "replay", done, "--approve", "--reason", "again", "--detach"), 0),
+        ("approvals-list", ("approvals", "list"), 0),
+        ("approvals-doctor", ("approvals", "doctor"), 1),
         ("runs-cancel", ("runs", "cancel", waiting, "--reason", "enough"), 0),
         ("jobs-next", ("jobs", "next", "cron"), 0),
         ("jobs-next-all", ("jobs", "next", "--all"), 0),
@@ -158,7 +160,7 @@ def test_everything_that_json_prints_fits_its_schema(lily: Lily, busy: tuple[str
         said = lily(*arguments, "--json")
         assert said.status == status, (arguments, said)
         check_fits(f"cli-{shape}", said.json)
-    assert {shape for shape, _, _ in commands} | {"blueprints-show"} == SHAPES.keys()
+    assert {shape for shape, _, _ in commands} | {"blueprints-show", "approvals-show", "approvals-check"} == SHAPES.keys()
 
 
 def test_every_blueprint_is_shown_in_one_shape(lily: Lily, busy: tuple[str, str, str]) -> None:
