@@ -164,10 +164,10 @@ _QUIET = tuple(
     if name in FILE_ONLY - {EventName.EVENTS_LOST}
     or name in (EventName.JOB_QUEUED, EventName.JOB_ATTEMPT_STARTED, EventName.JOB_ATTEMPT_SUCCEEDED)
 )
-_LOGGED = ("attempt", "status", "code", "message", "at", "reason", "by")
+_LOGGED = ("attempt", "status", "code", "message", "at", "what", "reason", "by", "expires_at")
 
 
-_WARNINGS = frozenset({"job_failed", "job_attempt_failed", "job_interrupted", "policy_denied", "events_lost"})
+_WARNINGS = frozenset({"job_failed", "job_attempt_failed", "job_interrupted", "job_approval_expiring", "policy_denied", "events_lost"})
 
 
 def _event_line(log: StreamLog, event: dict[str, Any]) -> str:

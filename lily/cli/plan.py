@@ -36,11 +36,12 @@ def plan_of(spec: PinnedSpec, settings: Settings, registry: Any, lineage: Mappin
     """(the plan as plain values, exit status)."""
     missing = unavailable(spec)
     outcome = preflight(spec, registry, settings.policy)
+    needs = needs_of(spec, lineage, outcome.asks) if isinstance(outcome, Ready) else []
     runtime = msgspec.to_builtins(spec.runtime)
     plan: dict[str, Any] = {
         "job_id": spec.id,
         "title": spec.title,
-        "would": "run",
+        "would": "wait for an approval, then run" if needs else "run",
         "target": {"id": spec.target.id, "version": outcome.target_version},
         "bindings": spec.bindings,
         "input": spec.target.input,
@@ -52,14 +53,11 @@ def plan_of(spec: PinnedSpec, settings: Settings, registry: Any, lineage: Mappin
         },
         "limits": {key: runtime[key] for key in ("memory_mb", "cpu_seconds", "max_parallel_runs") if runtime[key] is not None},
         "must_leave": spec.output.artifacts,
+        "approvals": msgspec.to_builtins(needs),
     }
     if missing:
         plan["would"], plan["error"] = "be refused", {"code": Code.FEATURE_UNAVAILABLE.value, "message": "; ".join(missing)}
         return plan, exit_code(Code.FEATURE_UNAVAILABLE)
-    needs = needs_of(spec, lineage, outcome.asks) if isinstance(outcome, Ready) else []
-    plan["approvals"] = msgspec.to_builtins(needs)
-    if needs:
-        plan["would"] = "wait for an approval, then run"
     if isinstance(outcome, Refused):
         plan["would"], plan["error"] = "fail before its first attempt", msgspec.to_builtins(outcome.error)
         return plan, exit_code(Code(outcome.error.code))
