@@ -206,6 +206,8 @@ class ArtifactWriter:
     def _follow(self, move: Move) -> list[TailMessage]:
         run = move.run
         log = self._log_of(run, fresh=run.events - len(move.events) == 1 and len(run.attempts) <= 1 and not run.interruptions)
+        if log.lacks(run.events - len(move.events)):
+            log = self._logs[run.run_id] = log.renewed(self._store.events)
         log.follow(move.events, run.events)
         if run.status in TERMINAL:
             return self._end(run, log)
