@@ -74,7 +74,7 @@ class Approvals:
                 except LilyError as exc:
                     self._log.error("waiting approvals can't be read; trying again", error=str(exc))
                     pause = STORE_RETRY_SECONDS
-                except anyio.ClosedResourceError:
+                except (anyio.ClosedResourceError, anyio.BrokenResourceError):
                     break  # the writer has ended
                 with anyio.move_on_after(pause):
                     await self._wake.wait()
@@ -136,13 +136,14 @@ class Approvals:
         """One look at an issue, for all runs that name it."""
         try:
             async with limiter:
-                labels = await self._github.labels(issue)
+                began = self._clock.now()
+                answer = await self._answer(issue)
             self._fault("approvals:asked")
             for each in runs:
-                await self._take(each, labels)
-        except GhError as exc:
-            for each in runs:
-                await self._note(each, str(exc))
+                if isinstance(answer, GhError):
+                    await self._note(each, str(answer), began)
+                else:
+                    await self._take(each, answer, began)
         except LilyError as exc:
             self._log.error("what an issue says can't be stored; trying again", issue=issue.number, error=str(exc))
             await anyio.sleep(STORE_RETRY_SECONDS)
@@ -150,9 +151,15 @@ class Approvals:
             self._asking.discard(issue)
             self.ring()
 
-    async def _take(self, each: Waiting, labels: list[Label]) -> None:
+    async def _answer(self, issue: Issue) -> list[Label] | GhError:
+        try:
+            return await self._github.labels(issue)
+        except GhError as exc:
+            return exc
+
+    async def _take(self, each: Waiting, labels: list[Label], began: datetime) -> None:
         run, poll = each.run, self._terms.poll_seconds
-        take = partial(take_labels, poll_seconds=poll, kind="supervisor", clock=self._clock)
+        take = partial(take_labels, began=began, poll_seconds=poll, kind="supervisor", clock=self._clock)
         try:
             verdict = await self._offload(take, self._workspace, self._store, run, labels)
         except LilyError as exc:
@@ -166,8 +173,8 @@ class Approvals:
         if said and said != before:
             self._log.warning("a label does not count", run=run.run_id, issue=_issue_of(each), why=said)
 
-    async def _note(self, each: Waiting, error: str) -> None:
-        note = partial(note_failure, poll_seconds=self._terms.poll_seconds, clock=self._clock)
+    async def _note(self, each: Waiting, error: str, began: datetime) -> None:
+        note = partial(note_failure, began=began, poll_seconds=self._terms.poll_seconds, clock=self._clock)
         check = await self._offload(note, self._store, each, error)
         self._log.warning(
             "the issue of an approval can't be looked at; the run goes on waiting",

@@ -192,13 +192,13 @@ def _look_now(place: Workspace, settings: "Settings", store: "Store", run: "Run"
             where=f"run {run.run_id}",
             hint="`approval.issue` names one; `lily approvals approve` needs none",
         )
-    poll = settings.approval.poll_seconds
+    poll, began = settings.approval.poll_seconds, clock.now()
     try:
         labels = anyio.run(Gh(place.root).labels, issue, backend="trio")
     except GhError as failed:
-        note_failure(store, Waiting(run, check_of(store, run.run_id)), str(failed), poll_seconds=poll, clock=clock)
+        note_failure(store, Waiting(run, check_of(store, run.run_id)), str(failed), began=began, poll_seconds=poll, clock=clock)
         return str(failed)
-    take_labels(place, store, run, labels, poll_seconds=poll, kind="cli", clock=clock)
+    take_labels(place, store, run, labels, began=began, poll_seconds=poll, kind="cli", clock=clock)
     return ""
 
 

@@ -131,9 +131,9 @@ def looked_after(waiting: Waiting, approval: Approval) -> tuple[bool, str]:
 
 
 def take_labels(
-    workspace: Workspace, store: Store, run: Run, labels: list[Label], *, poll_seconds: float, kind: str, clock: Clock
+    workspace: Workspace, store: Store, run: Run, labels: list[Label], *, began: datetime, poll_seconds: float, kind: str, clock: Clock
 ) -> Verdict:
-    """Remember what a look at the run's issue found, and decide by it. A run that waits no more stays as it is."""
+    """Remember what a look that `began` then found at the run's issue, and decide by it. A run that waits no more stays as it is."""
     approval = pending(run)
     if approval is None:
         return Verdict()
@@ -141,7 +141,7 @@ def take_labels(
     said = "; ".join(verdict.ignored)
     names = [label.name for label in labels]
     keep_checks(
-        store, [Check(run_id=run.run_id, checked_at=stamp(now), next_at=stamp(_later(now, poll_seconds)), error=said, labels=names)]
+        store, [Check(run_id=run.run_id, checked_at=stamp(began), next_at=stamp(_later(now, poll_seconds)), error=said, labels=names)]
     )
     if verdict.decision is not None and verdict.label is not None:
         label = verdict.label
@@ -152,14 +152,14 @@ def take_labels(
     return verdict
 
 
-def note_failure(store: Store, waiting: Waiting, error: str, *, poll_seconds: float, clock: Clock) -> Check:
+def note_failure(store: Store, waiting: Waiting, error: str, *, began: datetime, poll_seconds: float, clock: Clock) -> Check:
     """Remember that a look failed: the next one comes later each time, and nothing is decided."""
     before, now = waiting.check, clock.now()
     failures = (before.failures if before else 0) + 1
     pause = max(poll_seconds, min(LONGEST_PAUSE_SECONDS, poll_seconds * 2 ** min(failures - 1, 20)))
     check = Check(
         run_id=waiting.run.run_id,
-        checked_at=stamp(now),
+        checked_at=stamp(began),
         next_at=stamp(_later(now, pause)),
         failures=failures,
         error=error,

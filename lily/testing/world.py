@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.lowlevel
 import msgspec
 import trio
@@ -15,6 +16,7 @@ from actors.supervisor import Intensity
 from actors.system import Actor, System
 from lily.approvals.gh import GitHub
 from lily.approvals.labels import Issue, Label
+from lily.approvals.record import APPROVED, DENIED
 from lily.blueprints.registry import Registry
 from lily.engines.context import Ports
 from lily.engines.fake_processes import FakeProcesses
@@ -23,8 +25,9 @@ from lily.log import Log, SilentLog
 from lily.moves import Place
 from lily.offload import inline
 from lily.operations.accept import new_run
+from lily.operations.approvals import Decision, decide_run
 from lily.receipts import Receipt
-from lily.runs import Event, Run
+from lily.runs import Event, Run, Status
 from lily.settings import Policy, Settings, load_settings
 from lily.storage.artifacts import read_receipt
 from lily.storage.store import Store
@@ -196,6 +199,14 @@ class World:
         self.system.tail.unsubscribe(subscription)
 
 
+async def _answer(world: World, run_id: str, word: str) -> None:
+    """Decide whatever the run asks for."""
+    while True:
+        await anyio.sleep(1.0)
+        if world.run(run_id).status is Status.WAITING_APPROVAL:
+            decide_run(world.workspace, world.store, run_id, Decision(word, "tester"), clock=world.clock)
+
+
 def run_blueprint(
     blueprint: Any,
     root: Path,
@@ -205,10 +216,12 @@ def run_blueprint(
     capabilities: tuple[str, ...] | None = None,
     runtime: Mapping[str, Any] | None = None,
     processes: FakeProcesses | None = None,
+    approve: bool = True,
 ) -> Receipt:
     """Run one blueprint once, through the real actors, in virtual time, in a fresh workspace at `root`; gives its receipt.
 
-    The same arguments give the same receipt, so it can be held against a golden one. Raises LilyError for what can't be accepted.
+    The same arguments give the same receipt, so it can be held against a golden one. `approve` is what a person says a second after
+    something was asked for. Raises LilyError for what can't be accepted.
     """
     world = World(root, blueprint, processes=processes)
     try:
@@ -223,7 +236,10 @@ def run_blueprint(
         )
 
         async def body(world: World) -> None:
-            await world.ended(run.run_id)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_answer, world, run.run_id, APPROVED if approve else DENIED)
+                await world.ended(run.run_id)
+                tasks.cancel_scope.cancel()
 
         world.live(body)
         return world.receipt(run.run_id)

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -22,7 +23,7 @@ from lily.runs import Run, Status
 from lily.settings import Settings
 from lily.storage import schema
 from lily.storage.approvals import check_of
-from lily.testing import World
+from lily.testing import World, run_blueprint
 from tests.actors.conftest import MakeWorld
 from tests.work import noop
 
@@ -507,6 +508,12 @@ def test_a_target_that_does_not_listen_waits_all_the_same(world: World, target: 
     run = world.submit(target)
     live(world, until(world, run, Status.WAITING_APPROVAL), decides(world, run), ended(world, run))
     assert world.receipt(run.run_id).payload in ({"launched": "with leave"}, {})
+
+
+@pytest.mark.parametrize(("approve", "status"), [(True, "succeeded"), (False, "failed")])
+def test_the_test_kit_answers_for_a_person(tmp_path: Path, approve: bool, status: str) -> None:
+    """A blueprint that asks can be tried like any other."""
+    assert run_blueprint(asks, tmp_path, approve=approve).status == status
 
 
 def test_two_questions_at_once_are_one_request(world: World) -> None:

@@ -244,8 +244,8 @@ def test_events_that_somebody_else_stored_meanwhile_stand_in_their_place(tmp_pat
         log = log.renewed(lambda _: events)
         log.follow(events[4:], 5)
         log.flush(fd, TS)
-    found = [line["event"] for line in read(tmp_path)]
-    assert sorted(found) == sorted([*(name.value for name in names), "log"])
+    found = [str(line["event"]) for line in read(tmp_path)]
+    assert found.count("log") == 1
     assert [name for name in found if name != "log"] == [name.value for name in names]
 
 
