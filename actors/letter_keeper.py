@@ -8,6 +8,7 @@ from lily.clock import Clock, stamp
 from lily.errors import LilyError
 from lily.log import Log
 from lily.offload import Offload
+from lily.settings import Settings
 from lily.storage.letters import Letters
 
 EVERY_SECONDS = 3600.0
@@ -16,9 +17,15 @@ EVERY_SECONDS = 3600.0
 class LetterKeeper:
     """Takes out what is older than the retention, and what is more than the maximum. Runs and their files stay."""
 
-    def __init__(self, letters: Letters, *, retention: timedelta, clock: Clock, offload: Offload, log: Log) -> None:
-        self._letters, self.retention = letters, retention  # the latter may be changed
+    def __init__(self, letters: Letters, *, settings: Settings, clock: Clock, offload: Offload, log: Log) -> None:
+        self._letters = letters
         self._clock, self._offload, self._log = clock, offload, log
+        self.follow(settings)
+
+    def follow(self, settings: Settings) -> None:
+        """Have these limits hold from now on; the maximum with the next dead letter, the retention with the next hour."""
+        self.retention = timedelta(days=settings.dlq.retention_days)
+        self._letters.keep_at_most(settings.dlq.max_entries)
 
     async def run(self) -> None:
         """For ever; a store that is away is asked again in the next hour."""

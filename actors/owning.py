@@ -11,6 +11,7 @@ from actors.artifact_writer import Files
 from actors.reader import Reader
 from actors.supervisor import Escalated
 from actors.system import System, place_of
+from lily.approvals.gh import Gh
 from lily.blueprints.registry import Registry
 from lily.clock import Clock, SystemClock, boot_id, stamp
 from lily.engines.children import become_subreaper
@@ -123,9 +124,11 @@ async def owning(
                 log=log,
                 place=place,
                 slots=queue.max_concurrent,
+                terms=settings.approval,
+                github=Gh(workspace.root),
                 since=since,
                 new_files=_files_apart(workspace, store, clock, lock, log) if kind == "up" else None,
-                taking=lambda: settings.worker.enabled,
+                taking=settings.worker.enabled,
             )
             yield Session(workspace, settings, store, log, system, advisory, processes)
             await in_thread(sync_files, store, workspace)

@@ -1,35 +1,34 @@
 """From a queued run to its end: slots, attempts, retries, cancels, interruptions.
 
 The queue is the store's; what is held here (who runs, who waits for a retry) can be read again from the store, and is,
-after a crash of this actor. Each run is conducted by one task; a move counts once the writer has stored it.
+after a crash of this actor. Each run that holds a slot is conducted by one task.
 """
 
 import heapq
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 import anyio
 import trio
 
+from actors.approval_gate import Gate
+from actors.conductor import Conductor
 from actors.mailbox import Mailbox
 from actors.messages import Apply, Drain, Flush, Repair, Reply, Rung, RunnerMessage, SchedulerTold, WriterMessage
-from actors.slot import Active, Beginning, Told
-from actors.vitals import Work
-from lily.clock import Clock, parse_stamp, stamp
-from lily.engines.local import LocalEngine, base_result
-from lily.errors import Code, LilyError
+from actors.slot import Active, Beginning
+from lily.clock import Clock, parse_stamp
+from lily.engines.local import LocalEngine
+from lily.errors import LilyError
 from lily.faults import Faults, no_faults
 from lily.log import Log
-from lily.moves import Outcome, Place, due, interrupt, refuse, release, settle, start, stopped
+from lily.moves import Place, due, interrupt, release, stopped
 from lily.offload import Offload
-from lily.preflight import Ready, Refused, preflight
-from lily.runs import ErrorInfo, Event, EventName, Move, PinnedSpec, Run, Status
+from lily.runs import TERMINAL, Move, PinnedSpec, Run, Status
+from lily.storage.approvals import statuses
 from lily.storage.store import Look, Store
 
 LOOK_SECONDS = 1.0  # what a lost ring costs
-STORE_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 class Runner:
@@ -47,15 +46,18 @@ class Runner:
         log: Log,
         place: Place,
         slots: int,
+        gate: Gate,
+        on_waiting: Callable[[], None],
         since: str = "",
         taking: Callable[[], bool] = lambda: True,
         fault: Faults = no_faults,
     ) -> None:
         self.mailbox, self._writer = mailbox, writer
-        self._store, self._engine, self._offload = store, engine, offload
-        self._clock, self._log, self._place, self._fault = clock, log, place, fault
+        self._store, self._processes, self._offload = store, engine.ports.processes, offload
+        self._clock, self._log, self._fault = clock, log, fault
         self._slots, self._since, self._taking = slots, since, taking
-        self.work = Work()
+        self._on_waiting = on_waiting
+        self._asked: dict[str, str] = {}  # runs that wait for an approval, with their jobs
         self._active: dict[str, Active] = {}
         self._retries: list[tuple[datetime, str]] = []
         self._waiting: dict[str, Run] = {}  # retry_scheduled, by run id
@@ -65,9 +67,19 @@ class Runner:
         self._wake = anyio.Event()
         self._idle = anyio.Event()
         self.recovered = anyio.Event()  # what an earlier life left is taken up
-        self._draining = False
-        self._known_targets: set[str] = set()
-        self.interrupted: list[str] = []
+        self.conductor = Conductor(
+            writer,
+            store=store,
+            engine=engine,
+            gate=gate,
+            offload=offload,
+            clock=clock,
+            log=log,
+            place=place,
+            waits=self._park,
+            fault=fault,
+        )
+        self.work, self.interrupted = self.conductor.work, self.conductor.interrupted
 
     @property
     def active(self) -> list[Run]:
@@ -84,6 +96,7 @@ class Runner:
         """Until it was drained, or the mailbox is closed: no new work then, and the end once no run is active."""
         self._active.clear()
         self._waiting.clear()
+        self._asked.clear()
         self._retries.clear()
         self._stale = True
         async with trio.open_nursery() as tasks:
@@ -98,7 +111,7 @@ class Runner:
                         await self._follow_scheduler(message, tasks)
                     else:
                         self._take(message, tasks)
-            self._draining = True
+            self.conductor.draining = True
             while self._active:
                 self._idle = anyio.Event()
                 await self._idle.wait()
@@ -110,7 +123,7 @@ class Runner:
                 self._stale = True
                 self._wake.set()
             case Drain(grace):
-                self._draining = True
+                self.conductor.draining = True
                 tasks.start_soon(self._interrupt_after, grace)
                 self._close_when_idle()
 
@@ -145,13 +158,13 @@ class Runner:
 
     def _close_when_idle(self) -> None:
         """The mailbox stays open while runs drain: a later Drain may be shorter."""
-        if self._draining and not self._active:
+        if self.conductor.draining and not self._active:
             self.mailbox.close()
 
     async def _interrupt_after(self, grace: float) -> None:
         await anyio.sleep(grace)
         if grace <= 0:
-            self._engine.ports.processes.hurry()  # now means now, however long a program may take to end elsewhere
+            self._processes.hurry()  # now means now, however long a program may take to end elsewhere
         for active in list(self._active.values()):
             active.interrupted = "the supervisor stopped"
             active.cut_off()
@@ -166,14 +179,17 @@ class Runner:
         left = await self._offload(self._store.unfinished)
         orphans = [run for run in left if run.status is Status.RUNNING]
         if orphans:
-            found = await self._engine.ports.processes.sweep([run.run_id for run in orphans], grace_seconds=2.0)
+            found = await self._processes.sweep([run.run_id for run in orphans], grace_seconds=2.0)
             self._log.warning("runs were interrupted", runs=len(orphans), processes_ended=found)
         for run in orphans:
-            spec = await self._spec(run)
-            await self._move(self._closed_orphan(run, spec))
+            spec = await self.conductor.spec(run)
+            await self.conductor.move(self._closed_orphan(run, spec))
         for run in left:
             if run.status is Status.RETRY_SCHEDULED:
                 self._wait_for_retry(run)
+            elif run.status is Status.WAITING_APPROVAL:
+                self._asked[run.run_id] = run.job_id
+        self._on_waiting()
         held = await self._offload(self._store.held)
         await self._released(held, await self._release(held, recovered=True), recovered=True)
         owed = await self._offload(self._store.unwritten)
@@ -203,18 +219,26 @@ class Runner:
                 self._log.error("the store can't be read; trying again", error=str(exc))
 
     def _patience(self) -> float:
-        if not self._retries or self._draining:
+        if not self._retries or self.conductor.draining:
             return LOOK_SECONDS
         return min(LOOK_SECONDS, max(0.0, (self._retries[0][0] - self._clock.now()).total_seconds()))
 
     async def _queue_due_retries(self) -> None:
         now = self._clock.now()
-        while not self._draining and self._retries and self._retries[0][0] <= now:
+        while not self.conductor.draining and self._retries and self._retries[0][0] <= now:
             _, run_id = heapq.heappop(self._retries)
             run = self._waiting.pop(run_id, None)
             if run is not None:
                 self._stale = True
-                await self._move(due(run, now))
+                await self.conductor.move(due(run, now))
+
+    def _park(self, run: Run) -> None:
+        """It has given its slot back and still holds one of its job's `max_parallel_runs`."""
+        if run.status is Status.RETRY_SCHEDULED:
+            self._wait_for_retry(run)
+        else:
+            self._asked[run.run_id] = run.job_id
+            self._on_waiting()
 
     def _wait_for_retry(self, run: Run) -> None:
         assert run.next_attempt_at is not None
@@ -236,7 +260,7 @@ class Runner:
 
     @property
     def _free(self) -> int:
-        return 0 if self._draining or not self._taking() else self._slots - len(self._active)
+        return 0 if self.conductor.draining or not self._taking() else self._slots - len(self._active)
 
     async def _read_queue(self, full: set[str]) -> None:
         starting = sum(not active.begun for active in self._active.values())
@@ -248,6 +272,7 @@ class Runner:
             self._stale = True
             raise
         await self._pass_on_cancels(look)
+        await self._see_decisions()
         self._backlog = look.queued
         self._more = look.more
         self._stale |= bool(full)  # without those of full jobs it is good for this once
@@ -260,15 +285,15 @@ class Runner:
         for run in self._backlog:
             if run.run_id in self._active:
                 continue
-            spec = await self._spec(run)
+            spec = await self.conductor.spec(run)
             if self._free > 0 and held[run.job_id] < spec.runtime.max_parallel_runs:
                 held[run.job_id] += 1
                 active = self._active[run.run_id] = Active(run)
-                ready = self._judge_at_once(spec)
+                ready = self.conductor.judge_at_once(run, spec)
                 if ready is None:
                     tasks.start_soon(self._conduct, active)
                 else:
-                    together.append(await self._store_start(active, spec, ready))
+                    together.append(await self.conductor.store_start(active, spec, ready))
             else:
                 left.append(run)
         self._backlog = left
@@ -280,21 +305,23 @@ class Runner:
         for beginning in beginnings:
             active = beginning.active
             try:
-                held = await self._has_begun(beginning)
+                held = await self.conductor.has_begun(beginning)
             except LilyError:
                 tasks.start_soon(self._conduct, active)  # it tries again by itself
                 continue
             if held:
                 tasks.start_soon(self._conduct, active, beginning)
             else:
+                self._stale = True
                 self._let_go(active)
 
     def _look(self, limit: int, full: set[str], known: set[str]) -> Look:
         return self._store.look(limit=limit, full_jobs=full, since=self._since, known=known)
 
     def _held(self) -> Counter[str]:
-        """How many of its `max_parallel_runs` each job holds: those in slots and those that wait for a retry count."""
-        return Counter(active.run.job_id for active in self._active.values()) + Counter(run.job_id for run in self._waiting.values())
+        """How many of its `max_parallel_runs` each job holds: those in slots and those that wait for a retry or an approval count."""
+        held = Counter(active.run.job_id for active in self._active.values()) + Counter(run.job_id for run in self._waiting.values())
+        return held + Counter(job_id for run_id, job_id in self._asked.items() if run_id not in self._active)
 
     async def _pass_on_cancels(self, look: Look) -> None:
         for run_id, request in look.cancels.items():
@@ -308,18 +335,28 @@ class Runner:
         if ended:
             await self._writer.tell(Repair(ended))
 
-    async def _spec(self, run: Run) -> PinnedSpec:
-        known = self._store.known_spec(run.spec_hash)
-        return known if known is not None else await self._offload(self._store.spec, run.spec_hash)
+    async def _see_decisions(self) -> None:
+        """Those that wait for an approval no more hold nothing of their job; an end that somebody else stored lacks its artifacts."""
+        if not self._asked:
+            return
+        found = await self._offload(statuses, self._store, list(self._asked))
+        gone = [run_id for run_id in self._asked if found.get(run_id) is not Status.WAITING_APPROVAL and run_id not in self._active]
+        for run_id in gone:
+            del self._asked[run_id]
+        ended = [run_id for run_id in gone if found.get(run_id) in TERMINAL]
+        if ended:
+            await self._writer.tell(Repair(ended))
 
     # -- conducting one run -----------------------------------------------------------------------
 
     async def _conduct(self, active: Active, begun: Beginning | None = None) -> None:
         try:
             if begun is None:
-                begun = await self._begin(active)
+                begun = await self.conductor.begin(active)
             if begun is not None:
-                await self._attempt(active, begun.spec, begun.ready)
+                await self.conductor.attempt(active, begun.spec, begun.ready)
+            else:
+                self._stale = True  # somebody may have canceled it first
         except LilyError as exc:
             # Its start could not be stored: it is still queued, and the next look finds it.
             self._stale = True
@@ -333,139 +370,3 @@ class Runner:
         self._wake.set()
         self._idle.set()
         self._close_when_idle()
-
-    async def _begin(self, active: Active) -> Beginning | None:
-        """Judge the run and store its start; None when it is refused, or was canceled first."""
-        spec = await self._spec(active.run)
-        ready = await self._judge(spec)
-        if isinstance(ready, Refused):
-            self._fault("runner:before-start")
-            await self._refuse(active, ready)
-            return None
-        beginning = await self._store_start(active, spec, ready)
-        return beginning if await self._has_begun(beginning) else None
-
-    async def _store_start(self, active: Active, spec: PinnedSpec, ready: Ready) -> Beginning:
-        self._fault("runner:before-start")
-        reply: Reply[Status | None] = Reply()
-        move = start(active.run, self._place, self._clock.now(), attempt=True)
-        await self._writer.tell(Apply(move, reply))
-        return Beginning(active, spec, ready, move, reply)
-
-    async def _has_begun(self, beginning: Beginning) -> bool:
-        """Whether the start holds. Raises LilyError when the store can't say."""
-        if not await self._held_by_store(beginning.move, beginning.reply):
-            self._stale = True
-            return False  # somebody canceled it first
-        beginning.active.run, beginning.active.begun = beginning.move.run, True
-        self._fault("runner:started")
-        return True
-
-    async def _attempt(self, active: Active, spec: PinnedSpec, ready: Ready) -> None:
-        outcome = await self._execute(active, spec, ready)
-        self._fault("runner:before-end")
-        await self._end(active, spec, ready, outcome)
-        self._fault("runner:after-end")
-
-    def _judge_at_once(self, spec: PinnedSpec) -> Ready | None:
-        """For a run with nothing in its way; None when its own task has to see to it."""
-        if spec.target.id not in self._known_targets:
-            return None
-        found = preflight(spec, self._engine.ports.registry, self._engine.ports.policy)
-        return found if isinstance(found, Ready) else None
-
-    async def _judge(self, spec: PinnedSpec) -> Ready | Refused:
-        ports = self._engine.ports
-        if spec.target.id in self._known_targets:
-            return preflight(spec, ports.registry, ports.policy)
-        # The first use of a blueprint imports it, which may take a while.
-        found = await self._offload(preflight, spec, ports.registry, ports.policy)
-        self._known_targets.add(spec.target.id)
-        return found
-
-    async def _refuse(self, active: Active, refused: Refused) -> None:
-        now = self._clock.now()
-        more = []
-        if refused.denied:
-            told = {"code": refused.error.code, "message": refused.error.message, **refused.policy}
-            more.append(Event(EventName.POLICY_DENIED, stamp(now), told))
-        first = start(active.run, self._place, now, attempt=False, more=more)
-        result = {"policy": refused.policy, "target_version": refused.target_version, "r0_status": None}
-        second = refuse(first.run, refused.error, {**_versioned(), **result}, now)
-        if await self._move(first):
-            await self._store_end(second)
-
-    async def _execute(self, active: Active, spec: PinnedSpec, ready: Ready) -> Outcome:
-        """The attempt's outcome; one that was cut off (canceled or interrupted) reads as timed out."""
-        run = active.run
-        steps = await self._offload(self._store.steps, run.run_id) if len(run.attempts) > 1 else {}
-        try:
-            return await self._engine.execute(run, spec, ready, Told(run, self._writer), steps, active.within(spec.runtime.timeout_seconds))
-        except Exception as exc:
-            # Nothing of the engine's own may leave a run without an end.
-            self._log.error("internal error", run=run.run_id, trace=run.trace_id, error=f"{type(exc).__name__}: {exc}")
-            message = f"internal error: {type(exc).__name__}: {exc}"
-            error = ErrorInfo(code=Code.JOB_EXECUTION_FAILED, message=message, blueprint_code=Code.INTERNAL_ERROR)
-            return Outcome(status="failed", result={**_versioned(), "r0_status": None}, error=error)
-
-    async def _end(self, active: Active, spec: PinnedSpec, ready: Ready, outcome: Outcome) -> None:
-        run, now = active.run, self._clock.now()
-        # A blueprint may make another error of its cancellation: that is no failure, and nothing to be tried again.
-        if not (active.is_cut_off and outcome.retryable):
-            move = settle(run, outcome, spec.runtime, now)
-        else:
-            result = base_result(ready, spec.runtime)
-            if active.cancel is not None:
-                move = stopped(run, active.cancel, now, result)
-            else:
-                reason = active.interrupted or "the runner was restarted"
-                move = interrupt(run, spec.runtime, now, reason=reason, recovered=False, result=result)
-                self.interrupted.append(run.run_id)
-        await self._store_end(move)
-        if move.run.status is Status.RETRY_SCHEDULED:
-            self._wait_for_retry(move.run)
-
-    async def _store_end(self, move: Move) -> None:
-        """What happened is stored, also while all around is being canceled."""
-        try:
-            await self._store_surely(move)
-        except trio.Cancelled:
-            # Not in a shielded scope from the beginning: for a short run that would cost more than all the rest of its end.
-            with trio.CancelScope(shield=True):
-                await self._store_surely(move)  # twice is once
-            raise
-
-    async def _store_surely(self, move: Move) -> None:
-        """An end is stored, however long the store is away."""
-        tries = 0
-        while True:
-            try:
-                await self._move(move)
-                return
-            except LilyError as exc:
-                pause = STORE_RETRY_SECONDS[min(tries, len(STORE_RETRY_SECONDS) - 1)]
-                self._log.error("a run's end can't be stored; trying again", run=move.run.run_id, error=str(exc), pause=pause)
-                tries += 1
-                if self._draining and tries > 3:
-                    return  # it stays `running` in the store, and the next start takes it up
-                await anyio.sleep(pause)
-
-    async def _move(self, move: Move) -> bool:
-        """Whether the move holds. Raises LilyError when the store can't say."""
-        reply: Reply[Status | None] = Reply()
-        await self._writer.tell(Apply(move, reply))
-        return await self._held_by_store(move, reply)
-
-    async def _held_by_store(self, move: Move, reply: Reply[Status | None]) -> bool:
-        refusal = await reply.wait()
-        if refusal is None:
-            self.work.moved(move)
-        else:
-            self._log.info("came too late", run=move.run.run_id, wanted=move.run.status.value, is_now=refusal.value)
-        return refusal is None
-
-
-def _versioned() -> dict[str, Any]:
-    from lily import __version__
-
-    return {"lily_version": __version__}

@@ -12,13 +12,16 @@ from typing import Any
 import anyio
 import anyio.abc
 
+from actors.approval_gate import Gate
+from actors.approvals import Approvals
 from actors.artifact_writer import ArtifactWriter, Files
 from actors.mailbox import Mailbox
-from actors.messages import Drain, RunnerMessage, TailMessage, WriterMessage
+from actors.messages import Drain, Rung, RunnerMessage, TailMessage, WriterMessage
 from actors.runner import Runner
 from actors.supervisor import Intensity, supervise
 from actors.tail_broadcaster import TailBroadcaster
 from actors.vitals import Vital
+from lily.approvals.gh import GitHub
 from lily.clock import Clock, stamp
 from lily.engines.context import Ports
 from lily.engines.local import LocalEngine
@@ -26,6 +29,8 @@ from lily.faults import Faults, no_faults
 from lily.log import Log
 from lily.moves import Place
 from lily.offload import Offload
+from lily.settings import Approval, Settings
+from lily.spec_index import SpecIndex
 from lily.storage.run_files import RunFiles
 from lily.storage.store import Store
 from lily.workspace import Workspace
@@ -54,8 +59,10 @@ class System:
     log: Log
     place: Place
     slots: int
+    terms: Approval
+    github: GitHub
     since: str = ""
-    taking: Callable[[], bool] = lambda: True  # asked at every look: whether runs are taken at all
+    taking: bool = True  # whether runs are taken at all
     intensity: Intensity = field(default_factory=Intensity)
     fault: Faults = no_faults
     new_files: Callable[[list[str]], Files] | None = None  # who writes the files of runs; None: this process
@@ -76,6 +83,20 @@ class System:
             log=self.log,
             fault=self.fault,
         )
+        self.approvals = Approvals(
+            self.writer_box,
+            workspace=self.workspace,
+            store=self.store,
+            github=self.github,
+            terms=self.terms,
+            offload=self.offload,
+            clock=self.clock,
+            log=self.log,
+            released=self.ring,
+            fault=self.fault,
+        )
+        index = SpecIndex(self.workspace, self.clock, read_only=True)
+        self.gate = Gate(index, self.terms, offload=self.offload, clock=self.clock)
         self.runner = Runner(
             self.runner_box,
             self.writer_box,
@@ -86,8 +107,10 @@ class System:
             log=self.log,
             place=self.place,
             slots=self.slots,
+            gate=self.gate,
+            on_waiting=self.approvals.ring,
             since=self.since,
-            taking=lambda: self.taking(),
+            taking=lambda: self.taking,
             fault=self.fault,
         )
         self.started_at = stamp(self.clock.now())
@@ -112,20 +135,28 @@ class System:
             "active": [{"run_id": run.run_id, "job_id": run.job_id, "started_at": run.started_at} for run in self.runner.active],
             "restarts": self.crashes[-20:],
             "actors": [vital.view() for vital in self.vitals.values()],
-            "worker": {"enabled": self.taking(), **self.runner.work.view()},
+            "worker": {"enabled": self.taking, **self.runner.work.view()},
             **{name: told() for name, told in self.more_status.items()},
         }
 
-    def resize(self, slots: int) -> None:
-        """Run so many at a time from now on."""
-        self.slots = slots
-        self.runner.resize(slots)
+    def follow(self, settings: Settings) -> None:
+        """Have these settings hold from now on; what is under way goes on as it began."""
+        self.slots, self.taking = settings.queue.max_concurrent, settings.worker.enabled
+        self.ports.policy = settings.policy
+        self.gate.terms = self.approvals.terms = settings.approval
+        self.runner.resize(self.slots)
 
     def drain(self, grace: float) -> None:
         """Take no new work; what still runs after `grace` seconds is interrupted."""
         self.draining = True
         with suppress(anyio.ClosedResourceError):
             self.runner_box.post(Drain(grace))
+
+    def ring(self) -> None:
+        """Have the runner look at the store."""
+        with suppress(anyio.ClosedResourceError):  # draining: nobody takes new work
+            if self.runner_box.waiting == 0:
+                self.runner_box.post(Rung())
 
     def crashed(self, name: str, exc: Exception) -> None:
         """Say that an actor crashed; its supervisor starts it again."""
@@ -158,7 +189,7 @@ class System:
             tasks.start_soon(self._stage, "artifact_writer", self.writer.run, self.writer_box, self.tail_box)
             tasks.start_soon(self._stage, "runner", self.runner.run, self.runner_box, self.writer_box)
             async with anyio.create_task_group() as edge:
-                for name, actor in (extra or {}).items():
+                for name, actor in {"approvals": self.approvals.run, **(extra or {})}.items():
                     edge.start_soon(self._stage, name, actor, None, None)
                 yield self
                 if not self.draining:

@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import aclosing, suppress
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -95,18 +94,14 @@ def _settle_down() -> None:
 
 
 def _live_settings(session: Session) -> LiveSettings:
-    """Settings that are read again while this supervisor lives: the store's limits, the slots and the policy follow them."""
+    """Settings that are read again while this supervisor lives."""
     store, system = session.store, session.system
 
     def queue(limits: Queue) -> Queue:
         return follow_limits(store, limits, stamp(SystemClock().now()))
 
-    def put(settings: Settings) -> None:
-        system.resize(settings.queue.max_concurrent)
-        system.ports.policy = settings.policy
-
     live = LiveSettings(session.workspace, session.settings, queue=queue, offload=in_thread, log=session.log)
-    live.follow(put)
+    live.follow(system.follow)
     return live
 
 
@@ -127,11 +122,12 @@ def _edge(session: Session, stop: Callable[[float], None], live: LiveSettings, b
     session.system.more_status["scheduler"] = lambda: {**bridge.status(), "job_store": str(session.workspace.job_store)}
     keeper = LetterKeeper(
         Letters(session.store),
-        retention=timedelta(days=session.settings.dlq.retention_days),
+        settings=session.settings,
         clock=clock,
         offload=in_thread,
         log=session.log,
     )
+    live.follow(keeper.follow)
     loader = SpecLoader(index, specs, offload=in_thread, hints=lambda: watch(session.workspace.jobs, anyio.Event()))
     return {
         "catalog": Catalog(specs, log=session.log, then=bridge_box).run,
@@ -222,8 +218,10 @@ class _Logged(msgspec.Struct):
     code: str = ""
     message: str = ""
     at: str = ""
+    what: str = ""
     reason: str = ""
     by: str = ""
+    expires_at: str = ""
     cause: str = ""
     fingerprint: str = ""
 

@@ -27,7 +27,10 @@ class Code(StrEnum):
     RUN_NOT_FOUND = "run_not_found"
     RUN_STATE_INVALID = "run_state_invalid"
     DEAD_LETTER_NOT_FOUND = "dead_letter_not_found"
-    APPROVAL_REQUIRED = "approval_required"
+    APPROVAL_DENIED = "approval_denied"
+    APPROVAL_EXPIRED = "approval_expired"
+    APPROVAL_VOID = "approval_void"
+    APPROVAL_FORBIDDEN = "approval_forbidden"
     FEATURE_UNAVAILABLE = "feature_unavailable"
     QUEUE_BACKPRESSURE = "queue_backpressure"
     QUEUE_FULL = "queue_full"
@@ -51,7 +54,10 @@ _REFUSED = {
     Code.JOB_POLICY_DENIED,
     Code.JOB_STATE_INVALID,
     Code.RUN_STATE_INVALID,
-    Code.APPROVAL_REQUIRED,
+    Code.APPROVAL_DENIED,
+    Code.APPROVAL_EXPIRED,
+    Code.APPROVAL_VOID,
+    Code.APPROVAL_FORBIDDEN,
     Code.FEATURE_UNAVAILABLE,
     Code.QUEUE_BACKPRESSURE,
     Code.QUEUE_FULL,

@@ -91,6 +91,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     backpressure_percent: float
     low_water_percent: float
     queued_seconds: float
+    warn_seconds: float = 3600.0  # before an approval expires
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,20 +106,19 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 # Where to look further. Each is a command that exists.
 MORE: Mapping[str, str] = {
-    "queue": "lily runs list --status queued",
-    "dead_letters": "lily runs list --status failed",
-    "backpressure": "lily runs list --status queued",
+    "queue": "lily queue stats",
+    "dead_letters": "lily dlq triage",
+    "backpressure": "lily queue list",
     "worker": "lily worker status",
     "supervisor": "lily status",
     "actor": "lily status --json",
     "scheduler": "lily schedule verify",
     "store": "lily store checkpoint",
     "disk": "lily runs prune --keep 100 --dry-run",
-    "oldest_approval": "lily runs list --status waiting_approval",
-    "oldest_queued": "lily worker status",
+    "oldest_approval": "lily approvals list",
+    "oldest_queued": "lily queue list",
 }
 NEAR = 0.8  # of a limit
-APPROVAL_NEAR_SECONDS = 3600.0
 LATE_SECONDS, DEAD_SECONDS = 5.0, 30.0  # an actor at one thing
 RECENT_SECONDS = 600.0  # a restart
 LAG_SECONDS, LAG_MOST_SECONDS = 1.0, 10.0
@@ -271,7 +271,7 @@ def _oldest(figures: Figures) -> Iterator[Check]:
     elif left <= 0:
         yield _check("oldest_approval", Level.CRITICAL, left, f"an approval expired {duration(-left)} ago")
     else:
-        level = Level.WARNING if left < APPROVAL_NEAR_SECONDS else Level.HEALTHY
+        level = Level.WARNING if left < figures.limits.warn_seconds else Level.HEALTHY
         yield _check("oldest_approval", level, left, f"the first approval expires in {duration(left)}")
 
 

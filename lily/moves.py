@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from lily import __version__
+from lily.approvals.record import APPROVED, EXPIRED, VOID, Approval, Need, with_approval
 from lily.clock import stamp
 from lily.dead_letters import is_dead, marks
 from lily.errors import Code
@@ -21,13 +22,15 @@ replace = msgspec.structs.replace
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How an attempt ended: `succeeded`, `failed` or `timed_out`. `result` holds what the receipt says of it."""
+    """How an attempt ended: `succeeded`, `failed`, `timed_out`, or `waiting_approval` for what it asked. `result` holds what the receipt
+    says of it."""
 
     status: str
     result: dict[str, Any]
     error: ErrorInfo | None = None
     retryable: bool = False
     retry_after: float | None = None
+    asked: tuple[Need, ...] = ()
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,3 +211,92 @@ def due(run: Run, at: datetime) -> Move:
     """retry_scheduled → queued, at the end of its class: a retry does not jump the queue."""
     ts = stamp(at)
     return _moved(run, [Event(EventName.JOB_QUEUED, ts, {"reason": "retry"})], status=Status.QUEUED, enqueued_at=ts, next_attempt_at=None)
+
+
+# -- approvals -------------------------------------------------------------------------------------
+
+
+def wait_approval(run: Run, approval: Approval, at: datetime, result: Mapping[str, Any] | None = None) -> Move:
+    """queued or running → waiting_approval. An attempt that asked midway ends here and is not charged; its finished steps stay."""
+    asked = _about(approval, kind=approval.kind, why=approval.why, expires_at=approval.expires_at, bound_to=approval.bound_to)
+    if approval.issue:
+        asked["issue"] = approval.issue
+    return _moved(
+        run,
+        [Event(EventName.JOB_WAITING_APPROVAL, stamp(at), asked)],
+        _last(run, at, "waiting_approval"),
+        status=Status.WAITING_APPROVAL,
+        approvals=with_approval(run, approval),
+        owner=None,
+        result=dict(result) if result is not None else run.result,
+    )
+
+
+def warn_expiring(run: Run, approval: Approval, at: datetime) -> Move:
+    """waiting_approval → waiting_approval, once, when little time is left."""
+    event = Event(EventName.JOB_APPROVAL_EXPIRING, stamp(at), _about(approval, expires_at=approval.expires_at))
+    return _moved(run, [event], approvals=with_approval(run, replace(approval, warned=True)))
+
+
+def decided(approval: Approval, decision: str, *, by: str, channel: str, note: str, at: str) -> Approval:
+    """The request with a person's decision."""
+    return replace(approval, decision=decision, by=by, channel=channel, note=note, decided_at=at)
+
+
+def approve(run: Run, approval: Approval, at: datetime) -> Move:
+    """waiting_approval → queued, for an approval that was `decided`. Its place in the queue is the one that it had."""
+    ts = stamp(at)
+    events = [approved_event(approval, ts), Event(EventName.JOB_QUEUED, ts, {"reason": APPROVED})]
+    return _moved(run, events, status=Status.QUEUED, approvals=with_approval(run, approval))
+
+
+def approved_event(approval: Approval, ts: str) -> Event:
+    """That somebody approved."""
+    told = _about(approval, by=approval.by, reason=approval.note, channel=approval.channel, bound_to=approval.bound_to)
+    return Event(EventName.JOB_APPROVED, ts, told)
+
+
+def deny(run: Run, approval: Approval, at: datetime) -> Move:
+    """waiting_approval → failed, for an approval that was `decided`."""
+    event = Event(
+        EventName.JOB_APPROVAL_DENIED,
+        stamp(at),
+        _about(approval, by=approval.by, reason=approval.note, channel=approval.channel),
+    )
+    said = f"{approval.by or 'somebody'} denied {approval.what}" + (f": {approval.note}" if approval.note else "")
+    return _unapproved(run, approval, event, Code.APPROVAL_DENIED, said, at)
+
+
+def expire(run: Run, approval: Approval, at: datetime, note: str = "") -> Move:
+    """waiting_approval → failed: nobody decided in time."""
+    ts = stamp(at)
+    said = f"nobody approved {approval.what} by {approval.expires_at}" + (f"; {note}" if note else "")
+    event = Event(EventName.JOB_APPROVAL_EXPIRED, ts, _about(approval, expires_at=approval.expires_at))
+    ended = replace(approval, decision=EXPIRED, decided_at=ts, note=note)
+    return _unapproved(run, ended, event, Code.APPROVAL_EXPIRED, said, at)
+
+
+def _unapproved(run: Run, approval: Approval, event: Event, code: Code, said: str, at: datetime) -> Move:
+    ts, error = stamp(at), ErrorInfo(code=code, message=said, data={"approval": approval.number})
+    return _moved(
+        run,
+        [event, _final(Status.FAILED, error, ts)],
+        status=Status.FAILED,
+        ended_at=ts,
+        error=error,
+        result=_versioned(run.result),
+        approvals=with_approval(run, approval),
+    )
+
+
+def void(run: Run, approval: Approval, reason: str, at: datetime) -> tuple[Run, Event, ErrorInfo]:
+    """The run with its approval void, the event that says so, and the error with which it is refused before it starts."""
+    ts = stamp(at)
+    ended = replace(approval, decision=VOID, decided_at=ts, note=f"{approval.note}; void: {reason}" if approval.note else f"void: {reason}")
+    error = ErrorInfo(code=Code.APPROVAL_VOID, message=f"what was approved has changed since: {reason}", data={"approval": approval.number})
+    event = Event(EventName.JOB_APPROVAL_VOID, ts, _about(approval, reason=reason))
+    return replace(run, approvals=with_approval(run, ended)), event, error
+
+
+def _about(approval: Approval, **more: Any) -> dict[str, Any]:
+    return {"number": approval.number, "what": approval.what, **more}

@@ -1,22 +1,7 @@
-"""What this version accepts in a spec and can't do yet, in plain sentences: refused when it would run, never ignored."""
+"""What this version accepts in a spec and can't do yet, in plain sentences: never ignored."""
 
 from collections.abc import Mapping
 from typing import Any
-
-from lily.runs import PinnedSpec
-
-
-def unavailable(spec: PinnedSpec) -> list[str]:
-    """Why a run of this job is refused with `feature_unavailable`; empty when nothing stands in its way."""
-    return [why for _, why in unavailable_fields(spec)]
-
-
-def unavailable_fields(spec: PinnedSpec) -> list[tuple[str, str]]:
-    """The same, each with the field that asks for it."""
-    found: list[tuple[str, str]] = []
-    if spec.approval is not None and spec.approval.get("required"):
-        found.append(("approval", "approvals are not available in this version; approval.required is true, set it to false"))
-    return found
 
 
 def unschedulable(trigger: Mapping[str, Any]) -> str | None:

@@ -43,7 +43,9 @@ class Ready:
     run_input: Any
     target_version: str
     policy: dict[str, Any]  # needed, granted, decisions: for the receipt
-    allowed: frozenset[str] = frozenset()  # granted by the job and allowed by the policy: the most that a context may let happen
+    allowed: frozenset[str] = frozenset()  # granted by the job, and allowed by the policy or asked about before the start
+    asks: tuple[str, ...] = ()  # needed, and the policy asks: somebody must have approved them before the start
+    asking: frozenset[str] = frozenset()  # granted by the job, and the policy asks, also where nobody needs them yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,7 @@ def preflight(spec: PinnedSpec, registry: Resolver, policy: Policy) -> Ready | R
         runnable = _compiled(found, bindings)
     except _Stop as stop:
         return Refused(error=stop.error, policy=record, denied=stop.error.code == Code.JOB_POLICY_DENIED, target_version=version)
+    asks = tuple(name for name, decision in record["decisions"].items() if decision == "ask")
     return Ready(
         blueprint=found,
         runnable=runnable,
@@ -84,7 +87,9 @@ def preflight(spec: PinnedSpec, registry: Resolver, policy: Policy) -> Ready | R
         run_input=run_input,
         target_version=version,
         policy=record,
-        allowed=frozenset(name for name in spec.capabilities if policy.capabilities.get(name) == "allow"),
+        allowed=frozenset(name for name in spec.capabilities if policy.capabilities.get(name) == "allow").union(asks),
+        asks=asks,
+        asking=frozenset(name for name in spec.capabilities if policy.capabilities.get(name) == "ask"),
     )
 
 
@@ -144,8 +149,6 @@ def decide(needed: frozenset[str], granted: frozenset[str], policy: Mapping[str,
 _WHY = {
     "not_granted": "{name} is needed and the job does not grant it (add it to `capabilities` of the job)",
     "deny": "{name} is denied by the policy (policy.capabilities in .lily/config.yaml)",
-    "ask": "{name} needs an approval, and approvals are not available in this version"
-    " (to allow it without one: `{name}: allow` under policy.capabilities in .lily/config.yaml)",
 }
 
 
@@ -153,7 +156,7 @@ def _check_capabilities(spec: PinnedSpec, found: Blueprint, bindings: Any, polic
     needed = _contained(found, "capabilities_for", lambda: frozenset(found.capabilities_for(bindings)))
     decisions = decide(needed, frozenset(spec.capabilities), policy.capabilities)
     record["needed"], record["decisions"] = sorted(needed), decisions
-    refused = {name: decision for name, decision in decisions.items() if decision != "allow"}
+    refused = {name: decision for name, decision in decisions.items() if decision not in ("allow", "ask")}
     if refused:
         reasons = [_WHY.get(decision, _WHY["deny"]).format(name=name) for name, decision in refused.items()]
         raise _Stop(Code.JOB_POLICY_DENIED, "; ".join(reasons), capabilities=refused)

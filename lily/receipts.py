@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from lily.approvals.record import Approval, approvals_of
 from lily.clock import parse_stamp
 from lily.runs import Attempt, ErrorInfo, PinnedSpec, Run
 
@@ -60,7 +61,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     target: ReceiptTarget
     trigger: dict[str, Any]
     lineage: dict[str, Any]
-    approvals: list[dict[str, Any]]
+    approvals: list[Approval]
     canceled: dict[str, Any] | None
     queued_at: str
     started_at: str | None
@@ -116,7 +117,7 @@ def receipt_of(run: Run, spec: PinnedSpec, body: bytes | str, files: list[File])
         target=ReceiptTarget(kind=spec.target.kind, id=spec.target.id, version=result.get("target_version")),
         trigger=run.trigger,
         lineage=run.lineage,
-        approvals=run.approvals,
+        approvals=approvals_of(run),
         canceled=result.get("canceled"),
         queued_at=run.queued_at,
         started_at=run.started_at,

@@ -30,7 +30,8 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
         {Status.SUCCEEDED, Status.FAILED, Status.CANCELED, Status.QUEUED, Status.RETRY_SCHEDULED, Status.WAITING_APPROVAL}
     ),
     Status.RETRY_SCHEDULED: frozenset({Status.QUEUED, Status.CANCELED}),
-    Status.WAITING_APPROVAL: frozenset({Status.QUEUED, Status.FAILED, Status.CANCELED}),
+    # waiting_approval → waiting_approval: the warning before it expires.
+    Status.WAITING_APPROVAL: frozenset({Status.WAITING_APPROVAL, Status.QUEUED, Status.FAILED, Status.CANCELED}),
     Status.SUCCEEDED: frozenset(),
     Status.FAILED: frozenset(),
     Status.CANCELED: frozenset(),
@@ -54,8 +55,10 @@ class EventName(StrEnum):
     JOB_RETRY_SCHEDULED = "job_retry_scheduled"
     JOB_WAITING_APPROVAL = "job_waiting_approval"
     JOB_APPROVED = "job_approved"
+    JOB_APPROVAL_EXPIRING = "job_approval_expiring"
     JOB_APPROVAL_DENIED = "job_approval_denied"
     JOB_APPROVAL_EXPIRED = "job_approval_expired"
+    JOB_APPROVAL_VOID = "job_approval_void"
     JOB_COMPLETED = "job_completed"
     JOB_FAILED = "job_failed"
     JOB_CANCELED = "job_canceled"
@@ -117,7 +120,7 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One try. `status` is running, succeeded, failed, timed_out, canceled or interrupted; times are stamps."""
+    """One try. `status` is running, succeeded, failed, timed_out, canceled, interrupted or waiting_approval; times are stamps."""
 
     number: int
     started_at: str

@@ -24,7 +24,15 @@ _RUN_ID = "^[0-9]{8}T[0-9]{6}\\.[0-9]{6}Z-[a-z0-9]{4,12}$"
 _PATTERNS = {"run_id": _RUN_ID, "sha256": "^[0-9a-f]{64}$", "spec_hash": "^sha256:[0-9a-f]{64}$", "trace_id": "^[0-9a-f]{32}$"}
 _STAMPS = ("ts", "since")
 # The codes that a run can end with; a command has more.
-RUN_CODES = (Code.JOB_TARGET_UNRESOLVED, Code.JOB_BINDINGS_INVALID, Code.JOB_EXECUTION_FAILED, Code.JOB_POLICY_DENIED)
+RUN_CODES = (
+    Code.JOB_TARGET_UNRESOLVED,
+    Code.JOB_BINDINGS_INVALID,
+    Code.JOB_EXECUTION_FAILED,
+    Code.JOB_POLICY_DENIED,
+    Code.APPROVAL_DENIED,
+    Code.APPROVAL_EXPIRED,
+    Code.APPROVAL_VOID,
+)
 # Those of a run that reports windows which could not be claimed.
 CLAIM_CODES = (Code.STORE_UNAVAILABLE, Code.DISK_FULL, Code.QUEUE_BACKPRESSURE, Code.QUEUE_FULL)
 
@@ -54,7 +62,9 @@ _REFINED: dict[tuple[str, str], dict[str, Any]] = {
     ("Receipt", "policy"): {"anyOf": [_object(_POLICY), _NOTHING]},
     ("Receipt", "limits"): {"anyOf": [_object({"timeout_seconds": {"type": "number"}}, _LIMITS), _NOTHING]},
     ("Receipt", "canceled"): {"anyOf": [_object({"at": _STAMP, "by": _TEXT, "reason": _TEXT}), {"type": "null"}]},
-    ("ReceiptAttempt", "status"): {"enum": ["canceled", "failed", "interrupted", "succeeded", "timed_out"]},
+    ("ReceiptAttempt", "status"): {"enum": ["canceled", "failed", "interrupted", "succeeded", "timed_out", "waiting_approval"]},
+    ("Approval", "decision"): {"enum": ["approved", "denied", "expired", "void", None]},
+    ("Approval", "kind"): FIELDS["kind"],
     ("ErrorInfo", "code"): {"enum": [code.value for code in RUN_CODES + CLAIM_CODES]},
     ("ErrorObject", "code"): {"enum": [code.value for code in Code]},
 }

@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -68,6 +69,16 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     cwd_outside_workspace: bool
 
 
+class Approval(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds of approvals where a job does not say it: how long they wait, when they warn, who may decide, where issues are."""
+
+    ttl_hours: float
+    warn_hours: float
+    poll_seconds: float
+    approvers: list[str]
+    repository: str
+
+
 class Supervisor(msgspec.Struct, frozen=True, kw_only=True):
     """How `lily up` ends: running work may finish within so many seconds."""
 
@@ -95,6 +106,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     queue: Queue
     dlq: Dlq
     policy: Policy
+    approval: Approval
     supervisor: Supervisor
     worker: Worker
     health: Health
@@ -128,6 +140,14 @@ def _secret(value: Any) -> bool:
     return _text(value) and any(value.startswith(kind) and len(value) > len(kind) for kind in ("env:", "file:"))
 
 
+def _names(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= 100 and all(_text(each) and each.strip() for each in value)
+
+
+def _repository(value: Any) -> bool:
+    return _text(value) and re.fullmatch(r"(?:[A-Za-z0-9][\w.-]*/){1,2}[A-Za-z0-9][\w.-]*|", value, re.ASCII) is not None
+
+
 _BIG = 2**53
 _KEYS: dict[str, _Key] = {
     "store.url": _Key("", "a database URL, or empty text for the embedded SQLite", _text),
@@ -144,6 +164,11 @@ _KEYS: dict[str, _Key] = {
     "policy.max.memory_mb": _Key(None, "a whole number of MiB above 0, or null", _or_null(_whole(1, _BIG))),
     "policy.max.cpu_seconds": _Key(None, "a whole number of seconds above 0, or null", _or_null(_whole(1, _BIG))),
     "policy.cwd_outside_workspace": _Key(False, "true or false", lambda value: type(value) is bool),
+    "approval.ttl_hours": _Key(24.0, "a number of hours above 0, at most 8784", _number(0.0001, 8784)),
+    "approval.warn_hours": _Key(1.0, "a number of hours from 0 to 8784", _number(0, 8784)),
+    "approval.poll_seconds": _Key(30.0, "a number of seconds from 1 to 86400", _number(1, 86_400)),
+    "approval.approvers": _Key([], "a list of login names", _names),
+    "approval.repository": _Key("", "owner/repo, or empty text for the one that gh finds", _repository),
     "supervisor.drain_seconds": _Key(30.0, "a number of seconds from 0 to 86400", _number(0, 86_400)),
     "worker.enabled": _Key(True, "true or false", lambda value: type(value) is bool),
     "health.queued_seconds": _Key(3600.0, "a number of seconds above 0", _number(0.001, 31_536_000)),

@@ -5,6 +5,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from lily.approval_shapes import APPROVAL_SHAPES
+from lily.approvals.record import Need
 from lily.diagnostics import Diagnostic
 from lily.letter_shapes import LETTER_SHAPES
 from lily.queue_shapes import QUEUE_SHAPES
@@ -82,7 +84,7 @@ class Plan(msgspec.Struct, kw_only=True):
 
     job_id: str
     title: str
-    would: Literal["run", "be refused", "fail before its first attempt"]
+    would: Literal["run", "wait for an approval, then run", "be refused", "fail before its first attempt"]
     target: JobTarget
     bindings: dict[str, Any]
     input: dict[str, Any]
@@ -90,6 +92,7 @@ class Plan(msgspec.Struct, kw_only=True):
     attempts: PlanAttempts
     limits: dict[str, Any]
     must_leave: list[str]
+    approvals: list[Need]
     error: dict[str, Any] | UnsetType = UNSET
 
 
@@ -326,5 +329,6 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     **LETTER_SHAPES,
     **WATCH_SHAPES,
     **QUEUE_SHAPES,
+    **APPROVAL_SHAPES,
     "error": Failure,
 }

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
+from lily.approvals.labels import parse_issue
 from lily.diagnostics import Diagnostic
 from lily.errors import Code, LilyError
 from lily.spec_messages import diagnose, diagnostic
@@ -71,6 +72,12 @@ def _issue(given: Any) -> Any:
     return str(given) if type(given) is int and given > 0 else given
 
 
+def _issue_form(text: str) -> str | None:
+    return (
+        None if parse_issue(text) else f"{text[:60]!r} is no issue; a number, owner/repo#number and an issue's https address are accepted"
+    )
+
+
 _ID = "lower-case letters, digits, dots, dashes and underscores (a letter or digit first, no `..`, at most 128)"
 _SECONDS = "a number of seconds from 0 to 2592000"
 Mapping = Annotated[dict[str, Any], BeforeValidator(plain)]
@@ -122,11 +129,11 @@ class Approval(Part):
     """Who must agree before it runs."""
 
     required: bool = Field(default=False, description="true or false")
-    ttl_hours: float = Field(default=24.0, gt=0, le=8_784, description="a number of hours above 0, at most 8784")
-    warn_hours: float = Field(default=1.0, ge=0, le=8_784, description="a number of hours from 0 to 8784")
-    issue: Annotated[Line | None, BeforeValidator(_issue), WithJsonSchema({"type": ["string", "integer", "null"]})] = Field(
-        default=None, description="an issue: its number, owner/repo#number, or its address"
-    )
+    ttl_hours: float | None = Field(default=None, gt=0, le=8_784, description="a number of hours above 0, at most 8784")
+    warn_hours: float | None = Field(default=None, ge=0, le=8_784, description="a number of hours from 0 to 8784")
+    issue: Annotated[
+        Annotated[str, checked(_issue_form)] | None, BeforeValidator(_issue), WithJsonSchema({"type": ["string", "integer", "null"]})
+    ] = Field(default=None, description="an issue: its number, owner/repo#number, or its address")
     approvers: list[Line] = Field(default=[], max_length=100, description="a list of login names")
 
 

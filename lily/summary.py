@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from lily.approvals.record import Approval
 from lily.receipts import Receipt
 from lily.runs import Event, EventName
 from lily.text import markdown, visible
@@ -16,12 +17,15 @@ _NEXT = {
     "job_target_unresolved": "See `lily blueprints list` for what is registered; fix `target.id` or `target.version`, then run it again.",
     "job_bindings_invalid": "`lily blueprints show {target}` says what it takes; mend `bindings`, then run it again.",
     "job_policy_denied": "Grant the capability in the job's `capabilities`, and see that `.lily/config.yaml` allows it.",
+    "approval_denied": "Ask whoever denied it; when that is settled, `lily jobs run {job}` asks again.",
+    "approval_expired": "`lily jobs run {job}` asks again; `approval.ttl_hours` says how long it waits.",
+    "approval_void": "`lily jobs run {job}` asks again, for the job as it is now.",
     "job_execution_failed": "Read `events.jsonl` from the top: the first failing code is there. Then `lily jobs run {job}` again.",
 }
 _HEADLINE = {"succeeded": "Succeeded", "failed": "Failed", "canceled": "Canceled", "missed": "Missed"}
 _TAIL_LINES = 20
 _PAYLOAD_CHARS = 4000
-_NOTED = frozenset({EventName.JOB_INTERRUPTED, EventName.JOB_RECOVERED, EventName.POLICY_DENIED, EventName.JOB_APPROVED})
+_NOTED = frozenset({EventName.JOB_INTERRUPTED, EventName.JOB_RECOVERED, EventName.POLICY_DENIED})
 
 
 def duration(seconds: float | None) -> str:
@@ -42,6 +46,7 @@ def summary_of(receipt: Receipt, events: Sequence[Event]) -> str:
         _outcome(receipt),
         _why(receipt),
         _attempts(receipt, events),
+        _approvals(receipt),
         _times(receipt),
         _said(receipt.payload),
         _files(receipt),
@@ -106,6 +111,18 @@ def _attempt_note(attempt: Any) -> str:
 def _reason(data: dict[str, Any]) -> str:
     said = data.get("reason") or data.get("message")
     return f": {markdown(said)}" if said else ""
+
+
+def _approvals(receipt: Receipt) -> str:
+    rows = [_approval(each) for each in receipt.approvals if each.decision is not None]
+    return "## Approvals\n\n" + "\n".join(rows) + "\n" if rows else ""
+
+
+def _approval(approval: Approval) -> str:
+    by = f" by {markdown(approval.by)}" if approval.by else ""
+    through = " on GitHub" if approval.channel == "github" else ""
+    note = f" ({markdown(approval.note)})" if approval.note else ""
+    return f"- {(approval.decision or '').capitalize()}{by}{through} at {approval.decided_at}: {markdown(approval.what)}{note}"
 
 
 def _times(receipt: Receipt) -> str:

@@ -1,9 +1,10 @@
 """What `--json` prints about time: the published shapes. See `lily.shapes`, of which these are a part."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
+from lily.approval_shapes import VoidedApproval
 from lily.diagnostics import Diagnostic
 from lily.ledger import State, WindowStatus
 from lily.runs import Status
@@ -128,7 +129,7 @@ class PlanChange(msgspec.Struct, kw_only=True):
     reason: str
     unsettled: int
     waiting_runs: list[str]
-    approvals: list[Any]
+    approvals: list[VoidedApproval]
     notes: list[str]
 
 

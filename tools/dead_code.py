@@ -15,9 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # (file, name): why. A file that ends with a slash stands for all in it.
 ALLOWED = {
-    ("lily/blueprints/", "request_approval"): "part of the contract; approvals come later",
     ("lily/blueprints/", "debug"): "a level of the logger that only users use",
-    ("lily/engines/", "request_approval"): "part of the contract; approvals come later",
     ("lily/engines/", "debug"): "a level of the logger that only users use",
     ("lily/blueprints/", "council"): "found by the registry under its id",
     ("lily/blueprints/", "http"): "found by the registry under its id",

@@ -98,6 +98,7 @@ class Context(Protocol):
     run_dir: Path
     trace_id: str
     log: RunLogger
+    approvals: Sequence[Mapping[str, Any]]  # what this run was asked to wait for so far, with the decisions
 
     def artifact(self, name: str) -> AbstractContextManager[IO[bytes]]:
         """Write a file in the run's folder; it appears whole, when the block ends without an error."""
@@ -122,7 +123,11 @@ class Context(Protocol):
         ...
 
     async def request_approval(self, what: str, *, why: str = "") -> None:
-        """Wait until a person has approved `what`."""
+        """Wait until a person has approved `what`.
+
+        The attempt ends here, not charged, and gives its slot back. Approved, the run is begun again: finished steps are not run again, and
+        this returns at once. The same `what` is the same approval for the whole run.
+        """
         ...
 
 

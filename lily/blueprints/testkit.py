@@ -82,6 +82,7 @@ class FakeContext:
         self.log: RunLogger = FakeLog(self.told)
         self.steps: dict[str, Any] = {} if steps is None else steps
         self.approve = approve
+        self.approvals: Sequence[Mapping[str, Any]] = []
         self.requests: list[ProcessRequest] = []
         self._registry, self._processes = registry, processes
         self._prefix = ""
@@ -90,6 +91,7 @@ class FakeContext:
     def _inner(self, name: str) -> "FakeContext":
         inner = FakeContext(self.workspace, registry=self._registry, steps=self.steps, processes=self._processes, attempt=self.attempt)
         inner.deadline, inner.scheduled_for, inner.approve = self.deadline, self.scheduled_for, self.approve
+        inner.approvals = self.approvals
         inner.told, inner.log, inner.requests, inner._seen = self.told, self.log, self.requests, self._seen
         inner._prefix = f"{self._prefix}-{name}" if self._prefix else name
         return inner

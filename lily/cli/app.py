@@ -49,6 +49,14 @@ _DLQ = {
 _WORKER = {"status": "worker:status", "pause": "worker:pause", "resume": "worker:resume"}
 _STORE = {"export": "store:export", "checkpoint": "store:checkpoint", "reset": "store:reset"}
 _EVENTS = {"tail": "events:tail"}
+_APPROVALS = {
+    "list": "approvals:list_approvals",
+    "show": "approvals:show",
+    "approve": "approvals:approve",
+    "deny": "approvals:deny",
+    "check": "approvals:check",
+    "doctor": "approvals:doctor",
+}
 _BLUEPRINTS = {"list": "blueprints:list_blueprints", "show": "blueprints:show"}
 _QUEUE = {"stats": "queue:stats", "list": "queue:list_queue", "cancel": "queue:cancel", "set": "queue:set_limits"}
 _CONFIG = {"show": "config:show", "validate": "config:validate", "reload": "config:reload"}
@@ -90,6 +98,7 @@ app.command(_group("runs", "Runs of all jobs.", _RUNS, sort_key=11))
 app.command(_group("queue", "What waits, and the queue's limits.", _QUEUE, sort_key=11))
 app.command(_group("dlq", "Dead letters: runs that failed for good.", _DLQ, sort_key=11))
 app.command(_group("schedule", "Schedules: windows, states, and testing them.", _SCHEDULE, sort_key=12))
+app.command(_group("approvals", "Runs that wait for a person's consent.", _APPROVALS, sort_key=12))
 app.command(_group("worker", "Whether runs are taken, and what runs.", _WORKER, sort_key=13))
 app.command(_group("events", "The one stream of everything that happens.", _EVENTS, sort_key=14))
 app.command(_group("store", "The database: copies, and starting over.", _STORE, sort_key=15))
@@ -106,6 +115,7 @@ def load_all() -> App:
         "runs": _RUNS,
         "queue": _QUEUE,
         "dlq": _DLQ,
+        "approvals": _APPROVALS,
         "schedule": _SCHEDULE,
         "worker": _WORKER,
         "events": _EVENTS,

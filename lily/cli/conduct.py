@@ -42,9 +42,20 @@ class Progress:
         self.last = seq
         if self._json:
             output.put_raw(msgspec.json.encode(event))
-        elif self._live:
+            return
+        if event.get("event") == "job_waiting_approval":
+            _tell_waiting(event)
+        if self._live:
             for line in event_lines(event):
                 output.tell(line)
+
+
+def _tell_waiting(event: dict[str, Any]) -> None:
+    """What it waits for and how to go on: said always, because nothing more comes until somebody has decided."""
+    run_id = event["run_id"]
+    issue = f", or by a label on issue {event['issue']}" if event.get("issue") else ""
+    output.tell(f"run {run_id} waits for an approval of: {event['what']} ({event['why'] or 'no reason given'})")
+    output.tell(f"until {event['expires_at']}: `lily approvals approve {run_id}` or `lily approvals deny {run_id} --reason R`{issue}")
 
 
 def conduct(workspace: Workspace, settings: Settings, store: Store, run: Run, *, as_json: bool) -> int:

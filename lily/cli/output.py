@@ -92,7 +92,15 @@ def errors() -> IO[str]:
     return sys.stderr
 
 
-_COLOURS = {"succeeded": "32", "failed": "31", "missed": "31", "canceled": "33", "running": "36", "retry_scheduled": "36"}
+_COLOURS = {
+    "succeeded": "32",
+    "failed": "31",
+    "missed": "31",
+    "canceled": "33",
+    "running": "36",
+    "retry_scheduled": "36",
+    "waiting_approval": "33",
+}
 _LEVELS = {"healthy": "32", "warning": "33", "critical": "31"}
 
 

@@ -1,25 +1,28 @@
 """What a run would do, as far as that can be known before its first attempt. Nothing is stored."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from lily.approvals.needs import needs_of
 from lily.cli import output
 from lily.errors import Code, exit_code
-from lily.policies import unavailable
-from lily.preflight import Refused, preflight
+from lily.preflight import Ready, Refused, preflight
 from lily.render import plan_lines
 from lily.runs import PinnedSpec, decode_spec
 from lily.settings import Settings
 from lily.workspace import Workspace
 
 
-def show_plan(workspace: Workspace, settings: Settings, canonical: bytes, *, as_json: bool) -> int:
+def show_plan(
+    workspace: Workspace, settings: Settings, canonical: bytes, *, as_json: bool, lineage: Mapping[str, Any] | None = None
+) -> int:
     """Print the plan of a run of this spec; the exit status is that of the refusal it would meet, else 0."""
     from lily.blueprints.registry import Registry
 
     spec = decode_spec(canonical)
-    plan, status = plan_of(spec, settings, Registry(workspace.blueprints))
+    plan, status = plan_of(spec, settings, Registry(workspace.blueprints), lineage or {})
     if as_json:
         output.put_json({"plan": plan})
     else:
@@ -28,15 +31,15 @@ def show_plan(workspace: Workspace, settings: Settings, canonical: bytes, *, as_
     return status
 
 
-def plan_of(spec: PinnedSpec, settings: Settings, registry: Any) -> tuple[dict[str, Any], int]:
+def plan_of(spec: PinnedSpec, settings: Settings, registry: Any, lineage: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     """(the plan as plain values, exit status)."""
-    missing = unavailable(spec)
     outcome = preflight(spec, registry, settings.policy)
+    needs = needs_of(spec, lineage, outcome.asks) if isinstance(outcome, Ready) else []
     runtime = msgspec.to_builtins(spec.runtime)
     plan: dict[str, Any] = {
         "job_id": spec.id,
         "title": spec.title,
-        "would": "run",
+        "would": "wait for an approval, then run" if needs else "run",
         "target": {"id": spec.target.id, "version": outcome.target_version},
         "bindings": spec.bindings,
         "input": spec.target.input,
@@ -48,10 +51,8 @@ def plan_of(spec: PinnedSpec, settings: Settings, registry: Any) -> tuple[dict[s
         },
         "limits": {key: runtime[key] for key in ("memory_mb", "cpu_seconds", "max_parallel_runs") if runtime[key] is not None},
         "must_leave": spec.output.artifacts,
+        "approvals": msgspec.to_builtins(needs),
     }
-    if missing:
-        plan["would"], plan["error"] = "be refused", {"code": Code.FEATURE_UNAVAILABLE.value, "message": "; ".join(missing)}
-        return plan, exit_code(Code.FEATURE_UNAVAILABLE)
     if isinstance(outcome, Refused):
         plan["would"], plan["error"] = "fail before its first attempt", msgspec.to_builtins(outcome.error)
         return plan, exit_code(Code(outcome.error.code))

@@ -42,11 +42,16 @@ A list is an object with one plural key (but for `jobs next --all`, which is a b
 | `jobs validate` | `{{"jobs": [{{"id", "path"}}], "diagnostics": [D], "notes": [D]}}` |
 | `jobs run`, `runs replay` | one line for each event, then `{{"receipt": R}}`; when it was left before its end `{{"run": RUN}}` |
 | the same with `--detach` | `{{"run_id", "job_id", "status"}}` |
-| the same with `--dry-run` | `{{"plan": {{"job_id", "title", "would", "target", "bindings", "input", "capabilities", "attempts", "limits", "must_leave"}}}}`, with `error` when it would be refused |
+| the same with `--dry-run` | `{{"plan": {{"job_id", "title", "would", "target", "bindings", "input", "capabilities", "attempts", "limits", "must_leave", "approvals": [{{"kind", "what", "why"}}]}}}}`, with `error` when it would be refused |
 | `jobs tail` | one line for each event |
 | `jobs history`, `runs list`, `runs active` | `{{"runs": [RUN]}}`, newest first |
 | `runs show` | RUN with `attempts` as a list, `folder` and `receipt` (null until the end) |
 | `runs cancel` | RUN |
+| `approvals list` | `{{"approvals": [APPROVAL]}}`, the next to expire first |
+| `approvals show` | `{{"run_id", "job_id", "status", "approvals": [APPROVAL with "changed"]}}` |
+| `approvals approve`, `deny` | RUN |
+| `approvals check` | APPROVAL with `changed` |
+| `approvals doctor` | `{{"ok", "checks": [{{"name", "ok", "message", "hint"}}]}}` |
 | `jobs next` | `{{"job_id", "timezone", "trigger", "state", "until", "reason", "windows": [{{"utc", "local", "note", "skipped"}}]}}` |
 | `jobs next --all` | `[{{"job_id", "timezone", "windows": [{{"utc", "local", "note"}}]}}]` |
 | `jobs why` | `{{"job_id", "timezone", "at", "local", "outcome", "because": [...], "row", "control", "runs", "next"}}`; `row` and `control` may be null |
@@ -82,6 +87,9 @@ A list is an object with one plural key (but for `jobs next --all`, which is a b
 - RUN: `{{"run_id", "job_id", "status", "trigger", "queued_at", "started_at", "ended_at", "next_attempt_at", "duration_seconds", "attempts",
   "interruptions", "error", "cancel_requested", "key", "lineage", "retried_as", "spec_hash", "trace_id"}}`; `attempts` is their number.
 - LETTER: `{{"run_id", "job_id", "added_at", "code", "reason", "fingerprint", "cause"}}`; `reason` is the last error.
+- APPROVAL: `{{"run_id", "job_id", "status", "number", "kind", "what", "why", "issue", "approvers", "requested_at", "expires_at", "hours_left",
+  "expiring", "decision", "by", "channel", "decided_at", "note", "bound_to", "check"}}`; `check` is null where nobody has looked at an issue, else
+  `{{"checked_at", "next_at", "failures", "error", "labels"}}`.
 - R is the receipt. All of these, the receipt and the events have published JSON Schemas: see [schemas](../schemas/index.md).
 
 """

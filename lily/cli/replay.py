@@ -16,7 +16,7 @@ def replay(
     spec: Annotated[
         Literal["pinned", "current"], Parameter(name="--spec", help="The spec that ran then, or the job's file as it is now.")
     ] = "pinned",
-    approve: Annotated[bool, flag("--approve", "Approve this one replay; needs --reason.")] = False,
+    approve: Annotated[bool, flag("--approve", "Approve this one replay as you ask for it; needs --reason.")] = False,
     reason: Annotated[str, Parameter(name="--reason", help="Why, for the receipt.")] = "",
     detach: Annotated[bool, flag("--detach", "Print the new run's id and return at once.")] = False,
     dry_run: Annotated[bool, flag("--dry-run", "Print what it would do; needs no approval.")] = False,
@@ -25,7 +25,8 @@ def replay(
 ) -> int:
     """Run again what a run did, as a new run whose lineage names the first, and wait for its end.
 
-    A replay repeats side effects, so it needs an approval: --approve --reason R gives one, which the receipt records.
+    A replay repeats side effects, so it waits for an approval bound to it: `lily approvals approve` of the new run gives it, and so does
+    --approve --reason R, at once. The receipt records it.
     """
     from lily.operations.changes import replay as replay_run
     from lily.operations.changes import replay_spec
@@ -39,7 +40,13 @@ def replay(
         if dry_run:
             from lily.cli.plan import show_plan
 
-            return show_plan(place, settings, replay_spec(place, store, first, spec), as_json=json)
+            return show_plan(
+                place,
+                settings,
+                replay_spec(place, store, first, spec),
+                as_json=json,
+                lineage={} if approve else {"replayed_from": first.run_id},
+            )
         if not detach:
             check_taking(place, settings, store)
         made = replay_run(place, store, first, which=spec, approve=approve, reason=reason, by=who())

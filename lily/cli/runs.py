@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
+from lily.approvals.record import pending
 from lily.cli import output
 from lily.cli.jobs import put_runs
 from lily.cli.options import Json, Limit, Place, Since, StatusFilter, opened, positive, since, storable, who
@@ -96,6 +97,9 @@ def _lines(place: Workspace, store: "Store", run: Run, receipt: "Receipt | None"
         ("spec", run.spec_hash),
         ("folder", folder),
     ]
+    waits = pending(run) if run.status is Status.WAITING_APPROVAL else None
+    if waits is not None:
+        pairs.append(("waits for", f"an approval of {waits.what}, until {when(waits.expires_at)}: `lily approvals show {run.run_id}`"))
     if run.next_attempt_at:
         pairs.append(("next attempt", when(run.next_attempt_at)))
     if run.lineage:

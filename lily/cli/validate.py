@@ -12,7 +12,7 @@ from lily.cli.options import Json, Place
 from lily.clock import SystemClock
 from lily.diagnostics import Diagnostic
 from lily.errors import Code, LilyError
-from lily.policies import unavailable_fields, unschedulable
+from lily.policies import unschedulable
 from lily.render import diagnostic_line
 from lily.settings import Settings, load_settings
 from lily.spec_index import SUFFIXES, Catalog, SpecIndex
@@ -138,8 +138,7 @@ class _Check:
 def _later(spec: "PinnedSpec") -> list[tuple[Code, str, str]]:
     """What the file rightly asks for and this version does not do: (code, field, what comes of it)."""
     trigger = unschedulable(spec.trigger)
-    found = [*unavailable_fields(spec), *([("trigger", trigger)] if trigger else [])]
-    return [(Code.FEATURE_UNAVAILABLE, place, why) for place, why in found]
+    return [(Code.FEATURE_UNAVAILABLE, "trigger", trigger)] if trigger else []
 
 
 def _past(spec: "PinnedSpec") -> list[tuple[Code, str, str]]:

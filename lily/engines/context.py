@@ -9,8 +9,10 @@ from math import isfinite
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
+import anyio.lowlevel
 import msgspec
 
+from lily.approvals.record import Need, covered
 from lily.blueprints.contract import BlueprintError, Context, Envelope, ProcessRequest, ProcessResult
 from lily.blueprints.envelope import plain as plain_json
 from lily.blueprints.nested import fitted, found_in, run_nested
@@ -23,11 +25,12 @@ from lily.offload import Offload
 from lily.runs import Event, EventName, Run
 from lily.settings import Policy
 from lily.storage.files import make_folder, sync_path, temporary_name
-from lily.text import encodable, plain, text_of
+from lily.text import encodable, one_line, plain, text_of
 from lily.workspace import Workspace, is_artifact_name
 
 T = TypeVar("T")
 _LOG_CHARS = 16_384
+_ASKED_CHARS = 500
 
 
 class Told(Protocol):
@@ -59,9 +62,12 @@ class Attempt:
     steps: Mapping[str, Any]  # results that earlier attempts stored
     caps: Caps
     granted: frozenset[str]
+    asking: frozenset[str]  # granted by the job; the policy wants somebody to approve each
     deadline: datetime | None
     left_files: bool = False  # something was written into the run's folder
     seen_steps: set[str] = field(default_factory=set)
+    asked: list[Need] = field(default_factory=list)  # what it can't go on without; it ends then
+    pause: Callable[[], None] = lambda: None  # ends it
 
 
 class RunLog:
@@ -107,6 +113,7 @@ class RunContext(Context):
         self.scheduled_for = datetime.fromisoformat(window) if window else None
         self.workspace = ports.workspace.root
         self.policy = ports.policy
+        self.approvals = run.approvals
         self.log = RunLog(ports, attempt.told, prefix)
 
     @property
@@ -173,7 +180,7 @@ class RunContext(Context):
 
     async def run_process(self, request: ProcessRequest) -> ProcessResult:
         """See the protocol."""
-        self._require("process.exec")
+        await self._require("process.exec")
         if self._prefix:
             request = _with_prefix(request, f"{self._prefix}-{request.log_prefix}")
         folder = self.run_dir
@@ -195,15 +202,29 @@ class RunContext(Context):
         """See the protocol. Raises BlueprintError as the inner blueprint does, or for what the job did not grant."""
         found = found_in(self._ports.registry, blueprint_id)
         for capability in sorted(found.capabilities_for(fitted(found.bindings_schema, dict(bindings), "bindings", blueprint_id))):
-            self._require(capability)
+            await self._require(capability)
         inner = RunContext(self._ports, self._attempt, f"{self._prefix}-{name}" if self._prefix else name)
         return await run_nested(self._ports.registry, inner, blueprint_id, bindings, run_input)
 
     async def request_approval(self, what: str, *, why: str = "") -> None:
-        """Not in this version: fails the attempt and says so."""
-        raise BlueprintError(
-            f"approvals are not available in this version; asked for: {what}", code=Code.FEATURE_UNAVAILABLE, retryable=False
-        )
+        """See the protocol. Raises BlueprintError for what can't be shown to a person."""
+        if not isinstance(what, str) or not what.strip() or len(what) > _ASKED_CHARS:
+            said = f"request_approval takes text of 1 to {_ASKED_CHARS} characters that says what to approve"
+            raise BlueprintError(said, code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False)
+        await self._approved(Need("target", one_line(encodable(what)), one_line(encodable(why))[:_ASKED_CHARS]))
+
+    async def _approved(self, need: Need) -> None:
+        """Return if somebody has approved it; else end the attempt, whatever the blueprint makes of that."""
+        attempt = self._attempt
+        if (need.kind, need.what) in covered(attempt.run):
+            await anyio.lowlevel.checkpoint()
+            return
+        # No checkpoint before it is noted: what several tasks ask at once is one request.
+        if need not in attempt.asked:
+            attempt.asked.append(need)
+        attempt.pause()
+        await anyio.lowlevel.checkpoint()
+        raise BlueprintError(f"waits for an approval: {need.what}", retryable=False)  # only where a shield holds the cancellation off
 
     async def _say(self, name: EventName, data: dict[str, Any]) -> None:
         await self._attempt.told.events([Event(name, stamp(self._ports.clock.now()), data)])
@@ -212,8 +233,12 @@ class RunContext(Context):
         data = {"stream": stream, "text": text}
         await self._say(EventName.OUTPUT, {**data, "blueprint": self._prefix} if self._prefix else data)
 
-    def _require(self, capability: str) -> None:
-        if capability not in self._attempt.granted:
+    async def _require(self, capability: str) -> None:
+        if capability in self._attempt.granted:
+            return
+        if capability in self._attempt.asking:
+            await self._approved(Need("policy", f"capability {capability}", f"the policy says `ask` for {capability}"))
+        else:
             raise BlueprintError(
                 f"needs the capability {capability!r}, which the job does not grant", code=Code.JOB_POLICY_DENIED, retryable=False
             )

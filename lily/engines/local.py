@@ -54,15 +54,19 @@ class LocalEngine:
             steps=steps,
             caps=_caps(spec.runtime),
             granted=ready.allowed,
+            asking=ready.asking,
             deadline=self.ports.clock.now() + timedelta(seconds=timeout),
         )
         ctx = RunContext(self.ports, attempt)
-        outcome = await self._bounded(ctx, ready, base_result(ready, spec.runtime), timeout, scope)
+        outcome = await self._bounded(ctx, attempt, ready, base_result(ready, spec.runtime), timeout, scope)
         return await self._files_kept(ctx, attempt, spec, outcome)
 
-    async def _bounded(self, ctx: RunContext, ready: Ready, result: dict[str, Any], seconds: float, scope: trio.CancelScope) -> Outcome:
+    async def _bounded(
+        self, ctx: RunContext, attempt: Attempt, ready: Ready, result: dict[str, Any], seconds: float, scope: trio.CancelScope
+    ) -> Outcome:
         failure: BaseException | None = None
         envelope: Envelope | None = None
+        attempt.pause = scope.cancel
         with scope:
             try:
                 envelope = checked(await ready.runnable(ctx, ready.run_input), ready.blueprint)
@@ -74,6 +78,9 @@ class LocalEngine:
                     raise
                 if cancelled is not None:
                     raise cancelled from None
+        if attempt.asked:
+            # Also when the blueprint made something else of being cut off: what it asked for is not given.
+            return Outcome(status="waiting_approval", result={"r0_status": None, **result}, retryable=True, asked=tuple(attempt.asked))
         if scope.cancelled_caught or (failure is not None and scope.cancel_called):
             message = f"timed out after {seconds:g} s"
             data = {"reason": "timeout"}

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from lily.clock import Clock, SystemClock, stamp
 from lily.errors import Code, LilyError
 from lily.operations.sockets import ring
-from lily.policies import unavailable
 from lily.runs import Event, Run, decode_spec
 from lily.specs import spec_hash
 from lily.storage.store import NewRun, Store, Then
@@ -37,11 +36,8 @@ def new_run(
     approvals: Sequence[Mapping[str, Any]] = (),
     events: Sequence[Event] = (),
 ) -> NewRun:
-    """A run of the spec with this canonical JSON. Raises `feature_unavailable` for what this version can't honour."""
+    """A run of the spec with this canonical JSON."""
     spec = decode_spec(canonical)
-    missing = unavailable(spec)
-    if missing:
-        raise LilyError(Code.FEATURE_UNAVAILABLE, "; ".join(missing), where=f"job {spec.id}", hint="take it out of the spec to run the job")
     fired_at = stamp((clock or SystemClock()).now())
     repeats = {name: value for name, value in (lineage or {}).items() if name in ("replayed_from", "retried_from")}
     return NewRun(
@@ -57,7 +53,7 @@ def new_run(
     )
 
 
-def _check_place(workspace: Workspace) -> None:
+def check_place(workspace: Workspace) -> None:
     """A run that could not leave its artifacts is not accepted."""
     runs, lily = _folders(workspace)
     folder = runs if os.path.isdir(runs) else lily
@@ -79,7 +75,7 @@ def accept_all(workspace: Workspace, store: Store, new: Sequence[NewRun], then: 
 
     Raises `disk_full` or `workspace_invalid` where their artifacts could not be written.
     """
-    _check_place(workspace)
+    check_place(workspace)
     runs = store.submit(new, then)
     ring(workspace)
     return runs

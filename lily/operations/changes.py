@@ -11,7 +11,7 @@ from lily.clock import Clock, SystemClock, stamp
 from lily.errors import Code, LilyError
 from lily.operations.accept import accept_all, new_run
 from lily.operations.sockets import ring
-from lily.runs import TERMINAL, Event, EventName, Run
+from lily.runs import TERMINAL, Run
 from lily.spec_index import SpecIndex
 from lily.storage.artifacts import read_receipt
 from lily.storage.audit import Actor
@@ -41,23 +41,19 @@ def ended(run: Run) -> LilyError:
 def replay(
     workspace: Workspace, store: Store, run: Run, *, which: str, approve: bool, reason: str, by: str, clock: Clock | None = None
 ) -> Run:
-    """A new run like `run`, with its pinned spec or the job's current one. Raises `approval_required` without an approval."""
+    """A new run like `run`, with its pinned spec or the job's current one. It waits for an approval; `approve` gives it at once.
+
+    Raises `approval_forbidden` when `by` may not approve it.
+    """
+    body = replay_spec(workspace, store, run, which)
+    new = new_run(body, by=by, trigger_type="replay", clock=clock, lineage={"replayed_from": run.run_id, "spec": which})
     if not approve:
-        raise LilyError(
-            Code.APPROVAL_REQUIRED,
-            "a replay waits for an approval bound to it, and this version keeps no waiting approvals",
-            where=f"run {run.run_id}",
-            hint="give one now with --approve --reason R, or see what it would do with --dry-run",
-        )
+        return accept_all(workspace, store, [new])[0]
     if not reason.strip():
         raise LilyError(Code.USAGE, "an approval needs a reason", hint="--reason R")
-    body = replay_spec(workspace, store, run, which)
-    at = stamp((clock or SystemClock()).now())
-    new = new_run(body, by=by, trigger_type="replay", clock=clock, lineage={"replayed_from": run.run_id, "spec": which})
-    bound = {"spec_hash": new.spec_hash, "replayed_from": run.run_id}
-    approval = {"what": "replay", "decision": "approved", "by": by, "at": at, "note": reason, "bound_to": bound}
-    event = Event(EventName.JOB_APPROVED, at, {"what": "replay", "by": by, "reason": reason, "bound_to": bound})
-    return accept_all(workspace, store, [msgspec.structs.replace(new, approvals=[approval], events=[event])])[0]
+    from lily.operations.replays import accept_approved
+
+    return accept_approved(workspace, store, new, by=by, reason=reason, clock=clock or SystemClock())
 
 
 def replay_spec(workspace: Workspace, store: Store, run: Run, which: str) -> bytes:

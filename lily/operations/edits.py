@@ -6,11 +6,13 @@ from datetime import datetime
 from itertools import islice, zip_longest
 from typing import Any
 
+from lily.approvals.record import pending, unused
 from lily.clock import stamp
 from lily.errors import LilyError
 from lily.operations.times import running, state_view, window_view
 from lily.policies import scheduled
 from lily.spec_index import SpecEntry
+from lily.storage.approvals import with_unused
 from lily.storage.store import Store
 from lily.storage.window_reads import WindowReads
 from lily.storage.windows import JobState, Windows
@@ -35,10 +37,33 @@ def plan(edits: Collection[Edit], store: Store | None, now: datetime) -> list[di
     ids = [edit.job_id for edit in edits]
     states: Mapping[str, JobState] = {}
     waiting: Mapping[str, list[str]] = {}
+    voided: dict[str, list[dict[str, Any]]] = {}
     if store is not None:
         states, waiting = Windows(store).states(), WindowReads(store).waiting_runs(ids)
-    changed = [(edit, _kind(edit.entry, states.get(edit.job_id))) for edit in sorted(edits, key=lambda each: each.job_id)]
-    return [_change(edit, kind, states.get(edit.job_id), waiting.get(edit.job_id, []), now) for edit, kind in changed if kind != "none"]
+        voided = _voided(edits, store)
+    made = []
+    for edit in sorted(edits, key=lambda each: each.job_id):
+        state, lost = states.get(edit.job_id), voided.get(edit.job_id, [])
+        kind = _kind(edit.entry, state)
+        if kind == "none" and lost:  # nothing of its schedule, but what somebody was asked about
+            kind = "spec" if edit.entry is not None else "removed"
+        if kind != "none":
+            made.append(_change(edit, kind, state, waiting.get(edit.job_id, []), lost, now))
+    return made
+
+
+def _voided(edits: Collection[Edit], store: Store) -> dict[str, list[dict[str, Any]]]:
+    """Approvals, asked for or given and not used, that are bound to what the job's file said before."""
+    digests = {edit.job_id: edit.entry.digest if edit.entry is not None else "" for edit in edits}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for run in with_unused(store, digests):
+        asked = [each for each in (pending(run), *unused(run)) if each is not None]
+        for approval in asked:
+            bound = approval.bound_to.get("job_file")
+            if run.started_at is None and bound is not None and bound != digests[run.job_id]:
+                row = {"run_id": run.run_id, "number": approval.number, "what": approval.what, "decision": approval.decision}
+                found.setdefault(run.job_id, []).append(row)
+    return found
 
 
 def registered(store: Store, now: datetime) -> list[str]:
@@ -46,7 +71,9 @@ def registered(store: Store, now: datetime) -> list[str]:
     return [job_id for job_id, state in Windows(store).states().items() if state.version is not None]
 
 
-def _change(edit: Edit, kind: str, state: JobState | None, waiting: list[str], now: datetime) -> dict[str, Any]:
+def _change(
+    edit: Edit, kind: str, state: JobState | None, waiting: list[str], voided: list[dict[str, Any]], now: datetime
+) -> dict[str, Any]:
     entry, version = edit.entry, state.version if state is not None else None
     before = _side(version.trigger, version.timezone, now) if version is not None else None
     after = _side(entry.trigger, entry.timezone, now) if entry is not None and scheduled(entry.trigger) else None
@@ -61,8 +88,8 @@ def _change(edit: Edit, kind: str, state: JobState | None, waiting: list[str], n
         **state_view(state, now),
         "unsettled": _unsettled(state, now),
         "waiting_runs": waiting if kind != "new" else [],
-        "approvals": [],
-        "notes": _notes(kind, state, waiting, after, disabled=disabled),
+        "approvals": voided,
+        "notes": [*_notes(kind, state, waiting, after, disabled=disabled), *_lost(voided)],
     }
 
 
@@ -112,6 +139,12 @@ def _unsettled(state: JobState | None, now: datetime) -> int:
     schedule = _schedule(state.version.trigger, state.version.timezone)
     after = max(state.settled, state.version.since)
     return sum(1 for _ in islice(schedule.windows(after, now), _COUNTED)) if schedule else 0
+
+
+def _lost(voided: list[dict[str, Any]]) -> list[str]:
+    return [
+        f"the approval of {each['what']} for run {each['run_id']} would be void: it is asked about what the file said" for each in voided
+    ]
 
 
 def _notes(kind: str, state: JobState | None, waiting: list[str], after: dict[str, Any] | None, *, disabled: bool) -> list[str]:

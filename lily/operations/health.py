@@ -57,6 +57,7 @@ def _limits(settings: Settings) -> Limits:
         backpressure_percent=queue.backpressure_percent,
         low_water_percent=queue.low_water_percent,
         queued_seconds=settings.health.queued_seconds,
+        warn_seconds=settings.approval.warn_hours * 3600,
     )
 
 

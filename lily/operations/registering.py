@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any
 
 from lily.ledger import State
-from lily.policies import unavailable
 from lily.runs import decode_spec
 from lily.spec_index import SpecEntry
 from lily.storage.windows import JobState, Registration
@@ -24,20 +23,20 @@ def registrations(
         if canonical is None:
             continue  # the file changed meanwhile: the next look at it comes
         spec = decode_spec(canonical)
-        why = unavailable(spec) or _too_late(spec.trigger, spec.timezone, state, now)
+        why = _too_late(spec.trigger, spec.timezone, state, now)
         if why:
-            refused[entry.id] = "; ".join(why)
+            refused[entry.id] = why
             continue
         found.append(Registration(entry.id, spec.trigger, spec.timezone, entry.digest, canonical))
     return found, refused
 
 
-def _too_late(trigger: Mapping[str, Any], timezone: str | None, state: JobState | None, now: datetime) -> list[str]:
-    """Why a `once` job that the ledger never saw is not registered."""
+def _too_late(trigger: Mapping[str, Any], timezone: str | None, state: JobState | None, now: datetime) -> str:
+    """Why a `once` job that the ledger never saw is not registered; empty for one that is."""
     if trigger["type"] != "once" or state is not None:
-        return []
+        return ""
     from lily.triggers.schedule import schedule_of
 
     if schedule_of(trigger, timezone).next_after(now) is not None:
-        return []
-    return [f"`at` lies in the past: {trigger['at']}"]
+        return ""
+    return f"`at` lies in the past: {trigger['at']}"

@@ -77,6 +77,19 @@ class EventLog:
             if self._size is None or number > self._known:
                 self.add(event)
 
+    def lacks(self, before: int) -> bool:
+        """Whether the run has had `before` lifecycle events and this log was told of fewer: somebody else has moved the run meanwhile."""
+        return self._known < before and self._size is not None
+
+    def renewed(self, stored: Callable[[str], list[Event]]) -> "EventLog":
+        """A log that begins with what the file and the store have; what was said and is in neither comes along."""
+        made = EventLog(self.run, stored)
+        for event in self.pending:
+            if event.event in FILE_ONLY:
+                made.add(event)
+        made.not_before = self.not_before
+        return made
+
     def lifecycle(self) -> list[Event]:
         """All lifecycle events of the run."""
         return self.told if self._stored is None else self._stored(self.run.run_id)[: self.run.events]

@@ -55,6 +55,10 @@ class Letters:
             update(run).where(run.c.run_id == bindparam("b_run_id")).values(retried_as=bindparam("b_new")), ["b_new", "b_run_id"]
         )
 
+    def keep_at_most(self, most: int) -> None:
+        """So many from now on: the next one that comes sends the oldest away."""
+        self._store.letters.most = most
+
     # -- reading ----------------------------------------------------------------------------------
 
     def count(self) -> int:

@@ -128,6 +128,8 @@ class RunFiles:
     def _follow(self, move: Move) -> None:
         run = move.run
         log = self._log_of(run, fresh=run.events - len(move.events) == 1 and len(run.attempts) <= 1 and not run.interruptions)
+        if log.lacks(run.events - len(move.events)):
+            log = self._logs[run.run_id] = log.renewed(self._known.events)
         log.follow(move.events, run.events)
         if run.status in TERMINAL:
             self._end(run, log)

@@ -20,7 +20,7 @@ from lily import __version__
 from lily.backlog import PRIORITIES, Gate
 from lily.clock import Clock, parse_stamp, stamp
 from lily.errors import LilyError
-from lily.runs import TERMINAL, ErrorInfo, Event, EventName, Move, Run, Status, may_become
+from lily.runs import OCCUPYING, TERMINAL, ErrorInfo, Event, EventName, Move, Run, Status, may_become
 from lily.settings import Queue
 from lily.storage import schema
 from lily.storage.database import open_engine, reading, upgrade, writing
@@ -273,6 +273,17 @@ class Store(Reads):
                 refusals.append(status)
         return refusals, held
 
+    def apply_with(self, move: Move, more: Callable[[Connection], None]) -> Status | None:
+        """One move, and what `more` writes beside it if it holds, in one transaction. Gives None, or the status that stood in its way: also
+        when somebody else has made the very same move."""
+        with writing(self.engine) as connection:
+            (refusal,), held = self._judge(connection, [move])
+            if not held:
+                return refusal or move.run.status
+            self.write_moves(connection, held)
+            more(connection)
+            return None
+
     def write_moves(self, connection: Connection, moves: Sequence[Move]) -> None:
         """Carry out moves that hold, inside a transaction that writes more. Raises `_Refused` when one does not."""
         if self.statements.move(connection, [moved(move.run, move.expected, len(move.events)) for move in moves]) != len(moves):
@@ -328,12 +339,8 @@ class Store(Reads):
         return [run_from(row) for row in connection.execute(wanted)]
 
     def unfinished(self) -> list[Run]:
-        """Runs that are running or wait for their next attempt, oldest first."""
-        wanted = (
-            select(schema.run)
-            .where(schema.run.c.status.in_([Status.RUNNING.value, Status.RETRY_SCHEDULED.value]))
-            .order_by(schema.run.c.run_id)
-        )
+        """Runs that are running or wait for their next attempt or an approval, oldest first."""
+        wanted = select(schema.run).where(schema.run.c.status.in_([status.value for status in OCCUPYING])).order_by(schema.run.c.run_id)
         with reading(self.engine) as connection:
             return self.with_attempts(connection, [run_from(row) for row in connection.execute(wanted)])
 
@@ -359,7 +366,7 @@ class Store(Reads):
             self.queue.count(connection, {status: -by for status, by in gone.items()}, stamp(self._clock.now()))
             self._note_pruned(connection, ids)
             self.letters.drop(connection, ids)
-            for table in (schema.step, schema.event, schema.attempt, schema.run):
+            for table in (schema.step, schema.approval_check, schema.event, schema.attempt, schema.run):
                 connection.execute(table.delete().where(table.c.run_id.in_(ids)))
 
     def _note_pruned(self, connection: Connection, ids: Sequence[str]) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import msgspec
 import trio
 from trio.testing import MockClock
@@ -12,6 +14,9 @@ from trio.testing import MockClock
 from actors.order import in_an_order_from
 from actors.supervisor import Intensity
 from actors.system import Actor, System
+from lily.approvals.gh import GitHub
+from lily.approvals.labels import Issue, Label
+from lily.approvals.record import APPROVED, DENIED
 from lily.blueprints.registry import Registry
 from lily.engines.context import Ports
 from lily.engines.fake_processes import FakeProcesses
@@ -20,8 +25,9 @@ from lily.log import Log, SilentLog
 from lily.moves import Place
 from lily.offload import inline
 from lily.operations.accept import new_run
+from lily.operations.approvals import Decision, decide_run
 from lily.receipts import Receipt
-from lily.runs import Event, Run
+from lily.runs import Event, Run, Status
 from lily.settings import Policy, Settings, load_settings
 from lily.storage.artifacts import read_receipt
 from lily.storage.store import Store
@@ -29,6 +35,15 @@ from lily.testing.clock import FakeClock
 from lily.workspace import EVENTS, Workspace
 
 PLACE = Place(life="test-life", pid=4242, host="testhost")
+
+
+class NoLabels:
+    """A GitHub whose issues have no labels."""
+
+    async def labels(self, issue: Issue) -> list[Label]:
+        """None."""
+        await anyio.lowlevel.checkpoint()
+        return []
 
 
 class World:
@@ -47,11 +62,13 @@ class World:
         settings: Settings | None = None,
         processes: FakeProcesses | None = None,
         url: str = "",
+        github: GitHub | None = None,
     ) -> None:
         (root / ".lily" / "jobs").mkdir(parents=True, exist_ok=True)
         self.workspace = Workspace(root)
         self.settings = settings or load_settings(self.workspace)
         self.slots, self.seed = slots, seed
+        self.github = github or NoLabels()
         self.processes = processes or FakeProcesses()
         self.registry = Registry(self.workspace.blueprints)
         for blueprint in blueprints:
@@ -128,6 +145,8 @@ class World:
             log=self.log,
             place=msgspec.structs.replace(PLACE, life=f"life-{self.lives}"),
             slots=self.slots,
+            terms=self.settings.approval,
+            github=self.github,
             since=since,
             intensity=intensity,
             fault=fault,
@@ -137,7 +156,7 @@ class World:
     # -- what a test does and sees ----------------------------------------------------------------
 
     def submit(self, blueprint_id: str, *, job_id: str = "job", key: str | None = None, **parts: Any) -> Run:
-        """Accept a run of a job with these parts: bindings, run_input, capabilities, runtime, output, version."""
+        """Accept a run of a job with these parts: bindings, run_input, capabilities, runtime, output, approval, version."""
         target = {"kind": "blueprint", "id": blueprint_id, "version": parts.get("version"), "input": parts.get("run_input", {})}
         spec = {
             "id": job_id,
@@ -148,6 +167,7 @@ class World:
             "capabilities": list(parts.get("capabilities", ())),
             "runtime": parts.get("runtime", {}),
             "output": parts.get("output", {}),
+            "approval": parts.get("approval"),
         }
         body = msgspec.json.encode(spec, order="sorted")
         return self.store.submit([new_run(body, by="test", clock=self.clock, key=key)])[0]
@@ -186,6 +206,14 @@ class World:
         self.system.tail.unsubscribe(subscription)
 
 
+async def _answer(world: World, run_id: str, word: str) -> None:
+    """Decide whatever the run asks for."""
+    while True:
+        await anyio.sleep(1.0)
+        if world.run(run_id).status is Status.WAITING_APPROVAL:
+            decide_run(world.workspace, world.store, run_id, Decision(word, "tester"), clock=world.clock)
+
+
 def run_blueprint(
     blueprint: Any,
     root: Path,
@@ -195,10 +223,12 @@ def run_blueprint(
     capabilities: tuple[str, ...] | None = None,
     runtime: Mapping[str, Any] | None = None,
     processes: FakeProcesses | None = None,
+    approve: bool = True,
 ) -> Receipt:
     """Run one blueprint once, through the real actors, in virtual time, in a fresh workspace at `root`; gives its receipt.
 
-    The same arguments give the same receipt, so it can be held against a golden one. Raises LilyError for what can't be accepted.
+    The same arguments give the same receipt, so it can be held against a golden one. `approve` is what a person says a second after
+    something was asked for. Raises LilyError for what can't be accepted.
     """
     world = World(root, blueprint, processes=processes)
     try:
@@ -213,7 +243,10 @@ def run_blueprint(
         )
 
         async def body(world: World) -> None:
-            await world.ended(run.run_id)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_answer, world, run.run_id, APPROVED if approve else DENIED)
+                await world.ended(run.run_id)
+                tasks.cancel_scope.cancel()
 
         world.live(body)
         return world.receipt(run.run_id)

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -161,6 +162,8 @@ def _killed(world: World, run: Run) -> Run:
 
 # -- the keeper ------------------------------------------------------------------------------------
 
+changed = msgspec.structs.replace
+
 
 def failed(world: World) -> Run:
     """A dead letter, added now."""
@@ -175,7 +178,8 @@ def keep(world: World, hours: float, retention: timedelta) -> list[str]:
 
     async def main() -> None:
         with trio.move_on_after(hours * 3600):
-            await LetterKeeper(Letters(world.store), retention=retention, clock=clock, offload=inline, log=world.log).run()
+            settings = changed(world.settings, dlq=changed(world.settings.dlq, retention_days=retention / timedelta(days=1)))
+            await LetterKeeper(Letters(world.store), settings=settings, clock=clock, offload=inline, log=world.log).run()
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
     return [event.ts for event in world.store.events("")]

@@ -74,7 +74,8 @@ def test_slots_can_be_given_and_taken_while_work_goes_on(make_world: MakeWorld) 
         for second, slots, active in ((1, 4, 1), (2, 4, 4), (3, 2, 4), (13, 2, 2)):
             await anyio.sleep_until(start + second)
             assert len(world.system.runner.active) == active
-            world.system.resize(slots)
+            queue = msgspec.structs.replace(world.settings.queue, max_concurrent=slots)
+            world.system.follow(msgspec.structs.replace(world.settings, queue=queue))
         await world.ended(*(run.run_id for run in runs))
 
     start = 0.0

@@ -3,6 +3,7 @@
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from actors.mailbox import Mailbox
@@ -11,6 +12,7 @@ from actors.supervisor import Intensity
 from actors.system import System
 from lily.moves import start
 from lily.runs import Status
+from lily.settings import Worker
 from lily.storage.audit import Actor
 from lily.storage.emergency import fail_running
 from lily.storage.worker import pause, resume
@@ -89,12 +91,12 @@ def test_a_worker_that_is_switched_off_is_asked_again_at_every_look(world: World
         await anyio.sleep(30)
         assert world.run(run.run_id).status is Status.QUEUED
         assert world.system.status()["worker"]["enabled"] is False
-        world.system.taking = lambda: True
+        world.system.follow(msgspec.structs.replace(world.settings, worker=Worker(enabled=True)))
         await anyio.sleep(1.5)
         assert world.run(run.run_id).status is Status.SUCCEEDED
 
     def switched_off(system: System) -> dict[str, Any]:
-        system.taking = lambda: False
+        system.taking = False
         return {}
 
     world.live(body, extra=switched_off)

@@ -139,12 +139,13 @@ def test_a_waiting_run_is_canceled_at_once(lily: Lily, workspace: Path) -> None:
     assert ids(lily("runs", "active", "--json")) == []
 
 
-def test_a_replay_needs_an_approval(lily: Lily, workspace: Path, two_runs: list[str]) -> None:
-    """Without one nothing is stored; a dry run needs none."""
-    said = lily("runs", "replay", two_runs[0])
-    assert (said.status, said.err.split(":")[0]) == (4, "approval_required")
+def test_a_dry_run_of_a_replay_says_what_it_would_wait_for(lily: Lily, workspace: Path, two_runs: list[str]) -> None:
+    """Nothing is stored; with --approve it would run."""
     plan = lily("runs", "replay", two_runs[0], "--dry-run", "--json")
-    assert (plan.status, plan.json["plan"]["would"]) == (0, "run")
+    assert (plan.status, plan.json["plan"]["would"]) == (0, "wait for an approval, then run")
+    assert [need["kind"] for need in plan.json["plan"]["approvals"]] == ["replay"]
+    plan = lily("runs", "replay", two_runs[0], "--dry-run", "--approve", "--reason", "sure", "--json")
+    assert (plan.json["plan"]["would"], plan.json["plan"]["approvals"]) == ("run", [])
     assert len(ids(lily("runs", "list", "--json"))) == 2
 
 

@@ -39,6 +39,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.policies",
                 "lily.moves",
                 "lily.dead_letters",
+                "lily.approvals.record",
+                "lily.approvals.labels",
                 "lily.log",
                 "lily.yaml_reader",
                 "lily.yaml_scalars",
@@ -59,6 +61,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.spec_index",
                 "lily.receipts",
                 "lily.shapes",
+                "lily.approval_shapes",
                 "lily.schemas",
                 "lily.summary",
                 "lily.blueprints",
@@ -75,9 +78,9 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             }
         ),
     ),
-    ("checks", frozenset({"lily.preflight"})),
+    ("checks", frozenset({"lily.preflight", "lily.approvals.needs"})),
     ("storage", frozenset({"lily.storage"})),
-    ("operations", frozenset({"lily.operations", "lily.engines", "lily.fire", "lily.simulation"})),
+    ("operations", frozenset({"lily.operations", "lily.engines", "lily.fire", "lily.simulation", "lily.approvals"})),
     ("actors", frozenset({"actors"})),
     ("api", frozenset({"lily.api", "lily.testing"})),
     ("command line", frozenset({"lily.cli", "lily.__main__"})),
@@ -101,11 +104,32 @@ HEAVY: dict[str, frozenset[str]] = {
     "rich": frozenset({"lily.cli"}),
     "yaml": frozenset({"lily.yaml_reader"}),
     "anyio": frozenset(
-        {"actors", "lily.engines", "lily.blueprints", "lily.offload", "lily.api", "lily.testing", "lily.cli", "lily.samples"}
+        {
+            "actors",
+            "lily.engines",
+            "lily.blueprints",
+            "lily.offload",
+            "lily.approvals.gh",
+            "lily.api",
+            "lily.testing",
+            "lily.cli",
+            "lily.samples",
+        }
     ),
     # Where every run passes: there anyio's layer over trio would cost as much as all else that the loop does for it.
     "trio": frozenset(
-        {"lily.testing", "lily.engines.local", "actors.runner", "actors.slot", "actors.messages", "actors.order", "actors.simulation"}
+        # gh is started in a process group of its own, which anyio can't do.
+        {
+            "lily.testing",
+            "lily.engines.local",
+            "lily.approvals.gh",
+            "actors.runner",
+            "actors.slot",
+            "actors.conductor",
+            "actors.messages",
+            "actors.order",
+            "actors.simulation",
+        }
     ),
     # The child of python.v1 runs a user's coroutine with the standard library alone.
     "asyncio": frozenset({"lily.python_child"}),

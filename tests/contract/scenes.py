@@ -90,7 +90,7 @@ async def artifact(ctx, bindings, run_input):
 
 @blueprint("t.approval.v1")
 async def approval(ctx, bindings, run_input):
-    await ctx.request_approval("the launch")
+    await ctx.request_approval("the launch", why="it is loud")
 
 
 @blueprint("t.nested.v1")
@@ -144,6 +144,11 @@ class Failing:
     says: str = ""
 
     @property
+    def waits(self) -> bool:
+        """Whether it waits for a person first, and says so."""
+        return self.code is Code.APPROVAL_EXPIRED
+
+    @property
     def again(self) -> bool:
         """Whether another attempt could mend it."""
         return self.name in MENDABLE
@@ -160,6 +165,9 @@ class Failing:
 
 
 MENDABLE = {"exit code", "signal", "timeout", "exception", "SystemExit", "envelope of error", "LLM and fallback"}
+SOON = {"required": True, "ttl_hours": 0.0001}  # a third of a second
+MIDWAY = {"ttl_hours": 0.0001}
+SENDS = {**target("t.sends.v1"), "capabilities": ["message.send"]}
 FAILED, DENIED = Code.JOB_EXECUTION_FAILED, Code.JOB_POLICY_DENIED
 EXECUTION, CONTRACT = "blueprint_execution_failed", "blueprint_contract_invalid"
 RUNS = [
@@ -183,13 +191,14 @@ RUNS = [
     Failing("compile raises", FAILED, "blueprint_compile_failed", target("t.unbuildable.v1"), False, says="a part is missing"),
     Failing("unknown members", FAILED, "blueprint_compile_failed", council({"specialists": ["x.v1", "y.v1"]}), False, says="y.v1"),
     Failing("artifact's name", FAILED, "artifact_name_invalid", target("t.artifact.v1"), says="outside.txt"),
-    Failing("asks for approval", FAILED, "feature_unavailable", target("t.approval.v1"), says="approvals are not available"),
     Failing("inner target", FAILED, "blueprint_not_found", target("t.missing.v1"), says="nobody.v1"),
     Failing("LLM without a key", FAILED, "llm_synth_failed", council(LLM), says="NOT_SET_ANYWHERE"),
     Failing("LLM and fallback", FAILED, "llm_synth_fallback_failed", council(FALLING), says="no ink"),
     Failing("not granted", DENIED, None, {"capabilities": []}, False, says="process.exec"),
     Failing("denied", DENIED, None, {}, False, {"policy": {"capabilities": {"process.exec": "deny"}}}, says="process.exec is denied"),
-    Failing("ask", DENIED, None, {**target("t.sends.v1"), "capabilities": ["message.send"]}, False, says="approval"),
+    Failing("nobody approves", Code.APPROVAL_EXPIRED, None, {"approval": SOON}, False, says="nobody approved job a"),
+    Failing("nobody allows", Code.APPROVAL_EXPIRED, None, {**SENDS, "approval": SOON}, False, says="capability message.send"),
+    Failing("nobody lets it go on", Code.APPROVAL_EXPIRED, None, {**target("t.approval.v1"), "approval": MIDWAY}, says="the launch"),
     Failing("unknown", DENIED, None, {**target("t.launches.v1"), "capabilities": ["rocket.launch"]}, False, says="rocket.launch"),
     Failing("caps over the maximum", DENIED, None, {"runtime": {"cpu_seconds": 9}}, False, {"policy": {"max": {"cpu_seconds": 5}}}, "is 9"),
     Failing("caps in process", DENIED, None, {**council({}), "runtime": {"memory_mb": 64}}, False, says="memory_mb"),
@@ -253,6 +262,11 @@ def crowded(priority: str, queued: int) -> Callable[[Path], Words]:
     return prepare
 
 
+def _conditional_pause(root: Path) -> Words:
+    write_job(root, "a", trigger={"type": "condition", "every": "5m", "subject": "disk", "operator": "gt", "value": 90})
+    return ("jobs", "pause", "a")
+
+
 def _manual_pause(root: Path) -> Words:
     write_job(root, "a")
     return ("jobs", "pause", "a")
@@ -263,6 +277,13 @@ def _enable_paused(root: Path) -> Words:
     with Session(root) as session:
         Windows(session.store).change(["a"], Control(at=datetime(2026, 3, 2, tzinfo=UTC), state=State.PAUSED))
     return ("jobs", "enable", "a")
+
+
+def _not_an_approver(root: Path) -> Words:
+    write_job(root, "a", approval={"approvers": ["nobody-here"]})
+    with Session(root) as session:
+        run_id = session.run("a").run_id
+    return ("runs", "replay", run_id, "--approve", "--reason", "in a hurry")
 
 
 def _two_files(root: Path) -> Words:
@@ -339,6 +360,7 @@ REFUSALS = [
         Code.JOB_TRIGGER_INVALID,
         spec(trigger={"type": "calendar", "rrule": "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30", "anchor": "2026-05-04T09:00"}, timezone="UTC"),
     ),
+    Refusal("pause of a condition", Code.FEATURE_UNAVAILABLE, _conditional_pause),
     Refusal("pause of a manual job", Code.JOB_TRIGGER_INVALID, _manual_pause),
     Refusal("enable what is paused", Code.JOB_STATE_INVALID, _enable_paused),
     Refusal("no such zone", Code.JOB_TRIGGER_INVALID, spec(timezone="Mars/Base")),
@@ -348,10 +370,10 @@ REFUSALS = [
     Refusal("no run id", Code.RUN_NOT_FOUND, plain("runs", "show", "../x")),
     Refusal("a run that is no dead letter", Code.DEAD_LETTER_NOT_FOUND, ran("dlq", "show")),
     Refusal("cancel what has ended", Code.RUN_STATE_INVALID, ran("runs", "cancel")),
-    Refusal("replay without approval", Code.APPROVAL_REQUIRED, ran("runs", "replay")),
     Refusal("over the mark", Code.QUEUE_BACKPRESSURE, crowded("normal", 4)),
     Refusal("full", Code.QUEUE_FULL, crowded("critical", 5)),
-    Refusal("approval", Code.FEATURE_UNAVAILABLE, spec(approval={"required": True})),
+    Refusal("approve what has ended", Code.RUN_STATE_INVALID, ran("approvals", "approve")),
+    Refusal("approve as somebody else", Code.APPROVAL_FORBIDDEN, _not_an_approver),
     Refusal("no workspace", Code.WORKSPACE_NOT_FOUND, _elsewhere),
     Refusal("a file for a folder", Code.WORKSPACE_INVALID, _file, json=False),
     Refusal("config", Code.CONFIG_INVALID, _config),

@@ -67,9 +67,11 @@ SHARED_BY_ACTORS = frozenset(
         "actors.supervisor",
         "actors.subscription",
         "actors.slot",
+        "actors.conductor",
         "actors.last_resort",
         "actors.vitals",
         "actors.live_settings",  # who lives asks it for settings
+        "actors.approval_gate",
     }
     | {"actors.scheduler", "actors.job_store"}  # APScheduler's engine, which the bridge alone drives
 )

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,10 @@ PINNED = {
     "run_not_found": 3,
     "run_state_invalid": 4,
     "dead_letter_not_found": 3,
-    "approval_required": 4,
+    "approval_denied": 4,
+    "approval_expired": 4,
+    "approval_void": 4,
+    "approval_forbidden": 4,
     "feature_unavailable": 4,
     "queue_backpressure": 4,
     "queue_full": 4,
@@ -56,6 +60,10 @@ PINNED = {
 }
 
 
+# A person brings these about while the command waits: see tests/cli/test_approvals.py.
+DECIDED = {Code.APPROVAL_DENIED, Code.APPROVAL_VOID}
+
+
 def test_the_codes_and_their_exit_statuses_stand_still() -> None:
     """Scripts and people rely on both."""
     assert {code.value: exit_code(code) for code in Code} == PINNED
@@ -64,9 +72,9 @@ def test_the_codes_and_their_exit_statuses_stand_still() -> None:
 def test_every_code_is_brought_about_here() -> None:
     """No code is only a name: each is the code of a command or of a run below, or the target's own beside it."""
     shown = {case.code for case in REFUSALS} | {case.code for case in RUNS} | {case.own for case in RUNS if case.own in PINNED}
-    below = {Code.OWNER_CONFLICT, Code.DISK_FULL, Code.INTERRUPTED, Code.INTERNAL_ERROR}
+    below = {Code.OWNER_CONFLICT, Code.DISK_FULL, Code.INTERRUPTED, Code.INTERNAL_ERROR, *DECIDED}
     assert {str(code) for code in shown | below} == set(PINNED)
-    assert {case.code for case in RUNS} == set(RUN_CODES)
+    assert {case.code for case in RUNS} | DECIDED == set(RUN_CODES)
 
 
 def check_line(said: Said, code: Code) -> str:
@@ -115,6 +123,10 @@ def test_a_run_that_fails_says_its_code_in_one_line_and_in_its_receipt(lily: Lil
     """
     case.prepare(place)
     said = lily("jobs", "run", "a")
+    if case.waits:
+        first, then, last = said.err.splitlines(keepends=True)
+        assert ("waits for an approval of: " in first, "`lily approvals approve " in then) == (True, True)
+        said = replace(said, err=last)
     line = check_line(said, case.code)
     (folder,) = folders(place)
     receipt, events = check_run(folder)
@@ -137,7 +149,9 @@ def test_a_run_that_fails_says_its_code_in_one_line_and_in_its_receipt(lily: Lil
     assert lily("runs", "list", "--limit", "1", "--json").json["runs"][0]["error"]["code"] == case.code
 
 
-@pytest.mark.parametrize("case", [case for case in RUNS if not case.tried and not case.config], ids=lambda case: f"{case.code} {case.name}")
+@pytest.mark.parametrize(
+    "case", [case for case in RUNS if not case.tried and not case.config and not case.waits], ids=lambda case: f"{case.code} {case.name}"
+)
 def test_what_fails_before_execution_is_found_by_validate(lily: Lily, place: Path, case: Failing) -> None:
     """`lily jobs validate` has the same code and the place in the file, and stores nothing."""
     case.prepare(place)

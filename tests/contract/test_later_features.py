@@ -18,9 +18,6 @@ TRIGGERS: dict[str, dict[str, Any]] = {
     "condition": {"trigger": {"type": "condition", "every": "5m", "subject": "disk", "operator": "gt", "value": 90}},
     "catch-up": {"trigger": {"type": "interval", "every": "1h", "catch_up": "all", "overlap": "queue", "exclude": ["2026-12-25"]}},
 }
-REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "approval": ({"approval": {"required": True, "approvers": ["ada"], "issue": 7}}, "approvals are not available"),
-}
 
 
 @pytest.mark.parametrize("kind", TRIGGERS)
@@ -53,44 +50,6 @@ def test_a_scheduled_job_runs_by_hand(lily: Lily, place: Path, kind: str) -> Non
     receipt, _ = check_run(folder)
     assert (receipt["trigger"]["type"], receipt["trigger"]["scheduled_for"]) == ("manual", None)
     assert receipt["spec"]["trigger"]["type"] == TRIGGERS[kind]["trigger"]["type"]
-
-
-@pytest.mark.parametrize("kind", REFUSED)
-def test_what_can_not_be_honoured_is_refused_when_it_would_run(lily: Lily, place: Path, kind: str) -> None:
-    """One line with the code, what it is and what to do; no run is made, by any way in; a list and a check still know the job."""
-    changes, why = REFUSED[kind]
-    write_job(place, "a", **changes)
-    for words in (("jobs", "run", "a"), ("jobs", "run", "a", "--detach")):
-        said = lily(*words)
-        assert (said.status, said.out) == (4, "")
-        assert said.err.startswith("feature_unavailable: ")
-        assert why in said.err
-        assert said.err.count("\n") == 1
-    dry = lily("jobs", "run", "a", "--dry-run", "--json")
-    assert (dry.status, dry.json["plan"]["error"]["code"]) == (4, "feature_unavailable")
-    assert lily("runs", "list", "--json").json == {"runs": []}
-    assert [job["id"] for job in lily("jobs", "list", "--json").json["jobs"]] == ["a"]
-    assert lily("jobs", "show", "a").status == 0
-
-
-@pytest.mark.parametrize("kind", REFUSED)
-def test_what_can_not_be_honoured_is_accepted_by_validate_with_a_note(lily: Lily, place: Path, kind: str) -> None:
-    """The file is right; the note says what this version does not do, at the line that asks for it."""
-    changes, why = REFUSED[kind]
-    write_job(place, "a", **changes)
-    said = lily("jobs", "validate", "a", "--json")
-    assert said.status == 0, said
-    (note,) = said.json["notes"]
-    assert (note["code"], note["field"]) == ("feature_unavailable", "approval")
-    assert why in note["message"]
-    assert note["line"] > 1
-    assert [job["id"] for job in said.json["jobs"]] == ["a"]
-
-
-def test_an_approval_that_is_not_required_is_no_obstacle(lily: Lily, place: Path) -> None:
-    """What asks for nothing is honoured by doing nothing."""
-    write_job(place, "a", approval={"required": False})
-    assert lily("jobs", "run", "a").status == 0
 
 
 def test_the_supervisor_says_which_triggers_it_does_not_register(place: Path) -> None:

@@ -173,5 +173,5 @@ def test_a_context_offers_what_the_contract_names() -> None:
         wanted = list(inspect.signature(getattr(Context, name)).parameters)
         assert list(inspect.signature(getattr(RunContext, name)).parameters) == wanted
         assert list(inspect.signature(getattr(FakeContext, name)).parameters) == wanted
-    values = {"run_id", "job_id", "attempt", "deadline", "scheduled_for", "workspace", "run_dir", "trace_id", "log"}
+    values = {"run_id", "job_id", "attempt", "deadline", "scheduled_for", "workspace", "run_dir", "trace_id", "log", "approvals"}
     assert set(Context.__annotations__) == values

@@ -18,6 +18,7 @@ from lily.blueprints.define import blueprint
 from lily.dead_letters import is_dead
 from lily.engines.fake_processes import Program
 from lily.errors import LilyError
+from lily.operations.approvals import Decision, decide_run
 from lily.operations.changes import cancel
 from lily.runs import FILE_ONLY, FINAL, TERMINAL, Run, Status
 from lily.storage.artifacts import whole
@@ -27,7 +28,7 @@ from lily.workspace import EVENTS
 from tests.lives.seams import Killed, Seams
 from tests.work import without_fsync
 
-KINDS = ("noop", "nap", "slow", "flaky", "doomed", "steps", "chatty", "files", "program", "stubborn", "missing", "odd")
+KINDS = ("noop", "nap", "slow", "flaky", "doomed", "steps", "chatty", "files", "program", "stubborn", "missing", "odd", "asks")
 MOST_PARALLEL = {"serial": 1, "pair": 2, "many": 8}
 RETRY_MAX = 2
 PROGRAMS = {
@@ -52,6 +53,7 @@ class Lives:
     seams: Seams
     dice: random.Random
     runs: dict[str, str] = field(default_factory=dict)  # accepted run ids, with their jobs
+    said: dict[str, str] = field(default_factory=dict)  # what persons decided first, by run, where the store took it
     ended: dict[str, Run] = field(default_factory=dict)  # as they were when first seen terminal
     under_way: Counter[str] = field(default_factory=Counter)  # attempts by job
     bodies: Counter[str] = field(default_factory=Counter)  # attempts by run, whose body began
@@ -100,6 +102,10 @@ def _work(lives: Lives) -> Any:
         try:
             lives.expect(lives.under_way[job] <= most, f"{ctx.run_id}: {lives.under_way[job]} runs of {job} at a time")
             lives.expect(stored.status is Status.RUNNING or stored.status in TERMINAL, f"{ctx.run_id}: began while {stored.status}")
+            undecided = [each for each in stored.approvals if each["decision"] != "approved"]
+            lives.expect(not undecided, f"{ctx.run_id}: began with {undecided}")
+            needed = lives.world.store.spec(stored.spec_hash).approval
+            lives.expect(not (needed and needed["required"]) or bool(stored.approvals), f"{ctx.run_id}: began and never asked")
             lives.expect(stored.attempts[-1].number == ctx.attempt, f"{ctx.run_id}: attempt {ctx.attempt} began before it was stored")
             return await _WORK[bindings.kind](lives, ctx, bindings)
         finally:
@@ -148,6 +154,19 @@ async def _steps(lives: Lives, ctx: Any, bindings: Any) -> Any:
     return results
 
 
+async def _asks(lives: Lives, ctx: Any, bindings: Any) -> Any:
+    async def before() -> str:
+        lives.expect("before" not in lives.world.store.steps(ctx.run_id), f"{ctx.run_id}: a step ran again after it was stored")
+        return "done"
+
+    await ctx.step("before", before)
+    await ctx.request_approval("to go on")
+    approved = [each for each in lives.world.run(ctx.run_id).approvals if each["what"] == "to go on" and each["decision"] == "approved"]
+    lives.expect(bool(approved), f"{ctx.run_id}: went on without leave")
+    await anyio.sleep(bindings.seconds)
+    return {}
+
+
 async def _chatty(lives: Lives, ctx: Any, bindings: Any) -> Any:
     for i in range(30):
         await ctx.log.info(f"line {i}", size="x" * 40)
@@ -189,6 +208,7 @@ _WORK: dict[str, Callable[[Lives, Any, Any], Any]] = {
     "program": _program,
     "stubborn": _program,
     "odd": _odd,
+    "asks": _asks,
 }
 
 
@@ -222,6 +242,8 @@ def _random_work(lives: Lives) -> Callable[[World], Any]:
             _submit(lives)
             if dice.random() < 0.3:
                 _cancel(lives)
+            if dice.random() < 0.5:
+                _decide(lives)
             if dice.random() < 0.7:
                 _ring(world)
             await anyio.sleep(dice.choice([0, 0, 0.1, 0.7, 3.0, 9.0]))
@@ -243,6 +265,7 @@ def _to_the_end(lives: Lives) -> Callable[[World], Any]:
             runs = [world.run(run_id) for run_id in lives.runs]
             if all(run.status in TERMINAL and run.written for run in runs):
                 return
+            _decide(lives)
             await anyio.sleep(5)
         lives.expect(False, f"not ended: {[(run.run_id, run.status, run.written) for run in runs if not run.written]}")
 
@@ -271,7 +294,8 @@ def _submit(lives: Lives) -> None:
     }
     target = "unknown.v1" if kind == "missing" else "work.v1"
     holder = {run.key: run.run_id for run in map(lives.world.run, lives.runs) if run.key and run.status not in TERMINAL}
-    run = lives.world.submit(target, job_id=job, key=key, bindings=bindings, runtime=runtime, capabilities=["process.exec"])
+    asked = {"required": dice.random() < 0.2, "ttl_hours": dice.choice([0.003, 1.0]), "warn_hours": 0.002}
+    run = lives.world.submit(target, job_id=job, key=key, bindings=bindings, runtime=runtime, capabilities=["process.exec"], approval=asked)
     if key in holder:
         lives.expect(run.run_id == holder[key], f"{run.run_id}: key {key} was held by {holder[key]}")
     else:
@@ -285,6 +309,21 @@ def _cancel(lives: Lives) -> None:
         cancel(lives.world.workspace, lives.world.store, lives.dice.choice(list(lives.runs)), by="dice", reason="", clock=lives.world.clock)
     except (LilyError, Killed):
         return  # ended meanwhile, or the store is away
+
+
+def _decide(lives: Lives) -> None:
+    """Somebody decides about one of the runs, which may not wait at all."""
+    world, dice = lives.world, lives.dice
+    waiting = [run_id for run_id in lives.runs if world.run(run_id).status is Status.WAITING_APPROVAL]
+    if not waiting:
+        return
+    run_id, word = dice.choice(waiting), dice.choice(["approved", "approved", "denied"])
+    try:
+        decide_run(world.workspace, world.store, run_id, Decision(word, "dice"), clock=world.clock)
+    except (LilyError, Killed):
+        return  # too late, or the store is away
+    if word == "denied":
+        lives.said[run_id] = word
 
 
 # -- what must hold --------------------------------------------------------------------------------
@@ -338,9 +377,10 @@ def _check_run(lives: Lives, run: Run) -> None:
     expect(run.tries <= retry_max + 1, f"{run.tries} tries with retry_max {retry_max}")
     expect(run.interruptions <= 4, f"{run.interruptions} interruptions")
     expect(lives.bodies[run_id] <= len(run.attempts), f"{lives.bodies[run_id]} bodies in {len(run.attempts)} attempts")
-    charged = [attempt for attempt in run.attempts if attempt.status not in ("interrupted", "canceled")]
+    charged = [attempt for attempt in run.attempts if attempt.status not in ("interrupted", "canceled", "waiting_approval")]
     expect(len(charged) == run.tries, f"{run.tries} tries, attempts are {[attempt.status for attempt in run.attempts]}")
     expect(all(attempt.ended_at for attempt in run.attempts), "an attempt has no end")
+    _check_approvals(run, lives.said.get(run_id), expect)
     left = [path.name for path in world.workspace.run_dir(run.job_id, run_id).iterdir() if path.name.startswith(".")]
     expect(not left, f"half-written files stay: {left}")
 
@@ -352,6 +392,18 @@ def _check_letter(world: World, run: Run, names: list[str], expect: Callable[[bo
     expect(names.count("job_dead_lettered") == dead, f"dead: {dead}, events {names}")
     if letter is not None and run.error is not None:
         expect((letter.reason, letter.attempts) == (run.error.message, run.attempts), "the letter differs from the run")
+
+
+def _check_approvals(run: Run, said: str | None, expect: Callable[[bool, str], None]) -> None:
+    decisions, code = [each["decision"] for each in run.approvals], run.error.code if run.error else None
+    expect(said is None or code == "approval_denied", f"was denied, and is {code}")
+    expect((code == "approval_expired") == ("expired" in decisions), f"{code} with {decisions}")
+    expect((code == "approval_denied") == ("denied" in decisions), f"{code} with {decisions}")
+    expect(None not in decisions or run.status is Status.CANCELED, f"ended with {decisions}")
+    expect([each["number"] for each in run.approvals] == list(range(1, len(decisions) + 1)), f"numbers: {run.approvals}")
+    for each in run.approvals:
+        late = each["decision"] == "expired" and each["decided_at"] < each["expires_at"]
+        expect(not late, "expired before its time")
 
 
 def _check_receipt(world: World, run: Run, expect: Callable[[bool, str], None]) -> None:

@@ -58,7 +58,7 @@ class Seams:
     # -- the store --------------------------------------------------------------------------------
 
     def around(self, apply: Callable[..., Any]) -> Callable[..., Any]:
-        """`Store.apply` that fails before its transaction, or dies on either side of the commit."""
+        """`Store.apply`, and the like, that fails before its transaction, or dies on either side of the commit."""
 
         def broken(*args: Any, **more: Any) -> Any:
             self._maybe_kill("store:before-commit")
@@ -90,13 +90,15 @@ class Seams:
     def installed(self, store: Store) -> Iterator[None]:
         """The seams that the code does not name itself."""
         modules: list[Any] = [lily.storage.files, lily.storage.event_log]
-        apply, patched = store.apply, self.around(store.apply)
-        setattr(store, "apply", patched)  # noqa: B010 - a method of one object
+        kept = {name: getattr(store, name) for name in ("apply", "apply_with")}
+        for name, method in kept.items():
+            setattr(store, name, self.around(method))
         for module in modules:
             module.write_all = self.write
         try:
             yield
         finally:
-            setattr(store, "apply", apply)  # noqa: B010
+            for name, method in kept.items():
+                setattr(store, name, method)
             for module in modules:
                 module.write_all = write_all

@@ -43,7 +43,7 @@ def test_whatever_is_broken_every_promise_is_kept(live: Callable[[int, str], Liv
 
 def test_the_same_seed_is_the_same_life_to_the_byte(live: Callable[[int, str], Lives], tmp_path: Path) -> None:
     """Ids, times, files, crashes: what one seed showed once can be looked at again."""
-    once, again = live(17, "once"), live(17, "again")
+    once, again = live(19, "once"), live(19, "again")
     assert once.crashes
     assert everything(tmp_path / "once", once) == everything(tmp_path / "again", again)
 

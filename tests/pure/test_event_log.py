@@ -220,6 +220,35 @@ def test_what_the_store_has_beyond_the_run_as_told_is_left_to_come(tmp_path: Pat
     assert [line["event"] for line in read(tmp_path)] == ["job_queued", "job_started", "log", "job_completed"]
 
 
+@pytest.mark.parametrize("written", [False, True], ids=["in memory", "on disk"])
+@pytest.mark.parametrize("fresh", [False, True], ids=["taken up", "fresh"])
+def test_events_that_somebody_else_stored_meanwhile_stand_in_their_place(tmp_path: Path, written: bool, fresh: bool) -> None:
+    """A person approves while the run's log is still held here: the next move finds what it was not told of, and what was said stays."""
+    names = [EventName.JOB_QUEUED, EventName.JOB_WAITING_APPROVAL, EventName.JOB_APPROVED, EventName.JOB_QUEUED, EventName.JOB_STARTED]
+    events = [Event(name, f"2026-03-02T00:00:0{second}.000000Z") for second, name in enumerate(names)]
+    said = Event(EventName.LOG, "2026-03-02T00:00:00.500000Z", {"message": "before"})
+    log = EventLog(msgspec.structs.replace(RUN, events=2), None if fresh else lambda _: events)
+    with open_folder(tmp_path, create=True) as fd:
+        if not fresh:
+            log.flush(fd, TS)
+        else:
+            log.follow(events[:2], 2)
+            if written:
+                log.flush(fd, TS)
+        log.add(said)
+        if written:
+            log.flush(fd, TS)
+        log.run = msgspec.structs.replace(RUN, events=5)
+        assert log.lacks(4)
+        assert not log.lacks(2)
+        log = log.renewed(lambda _: events)
+        log.follow(events[4:], 5)
+        log.flush(fd, TS)
+    found = [str(line["event"]) for line in read(tmp_path)]
+    assert found.count("log") == 1
+    assert [name for name in found if name != "log"] == [name.value for name in names]
+
+
 def test_what_can_not_be_written_is_bounded_and_lifecycle_events_stay() -> None:
     """One line says how many went."""
     log = EventLog(RUN, None)

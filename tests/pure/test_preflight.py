@@ -153,7 +153,6 @@ def test_caps_that_can_not_be_enforced_are_denied() -> None:
         ("net.http", [], "not_granted", "does not grant"),
         ("fs.write", ["fs.write"], "deny", "denied by the policy"),
         ("launch.rockets", ["launch.rockets"], "deny", "denied by the policy"),
-        ("message.send", ["message.send"], "ask", "`message.send: allow`"),
     ],
 )
 def test_a_capability_must_be_granted_and_allowed(needed: str, granted: list[str], decision: str, named: str) -> None:
@@ -161,6 +160,17 @@ def test_a_capability_must_be_granted_and_allowed(needed: str, granted: list[str
     assert outcome.policy == {"needed": [needed], "granted": granted, "decisions": {needed: decision}}
     assert named in outcome.error.message
     assert "net.http" in outcome.error.message or needed in outcome.error.message
+
+
+def test_a_capability_that_the_policy_asks_about_is_asked_for_before_the_start() -> None:
+    """The run may start once somebody has agreed: then it may use it. What is granted and not needed is asked for only when it is used."""
+    outcome = checked(Probe(capabilities=frozenset({"message.send"})), capabilities=["message.send"])
+    assert isinstance(outcome, Ready)
+    assert (outcome.asks, outcome.asking, outcome.allowed) == (("message.send",), frozenset({"message.send"}), frozenset({"message.send"}))
+    assert outcome.policy["decisions"] == {"message.send": "ask"}
+    outcome = checked(Probe(), capabilities=["message.send"])
+    assert isinstance(outcome, Ready)
+    assert (outcome.asks, outcome.asking, outcome.allowed) == ((), frozenset({"message.send"}), frozenset())
 
 
 def test_a_strange_word_in_the_policy_is_no_permission() -> None:

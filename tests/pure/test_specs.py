@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from lily.diagnostics import Diagnostic, to_error
 from lily.errors import Code, LilyError
-from lily.policies import scheduled, unavailable, unschedulable
+from lily.policies import scheduled, unschedulable
 from lily.runs import PinnedSpec, decode_spec
 from lily.specs import JobSpec, _schedule_problem, json_schema, parse, parse_value, spec_hash, with_overrides
 
@@ -166,6 +166,8 @@ def test_an_id_of_the_contract_is_taken(id: str) -> None:
         ("output: {}", "output: {}\napproval: {required: yes}", "approval.required"),
         ("output: {}", "output: {}\napproval: {ttl_hours: 0}", "approval.ttl_hours"),
         ("output: {}", "output: {}\napproval: {issue: 1.5}", "approval.issue"),
+        ("output: {}", "output: {}\napproval: {issue: --repo}", "approval.issue"),
+        ("output: {}", "output: {}\napproval: {issue: 0}", "approval.issue"),
         ("output: {}", "output: {}\napproval: true", "approval"),
         ("output: {}", "output: {}\nextra: 1", "extra"),
     ],
@@ -184,7 +186,7 @@ def test_version_pins_and_ranges_are_taken() -> None:
 def test_an_approval_is_accepted_with_its_defaults() -> None:
     approval = job(GOOD + "approval: {required: true, issue: 12, approvers: [ann]}\n").approval
     assert approval is not None
-    assert approval.model_dump() == {"required": True, "ttl_hours": 24.0, "warn_hours": 1.0, "issue": "12", "approvers": ["ann"]}
+    assert approval.model_dump() == {"required": True, "ttl_hours": None, "warn_hours": None, "issue": "12", "approvers": ["ann"]}
 
 
 def test_messages_say_what_was_found_and_what_would_be_accepted() -> None:
@@ -555,14 +557,6 @@ def test_an_override_that_does_not_fit_is_refused_with_the_code_of_its_place(pat
 
 
 # -- what this version can't do ----------------------------------------------------------------------
-
-
-def test_what_can_not_run_yet_is_said_in_sentences() -> None:
-    assert unavailable(decode_spec(job().canonical())) == []
-    assert unavailable(decode_spec(job(GOOD + "approval: {required: false}\n").canonical())) == []
-    assert unavailable(decode_spec(job(GOOD.replace("runtime: {}", "runtime: {priority: high}")).canonical())) == []
-    (approval,) = unavailable(decode_spec(job(GOOD + "approval: {required: true}\n").canonical()))
-    assert "approvals are not available in this version" in approval
 
 
 def test_a_condition_is_the_one_trigger_that_this_version_does_not_register() -> None:

@@ -1,0 +1,204 @@
+"""Conducting one run: whether it may start, its attempt, and what becomes of it; a move counts once the writer has stored it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
+import trio
+
+from actors.approval_gate import Gate, Void
+from actors.mailbox import Mailbox
+from actors.messages import Apply, Reply, WriterMessage
+from actors.slot import Active, Beginning, Told
+from actors.vitals import Work
+from lily.clock import Clock, stamp
+from lily.engines.local import LocalEngine, base_result
+from lily.errors import Code, LilyError
+from lily.faults import Faults, no_faults
+from lily.log import Log
+from lily.moves import Outcome, Place, interrupt, refuse, settle, start, stopped
+from lily.offload import Offload
+from lily.preflight import Ready, Refused, preflight
+from lily.runs import ErrorInfo, Event, EventName, Move, PinnedSpec, Run, Status
+from lily.storage.store import Store
+
+STORE_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+WAITING = frozenset({Status.RETRY_SCHEDULED, Status.WAITING_APPROVAL})
+
+
+class Conductor:
+    """What a run's own task does. `waits` is told of runs that gave their slot back and wait: for their next attempt, or for a person."""
+
+    def __init__(
+        self,
+        writer: Mailbox[WriterMessage],
+        *,
+        store: Store,
+        engine: LocalEngine,
+        gate: Gate,
+        offload: Offload,
+        clock: Clock,
+        log: Log,
+        place: Place,
+        waits: Callable[[Run], None],
+        fault: Faults = no_faults,
+    ) -> None:
+        self._writer, self._store, self._engine, self._gate = writer, store, engine, gate
+        self._offload, self._clock, self._log, self._place = offload, clock, log, place
+        self._waits, self._fault = waits, fault
+        self._known_targets: set[str] = set()
+        self.work = Work()
+        self.interrupted: list[str] = []
+        self.draining = False
+
+    async def spec(self, run: Run) -> PinnedSpec:
+        """The spec that it pins."""
+        known = self._store.known_spec(run.spec_hash)
+        return known if known is not None else await self._offload(self._store.spec, run.spec_hash)
+
+    async def begin(self, active: Active) -> Beginning | None:
+        """Judge the run and store its start; None when it is refused, or was canceled first."""
+        spec = await self.spec(active.run)
+        ready = await self._judge(spec)
+        if isinstance(ready, Refused):
+            self._fault("runner:before-start")
+            await self._refuse(active, ready)
+            return None
+        stop = await self._gate.judge(active.run, spec, ready) if self._gate.concerns(active.run, spec, ready) else None
+        if isinstance(stop, Move):
+            self._fault("runner:before-start")
+            if await self.move(stop):
+                self._fault("runner:asked")
+                self._waits(stop.run)  # it gives its slot back
+            return None
+        if isinstance(stop, Void):
+            self._fault("runner:before-start")
+            active.run = stop.run
+            await self._refuse(active, stop.refused, [stop.event])
+            return None
+        beginning = await self.store_start(active, spec, ready)
+        return beginning if await self.has_begun(beginning) else None
+
+    async def store_start(self, active: Active, spec: PinnedSpec, ready: Ready) -> Beginning:
+        self._fault("runner:before-start")
+        reply: Reply[Status | None] = Reply()
+        move = start(active.run, self._place, self._clock.now(), attempt=True)
+        await self._writer.tell(Apply(move, reply))
+        return Beginning(active, spec, ready, move, reply)
+
+    async def has_begun(self, beginning: Beginning) -> bool:
+        """Whether the start holds. Raises LilyError when the store can't say."""
+        if not await self._held_by_store(beginning.move, beginning.reply):
+            return False  # somebody canceled it first
+        beginning.active.run, beginning.active.begun = beginning.move.run, True
+        self._fault("runner:started")
+        return True
+
+    async def attempt(self, active: Active, spec: PinnedSpec, ready: Ready) -> None:
+        outcome = await self._execute(active, spec, ready)
+        self._fault("runner:before-end")
+        await self._end(active, spec, ready, outcome)
+        self._fault("runner:after-end")
+
+    def judge_at_once(self, run: Run, spec: PinnedSpec) -> Ready | None:
+        """For a run with nothing in its way; None when its own task has to see to it."""
+        if spec.target.id not in self._known_targets:
+            return None
+        found = preflight(spec, self._engine.ports.registry, self._engine.ports.policy)
+        return found if isinstance(found, Ready) and not self._gate.concerns(run, spec, found) else None
+
+    async def _judge(self, spec: PinnedSpec) -> Ready | Refused:
+        ports = self._engine.ports
+        if spec.target.id in self._known_targets:
+            return preflight(spec, ports.registry, ports.policy)
+        # The first use of a blueprint imports it, which may take a while.
+        found = await self._offload(preflight, spec, ports.registry, ports.policy)
+        self._known_targets.add(spec.target.id)
+        return found
+
+    async def _refuse(self, active: Active, refused: Refused, told: Sequence[Event] = ()) -> None:
+        now = self._clock.now()
+        more = list(told)
+        if refused.denied:
+            denied = {"code": refused.error.code, "message": refused.error.message, **refused.policy}
+            more.append(Event(EventName.POLICY_DENIED, stamp(now), denied))
+        first = start(active.run, self._place, now, attempt=False, more=more)
+        result = {"policy": refused.policy, "target_version": refused.target_version, "r0_status": None}
+        second = refuse(first.run, refused.error, {**_versioned(), **result}, now)
+        if await self.move(first):
+            await self._store_end(second)
+
+    async def _execute(self, active: Active, spec: PinnedSpec, ready: Ready) -> Outcome:
+        """The attempt's outcome; one that was cut off (canceled or interrupted) reads as timed out."""
+        run = active.run
+        steps = await self._offload(self._store.steps, run.run_id) if len(run.attempts) > 1 else {}
+        try:
+            return await self._engine.execute(run, spec, ready, Told(run, self._writer), steps, active.within(spec.runtime.timeout_seconds))
+        except Exception as exc:
+            # Nothing of the engine's own may leave a run without an end.
+            self._log.error("internal error", run=run.run_id, trace=run.trace_id, error=f"{type(exc).__name__}: {exc}")
+            message = f"internal error: {type(exc).__name__}: {exc}"
+            error = ErrorInfo(code=Code.JOB_EXECUTION_FAILED, message=message, blueprint_code=Code.INTERNAL_ERROR)
+            return Outcome(status="failed", result={**_versioned(), "r0_status": None}, error=error)
+
+    async def _end(self, active: Active, spec: PinnedSpec, ready: Ready, outcome: Outcome) -> None:
+        run, now = active.run, self._clock.now()
+        # A blueprint may make another error of its cancellation: that is no failure, and nothing to be tried again.
+        if not (active.is_cut_off and outcome.retryable):
+            move = self._gate.midway(run, spec, ready, outcome) if outcome.asked else settle(run, outcome, spec.runtime, now)
+        else:
+            result = base_result(ready, spec.runtime)
+            if active.cancel is not None:
+                move = stopped(run, active.cancel, now, result)
+            else:
+                reason = active.interrupted or "the runner was restarted"
+                move = interrupt(run, spec.runtime, now, reason=reason, recovered=False, result=result)
+                self.interrupted.append(run.run_id)
+        await self._store_end(move)
+        if move.run.status in WAITING:
+            self._waits(move.run)
+
+    async def _store_end(self, move: Move) -> None:
+        """What happened is stored, also while all around is being canceled."""
+        try:
+            await self._store_surely(move)
+        except trio.Cancelled:
+            # Not in a shielded scope from the beginning: for a short run that would cost more than all the rest of its end.
+            with trio.CancelScope(shield=True):
+                await self._store_surely(move)  # twice is once
+            raise
+
+    async def _store_surely(self, move: Move) -> None:
+        """An end is stored, however long the store is away."""
+        tries = 0
+        while True:
+            try:
+                await self.move(move)
+                return
+            except LilyError as exc:
+                pause = STORE_RETRY_SECONDS[min(tries, len(STORE_RETRY_SECONDS) - 1)]
+                self._log.error("a run's end can't be stored; trying again", run=move.run.run_id, error=str(exc), pause=pause)
+                tries += 1
+                if self.draining and tries > 3:
+                    return  # it stays `running` in the store, and the next start takes it up
+                await anyio.sleep(pause)
+
+    async def move(self, move: Move) -> bool:
+        """Whether the move holds. Raises LilyError when the store can't say."""
+        reply: Reply[Status | None] = Reply()
+        await self._writer.tell(Apply(move, reply))
+        return await self._held_by_store(move, reply)
+
+    async def _held_by_store(self, move: Move, reply: Reply[Status | None]) -> bool:
+        refusal = await reply.wait()
+        if refusal is None:
+            self.work.moved(move)
+        else:
+            self._log.info("came too late", run=move.run.run_id, wanted=move.run.status.value, is_now=refusal.value)
+        return refusal is None
+
+
+def _versioned() -> dict[str, Any]:
+    from lily import __version__
+
+    return {"lily_version": __version__}
