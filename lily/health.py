@@ -248,9 +248,7 @@ def _readable(known: StoreFacts) -> Check:
     if not known.writable:
         return _check("store", Level.CRITICAL, value, f"can't be written: {one_line(known.why_not)}", "supervisor")
     if known.schema != known.head:
-        return _check(
-            "store", Level.WARNING, value, f"its schema is {known.schema or 'empty'}; the next start makes it {known.head}", "worker"
-        )
+        return _check("store", Level.WARNING, value, f"its schema is {known.schema}; the next start makes it {known.head}", "worker")
     if known.busy:
         return _check("store", Level.WARNING, value, "somebody has been writing to it for longer than a second", "supervisor")
     if known.log_bytes > LOG_BYTES:
@@ -279,7 +277,7 @@ def _unknown(figures: Figures, *names: str) -> Iterator[Check]:
     """A store that can't be asked is as bad as what keeps it from answering; one that nobody made yet holds nothing."""
     level = _readable(figures.store).level
     for name in names:
-        yield _check(name, level, None, "nothing yet" if level is Level.HEALTHY else "not known: the store can't be asked")
+        yield _check(name, level, None, "nothing yet" if level is Level.HEALTHY else "not known: the store can't be asked", "supervisor")
 
 
 _RULES: tuple[Callable[[Figures], Iterator[Check]], ...] = (_queue, _worker, _supervisor, _scheduler, _store, _oldest)

@@ -45,7 +45,7 @@ def may_become(old: Status, new: Status) -> bool:
 
 
 class EventName(StrEnum):
-    """Every name that may stand in an events.jsonl."""
+    """Every name of an event: those that may stand in an events.jsonl, and those of the stream that are no run's."""
 
     JOB_QUEUED = "job_queued"
     JOB_STARTED = "job_started"

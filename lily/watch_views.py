@@ -29,6 +29,10 @@ def worker_lines(view: Mapping[str, Any], *, width: int | None = None) -> list[s
             ("last activity", when(view["last_activity"])),
         ]
     pairs += [("waiting", waiting), ("slots", f"{len(view['active'])} of {view['concurrency']} taken")]
+    if view["active"] and not view["running"]:
+        pairs.append(
+            ("orphans", "what a dead supervisor left running, below; `lily up` takes it up again, `lily runs fail --running` ends it")
+        )
     lines = fields(pairs)
     if view["active"]:
         rows = [

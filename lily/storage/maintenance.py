@@ -12,12 +12,13 @@ from sqlalchemy import Connection, Table, select
 
 from lily.errors import Code, LilyError
 from lily.storage import schema
-from lily.storage.database import store_errors
+from lily.storage.database import BUSY_SECONDS, store_errors
 from lily.storage.files import NEW, make_folder
 from lily.storage.store import Store
 
 TABLES = tuple(schema.metadata.tables)
 _ROWS_AT_ONCE = 1000
+READERS_SECONDS = 2.0  # how long a checkpoint waits for those who read
 # Columns that hold JSON: a line has what they say, and not a text with quotes in it.
 _JSON: dict[str, frozenset[str]] = {
     "run": frozenset({"trigger", "lineage", "approvals", "error", "result", "cancel"}),
@@ -54,7 +55,10 @@ def checkpoint(store: Store) -> Checkpoint:
         said = "PostgreSQL keeps its own log and needs no checkpoint of Lily's"
         raise LilyError(Code.FEATURE_UNAVAILABLE, said, where="store.url", hint="pg_dump makes a copy of the database while it is used")
     with store_errors(store.engine), closing(store.engine.raw_connection()) as raw:
-        busy, log, moved = raw.cursor().execute("pragma wal_checkpoint(truncate)").fetchone()
+        cursor = raw.cursor()
+        cursor.execute(f"pragma busy_timeout={int(1000 * READERS_SECONDS)}")
+        busy, log, moved = cursor.execute("pragma wal_checkpoint(truncate)").fetchone()
+        cursor.execute(f"pragma busy_timeout={int(1000 * BUSY_SECONDS)}")
     return Checkpoint(done=not busy, log_pages=max(log, 0), moved_pages=max(moved, 0))
 
 

@@ -51,7 +51,7 @@ def _file(path: Path, free: float) -> StoreFacts:
             writable, busy, why = _writable(database)
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
-            return StoreFacts(head=HEAD, free=free)  # a file without a schema: the next start makes it
+            return StoreFacts(there=False, head=HEAD, free=free)  # a file without a schema: the next start makes it
         return StoreFacts(problem=f"can't be read: {error}", head=HEAD, free=free)
     except sqlite3.Error as error:
         return StoreFacts(problem=f"damaged: {error}", head=HEAD, free=free)
@@ -107,7 +107,9 @@ def _server(url: str, free: float) -> StoreFacts:
         with engine.connect() as connection:
             read_only = connection.execute(text("show transaction_read_only")).scalar()
             there = connection.execute(text("select to_regclass('alembic_version')")).scalar()
-            version = connection.execute(text("select version_num from alembic_version")).scalar() if there else ""
+            if not there:
+                return StoreFacts(there=False, head=HEAD, free=free)
+            version = connection.execute(text("select version_num from alembic_version")).scalar()
     except SQLAlchemyError as error:
         said = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         return StoreFacts(problem=f"can't be reached: {said}", head=HEAD, free=free)

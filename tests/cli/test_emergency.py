@@ -62,6 +62,9 @@ def test_orphans_of_a_dead_supervisor_fail_without_one(lily: Lily, workspace: Pa
         pid = int((workspace / "pid").read_text())
         up.send_signal(signal.SIGKILL)
         up.wait()
+    text = lily("worker", "status").out
+    assert "orphans" in text
+    assert run_id in text
     said = lily("runs", "fail", "--running", "--reason", "gone")
     assert (said.status, said.out) == (0, f"{run_id} a: failed\n")
     assert "artifacts are written at the next start" in said.err

@@ -231,8 +231,9 @@ def test_a_store_of_another_schema_is_told_and_left_alone(lily: Lily, workspace:
             assert connection.execute("select version_num from alembic_version").fetchone() == (version,)
 
 
-def test_a_log_that_is_not_folded_in_is_a_warning_until_it_is(lily: Lily, workspace: Path) -> None:
+def test_a_log_that_is_not_folded_in_is_a_warning_until_it_is(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader from before keeps SQLite from it; the command that is named does it once the reader is gone."""
+    monkeypatch.setattr("lily.storage.maintenance.READERS_SECONDS", 0.05)
     lily("runs", "list")
     with closing(sqlite3.connect(workspace / DATABASE, isolation_level=None)) as reader:
         reader.execute("begin")

@@ -226,8 +226,11 @@ def test_a_reset_whose_backup_fails_touches_nothing(store: Store, workspace: Wor
     assert (store.counts(), audit(store)) == ({"queued": 1}, [])
 
 
-def test_a_checkpoint_empties_the_log_or_says_what_to_use(store: Store, workspace: Workspace, url: str) -> None:
+def test_a_checkpoint_empties_the_log_or_says_what_to_use(
+    store: Store, workspace: Workspace, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On SQLite the file alone is then a copy of everything; PostgreSQL has pg_dump."""
+    monkeypatch.setattr("lily.storage.maintenance.READERS_SECONDS", 0.05)
     store.submit([new()])
     if url:
         with pytest.raises(LilyError) as caught:
@@ -399,7 +402,7 @@ def test_a_store_that_is_well_is_writable_and_current(store: Store, workspace: W
     assert (facts.usable, facts.newer, facts.schema) == (False, True, "9999")
     with store.engine.begin() as connection:
         connection.execute(text("drop table alembic_version"))
-    assert probe(url, database_file=workspace.database, folders=[]).schema == ""
+    assert probe(url, database_file=workspace.database, folders=[]).there is False
 
 
 def test_a_server_that_takes_no_writes_or_is_away_says_so(postgres_url: str, tmp_path: Path) -> None:
