@@ -16,7 +16,7 @@ from lily.errors import Code, exit_code
 from tests.contract.documents import PAGES, anchors, commands, links, marked, title
 from tests.contract.imports import REPOSITORY
 
-GROUPS = frozenset({"jobs", "runs", "schedule", "blueprints", "config"})
+GROUPS = frozenset({"jobs", "runs", "queue", "schedule", "blueprints", "config"})
 TIMEOUT = 120
 
 
