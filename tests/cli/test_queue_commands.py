@@ -320,6 +320,22 @@ def test_a_batch_is_a_run_for_each_line(lily: Lily, workspace: Path) -> None:
     assert len({row["spec_hash"] for row in lily("jobs", "history", "b", "--json").json["runs"]}) == 1
 
 
+def test_a_batch_may_come_on_stdin(workspace: Path) -> None:
+    """`-` names it; the supervisor that is missing is told on stderr."""
+    write_job(workspace, "a")
+    said = subprocess.run(
+        command("jobs", "run", "a", "--batch", "-"),
+        input="{}\n{}\n",
+        cwd=workspace,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(said.stdout.splitlines()) == 2
+    assert "2 runs are stored and wait for `lily up`" in said.stderr
+
+
 def test_wrong_lines_of_a_batch_are_named_and_nothing_is_stored(lily: Lily, workspace: Path) -> None:
     write_job(workspace, "a")
     file = workspace / "lines.jsonl"
