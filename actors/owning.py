@@ -102,7 +102,9 @@ async def owning(
                 damaged = await in_thread(damaged_by_power_cut, store, workspace)
                 log.warning("the machine was restarted", runs_to_write_again=len(damaged))
             if kind == "up":
-                await in_thread(lambda: let_go(store, actor=Actor(name="lily up", kind="supervisor"), at=stamp(clock.now())))
+                wrong = await in_thread(lambda: let_go(store, actor=Actor(name="lily up", kind="supervisor"), at=stamp(clock.now())))
+                if wrong:
+                    log.warning("the tally of runs was wrong, and is counted again", statuses=",".join(sorted(wrong)))
             queue = (await in_thread(standing, store)).limits or settings.queue
             if own_process:
                 become_subreaper()

@@ -31,7 +31,12 @@ Priority = Annotated[
     Literal["critical", "high", "normal", "low"] | None, Parameter(name="--priority", help="In place of the job's runtime.priority.")
 ]
 Batch = Annotated[
-    str | None, Parameter(name="--batch", help="A file of JSON lines, - for stdin: a run for each, all stored or none; implies --detach.")
+    str | None,
+    Parameter(
+        name="--batch",
+        allow_leading_hyphen=True,
+        help="A file of JSON lines, - for stdin: a run for each, all stored or none; implies --detach.",
+    ),
 ]
 Detach = Annotated[bool, flag("--detach", "Print the run's id and return at once.")]
 DryRun = Annotated[bool, flag("--dry-run", "Check everything up to the first attempt and print what would be done.")]

@@ -94,7 +94,7 @@ class QueueNumbers:
         rows = [{"status": status, "runs": by} for status, by in changes.items() if by]
         self._add(connection, rows)
         if changes.get(Status.QUEUED.value) and (gate is None or gate.on != gate.was_on):
-            self.switch(connection, at)
+            self.switch(connection, at, gate)
 
     def count_moves(self, connection: Connection, moves: Iterable[Move], at: str) -> None:
         """The same for moves."""
@@ -106,13 +106,13 @@ class QueueNumbers:
         if changes:
             self.count(connection, changes, at)
 
-    def switch(self, connection: Connection, at: str) -> None:
-        """Turn backpressure on or off if the queue stands so; the event tells when."""
+    def switch(self, connection: Connection, at: str, gate: Gate | None = None) -> None:
+        """Turn backpressure on or off if the queue, or the gate that has let the last ones in, stands so; the event tells when."""
         if self.limits is None:
             return
         now = self.standing(connection)
         assert now.limits is not None
-        on = pressed(now.limits, now.queued, now.on)
+        on = pressed(now.limits, now.queued, now.on) if gate is None else gate.on
         if on == now.on:
             return
         self.put(connection, BACKPRESSURE, {"on": on, "since": at})

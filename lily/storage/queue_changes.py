@@ -11,7 +11,7 @@ from lily.settings import Queue
 from lily.storage import schema
 from lily.storage.audit import Actor, Change, record
 from lily.storage.database import reading, writing
-from lily.storage.queue import HELD, LIMITS, Standing, in_force
+from lily.storage.queue import HELD, LIMITS, Standing, in_force, tally_differences
 from lily.storage.rows import run_from
 from lily.storage.store import Store
 
@@ -39,9 +39,14 @@ def hold(store: Store, given: Mapping[str, int], *, actor: Actor, reason: str, a
         return now
 
 
-def let_go(store: Store, *, actor: Actor, at: str) -> None:
-    """A supervisor starts: what `lily queue set` set until then holds no more."""
+def let_go(store: Store, *, actor: Actor, at: str) -> dict[str, tuple[int, int]]:
+    """A supervisor starts: what `lily queue set` set until then holds no more, and runs are counted again.
+
+    Gives the statuses for which the tally was wrong, which only a change of the tables by hand brings about: (what it said, what is there).
+    """
     with writing(store.engine) as connection:
+        wrong = tally_differences(connection)
+        store.queue.count(connection, {status: there - told for status, (told, there) in wrong.items()}, at)
         held = store.queue.standing(connection).held
         given = {name: held[name] for name in LIMITS if name in held}
         if given and store.queue.limits is not None:
@@ -49,6 +54,7 @@ def let_go(store: Store, *, actor: Actor, at: str) -> None:
             after = {name: getattr(store.queue.limits, name) for name in given}
             record(connection, actor, Change(action="queue.set", reason="the supervisor starts again", before=given, after=after), at)
         store.queue.switch(connection, at)
+        return wrong
 
 
 def follow_limits(store: Store, limits: Queue, at: str) -> Queue:
@@ -80,9 +86,9 @@ def by_class(store: Store) -> dict[str, tuple[int, str | None]]:
 
 
 def listed(store: Store, *, status: Status, priority: int | None, order: str, desc: bool, limit: int, now: Any) -> list[Run]:
-    """Runs of one state: in the order in which they are taken (`position`), came in (`queued`), or by their jobs (`job`)."""
+    """Runs of one state: in the order in which they are taken (`position`) or came in (`queued`). An index has each."""
     r = schema.run.c
-    keys = {"position": (r.priority, r.enqueued_at, r.run_id), "queued": (r.run_id,), "job": (r.job_id, r.run_id)}[order]
+    keys = {"position": (r.priority, r.enqueued_at, r.run_id), "queued": (r.run_id,)}[order]
     wanted: Select[Any] = select(schema.run).where(r.status == status.value).order_by(*(key.desc() if desc else key for key in keys))
     if priority is not None:
         wanted = wanted.where(r.priority == priority)

@@ -68,7 +68,7 @@ def test_the_list_is_in_the_order_of_being_taken_or_as_asked(lily: Lily, workspa
     assert ids() == [high, first, second, low]
     assert ids("--desc") == [low, second, first, high]
     assert ids("--order-by", "queued") == [first, second, low, high]
-    assert ids("--order-by", "job", "--limit", "3") == [low, high, first]
+    assert ids("--order-by", "queued", "--desc", "--limit", "3") == [high, low, second]
     assert ids("--priority", "normal") == [first, second]
     assert ids("--status", "running") == []
     said = lily("queue", "list", "--limit", "1")
@@ -318,6 +318,22 @@ def test_a_batch_is_a_run_for_each_line(lily: Lily, workspace: Path) -> None:
     assert [shown[run["run_id"]]["priority"] for run in runs] == ["normal", "high", "high", "normal"]
     assert lily("jobs", "run", "b", "--detach", "--input", "n=1").status == 0
     assert len({row["spec_hash"] for row in lily("jobs", "history", "b", "--json").json["runs"]}) == 1
+
+
+def test_a_batch_may_come_on_stdin(workspace: Path) -> None:
+    """`-` names it; the supervisor that is missing is told on stderr."""
+    write_job(workspace, "a")
+    said = subprocess.run(
+        command("jobs", "run", "a", "--batch", "-"),
+        input="{}\n{}\n",
+        cwd=workspace,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(said.stdout.splitlines()) == 2
+    assert "2 runs are stored and wait for `lily up`" in said.stderr
 
 
 def test_wrong_lines_of_a_batch_are_named_and_nothing_is_stored(lily: Lily, workspace: Path) -> None:

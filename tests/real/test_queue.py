@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import text
 
+from lily.clock import stamp
 from lily.errors import Code, LilyError
 from lily.ledger import WindowStatus
 from lily.moves import Outcome, Place, cancel, due, interrupt, settle, start
@@ -24,8 +25,10 @@ from lily.operations.verify import verify
 from lily.runs import ErrorInfo, Run, Runtime, Status
 from lily.settings import Queue
 from lily.specs import spec_hash
+from lily.storage.audit import Actor
 from lily.storage.database import reading
 from lily.storage.queue import Standing, tally_differences
+from lily.storage.queue_changes import let_go
 from lily.storage.store import NewRun, Store
 from lily.storage.window_reads import WindowReads
 from lily.storage.windows import Windows
@@ -429,6 +432,18 @@ def test_the_tally_is_the_table_after_any_history(open_store: OpenStore) -> None
     run_state_machine_as_test(machine, settings=quick)
 
 
+def test_a_supervisors_start_counts_again_what_somebody_changed_by_hand(store: Store) -> None:
+    """It says which were wrong; backpressure follows what is there."""
+    store.submit([new() for _ in range(80)])
+    with store.engine.begin() as connection:
+        connection.execute(text("delete from run where run_id in (select run_id from run order by run_id limit 30)"))
+        connection.execute(text("update run set status = 'canceled' where run_id in (select run_id from run order by run_id limit 1)"))
+    wrong = let_go(store, actor=Actor(name="lily up", kind="supervisor"), at=stamp(T0))
+    assert wrong == {"queued": (80, 49), "canceled": (0, 1)}
+    assert (standing(store).queued, standing(store).on, store.counts()) == (49, False, {"queued": 49, "canceled": 1})
+    assert let_go(store, actor=Actor(name="lily up", kind="supervisor"), at=stamp(T0)) == {}
+
+
 KILLED = """
 import os, sys
 from pathlib import Path
@@ -440,7 +455,8 @@ from lily.storage.store import Store
 url, file, body = sys.argv[1:4]
 store = Store(url, database_file=Path(file), clock=SystemClock(), limits=Queue(max_concurrent=3))
 store.submit([new_run(body.encode(), by="test")])
-store.queue.switch = lambda *_: os.kill(os.getpid(), 9)  # after the rows and the tally, before the commit
+count = store.queue.count
+store.queue.count = lambda *given: (count(*given), os.kill(os.getpid(), 9))  # after the rows and the tally, before the commit
 store.submit([new_run(body.encode(), by="test") for _ in range(5)])
 """
 
