@@ -56,7 +56,9 @@ def _sqlite_engine(path: Path) -> Engine:
         pass
     except OSError as exc:
         raise _unavailable(exc, str(path)) from None
-    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS})
+    # No reset when a connection is given back: whoever takes one ends the transaction that it begins.
+    arguments = {"check_same_thread": False, "timeout": BUSY_SECONDS}
+    engine = create_engine(f"sqlite:///{path}", connect_args=arguments, pool_reset_on_return=None)
 
     @event.listens_for(engine, "connect")
     def _settle(connection: Any, _record: Any) -> None:

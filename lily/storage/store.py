@@ -34,6 +34,7 @@ _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PAIRS = [a + b for a in _LETTERS for b in _LETTERS]
 _SUFFIXES = len(_PAIRS) ** 2
 _MANY = 50
+_SPECS_REMEMBERED = 1000
 _OPEN = [status.value for status in Status if status not in TERMINAL]
 
 
@@ -94,6 +95,7 @@ class Store(Reads):
         self.statements = Statements(self._insert)
         self.letters = LetterBox(self._insert, max_dead_letters)
         self.queue = QueueNumbers(self._insert, limits)
+        self._stored_specs: set[str] = set()  # specs are never deleted
         try:
             upgrade(self.engine)
         except LilyError:
@@ -135,7 +137,14 @@ class Store(Reads):
                 self._insert_runs(connection, fresh, gate)
             if then is not None:
                 then(connection, accepted)
-            return accepted
+        self._remember_specs(fresh)  # only now are they stored
+        return accepted
+
+    def _remember_specs(self, fresh: list[tuple[NewRun, Run]]) -> None:
+        if len(self._stored_specs) + len(fresh) > _SPECS_REMEMBERED:
+            self._stored_specs.clear()
+        if len(fresh) <= _SPECS_REMEMBERED:
+            self._stored_specs.update([new.spec_hash for new, _ in fresh])
 
     def _let_in(self, gate: Gate, new: NewRun, count: int) -> None:
         code = None if new.missed else gate.admit(PRIORITIES[new.priority])
@@ -157,7 +166,7 @@ class Store(Reads):
 
     def _insert_runs(self, connection: Connection, fresh: list[tuple[NewRun, Run]], gate: Gate | None = None) -> None:
         told: dict[int, str] = {}  # many share their trigger
-        specs = {new.spec_hash: new.spec.decode() for new, _ in fresh}
+        specs = {new.spec_hash: new.spec.decode() for new, _ in fresh if new.spec_hash not in self._stored_specs}
         self.statements.add_spec(connection, [{"spec_hash": h, "body": body} for h, body in specs.items()])
         self.statements.add_run(
             connection,
