@@ -84,7 +84,7 @@ OWN: dict[EventName, tuple[Form, ...]] = {
     EventName.JOB_ATTEMPT_FAILED: (Form(("attempt", *_FAILED, "will_retry"), ("blueprint_code",)),),
     EventName.JOB_ATTEMPT_SUCCEEDED: (Form(("attempt",)),),
     EventName.JOB_RETRY_SCHEDULED: (Form(("attempt", "at", "pause_seconds")),),
-    EventName.JOB_WAITING_APPROVAL: (Form(("number", "kind", "what", "why", "expires_at", "bound_to"), ("issue",)),),
+    EventName.JOB_WAITING_APPROVAL: (Form(("number", "kind", "what", "why", "expires_at"), ("issue",)),),
     EventName.JOB_APPROVAL_EXPIRING: (Form(("number", "what", "expires_at")),),
     EventName.JOB_APPROVED: (Form(("number", "what", "by", "reason", "channel", "bound_to")),),
     EventName.JOB_APPROVAL_DENIED: (Form(("number", "what", "by", "reason", "channel")),),

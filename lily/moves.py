@@ -218,7 +218,7 @@ def due(run: Run, at: datetime) -> Move:
 
 def wait_approval(run: Run, approval: Approval, at: datetime, result: Mapping[str, Any] | None = None) -> Move:
     """queued or running → waiting_approval. An attempt that asked midway ends here and is not charged; its finished steps stay."""
-    asked = _about(approval, kind=approval.kind, why=approval.why, expires_at=approval.expires_at, bound_to=approval.bound_to)
+    asked = _about(approval, kind=approval.kind, why=approval.why, expires_at=approval.expires_at)
     if approval.issue:
         asked["issue"] = approval.issue
     return _moved(

@@ -20,7 +20,7 @@ from lily.storage.system_events import tell
 
 # What a reset leaves: the audit and the supervisors that were there, which are history; a pause, which somebody meant; and how far
 # files are known to be on disk, because numbers of events are never given twice.
-_KEPT_TABLES = frozenset({"audit", "life", "meta"})
+_KEPT_TABLES = frozenset({"spec", "audit", "life", "meta"})
 _KEPT_KEYS = (schema.WORKER_PAUSE, "synced_through")
 
 
