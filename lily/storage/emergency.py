@@ -18,8 +18,9 @@ from lily.storage.running import running_within
 from lily.storage.store import Store
 from lily.storage.system_events import tell
 
-# What a reset leaves: the audit and the supervisors that were there, which are history; a pause, which somebody meant; and how far
-# files are known to be on disk, because numbers of events are never given twice.
+# What a reset leaves: pinned specs, which sessions of other processes may know to be there; the audit and the supervisors that were
+# there, which are history; a pause, which somebody meant; and how far files are known to be on disk, because numbers of events are
+# never given twice.
 _KEPT_TABLES = frozenset({"spec", "audit", "life", "meta"})
 _KEPT_KEYS = (schema.WORKER_PAUSE, "synced_through")
 

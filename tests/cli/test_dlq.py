@@ -23,6 +23,7 @@ from tests.work import without_fsync
 @pytest.fixture
 def place(workspace: Path) -> Path:
     """A workspace with a job that works, and one that does not."""
+    (workspace / ".lily" / "config.yaml").write_text("queue: {max_size: 2000}\n")
     write_job(workspace, "good", bindings=shell("true"))
     write_job(workspace, "bad", bindings=shell("echo 'connection refused' >&2; exit 7"))
     return workspace
@@ -398,6 +399,17 @@ def test_a_whole_batch_takes_few_transactions(lily: Lily, place: Path, monkeypat
     assert lily("dlq", "retry", "--all", "--json").status == 0
     assert batches == [200] * 5
     assert listed(lily) == []
+
+
+def test_a_full_queue_takes_as_many_as_it_holds_and_the_rest_stays(lily: Lily, place: Path) -> None:
+    """The command says why it stopped, with the refusal's exit status; run again later it goes on."""
+    dead(place, "good", 30)
+    (place / ".lily" / "config.yaml").write_text("queue: {max_size: 10}\n")
+    said = lily("dlq", "retry", "--all", "--json")
+    assert (said.status, len(said.json["retried"]), said.json["left"]) == (4, 8, 22)
+    assert said.json["stopped"]["code"] == "queue_backpressure"
+    assert len(listed(lily)) == 22
+    assert len(lily("queue", "list", "--json").json["runs"]) == 8
 
 
 # -- letting go ------------------------------------------------------------------------------------

@@ -216,7 +216,7 @@ def test_a_damaged_store_is_critical_and_no_traceback(lily: Lily, workspace: Pat
         assert "Traceback" not in lily("health").out
     (workspace / DATABASE).write_bytes(whole)
     with database(workspace) as connection:
-        connection.execute("insert into meta values ('queue.backpressure', 'no JSON')")
+        connection.execute("insert into meta values ('queue_backpressure', 'no JSON')")
     assert checks(lily)["store"]["level"] == "critical"
 
 

@@ -72,7 +72,6 @@ def test_the_exit_status_says_what_kind_of_failure_it_was(
     [
         ({"title": ""}, 3, "job_invalid_spec"),
         ({"trigger": {"type": "cron", "cron": "* * * * *"}}, 3, "job_trigger_invalid"),
-        ({"approval": {"required": True}}, 4, "feature_unavailable"),
     ],
 )
 def test_what_can_not_be_accepted_leaves_no_run(lily: Lily, workspace: Path, changes: dict[str, Any], status: int, code: str) -> None:
