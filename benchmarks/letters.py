@@ -25,7 +25,7 @@ def boxes(root: Path, few: int, many: int) -> tuple[Workspace, Workspace]:
     made = []
     for name, count in (("few", few), ("many", many)):
         workspace = make_workspace(root / name, {"job": job("job", "noop.v1")})
-        workspace.config.write_text(f"dlq: {{max_entries: {count}}}\n")
+        workspace.config.write_text(f"dlq: {{max_entries: {count}}}\nqueue: {{max_size: 1000000}}\n")
         with Session(workspace.root) as session:
             fail(session.store, [session.store.run(session.submit("job"))])
             fill(session.store, count - 1)

@@ -5,7 +5,9 @@ import os
 import re
 import shutil
 import sqlite3
+import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,10 +124,44 @@ def store_errors(engine: Engine) -> Iterator[None]:
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
     """One transaction that writes: on SQLite it begins IMMEDIATE, on PostgreSQL it takes the transaction lock."""
-    with store_errors(engine), engine.connect().execution_options(**_WRITE) as connection, connection.begin():
+    with store_errors(engine), _writer(engine) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
             connection.exec_driver_sql(f"select pg_advisory_xact_lock({_PG_TRANSACTION_LOCK})")
         yield connection
+
+
+@contextmanager
+def _writer(engine: Engine) -> Iterator[Connection]:
+    """The engine's one connection for writing: writers wait for each other anyway, and one from the pool costs as much as a commit."""
+    writers = _WRITERS.setdefault(engine, _Writers())
+    with writers.turn:
+        connection = writers.connection
+        if connection is None or connection.closed or connection.invalidated:
+            connection = writers.connection = engine.connect().execution_options(**_WRITE)
+        try:
+            yield connection
+        except BaseException:
+            # Whatever it was, nobody knows how the connection stands now.
+            writers.connection = None
+            connection.close()
+            raise
+
+
+class _Writers:
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        self.connection: Connection | None = None
+
+
+_WRITERS: "weakref.WeakKeyDictionary[Engine, _Writers]" = weakref.WeakKeyDictionary()
+
+
+def close_engine(engine: Engine) -> None:
+    """Give all of its connections back."""
+    writers = _WRITERS.pop(engine, None)
+    if writers is not None and writers.connection is not None:
+        writers.connection.close()
+    engine.dispose()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The statements that are on the path of every run, built once so that SQLAlchemy compiles each once."""
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select, text, update
@@ -36,18 +37,18 @@ class _Straight:
     def __init__(self, statement: Any, names: Sequence[str] = ()) -> None:
         self._statement, self._names = statement, list(names)
         self._text = ""
-        self._order: list[str] | None = None  # None where the driver takes names
+        self._take: Callable[[Mapping[str, Any]], Any] = dict  # a row's values as the driver wants them
         self._fixed: dict[str, Any] = {}  # values that the dialect itself adds
 
     def _ready(self, connection: Connection) -> Any:
         if not self._text:
             compiled: Any = self._statement.compile(dialect=connection.dialect, column_keys=self._names or None)
-            self._text, self._order = compiled.string, compiled.positiontup
+            self._text, order = compiled.string, compiled.positiontup
+            if order is not None:  # None where the driver takes names
+                take = itemgetter(*order) if order else None
+                self._take = take if len(order) > 1 and take else lambda row: tuple([row[name] for name in order])
             self._fixed = {name: value for name, value in compiled.params.items() if value is not None}
         return connection.connection.cursor()
-
-    def _given(self, row: Mapping[str, Any]) -> Any:
-        return row if self._order is None else tuple([row[name] for name in self._order])
 
 
 class ForRows(_Straight):
@@ -60,9 +61,9 @@ class ForRows(_Straight):
         cursor = self._ready(connection)
         try:
             if len(rows) == 1:
-                cursor.execute(self._text, self._given(rows[0]))
+                cursor.execute(self._text, self._take(rows[0]))
             else:
-                cursor.executemany(self._text, [self._given(row) for row in rows])
+                cursor.executemany(self._text, list(map(self._take, rows)))
             return int(cursor.rowcount)
         finally:
             cursor.close()
@@ -75,7 +76,7 @@ class Asked(_Straight):
         """The rows of the answer."""
         cursor = self._ready(connection)
         try:
-            found: list[tuple[Any, ...]] = cursor.execute(self._text, self._given({**self._fixed, **given})).fetchall()
+            found: list[tuple[Any, ...]] = cursor.execute(self._text, self._take({**self._fixed, **given})).fetchall()
             return found
         finally:
             cursor.close()

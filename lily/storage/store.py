@@ -23,7 +23,7 @@ from lily.errors import LilyError
 from lily.runs import OCCUPYING, TERMINAL, ErrorInfo, Event, EventName, Move, Run, Status, may_become
 from lily.settings import Queue
 from lily.storage import schema
-from lily.storage.database import open_engine, reading, upgrade, writing
+from lily.storage.database import close_engine, open_engine, reading, upgrade, writing
 from lily.storage.letter_box import LetterBox
 from lily.storage.queue import QueueNumbers, refused
 from lily.storage.reads import Reads
@@ -99,7 +99,7 @@ class Store(Reads):
         try:
             upgrade(self.engine)
         except LilyError:
-            self.engine.dispose()
+            close_engine(self.engine)
             raise
 
     def upserts(self, table: Table) -> Any:
@@ -108,7 +108,7 @@ class Store(Reads):
 
     def close(self) -> None:
         """Give all connections back."""
-        self.engine.dispose()
+        close_engine(self.engine)
 
     # -- accepting --------------------------------------------------------------------------------
 
