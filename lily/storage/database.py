@@ -149,7 +149,7 @@ def _writer(engine: Engine) -> Iterator[Connection]:
 
 class _Writers:
     def __init__(self) -> None:
-        self.turn = threading.Lock()
+        self.turn = threading.RLock()  # whoever asks twice is told so by the database, and does not wait for itself
         self.connection: Connection | None = None
 
 
