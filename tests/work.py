@@ -10,13 +10,14 @@ from sqlalchemy import event
 
 from lily.blueprints.contract import BlueprintError, Envelope, ProcessRequest
 from lily.blueprints.define import DefinedBlueprint, blueprint
+from lily.storage.database import close_engine
 from lily.storage.store import Store
 
 
 def without_fsync(store: Store) -> None:
     """Make SQLite faster for a test that never cuts the power."""
     if store.engine.dialect.name == "sqlite":
-        store.engine.dispose()
+        close_engine(store.engine)
         event.listen(store.engine, "connect", lambda connection, record: connection.execute("pragma synchronous=off"))
 
 
