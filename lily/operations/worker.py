@@ -12,7 +12,7 @@ from lily.operations.sockets import ring
 from lily.runs import Run, Status
 from lily.settings import Settings
 from lily.storage.audit import Actor
-from lily.storage.running import count_of, running
+from lily.storage.running import running
 from lily.storage.store import Store
 from lily.storage.worker import Pause, paused
 from lily.storage.worker import pause as pause_stored
@@ -40,7 +40,7 @@ def status(
     work = {**_NOTHING, **((said or {}).get("worker") or {})}
     enabled = bool(work.pop("enabled", settings.worker.enabled))
     if counts is None:
-        counts = count_of(store, _WAITING) if store is not None else {}
+        counts = store.counts() if store is not None else {}
     started_at = said["started_at"] if said else None
     return {
         "running": said is not None,

@@ -137,14 +137,14 @@ def _writer(engine: Engine) -> Iterator[Connection]:
     with writers.turn:
         connection = writers.connection
         if connection is None or connection.closed or connection.invalidated:
-            connection = writers.connection = engine.connect().execution_options(**_WRITE)
+            connection = engine.connect().execution_options(**_WRITE)
+        writers.connection = None  # whatever goes wrong, nobody knows then how the connection stands
         try:
             yield connection
-        except BaseException:
-            # Whatever it was, nobody knows how the connection stands now.
-            writers.connection = None
-            connection.close()
-            raise
+            writers.connection = connection
+        finally:
+            if writers.connection is None:
+                connection.close()
 
 
 class _Writers:

@@ -1,8 +1,6 @@
 """Which runs are running now, how many there are of each kind, and which were interrupted: asked by index, whatever is in the tables."""
 
-from collections.abc import Sequence
-
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from lily.runs import EventName, Run, Status
 from lily.storage import schema
@@ -34,12 +32,3 @@ def interrupted_since(store: Store, sequence: int) -> list[tuple[str, str, str]]
     )
     with reading(store.engine) as connection:
         return [(row[0], row[1], row[2]) for row in connection.execute(wanted)]
-
-
-def count_of(store: Store, statuses: Sequence[Status]) -> dict[str, int]:
-    """How many runs are in each of these statuses, zero included."""
-    r = schema.run.c
-    wanted = select(r.status, func.count()).where(r.status.in_([status.value for status in statuses])).group_by(r.status)
-    with reading(store.engine) as connection:
-        found = {row[0]: row[1] for row in connection.execute(wanted)}
-    return {status.value: found.get(status.value, 0) for status in statuses}
