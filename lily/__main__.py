@@ -1,9 +1,12 @@
 """`lily` and `python -m lily`."""
 
+import gc
 import os
 import sys
 
 from lily import __version__
+
+GARBAGE = 100_000  # objects more than were freed before the youngest are looked through: most commands end before that
 
 
 def main() -> int:
@@ -18,6 +21,7 @@ def main() -> int:
 
 def command() -> int:
     """`main` as a process of its own: a thread that a blueprint left behind must not keep it, for all that matters is on disk."""
+    gc.set_threshold(GARBAGE)
     status = main()
     if "threading" in sys.modules:
         import threading

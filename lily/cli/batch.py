@@ -35,25 +35,27 @@ class _Templates:
 
     def __init__(self, place: Workspace, common: str | None) -> None:
         self._index, self._common, self._by = SpecIndex(place), common, who()
-        self._known: dict[str, Template | LilyError] = {}
+        self._known: dict[str | None, Template] = {}
+        self._wrong: dict[str, LilyError] = {}
 
     def of(self, job_id: str | None) -> "Template":
         """Raises what loading the job raised."""
+        known = self._known.get(job_id)
+        if known is None:
+            known = self._known[job_id] = self._read(job_id if job_id is not None else self._common)
+        return known
+
+    def _read(self, name: str | None) -> "Template":
         from lily.operations.bulk import Template
 
-        name = job_id if job_id is not None else self._common
         if name is None:
             raise LilyError(Code.USAGE, "it names no job", hint='{"job": "ID"}, or `lily jobs run ID --batch FILE`')
-        known = self._known.get(name)
-        if known is None:
+        if name not in self._wrong:
             try:
-                known = Template(self._index.load(name), by=self._by)
+                return Template(self._index.load(name), by=self._by)
             except LilyError as error:
-                known = error
-            self._known[name] = known
-        if isinstance(known, LilyError):
-            raise known
-        return known
+                self._wrong[name] = error
+        raise self._wrong[name]
 
 
 def run_batch(place: Workspace, file: str, *, job_id: str | None, as_json: bool) -> int:

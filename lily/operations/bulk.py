@@ -108,7 +108,7 @@ class Template:
 
     def _canonical(self, run_input: Mapping[str, Any], bindings: Mapping[str, Any], priority: str | None) -> bytes:
         parts = dict(self._written)
-        if any(not name or "." in name for name in bindings) or not (_fits(run_input) and _fits(bindings)):
+        if not _fits(run_input) or (bindings and not (_named(bindings) and _fits(bindings))):
             return self._slowly(run_input, bindings, priority)  # a path into the bindings, or a mistake, which it names
         try:
             if run_input:
@@ -145,6 +145,11 @@ def _simple(value: Mapping[str, Any]) -> bool:
 def _fits(value: Mapping[str, Any]) -> bool:
     """Whether JSON can hold it as it is."""
     return _simple(value) or not_plain(dict(value)) is None
+
+
+def _named(bindings: Mapping[str, Any]) -> bool:
+    """Whether none of them is a path into another."""
+    return all(name and "." not in name for name in bindings)
 
 
 _LOW, _HIGH = -(2**63), 2**63 - 1

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
@@ -111,40 +112,83 @@ def _is_full(path: str | None) -> bool:
         return False
 
 
+def _told(engine: Engine, exc: BaseException) -> LilyError | None:
+    """What the database's own error is to a person; None for an error of somebody else."""
+    if not isinstance(exc, (DBAPIError, engine.dialect.loaded_dbapi.Error)):  # the latter from statements that go straight to the driver
+        return None
+    path = engine.url.database if engine.dialect.name == "sqlite" else None
+    return _unavailable(exc, engine.url.render_as_string(hide_password=True), path)
+
+
 @contextmanager
 def store_errors(engine: Engine) -> Iterator[None]:
     """Turns the driver's errors into `store_unavailable` or `disk_full`, in one line."""
     try:
         yield
-    except (DBAPIError, engine.dialect.loaded_dbapi.Error) as exc:  # the latter from statements that go straight to the driver
-        path = engine.url.database if engine.dialect.name == "sqlite" else None
-        raise _unavailable(exc, engine.url.render_as_string(hide_password=True), path) from exc
+    except Exception as exc:
+        told = _told(engine, exc)
+        if told is None:
+            raise
+        raise told from exc
 
 
-@contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """One transaction that writes: on SQLite it begins IMMEDIATE, on PostgreSQL it takes the transaction lock."""
-    with store_errors(engine), _writer(engine) as connection, connection.begin():
-        if engine.dialect.name == "postgresql":
-            connection.exec_driver_sql(f"select pg_advisory_xact_lock({_PG_TRANSACTION_LOCK})")
-        yield connection
+class writing:
+    """One transaction that writes: on SQLite it begins IMMEDIATE, on PostgreSQL it takes the transaction lock.
 
+    On the engine's one connection for writing: writers wait for each other anyway, and one from the pool costs as much as a commit. No
+    generator, because that and those that it would need take as long as a statement.
+    """
 
-@contextmanager
-def _writer(engine: Engine) -> Iterator[Connection]:
-    """The engine's one connection for writing: writers wait for each other anyway, and one from the pool costs as much as a commit."""
-    writers = _WRITERS.setdefault(engine, _Writers())
-    with writers.turn:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __enter__(self) -> Connection:
+        self._writers = writers = _WRITERS.setdefault(self._engine, _Writers())
+        self._connection: Connection | None = None
+        writers.turn.acquire()
+        try:
+            return self._begin(writers)
+        except BaseException as exc:
+            self._give_back(whole=False)
+            told = _told(self._engine, exc)
+            if told is None:
+                raise
+            raise told from exc
+
+    def _begin(self, writers: "_Writers") -> Connection:
         connection = writers.connection
         if connection is None or connection.closed or connection.invalidated:
-            connection = engine.connect().execution_options(**_WRITE)
+            connection = self._engine.connect().execution_options(**_WRITE)
         writers.connection = None  # whatever goes wrong, nobody knows then how the connection stands
+        self._connection = connection
+        self._transaction = connection.begin()
+        if self._engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"select pg_advisory_xact_lock({_PG_TRANSACTION_LOCK})")
+        return connection
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        failed = exc
         try:
-            yield connection
-            writers.connection = connection
+            self._transaction.__exit__(kind, exc, trace)
+        except Exception as error:
+            failed, told = error, _told(self._engine, error)
+            if told is None:
+                raise
+            raise told from error
         finally:
-            if writers.connection is None:
+            self._give_back(whole=failed is None)
+        if exc is not None and (told := _told(self._engine, exc)) is not None:
+            raise told from exc
+
+    def _give_back(self, *, whole: bool) -> None:
+        connection, self._connection = self._connection, None
+        try:
+            if whole:
+                self._writers.connection = connection
+            elif connection is not None:
                 connection.close()
+        finally:
+            self._writers.turn.release()
 
 
 class _Writers:

@@ -1,6 +1,7 @@
 """The statements that are on the path of every run, built once so that SQLAlchemy compiles each once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, partial
 from operator import itemgetter
 from typing import Any
 
@@ -69,6 +70,26 @@ class ForRows(_Straight):
             cursor.close()
 
 
+class ForTuples(_Straight):
+    """The same for rows that are tuples of the values, in the order of `names`. Many thousands need never all be there at once."""
+
+    def __call__(self, connection: Connection, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Execute for each of `rows`."""
+        cursor = self._ready(connection)
+        try:
+            cursor.executemany(self._text, self._in_order(rows))
+        finally:
+            cursor.close()
+
+    @cached_property
+    def _in_order(self) -> Callable[[Iterable[tuple[Any, ...]]], Iterable[Any]]:
+        names = self._names
+        places = self._take({name: place for place, name in enumerate(names)})
+        if isinstance(places, dict):
+            return lambda rows: (dict(zip(names, row, strict=True)) for row in rows)
+        return iter if places == tuple(range(len(names))) else partial(map, itemgetter(*places))
+
+
 class Asked(_Straight):
     """A question on the path of every run. Its columns need no conversion, and no parameter is a list."""
 
@@ -108,10 +129,10 @@ class Statements:
 
     def __init__(self, insert: Callable[..., Any]) -> None:
         run, attempt, event, step = schema.run, schema.attempt, schema.event, schema.step
-        self.add_spec = ForRows(insert(schema.spec).on_conflict_do_nothing(), ["spec_hash", "body"])
-        self.add_run = ForRows(run.insert().inline(), _NEW)
+        self.add_spec = ForTuples(insert(schema.spec).on_conflict_do_nothing(), ["spec_hash", "body"])
+        self.add_run = ForTuples(run.insert().inline(), _NEW)
         add_event = insert(event).on_conflict_do_nothing(index_elements=["run_id", "n"]).inline()
-        self.add_event = ForRows(add_event, ["run_id", "n", "ts", "name", "data"])
+        self.add_event = ForTuples(add_event, ["run_id", "n", "ts", "name", "data"])
         self.add_step = ForRows(insert(step).on_conflict_do_nothing(), ["run_id", "name", "value", "at"])
         put = insert(attempt)
         changing = ("ended_at", "status", "error", "will_retry", "next_attempt_at")

@@ -6,7 +6,7 @@ All calls block; async callers go through their `offload`. Every change of a run
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -34,7 +34,9 @@ _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PAIRS = [a + b for a in _LETTERS for b in _LETTERS]
 _SUFFIXES = len(_PAIRS) ** 2
 _MANY = 50
+_TIME = len("20260504T090000.000000Z")  # of a run's id
 _SPECS_REMEMBERED = 1000
+_STATUS = {status: status.value for status in Status}  # asking an enum for its value takes four times as long
 _OPEN = [status.value for status in Status if status not in TERMINAL]
 
 
@@ -165,41 +167,10 @@ class Store(Reads):
         return self._dice if count < _MANY else random.Random(self._dice.getrandbits(128))
 
     def _insert_runs(self, connection: Connection, fresh: list[tuple[NewRun, Run]], gate: Gate | None = None) -> None:
-        told: dict[int, str] = {}  # many share their trigger
-        specs = {new.spec_hash: new.spec.decode() for new, _ in fresh if new.spec_hash not in self._stored_specs}
-        self.statements.add_spec(connection, [{"spec_hash": h, "body": body} for h, body in specs.items()])
-        self.statements.add_run(
-            connection,
-            [
-                {
-                    "run_id": run.run_id,
-                    "job_id": run.job_id,
-                    "status": run.status,
-                    "priority": PRIORITIES[new.priority],
-                    "queued_at": run.queued_at,
-                    "enqueued_at": run.enqueued_at,
-                    "spec_hash": run.spec_hash,
-                    "key": run.key,
-                    "trigger": told.get(id(run.trigger)) or told.setdefault(id(run.trigger), dump(run.trigger)),
-                    "lineage": dump(run.lineage) if run.lineage else "{}",
-                    "approvals": dump(run.approvals) if run.approvals else "[]",
-                    "trace_id": run.trace_id,
-                    "events": run.events,
-                    "held": int(run.held),
-                    "ended_at": run.ended_at,
-                    "error": dump_optional(run.error),
-                    "result": dump_optional(run.result),
-                }
-                for new, run in fresh
-            ],
-        )
-        rows = []
-        for new, run in fresh:
-            queued = Event(
-                EventName.JOB_QUEUED, run.queued_at, {"trigger": run.trigger, "spec_hash": run.spec_hash, "trace_id": run.trace_id}
-            )
-            rows += _event_rows(run.run_id, 1, new.events if new.missed else [queued, *new.events])
-        self.statements.add_event(connection, rows)
+        specs = {new.spec_hash: new.spec for new, _ in fresh if new.spec_hash not in self._stored_specs}
+        self.statements.add_spec(connection, ((h, body.decode()) for h, body in specs.items()))
+        self.statements.add_run(connection, _run_rows(fresh))
+        self.statements.add_event(connection, _first_events(fresh))
         self.queue.count(connection, Counter([run.status.value for _, run in fresh]), fresh[0][1].queued_at, gate)
 
     def _holders(self, connection: Connection, keys: Collection[str | None]) -> dict[str | None, Run]:
@@ -212,10 +183,10 @@ class Store(Reads):
         """Run ids: the time, but always past the last one given, so that ids sort in the order of acceptance."""
         at = self._clock.now()
         ((last,),) = self.statements.newest(connection)
-        if last is not None:
-            compact = last.partition("-")[0]
+        if last is not None and last[:_TIME] >= _compact(stamp(at)):
+            compact = last[:_TIME]
             before = parse_stamp(f"{compact[:4]}-{compact[4:6]}-{compact[6:11]}:{compact[11:13]}:{compact[13:]}")
-            at = max(at, before + timedelta(microseconds=1))
+            at = before + timedelta(microseconds=1)
         while True:
             ts, micro = stamp(at), at.microsecond  # strftime takes ten times as long
             second = f"{ts[:4]}{ts[5:7]}{ts[8:13]}{ts[14:16]}{ts[17:19]}"
@@ -300,7 +271,7 @@ class Store(Reads):
         attempts = [attempt_row(move.run.run_id, move.attempt) for move in moves if move.attempt]
         if attempts:
             self.statements.put_attempt(connection, attempts)
-        events: list[dict[str, Any]] = []
+        events: list[tuple[Any, ...]] = []
         for move in moves:
             events += _event_rows(move.run.run_id, move.run.events - len(move.events) + 1, move.events)
         if events:
@@ -399,6 +370,11 @@ def _insert_of(dialect: str) -> Any:
     return insert
 
 
+def _compact(ts: str) -> str:
+    """A stamp as it stands in a run's id."""
+    return f"{ts[:4]}{ts[5:7]}{ts[8:13]}{ts[14:16]}{ts[17:]}"
+
+
 def _accepted(new: NewRun, run_id: str, trace_id: str, ts: str) -> Run:
     return Run(
         run_id=run_id,
@@ -421,7 +397,42 @@ def _accepted(new: NewRun, run_id: str, trace_id: str, ts: str) -> Run:
     )
 
 
-def _event_rows(run_id: str, first: int, events: Sequence[Event]) -> list[dict[str, Any]]:
-    return [
-        {"run_id": run_id, "n": first + i, "ts": event.ts, "name": event.event, "data": dump(event.data)} for i, event in enumerate(events)
-    ]
+def _run_rows(fresh: Iterable[tuple[NewRun, Run]]) -> Iterator[tuple[Any, ...]]:
+    """Rows for `Statements.add_run`."""
+    told: dict[int, str] = {}  # many share their trigger
+    for new, run in fresh:
+        yield (
+            run.run_id,
+            run.job_id,
+            _STATUS[run.status],
+            PRIORITIES[new.priority],
+            run.queued_at,
+            run.enqueued_at,
+            run.spec_hash,
+            run.key,
+            told.get(id(run.trigger)) or told.setdefault(id(run.trigger), dump(run.trigger)),
+            dump(run.lineage) if run.lineage else "{}",
+            dump(run.approvals) if run.approvals else "[]",
+            run.trace_id,
+            run.events,
+            int(run.held),
+            run.ended_at,
+            dump_optional(run.error),
+            dump_optional(run.result),
+        )
+
+
+def _first_events(fresh: Iterable[tuple[NewRun, Run]]) -> Iterator[tuple[Any, ...]]:
+    """Rows for `Statements.add_event`."""
+    name = EventName.JOB_QUEUED.value
+    for new, run in fresh:
+        if not new.missed:
+            queued = {"trigger": run.trigger, "spec_hash": run.spec_hash, "trace_id": run.trace_id}
+            yield run.run_id, 1, run.queued_at, name, dump(queued)
+        if new.events:
+            yield from _event_rows(run.run_id, 1 if new.missed else 2, new.events)
+
+
+def _event_rows(run_id: str, first: int, events: Sequence[Event]) -> Iterator[tuple[Any, ...]]:
+    for n, event in enumerate(events, first):
+        yield run_id, n, event.ts, event.event.value, dump(event.data)

@@ -126,7 +126,7 @@ class Windows:
         with writing(self._store.engine) as connection:
             before = self._states(connection, [job.job_id for job in jobs])
             at = stamp(now)
-            specs = [{"spec_hash": job.spec_hash, "body": job.spec.decode()} for job in jobs if job.spec is not None]
+            specs = [(job.spec_hash, job.spec.decode()) for job in jobs if job.spec is not None]
             if specs:
                 self._store.statements.add_spec(connection, specs)
             changed = [job for job in jobs if job.job_id not in before or before[job.job_id].spec_hash != job.spec_hash]
