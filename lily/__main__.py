@@ -1,6 +1,5 @@
 """`lily` and `python -m lily`."""
 
-import gc
 import os
 import sys
 
@@ -14,14 +13,16 @@ def main() -> int:
     if sys.argv[1:] == ["--version"]:  # answered before anything else is imported
         print(__version__)
         return 0
+    import gc
+
     from lily.cli.entry import run
 
+    gc.set_threshold(GARBAGE)
     return run(sys.argv[1:])
 
 
 def command() -> int:
     """`main` as a process of its own: a thread that a blueprint left behind must not keep it, for all that matters is on disk."""
-    gc.set_threshold(GARBAGE)
     status = main()
     if "threading" in sys.modules:
         import threading
