@@ -1,6 +1,5 @@
 """What a command costs: starting, listing jobs, listing broken ones, reading a long history."""
 
-import os
 import re
 import statistics
 import subprocess
@@ -31,17 +30,28 @@ class Ended:
     stderr: str
 
 
+# What starts a command and waits for it: a child's peak of memory begins with what its parent has, so the parent is a small one.
+_PARENT = """
+import os, sys, time
+began = time.perf_counter()
+pid = os.posix_spawn(sys.executable, [sys.executable, *sys.argv[2:]], os.environ)
+_, status, usage = os.wait4(pid, 0)
+took = time.perf_counter() - began
+with open(sys.argv[1], "w") as file:
+    file.write(f"{took} {usage.ru_maxrss * 1024}")
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def python(arguments: list[str], scratch: Path) -> Ended:
     """Run this interpreter; what it printed goes through files, so that nobody waits for a reader. Raises when it fails."""
-    out, err = scratch / "stdout", scratch / "stderr"
+    out, err, used = scratch / "stdout", scratch / "stderr", scratch / "used"
+    command = [sys.executable, "-S", "-c", _PARENT, str(used), *arguments]
     with open(out, "wb") as stdout, open(err, "wb") as stderr:
-        began = time.perf_counter()
-        process = subprocess.Popen([sys.executable, *arguments], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=environment())
-        _, status, usage = os.wait4(process.pid, 0)
-        took = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    ended = Ended(took, usage.ru_maxrss * 1024, out.read_text(), err.read_text())
-    if process.returncode:
+        ran = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=environment(), check=False)
+    took, peak = used.read_text().split()
+    ended = Ended(float(took), int(peak), out.read_text(), err.read_text())
+    if ran.returncode:
         raise RuntimeError(ended.stderr)
     return ended
 
