@@ -62,11 +62,20 @@ def lily(workspace: Workspace, *words: str) -> list[str]:
 
 
 def medians(scratch: Path, commands: list[list[str]]) -> list[float]:
-    """Median seconds of each command, run in turns."""
+    """Median seconds of each command, run in turns: for a ratio."""
+    return [statistics.median(seconds) for seconds in rounds(scratch, commands)]
+
+
+def shortest(scratch: Path, commands: list[list[str]]) -> list[float]:
+    """Seconds of each command when it was least disturbed, run in turns: for a difference, which is smaller than the noise of one pass."""
+    return [min(seconds) for seconds in rounds(scratch, commands)]
+
+
+def rounds(scratch: Path, commands: list[list[str]]) -> list[tuple[float, ...]]:
+    """Seconds of each pass of each command."""
     for command in commands:
         python(command, scratch)  # compiles, fills caches
-    rounds = [[python(command, scratch).seconds for command in commands] for _ in range(PASSES)]
-    return [statistics.median(column) for column in zip(*rounds, strict=True)]
+    return list(zip(*([python(command, scratch).seconds for command in commands] for _ in range(PASSES)), strict=True))
 
 
 def starting(root: Path) -> tuple[float, float]:
@@ -84,7 +93,7 @@ def history(root: Path, runs: int) -> float:
         with Session(workspace.root) as session:
             session.submit("job")
             fill(session.store, count - 1)
-    few, many = medians(root, [lily(workspace, "jobs", "history", "job", "--limit", "20") for workspace in workspaces])
+    few, many = shortest(root, [lily(workspace, "jobs", "history", "job", "--limit", "20") for workspace in workspaces])
     return many - few
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from benchmarks.commands import lily, medians
+from benchmarks.commands import lily, shortest
 from benchmarks.scratch import job, make_workspace
 from lily.api import Session
 from lily.clock import SystemClock
@@ -35,7 +35,7 @@ def boxes(root: Path, few: int, many: int) -> tuple[Workspace, Workspace]:
 
 def listing(few: Workspace, many: Workspace) -> float:
     """Seconds that `lily dlq list` takes more among many dead letters than among few."""
-    first, second = medians(few.root.parent, [lily(workspace, "dlq", "list") for workspace in (few, many)])
+    first, second = shortest(few.root.parent, [lily(workspace, "dlq", "list") for workspace in (few, many)])
     return second - first
 
 

@@ -6,7 +6,7 @@ import statistics
 import time
 from pathlib import Path
 
-from benchmarks.commands import fill, lily, medians, python
+from benchmarks.commands import fill, lily, python, shortest
 from benchmarks.scratch import job, make_workspace
 from lily.api import Session
 
@@ -82,6 +82,6 @@ def listing(root: Path, rows: int) -> dict[str, float]:
             session.submit_many("job", [{}] * (count // 2 - 1))
     found = {}
     for words in (("list",), ("list", "--order-by", "queued"), ("stats",)):
-        few, many = medians(root, [lily(workspace, "queue", *words) for workspace in workspaces])
+        few, many = shortest(root, [lily(workspace, "queue", *words) for workspace in workspaces])
         found[" ".join(words)] = many - few
     return found
