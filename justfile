@@ -67,7 +67,11 @@ cron-agreement N="100000":
 
 # N times: SIGKILL the supervisor under load, start it again, check every promise; prints what was going on at each kill. --engine postgres, --seed S.
 crash N="200" *ARGS:
-    {{python}} -m benchmarks.crash --kills {{N}} {{ARGS}}
+    {{python}} -m lily selftest crash --no-matrix --lives {{N}} {{ARGS}}
+
+# Every named transition: a SIGKILL before it, one after it, and a lie about it. --engine postgres.
+crash-matrix *ARGS:
+    {{python}} -m lily selftest crash --lives 0 {{ARGS}}
 
 # N times: SIGKILL the supervisor while fifty schedules run, then account for every window. --seed S.
 windows N="100" *ARGS:

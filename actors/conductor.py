@@ -67,7 +67,7 @@ class Conductor:
         stop = await self._gate.judge(active.run, spec, ready) if self._gate.concerns(active.run, spec, ready) else None
         if isinstance(stop, Move):
             self._fault("runner:before-start")
-            if await self.move(stop):
+            if await self.surely(stop):
                 self._fault("runner:asked")
                 self._waits(stop.run)  # it gives its slot back
             return None
@@ -77,7 +77,7 @@ class Conductor:
             await self._refuse(active, stop.refused, [stop.event])
             return None
         beginning = await self.store_start(active, spec, ready)
-        return beginning if await self.has_begun(beginning) else None
+        return beginning if await self.has_begun_surely(beginning) else None
 
     async def store_start(self, active: Active, spec: PinnedSpec, ready: Ready) -> Beginning:
         self._fault("runner:before-start")
@@ -88,11 +88,17 @@ class Conductor:
 
     async def has_begun(self, beginning: Beginning) -> bool:
         """Whether the start holds. Raises LilyError when the store can't say."""
-        if not await self._held_by_store(beginning.move, beginning.reply):
-            return False  # somebody canceled it first
-        beginning.active.run, beginning.active.begun = beginning.move.run, True
-        self._fault("runner:started")
-        return True
+        return self._begun(beginning, await self._held_by_store(beginning.move, beginning.reply))
+
+    async def has_begun_surely(self, beginning: Beginning) -> bool:
+        """The same, however long the store is away."""
+        return self._begun(beginning, await self.surely(beginning.move, beginning.reply))
+
+    def _begun(self, beginning: Beginning, held: bool) -> bool:
+        if held:  # else somebody canceled it first
+            beginning.active.run, beginning.active.begun = beginning.move.run, True
+            self._fault("runner:started")
+        return held
 
     async def attempt(self, active: Active, spec: PinnedSpec, ready: Ready) -> None:
         outcome = await self._execute(active, spec, ready)
@@ -125,7 +131,7 @@ class Conductor:
         first = start(active.run, self._place, now, attempt=False, more=more)
         result = {"policy": refused.policy, "target_version": refused.target_version, "r0_status": None}
         second = refuse(first.run, refused.error, {**_versioned(), **result}, now)
-        if await self.move(first):
+        if await self.surely(first):
             await self._store_end(second)
 
     async def _execute(self, active: Active, spec: PinnedSpec, ready: Ready) -> Outcome:
@@ -161,26 +167,31 @@ class Conductor:
     async def _store_end(self, move: Move) -> None:
         """What happened is stored, also while all around is being canceled."""
         try:
-            await self._store_surely(move)
+            await self.surely(move)
         except trio.Cancelled:
             # Not in a shielded scope from the beginning: for a short run that would cost more than all the rest of its end.
             with trio.CancelScope(shield=True):
-                await self._store_surely(move)  # twice is once
+                await self.surely(move)  # twice is once
             raise
 
-    async def _store_surely(self, move: Move) -> None:
-        """An end is stored, however long the store is away."""
+    async def surely(self, move: Move, reply: Reply[Status | None] | None = None) -> bool:
+        """Whether the move holds, however long the store is away: an error may hide one that was stored, and the same move tells.
+
+        False, too, when the store stays away while all drains: the run stays as the store has it, and the next start takes it up. `reply`
+        is that of a move which is with the writer already.
+        """
         tries = 0
         while True:
             try:
-                await self.move(move)
-                return
+                return await (self.move(move) if reply is None else self._held_by_store(move, reply))
             except LilyError as exc:
-                pause = STORE_RETRY_SECONDS[min(tries, len(STORE_RETRY_SECONDS) - 1)]
-                self._log.error("a run's end can't be stored; trying again", run=move.run.run_id, error=str(exc), pause=pause)
+                pause, reply = STORE_RETRY_SECONDS[min(tries, len(STORE_RETRY_SECONDS) - 1)], None
+                self._log.error(
+                    "a run's move can't be stored; trying again", run=move.run.run_id, to=move.run.status.value, error=str(exc), pause=pause
+                )
                 tries += 1
                 if self.draining and tries > 3:
-                    return  # it stays `running` in the store, and the next start takes it up
+                    return False
                 await anyio.sleep(pause)
 
     async def move(self, move: Move) -> bool:

@@ -19,6 +19,7 @@ from lily.engines.context import Ports
 from lily.engines.processes import LocalProcesses
 from lily.errors import Code, LilyError
 from lily.log import Log
+from lily.moves import Place
 from lily.offload import in_thread
 from lily.operations.session import open_store
 from lily.queue_shapes import SettingChange
@@ -32,6 +33,7 @@ from lily.storage.store import Store
 from lily.workspace import OwnerLock, Workspace, current_owner, lock_path
 
 LAST_BATCH_SECONDS = 10.0
+OpenStore = Callable[[Workspace, Settings], Store]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +85,21 @@ def _first(exc: BaseException) -> BaseException:
 
 @asynccontextmanager
 async def owning(
-    workspace: Workspace, settings: Settings, log: Log, *, kind: str, since: str = "", wait: float = 0.0, own_process: bool = True
+    workspace: Workspace,
+    settings: Settings,
+    log: Log,
+    *,
+    kind: str,
+    since: str = "",
+    wait: float = 0.0,
+    own_process: bool = True,
+    opened: OpenStore = open_store,
 ) -> AsyncIterator[Session]:
     clock, life = SystemClock(), secrets.token_hex(8)
     lock = OwnerLock(lock_path(workspace))
     await _take(lock, workspace, kind, life, wait, log)
     try:
-        store = await in_thread(lambda: open_store(workspace, settings))
+        store = await in_thread(opened, workspace, settings)
         try:
             advisory = await in_thread(AdvisoryLock, store.engine)
             if not await in_thread(advisory.acquire):
@@ -97,14 +107,7 @@ async def owning(
                     Code.OWNER_CONFLICT, "another process owns this store", where="store.url", hint="stop it first, or use another database"
                 )
             place = place_of(life)
-            boot = await in_thread(begin_life, store.engine, place, kind, stamp(clock.now()))
-            if boot not in (None, boot_id()):
-                damaged = await in_thread(damaged_by_power_cut, store, workspace)
-                log.warning("the machine was restarted", runs_to_write_again=len(damaged))
-            if kind == "up":
-                wrong = await in_thread(lambda: let_go(store, actor=Actor(name="lily up", kind="supervisor"), at=stamp(clock.now())))
-                if wrong:
-                    log.warning("the tally of runs was wrong, and is counted again", statuses=",".join(sorted(wrong)))
+            await _begin(workspace, store, place, kind, log)
             queue = (await in_thread(standing, store)).limits or settings.queue
             if own_process:
                 become_subreaper()
@@ -140,6 +143,18 @@ async def owning(
             store.close()
     finally:
         lock.release()
+
+
+async def _begin(workspace: Workspace, store: Store, place: Place, kind: str, log: Log) -> None:
+    """This life's record, and what has to be put right: after a power cut some artifacts may have to be written again."""
+    boot = await in_thread(begin_life, store.engine, place, kind, stamp(SystemClock().now()))
+    if boot not in (None, boot_id()):
+        damaged = await in_thread(damaged_by_power_cut, store, workspace)
+        log.warning("the machine was restarted", runs_to_write_again=len(damaged))
+    if kind == "up":
+        wrong = await in_thread(lambda: let_go(store, actor=Actor(name="lily up", kind="supervisor"), at=stamp(SystemClock().now())))
+        if wrong:
+            log.warning("the tally of runs was wrong, and is counted again", statuses=",".join(sorted(wrong)))
 
 
 def _files_apart(workspace: Workspace, store: Store, clock: Clock, lock: OwnerLock, log: Log) -> Callable[[list[str]], Files]:

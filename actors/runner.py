@@ -216,7 +216,8 @@ class Runner:
                 await self._queue_due_retries()
                 await self._fill(tasks)
             except LilyError as exc:
-                self._log.error("the store can't be read; trying again", error=str(exc))
+                self._log.error("the store can't be used; trying again", error=str(exc))
+                await anyio.sleep(LOOK_SECONDS)
 
     def _patience(self) -> float:
         if not self._retries or self.conductor.draining:
@@ -228,9 +229,14 @@ class Runner:
         while not self.conductor.draining and self._retries and self._retries[0][0] <= now:
             _, run_id = heapq.heappop(self._retries)
             run = self._waiting.pop(run_id, None)
-            if run is not None:
-                self._stale = True
+            if run is None:
+                continue
+            self._stale = True
+            try:
                 await self.conductor.move(due(run, now))
+            except LilyError:
+                self._wait_for_retry(run)  # the same move comes again; if it was stored, that is known then
+                raise
 
     def _park(self, run: Run) -> None:
         """It has given its slot back and still holds one of its job's `max_parallel_runs`."""
@@ -307,7 +313,7 @@ class Runner:
             try:
                 held = await self.conductor.has_begun(beginning)
             except LilyError:
-                tasks.start_soon(self._conduct, active)  # it tries again by itself
+                tasks.start_soon(self._conduct, active, beginning)  # it asks again by itself
                 continue
             if held:
                 tasks.start_soon(self._conduct, active, beginning)
@@ -353,6 +359,8 @@ class Runner:
         try:
             if begun is None:
                 begun = await self.conductor.begin(active)
+            elif not active.begun and not await self.conductor.has_begun_surely(begun):
+                begun = None
             if begun is not None:
                 await self.conductor.attempt(active, begun.spec, begun.ready)
             else:

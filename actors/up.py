@@ -22,7 +22,7 @@ from actors.letter_keeper import LetterKeeper
 from actors.live_settings import LiveSettings
 from actors.mailbox import Mailbox
 from actors.messages import BridgeMessage, Drain, SpecFact
-from actors.owning import Session, one_error, owning
+from actors.owning import OpenStore, Session, one_error, owning
 from actors.scheduler_bridge import SchedulerBridge
 from actors.spec_loader import SpecLoader, watch
 from actors.supervisor import supervise
@@ -31,6 +31,7 @@ from lily.clock import SystemClock, stamp
 from lily.errors import Code, LilyError
 from lily.log import StreamLog
 from lily.offload import in_thread
+from lily.operations.session import open_store
 from lily.runs import FILE_ONLY, EventName
 from lily.settings import Queue, Settings
 from lily.spec_index import SpecIndex
@@ -46,16 +47,16 @@ LOCK_CHECK_SECONDS = 5.0
 GARBAGE = 20_000  # objects more than were freed before the youngest are looked through: a few MB
 
 
-def run_up(workspace: Workspace, settings: Settings, *, as_json: bool = False) -> int:
+def run_up(workspace: Workspace, settings: Settings, *, as_json: bool = False, opened: OpenStore = open_store) -> int:
     """Be the supervisor until a signal or `lily down` ends it. Gives the exit status; logs to stderr. Raises LilyError."""
     log = StreamLog(sys.stderr, SystemClock(), as_json=as_json)
     with one_error():
-        return anyio.run(_up, workspace, settings, log, backend="trio")
+        return anyio.run(_up, workspace, settings, log, opened, backend="trio")
     raise AssertionError  # one_error never swallows
 
 
-async def _up(workspace: Workspace, settings: Settings, log: StreamLog) -> int:
-    async with owning(workspace, settings, log, kind="up", wait=TAKE_OVER_SECONDS) as session:
+async def _up(workspace: Workspace, settings: Settings, log: StreamLog, opened: OpenStore) -> int:
+    async with owning(workspace, settings, log, kind="up", wait=TAKE_OVER_SECONDS, opened=opened) as session:
         system, stop = session.system, anyio.Event()
 
         def drain(grace: float) -> None:

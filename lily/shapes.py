@@ -12,6 +12,7 @@ from lily.letter_shapes import LETTER_SHAPES
 from lily.queue_shapes import QUEUE_SHAPES
 from lily.receipts import Receipt
 from lily.runs import Attempt, ErrorInfo, Status
+from lily.selftest_shapes import SELFTEST_SHAPES
 from lily.time_shapes import TIME_SHAPES
 from lily.watch_shapes import WATCH_SHAPES, ActorView, WorkView
 
@@ -327,6 +328,7 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     "status": StatusView,
     **TIME_SHAPES,
     **LETTER_SHAPES,
+    **SELFTEST_SHAPES,
     **WATCH_SHAPES,
     **QUEUE_SHAPES,
     **APPROVAL_SHAPES,

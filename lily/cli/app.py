@@ -60,6 +60,7 @@ _APPROVALS = {
 _BLUEPRINTS = {"list": "blueprints:list_blueprints", "show": "blueprints:show"}
 _QUEUE = {"stats": "queue:stats", "list": "queue:list_queue", "cancel": "queue:cancel", "set": "queue:set_limits"}
 _CONFIG = {"show": "config:show", "validate": "config:validate", "reload": "config:reload"}
+_SELFTEST = {"crash": "selftest:crash", "disk": "selftest:disk", "clock": "selftest:clock"}
 _TOP = {
     "init": "init:init",
     "up": "supervisor:up",
@@ -104,6 +105,7 @@ app.command(_group("events", "The one stream of everything that happens.", _EVEN
 app.command(_group("store", "The database: copies, and starting over.", _STORE, sort_key=15))
 app.command(_group("blueprints", "What jobs can be made of.", _BLUEPRINTS, sort_key=20))
 app.command(_group("config", "Settings of the workspace.", _CONFIG, sort_key=21))
+app.command(_group("selftest", "Lily's promises, put to the test on this machine.", _SELFTEST, sort_key=22))
 
 
 def load_all() -> App:
@@ -122,6 +124,7 @@ def load_all() -> App:
         "store": _STORE,
         "blueprints": _BLUEPRINTS,
         "config": _CONFIG,
+        "selftest": _SELFTEST,
     }
     for group, commands in groups.items():
         for name in commands:

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -177,8 +177,12 @@ class writing:
             raise told from error
         finally:
             self._give_back(whole=failed is None)
-        if exc is not None and (told := _told(self._engine, exc)) is not None:
-            raise told from exc
+        if exc is not None:
+            told = _told(self._engine, exc)
+            if told is not None:
+                raise told from exc
+        elif self._writers.committed is not None:
+            self._writers.committed()
 
     def _give_back(self, *, whole: bool) -> None:
         connection, self._connection = self._connection, None
@@ -195,6 +199,12 @@ class _Writers:
     def __init__(self) -> None:
         self.turn = threading.RLock()  # whoever asks twice is told so by the database, and does not wait for itself
         self.connection: Connection | None = None
+        self.committed: Callable[[], None] | None = None  # called after each commit; may raise
+
+
+def on_commit(engine: Engine, then: Callable[[], None]) -> None:
+    """Have `then` called after each of the engine's commits. What it raises reaches whoever wrote; what was written stays."""
+    _WRITERS.setdefault(engine, _Writers()).committed = then
 
 
 _WRITERS: "weakref.WeakKeyDictionary[Engine, _Writers]" = weakref.WeakKeyDictionary()
@@ -215,12 +225,16 @@ def reading(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+_ONE_MIGRATES = threading.Lock()  # Alembic keeps what it works on in globals
+
+
 def upgrade(engine: Engine) -> None:
     """Bring the schema to HEAD. Raises `store_schema_newer` when a later Lily wrote it."""
     with store_errors(engine), engine.connect() as connection:
         if _version(connection) == HEAD:
             return
-    _migrate(engine)
+    with _ONE_MIGRATES:
+        _migrate(engine)
 
 
 def _version(connection: Connection) -> str | None:

@@ -399,6 +399,29 @@ def test_a_store_that_is_away_for_a_while_loses_nothing(
     assert world.system.crashes == []
 
 
+@pytest.mark.parametrize("nth", range(6))
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "not stored"])
+def test_a_move_of_which_the_store_says_that_it_failed_is_asked_for_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, nth: int, stored: bool
+) -> None:
+    """Starts, ends and due retries, whether they were stored or not: a run neither stays where it is nor runs twice."""
+    runtime = {"retry_max": 1, "backoff": {"strategy": "fixed", "base_seconds": 5}}
+    run = world.submit("deed.v1", bindings={"do": "ValueError", "until": 1}, runtime=runtime)
+    apply, counted = world.store.apply, iter(range(100))
+
+    def denying(moves: Sequence[Move], **more: Any) -> Any:
+        denied = bool(moves) and next(counted) == nth
+        found = apply(moves, **more) if stored or not denied else None
+        if denied:
+            raise LilyError(Code.STORE_UNAVAILABLE, "the answer was lost")
+        return found
+
+    monkeypatch.setattr(world.store, "apply", denying)
+    (ended,) = finish(world, run)
+    assert (ended.status, statuses(world, run)) == (Status.SUCCEEDED, ["failed", "succeeded"])
+    assert whole(world.workspace, ended)
+
+
 def test_a_store_that_can_not_be_read_for_a_while_stops_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The runner looks again."""
     run = world.submit("noop.v1")

@@ -75,6 +75,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.report",
                 "lily.metrics",
                 "lily.queue_shapes",
+                "lily.selftest_shapes",
             }
         ),
     ),
@@ -83,6 +84,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("operations", frozenset({"lily.operations", "lily.engines", "lily.fire", "lily.simulation", "lily.approvals"})),
     ("actors", frozenset({"actors"})),
     ("api", frozenset({"lily.api", "lily.testing"})),
+    ("selftest", frozenset({"lily.selftest"})),
     ("command line", frozenset({"lily.cli", "lily.__main__"})),
 )
 

@@ -58,7 +58,7 @@ class Seams:
     # -- the store --------------------------------------------------------------------------------
 
     def around(self, apply: Callable[..., Any]) -> Callable[..., Any]:
-        """`Store.apply`, and the like, that fails before its transaction, or dies on either side of the commit."""
+        """`Store.apply`, and the like, that fails before its transaction, dies on either side of the commit, or lies about it."""
 
         def broken(*args: Any, **more: Any) -> Any:
             self._maybe_kill("store:before-commit")
@@ -67,6 +67,9 @@ class Seams:
                 raise LilyError(Code.STORE_UNAVAILABLE, "injected")
             result = apply(*args, **more)
             self._maybe_kill("store:after-commit")
+            if self._dice.random() < self.io_rate / 2:
+                self.counts["store:denied", "error"] += 1
+                raise LilyError(Code.STORE_UNAVAILABLE, "injected after the commit")
             return result
 
         return broken

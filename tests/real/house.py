@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.promises import Findings, check_runs, event_lines
 from lily.engines.process_table import belonging_to, scan
 from lily.operations.accept import accept
 from lily.operations.client import supervisor_status
 from lily.operations.session import open_store
 from lily.receipts import Receipt
 from lily.runs import TERMINAL, Event, EventName, Run
+from lily.selftest.promises import Findings, check_runs, event_lines
 from lily.settings import load_settings
 from lily.spec_index import SpecIndex
 from lily.storage.artifacts import read_receipt

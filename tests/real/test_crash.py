@@ -1,18 +1,19 @@
-"""A small `just crash`: supervisors that are killed at chosen moments under load, and every promise afterwards."""
+"""A small `lily selftest crash`: supervisors that are killed at chosen moments under load, and every promise afterwards."""
 
 from pathlib import Path
 
 import pytest
 
-from benchmarks.crash import campaign
+from lily.selftest.campaign import campaign
+from lily.selftest.promises import Findings
 
 KILLS = 6
 
 
 def lived(root: Path, url: str, seed: int, kills: int = KILLS) -> None:
     """One campaign of a few kills, without a broken promise."""
-    told: list[str] = []
-    findings = campaign(root, url, kills, seed, told.append)
+    findings = Findings()
+    told = campaign(root, url, kills, seed, findings, lambda _: None)
     assert findings.broken == [], "\n".join(told)
     assert findings.checked["three whole artifacts that agree with one another"] > kills
 

@@ -10,8 +10,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.promises import Findings
 from lily.runs import Run, Status
+from lily.selftest.promises import Findings
 from lily.spec_index import SpecIndex
 from lily.specs import JobSpec
 from lily.workspace import Workspace

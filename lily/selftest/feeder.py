@@ -1,20 +1,15 @@
-"""Where a campaign's runs come from, and the database that they are stored in."""
+"""Where a campaign's runs come from."""
 
-import os
 import random
-import secrets
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from benchmarks.crash_load import pick, specs
 from lily.operations.accept import accept_all, new_run
 from lily.runs import TERMINAL
+from lily.selftest.load import pick, specs
 from lily.storage.store import Store
 from lily.workspace import Workspace
 
-DEFAULT_POSTGRES = "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
 OWED_AT_MOST = 12
 TIMEOUT = 60.0
 
@@ -58,30 +53,9 @@ class Feeder:
                     self.accepted += [run.run_id for run in runs]  # from here on they are owed
                     self.submitting = False
                 time.sleep(self._dice.uniform(0, 0.05))
-        except BaseException as exc:
+        except Exception as exc:
             self.failure = exc
 
     def owed(self) -> int:
         """Runs that have not ended."""
         return sum(count for status, count in self._store.counts().items() if status not in TERMINAL)
-
-
-@contextmanager
-def database(engine: str) -> Iterator[str]:
-    """A store's URL; a PostgreSQL database is made and dropped."""
-    if engine == "sqlite":
-        yield ""
-        return
-    from sqlalchemy import create_engine, make_url
-
-    server = make_url(os.environ.get("LILY_TEST_POSTGRES_URL") or DEFAULT_POSTGRES).set(drivername="postgresql+psycopg")
-    name = f"lily_crash_{os.getpid()}_{secrets.token_hex(3)}"
-    admin = create_engine(server, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.exec_driver_sql(f'CREATE DATABASE "{name}"')
-    try:
-        yield server.set(database=name).render_as_string(hide_password=False)
-    finally:
-        with admin.connect() as connection:
-            connection.exec_driver_sql(f'DROP DATABASE "{name}" WITH (FORCE)')
-        admin.dispose()

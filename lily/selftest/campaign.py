@@ -1,34 +1,28 @@
 """Kill a real supervisor again and again under load, start it again, and hold every promise against what is there afterwards.
 
-`python -m benchmarks.crash --kills 200 [--engine sqlite|postgres] [--seed S] [--keep]`. Prints what was going on at each kill as a
-histogram, and every promise with how often it was checked. Exit status 1 when one is broken.
+What was going on at each kill comes as a histogram, and every promise with how often it was checked.
 """
 
-import argparse
-import os
 import random
-import secrets
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.crash_feeder import TIMEOUT, Feeder, database
-from benchmarks.crash_load import SLOTS, audit, write_load
-from benchmarks.promises import Findings, check_runs
 from lily.engines.process_table import belonging_to_each
 from lily.operations.client import supervisor_status
 from lily.operations.session import open_store
 from lily.runs import TERMINAL, EventName, Status
+from lily.selftest.feeder import TIMEOUT, Feeder
+from lily.selftest.house import environment
+from lily.selftest.load import SLOTS, audit, write_load
+from lily.selftest.promises import Findings, check_runs
 from lily.settings import load_settings
 from lily.storage.store import Store
 from lily.workspace import Workspace, current_owner
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 BOOT_SECONDS = 1.0
 CHECK_EVERY = 10
 
@@ -36,9 +30,9 @@ CHECK_EVERY = 10
 class Campaign:
     """One workspace, many lives of its supervisor."""
 
-    def __init__(self, root: Path, store: Store, feeder: Feeder, dice: random.Random) -> None:
+    def __init__(self, root: Path, store: Store, feeder: Feeder, dice: random.Random, findings: Findings) -> None:
         self.workspace, self.store, self.feeder, self.dice = Workspace(root), store, feeder, dice
-        self.findings = Findings()
+        self.findings = findings
         self.killed = 0
         self.kills: Counter[str] = Counter()  # by what was going on
         self.cut_off: set[tuple[str, int]] = set()  # attempts that a kill cut off
@@ -70,7 +64,7 @@ class Campaign:
             return subprocess.Popen(
                 [sys.executable, "-m", "lily", "up"],
                 cwd=self.workspace.root,
-                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                env=environment(self.workspace),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -231,23 +225,22 @@ class Campaign:
         ]
 
 
-def campaign(root: Path, url: str, kills: int, seed: int, tell: Callable[[str], None]) -> Findings:
-    """`kills` lives of a supervisor in a new workspace at `root`; `tell` gets the lines of the report."""
-    dice = random.Random(seed)
+def campaign(root: Path, url: str, kills: int, seed: int, findings: Findings, progress: Callable[[str], None]) -> list[str]:
+    """`kills` lives of a supervisor in a new workspace at `root`, fewer if a promise is broken; gives the lines of the report."""
     write_load(root, url)
     workspace = Workspace(root)
     store = open_store(workspace, load_settings(workspace))
-    begun = time.monotonic()
+    begun, already = time.monotonic(), len(findings.broken)
     try:
         with Feeder(workspace, store, random.Random(seed + 1)) as feeder:
-            made = Campaign(root, store, feeder, dice)
+            made = Campaign(root, store, feeder, random.Random(seed), findings)
             try:
                 for number in range(kills):
                     made.kill(number)
-                    if made.findings.broken:
+                    if len(findings.broken) > already:
                         break
-                    if number % 20 == 19:
-                        print(f"  {number + 1} kills, {len(feeder.accepted)} runs", file=sys.stderr, flush=True)
+                    if number % CHECK_EVERY == CHECK_EVERY - 1:
+                        progress(f"{number + 1} kills, {len(feeder.accepted)} runs")
                 made.finish()
             finally:
                 made._process.kill()
@@ -255,49 +248,18 @@ def campaign(root: Path, url: str, kills: int, seed: int, tell: Callable[[str], 
         about = made.close()
     finally:
         store.close()
-    _report(made, about, kills, seed, time.monotonic() - begun, tell)
-    return made.findings
+    return _report(made, about, kills, time.monotonic() - begun)
 
 
-def _report(made: Campaign, about: list[str], kills: int, seed: int, seconds: float, tell: Callable[[str], None]) -> None:
+def _report(made: Campaign, about: list[str], kills: int, seconds: float) -> list[str]:
     boots = sorted(made.boots)
-    tell(f"{made.killed} of {kills} kills, seed {seed}, {made.lives} lives in {seconds:.0f} s; {SLOTS} slots")
-    tell(f"from start to first answer: median {boots[len(boots) // 2]:.2f} s, worst {boots[-1]:.2f} s")
-    tell("\nkilled while (several things may go on at once)")
-    for name, count in made.kills.most_common():
-        tell(f"  {count:5}  {name:20} {'#' * round(60 * count / max(kills, 1))}")
-    tell("")
-    for line in about:
-        tell(line)
-    tell("\npromises checked")
-    for name, count in sorted(made.findings.checked.items()):
-        tell(f"  {count:6}  {name}")
-    tell(f"  {sum(made.findings.checked.values()):6}  in all, {len(made.findings.broken)} broken")
-    for line in made.findings.broken[:20]:
-        tell(f"BROKEN  {line}")
-
-
-def main() -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--engine", choices=("sqlite", "postgres"), default="sqlite")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
-    parser.add_argument("--keep", action="store_true", help="keep the workspace, also when nothing is broken")
-    given = parser.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="lily-crash-"))
-    broken = True
-    try:
-        with database(given.engine) as url:
-            print(f"engine {given.engine}, workspace {root}, seed {given.seed}", flush=True)
-            broken = bool(campaign(root, url, given.kills, given.seed, print).broken)
-    finally:
-        if broken or given.keep:
-            print(f"kept: {root}")
-        else:
-            shutil.rmtree(root, ignore_errors=True)
-    return int(broken)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    lines = [
+        f"{made.killed} of {kills} kills, {made.lives} lives in {seconds:.0f} s; {SLOTS} slots",
+        f"from start to first answer: median {boots[len(boots) // 2]:.2f} s, worst {boots[-1]:.2f} s",
+        "",
+        "killed while (several things may go on at once)",
+        *(f"  {count:5}  {name:20} {'#' * round(60 * count / max(kills, 1))}" for name, count in made.kills.most_common()),
+        "",
+        *about,
+    ]
+    return lines

@@ -1,0 +1,163 @@
+"""`lily selftest`: scratch workspaces, real supervisors, real kills; nothing of the user's own is touched."""
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from lily.cli import output
+from lily.cli.options import Json, flag, usage
+from lily.render import table
+from lily.selftest_shapes import MatrixCell, Selftest
+
+if TYPE_CHECKING:
+    from lily.selftest.promises import Findings
+
+Seed = Annotated[int | None, Parameter(name="--seed", help="Draws the same moments again; a new one each time.")]
+Keep = Annotated[bool, flag("--keep", "Keep the scratch workspaces; they are kept anyway when a promise was broken.")]
+Engine = Annotated[
+    Literal["sqlite", "postgres"], Parameter(name="--engine", help="PostgreSQL is at LILY_TEST_POSTGRES_URL, or on loopback.")
+]
+
+
+def crash(
+    *,
+    engine: Engine = "sqlite",
+    lives: Annotated[int, Parameter(name="--lives", help="Kills at drawn moments under load, after the matrix.")] = 20,
+    seed: Seed = None,
+    matrix: Annotated[bool, Parameter(name="--matrix", negative="--no-matrix", help="Meet every named transition three times.")] = True,
+    keep: Keep = False,
+    json: Json = False,
+) -> int:
+    """Kill real supervisors: before, after and in a lie about each named transition, then again and again under load.
+
+    Takes some minutes. The exit status is 1 when a promise was broken.
+    """
+    if not 0 <= lives <= 100_000:
+        raise usage(f"--lives: {lives} is not a number from 0 to 100000")
+    from lily.selftest.campaign import campaign
+    from lily.selftest.databases import database
+    from lily.selftest.promises import Findings
+
+    drawn, findings = _drawn(seed), Findings()
+    done = Selftest(seed=drawn, matrix=[], promises={}, broken=[], left_out=[], report=[])
+    with _scratch(keep, findings) as root:
+        if matrix:
+            for cell in _cells(root, engine, findings):
+                done.matrix.append(cell)
+                output.tell(f"{cell.transition}, {cell.how}: {_kept(cell.broken)} ({cell.seconds:.1f} s)")
+        if lives and not findings.broken:
+            (root / "load").mkdir()
+            with database(engine) as url:
+                done.report = campaign(root / "load", url, lives, drawn, findings, output.tell)
+        if not json:
+            output.put_lines([*_matrix(done.matrix), "", *done.report])
+    return _tell(done, findings, as_json=json, again=f"lily selftest crash --engine {engine} --lives {lives} --seed {drawn}")
+
+
+def _cells(root: Path, engine: str, findings: "Findings") -> Iterator[MatrixCell]:
+    from lily.selftest.databases import database
+    from lily.selftest.matrix import run_matrix
+
+    for found in run_matrix(root, lambda: database(engine), findings, at_once=min(4, os.cpu_count() or 1)):
+        yield MatrixCell(transition=found.transition, how=found.how.value, broken=found.said, seconds=round(found.seconds, 2))
+
+
+def disk(*, keep: Keep = False, json: Json = False) -> int:
+    """A full disk and a read-only one, on a small file system of its own where one may be made; what can't be tested here is said."""
+    from lily.selftest.disks import run_disks, unshared
+    from lily.selftest.promises import Findings
+
+    again = unshared()
+    if again is not None:
+        output.close()
+        os.execv(again[0], again)
+    findings, done = Findings(), Selftest(seed=None, matrix=[], promises={}, broken=[], left_out=[], report=[])
+    with _scratch(keep, findings) as root:
+        (root / "disk").mkdir()
+        for line in run_disks(root / "disk", root / "programs.log", findings):
+            (done.left_out if "not tested" in line else done.report).append(line)
+            _show(line, json)
+    return _tell(done, findings, as_json=json, again="lily selftest disk")
+
+
+def clock(*, seed: Seed = None, json: Json = False) -> int:
+    """Suspends, steps of the clock, outages and changes of zone, played by the live scheduler on a virtual clock."""
+    from lily.selftest.clocks import run_clocks
+    from lily.selftest.promises import Findings
+
+    drawn, findings = _drawn(seed), Findings()
+    done = Selftest(seed=drawn, matrix=[], promises={}, broken=[], left_out=[], report=[])
+    for case, broken, counts in run_clocks(drawn, findings):
+        told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()) if count)
+        done.report.append(f"{case.zone}, {case.change}, {case.disturbance}: {told}: {_kept(broken)}")
+        _show(done.report[-1], json)
+    return _tell(done, findings, as_json=json, again=f"lily selftest clock --seed {drawn}")
+
+
+def _show(line: str, as_json: bool) -> None:
+    """A line of the report as it comes."""
+    if not as_json:
+        output.put(line)
+
+
+def _drawn(seed: int | None) -> int:
+    return secrets.randbelow(1_000_000) if seed is None else seed
+
+
+def _kept(broken: list[str]) -> str:
+    return "BROKEN" if broken else "kept"
+
+
+@contextmanager
+def _scratch(keep: bool, findings: "Findings") -> Iterator[Path]:
+    """A folder that goes at the end, unless there is something to look at."""
+    root, whole = Path(tempfile.mkdtemp(prefix="lily-selftest-")), False
+    try:
+        yield root
+        whole = True
+    finally:
+        if keep or findings.broken or not whole:
+            output.tell(f"kept: {root}")
+        else:
+            shutil.rmtree(root, ignore_errors=True)
+
+
+def _tell(done: Selftest, findings: "Findings", *, as_json: bool, again: str) -> int:
+    done.promises, done.broken = dict(sorted(findings.checked.items())), findings.broken
+    if as_json:
+        output.put_json(done)
+    else:
+        output.put_lines(_lines(done, again))
+    return int(bool(findings.broken))
+
+
+def _lines(done: Selftest, again: str) -> Iterator[str]:
+    yield "\npromises checked"
+    for name, count in done.promises.items():
+        yield f"  {count:6}  {name}"
+    yield f"  {sum(done.promises.values()):6}  in all, {len(done.broken)} broken"
+    yield from (f"BROKEN  {said}" for said in done.broken[:20])
+    yield f"again: {again}"
+
+
+def _matrix(cells: list[MatrixCell]) -> list[str]:
+    if not cells:
+        return []
+    hows = list(dict.fromkeys(cell.how for cell in cells))
+    rows: dict[str, dict[str, str]] = {}
+    for cell in cells:
+        rows.setdefault(cell.transition, {})[cell.how] = _kept(cell.broken)
+    return [*table(["transition", *hows], [[name, *(found.get(how, "-") for how in hows)] for name, found in rows.items()]), _total(cells)]
+
+
+def _total(cells: list[MatrixCell]) -> str:
+    counts = Counter(_kept(cell.broken) for cell in cells)
+    return f"{len(cells)} cells, {counts['BROKEN']} broken; {sum(cell.seconds for cell in cells):.0f} s"

@@ -1,0 +1,1 @@
+"""Lily's promises, put to the test on the machine that it runs on: what `lily selftest` does."""

@@ -1,0 +1,52 @@
+"""Some cells of the crash matrix, and the commands as a user gives them; `lily selftest` plays all."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from lily.selftest.matrix import run_matrix
+from lily.selftest.promises import Findings
+from lily.selftest.rows import ROWS
+from lily.selftest.trap import WRITTEN, edge
+
+
+def play(root: Path, url: str, transition: str) -> Findings:
+    """The cells of one row."""
+
+    @contextmanager
+    def database() -> Iterator[str]:
+        yield url
+
+    findings = Findings()
+    rows = [row for row in ROWS if row.transition == transition]
+    results = list(run_matrix(root, database, findings, rows=rows, at_once=3 if not url else 1))
+    assert [result.said for result in results] == [[], [], []], findings.broken
+    return findings
+
+
+@pytest.mark.parametrize("transition", [edge("queued", "running"), edge("running", "queued"), edge("running", "succeeded"), WRITTEN])
+def test_a_transition_met_in_every_way_keeps_every_promise(tmp_path: Path, transition: str) -> None:
+    findings = play(tmp_path, "", transition)
+    assert findings.checked["three whole artifacts that agree with one another"] == 3
+
+
+def test_the_command_says_what_it_checked_and_leaves_nothing(tmp_path: Path) -> None:
+    """In a workspace or anywhere else; nothing of the user's is touched."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "lily", "selftest", "disk", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = msgspec.json.decode(ended.stdout)
+    assert (ended.returncode, said["broken"]) == (0, []), ended.stderr
+    assert said["left_out"] or said["promises"]["a submission is refused in one line"] == 2
+    assert list(tmp_path.iterdir()) == []
