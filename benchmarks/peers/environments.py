@@ -37,8 +37,7 @@ def ready(cache: Path, name: str, requirements: tuple[str, ...]) -> Path | None:
 
 def make(cache: Path, name: str, requirements: tuple[str, ...]) -> Path:
     """The environment's folder of commands, made when it is not there. Raises CannotInstall."""
-    cache.mkdir(parents=True, exist_ok=True)
-    with _alone(cache):
+    with alone(cache, "making", wait=True):
         if (there := ready(cache, name, requirements)) is not None:
             return there
         home = cache / name
@@ -68,8 +67,9 @@ def _do(command: list[str]) -> None:
 
 
 @contextmanager
-def _alone(cache: Path) -> Iterator[None]:
-    """One at a time, also over processes."""
-    with open(cache / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def alone(cache: Path, what: str, *, wait: bool) -> Iterator[None]:
+    """One process at a time does `what`. Raises BlockingIOError when another one does it and this one is not to wait."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / f"{what}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

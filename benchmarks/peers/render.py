@@ -8,8 +8,9 @@ from benchmarks.peers.results import FLOOR, LILY, Found, Results
 from benchmarks.peers.roster import Measure, System, count_of
 
 MARKS = "<!-- peers -->", "<!-- /peers -->"
+KEPT = "keeps receipt, summary, events and output of each run; one that was interrupted is accounted for at the next start"
 SHORT = {"noop": "no-op", "latency": "start", "sleep": "sleepers", "program": "subprocesses"}
-HEAD = "| | figure | as fast as Lily | as fast as the floor | what the figure leaves out |\n|---|---|---|---|---|"
+HEAD = "| | figure | as fast as Lily | as fast as the floor | how, and what the figure leaves out |\n|---|---|---|---|---|"
 
 
 def amount(value: float, unit: str) -> str:
@@ -46,6 +47,8 @@ def remark(results: Results, measure: Measure, system: System) -> str:
     if not found.passes:
         return found.missing
     said = [system.notes.get(measure.name, ""), system.leaves_out if measure.of_runs else ""]
+    if measure.of_runs and system.store == "redis" and measure.name != "submissions":
+        said.append(volatile(results.settings.get("redis", "")))
     if (count := count_of(system, measure, results.quick)) < (whole := measure.quick if results.quick else measure.count):
         said.append(f"measured with {count:,} instead of {whole:,}")
     if found.missing:
@@ -53,9 +56,20 @@ def remark(results: Results, measure: Measure, system: System) -> str:
     return "; ".join(filter(None, said))
 
 
+def volatile(settings: str) -> str:
+    """What would be lost with a Redis of these settings; empty when it writes a log."""
+    if "appendonly no" not in settings:
+        return ""
+    return (
+        "all is lost with Redis, which keeps nothing on disk here"
+        if "save (none)" in settings
+        else "all since its last snapshot is lost with Redis"
+    )
+
+
 def ranked(results: Results, measure: Measure) -> list[tuple[str, str, str]]:
     """(name, title, remark) of each row: the floor, then the fastest first, then those without a figure."""
-    rows = [(LILY, "**Lily**", "nothing: three files and a row for each run" if measure.of_runs else "")]
+    rows = [(LILY, "**Lily**", KEPT if measure.of_runs else "")]
     rows += [(system.name, system.title, remark(results, measure, system)) for system in results.systems]
     rows = [row for row in rows if results.of(measure, row[0]).passes or row[2] not in {"", "as above"}]
 
@@ -97,11 +111,9 @@ def settings(results: Results) -> Iterator[str]:
 def page(results: Results, plot: str, seconds: float) -> str:
     """All of it, between the marks; `plot` is the picture's path from the page."""
     parts = [MARKS[0], f"![How fast each runner is, as a multiple of Lily]({plot})"]
-    servers = ". ".join(results.settings.values())
-    parts.append(f"{results.machine}, {seconds:.0f} s in all. {servers}{'.' if servers else ''}")
+    parts.append(" ".join(f"{said}." for said in (f"{results.machine}, {seconds:.0f} s in all", *results.settings.values())))
     for measure in results.measures():
-        what = f"{measure.means} The floor: {measure.floor}." if measure.floor else measure.means
-        parts += [f"### {measure.title}", what, table(results, measure)]
+        parts += [f"### {measure.title}", measure.means, table(results, measure)]
     parts += ["### Versions and settings", "\n".join(settings(results)), MARKS[1]]
     return "\n\n".join(parts)
 

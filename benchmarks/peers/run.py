@@ -33,7 +33,8 @@ PAGE, PLOT = DOCS / "performance.md", DOCS / "peers.svg"
 
 def main() -> int:
     """Measure and tell; status 1 when Lily itself failed, 2 for what can't be asked."""
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = argparse.RawDescriptionHelpFormatter
+    ask = argparse.ArgumentParser(prog="python -m benchmarks.peers.run", description=__doc__, formatter_class=form)
     ask.add_argument("--quick", action="store_true", help="few and small passes: whether it works, not how fast it is")
     ask.add_argument("--write", action="store_true", help="put tables and plot into docs")
     ask.add_argument("--only", metavar="NAMES", help=f"of {','.join(system.name for system in SYSTEMS)}")
@@ -48,13 +49,23 @@ def main() -> int:
         print("quick: counts are small, and the figures say only that everything works", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers are ended and servers given back
     began = time.perf_counter()
-    results = measure_all(tuple(systems), measures, given.quick, given.cache)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(environments.alone(given.cache, "measuring", wait=False))
+        except BlockingIOError:
+            ask.error(f"another run is measuring with {given.cache}: two at a time would measure each other")
+        except OSError as exc:
+            ask.error(f"the environments can't be kept in {given.cache}: {exc.strerror}; name another folder with --cache")
+        results = measure_all(tuple(systems), measures, given.quick, given.cache)
     results.machine = f"Lily {__version__}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores"
     print("\n".join(settings(results)), *results.settings.values(), results.machine, sep="\n", flush=True)
-    if given.write:
+    failed = [measure.title for measure in measures if results.of(measure, LILY).missing]
+    if failed:
+        print(f"Lily itself failed in {', '.join(failed)}; nothing is written", file=sys.stderr)
+    elif given.write:
         PAGE.write_text(put(PAGE.read_text(encoding="utf-8"), page(results, PLOT.name, time.perf_counter() - began)), encoding="utf-8")
         PLOT.write_text(draw(results), encoding="utf-8")
-    return int(any(results.of(measure, LILY).missing for measure in measures))
+    return int(bool(failed))
 
 
 def chosen(ask: argparse.ArgumentParser, given: str | None, known: list[str]) -> list[int]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from benchmarks.peers import environments, run
 from benchmarks.peers.outside import figure
 from benchmarks.peers.plot import draw
-from benchmarks.peers.render import MARKS, amount, page, put, table, times
+from benchmarks.peers.render import MARKS, amount, page, put, table, times, volatile
 from benchmarks.peers.results import LILY, Results
 from benchmarks.peers.roster import MEASURES, SYSTEMS, Measure, count_of
 
@@ -73,6 +73,16 @@ def test_a_smaller_count_than_lilys_is_told() -> None:
     rq = next(system for system in SYSTEMS if system.name == "rq")
     assert count_of(rq, RATE, quick=False) == 200
     assert "measured with 200 instead of 1,000" in table(found, RATE)
+
+
+def test_what_a_redis_without_a_log_would_lose_stands_beside_the_figure() -> None:
+    """A queue in memory is quick; whoever compares it with one on disk is told."""
+    found = results(lily=[100], celery=[50], huey_sqlite=[50])
+    assert "lost with Redis" not in table(found, RATE)
+    found.settings["redis"] = "Redis 7.0: appendonly no, save (none)"
+    assert [row[0] for row in rows(table(found, RATE)) if "lost with Redis" in row[4]] == ["Celery, Redis"]
+    assert volatile("Redis 7.0: appendonly no, save 3600 1") == "all since its last snapshot is lost with Redis"
+    assert volatile("Redis 7.0: appendonly yes, save (none)") == ""
 
 
 @given(ratio=st.floats(0.001, 1000))
@@ -149,6 +159,40 @@ def test_a_peer_that_cannot_be_installed_is_told_where_its_figures_would_be(monk
     found = results(lily=[100])
     assert "rq" not in run.prepare(found, tmp_path)
     assert rows(table(found, RATE))[-1] == ["RQ, Redis", "–", "–", "–", "can't be installed here: no such version"]
+
+
+@pytest.mark.parametrize("failed", ["", "failed: no supervisor"])
+def test_write_keeps_page_and_plot_unless_lily_itself_failed(failed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ratios against nothing are no figures."""
+    docs = tmp_path / "performance.md"
+    docs.write_text(f"before\n{MARKS[0]}{MARKS[1]}\n", encoding="utf-8")
+    found = results(lily=[1600], celery=[800])
+    found.of(SECONDS, LILY).missing = failed
+
+    def measured(systems: object, measures: object, quick: bool, cache: Path) -> Results:
+        return found
+
+    monkeypatch.setattr(run, "measure_all", measured)
+    monkeypatch.setattr(run, "PAGE", docs)
+    monkeypatch.setattr(run, "PLOT", tmp_path / "peers.svg")
+    monkeypatch.setattr("sys.argv", ["run", "--write", "--cache", str(tmp_path / "cache")])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert run.main() == int(bool(failed))
+    assert ("800/s" in docs.read_text(encoding="utf-8")) is not bool(failed)
+    assert (tmp_path / "peers.svg").exists() is not bool(failed)
+
+
+@pytest.mark.parametrize("words", [["--write", "--quick"], ["--only", "nobody"], ["--cache", "/proc/none"]])
+def test_what_cannot_be_asked_is_one_line_and_status_2(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is measured."""
+    monkeypatch.setattr("sys.argv", ["run", *words])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as told:
+        run.main()
+    assert told.value.code == 2
+    assert "error: " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_roster_knows_its_own_words() -> None:
