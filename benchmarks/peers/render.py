@@ -47,6 +47,8 @@ def remark(results: Results, measure: Measure, system: System) -> str:
     if not found.passes:
         return found.missing
     said = [system.notes.get(measure.name, ""), system.leaves_out if measure.of_runs else ""]
+    if measure.name == "cli":
+        said.append(f"`{' '.join(system.version_command)}`")
     if measure.of_runs and system.store == "redis" and measure.name != "submissions":
         said.append(volatile(results.settings.get("redis", "")))
     if (count := count_of(system, measure, results.quick)) < (whole := measure.quick if results.quick else measure.count):
@@ -69,7 +71,7 @@ def volatile(settings: str) -> str:
 
 def ranked(results: Results, measure: Measure) -> list[tuple[str, str, str]]:
     """(name, title, remark) of each row: the floor, then the fastest first, then those without a figure."""
-    rows = [(LILY, "**Lily**", KEPT if measure.of_runs else "")]
+    rows = [(LILY, "**Lily**", KEPT if measure.of_runs else "`lily --version`" if measure.name == "cli" else "")]
     rows += [(system.name, system.title, remark(results, measure, system)) for system in results.systems]
     rows = [row for row in rows if results.of(measure, row[0]).passes or row[2] not in {"", "as above"}]
 

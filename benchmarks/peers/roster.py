@@ -279,7 +279,8 @@ MEASURES = (
         0,
         0,
         5,
-        "The lightest command; the second figure with the files of its environment and of Python dropped from the page cache.",
+        "The lightest command, at its best; behind it, cold: the files of its environment and of Python dropped from the page cache, as "
+        "far as nobody else uses them.",
         "`python -c pass`",
     ),
     Measure(

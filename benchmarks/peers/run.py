@@ -57,7 +57,6 @@ def main() -> int:
         except OSError as exc:
             ask.error(f"the environments can't be kept in {given.cache}: {exc.strerror}; name another folder with --cache")
         results = measure_all(tuple(systems), measures, given.quick, given.cache)
-    results.machine = f"Lily {__version__}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores"
     print("\n".join(settings(results)), *results.settings.values(), results.machine, sep="\n", flush=True)
     failed = [measure.title for measure in measures if results.of(measure, LILY).missing]
     if failed:
@@ -80,7 +79,9 @@ def chosen(ask: argparse.ArgumentParser, given: str | None, known: list[str]) ->
 
 def measure_all(systems: tuple[System, ...], measures: list[Measure], quick: bool, cache: Path) -> Results:
     """Every measure in its turn, its table printed as soon as it is there. Nothing is deleted before the end: see benchmarks.run."""
-    results = Results(systems, quick)
+    load = f"load {os.getloadavg()[0]:.1f} before"
+    machine = f"Lily {__version__}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores, {load}"
+    results = Results(systems, quick, machine=machine)
     root = Path(tempfile.mkdtemp(prefix="lily-peers-"))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, root, ignore_errors=True)
@@ -139,4 +140,7 @@ def one_round(results: Results, measure: Measure, number: int, peers: Peers, min
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
