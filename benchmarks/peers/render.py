@@ -53,9 +53,15 @@ def remark(results: Results, measure: Measure, system: System) -> str:
         said.append(volatile(results.settings.get("redis", "")))
     if (count := count_of(system, measure, results.quick)) < (whole := measure.quick if results.quick else measure.count):
         said.append(f"measured with {count:,} instead of {whole:,}")
-    if found.missing:
-        said.append(f"of {measure.passes} passes {measure.passes - len(found.passes)} failed: {found.missing.removeprefix('failed: ')}")
+    said.append(broken(measure, found))
     return "; ".join(filter(None, said))
+
+
+def broken(measure: Measure, found: Found) -> str:
+    """How many passes gave no figure, and why the last of them; empty when none did."""
+    if not found.missing:
+        return ""
+    return f"of {measure.passes} passes {measure.passes - len(found.passes)} failed: {found.missing.removeprefix('failed: ')}"
 
 
 def volatile(settings: str) -> str:
@@ -71,7 +77,8 @@ def volatile(settings: str) -> str:
 
 def ranked(results: Results, measure: Measure) -> list[tuple[str, str, str]]:
     """(name, title, remark) of each row: the floor, then the fastest first, then those without a figure."""
-    rows = [(LILY, "**Lily**", KEPT if measure.of_runs else "`lily --version`" if measure.name == "cli" else "")]
+    said = [KEPT if measure.of_runs else "`lily --version`" if measure.name == "cli" else "", broken(measure, results.of(measure, LILY))]
+    rows = [(LILY, "**Lily**", "; ".join(filter(None, said)))]
     rows += [(system.name, system.title, remark(results, measure, system)) for system in results.systems]
     rows = [row for row in rows if results.of(measure, row[0]).passes or row[2] not in {"", "as above"}]
 
