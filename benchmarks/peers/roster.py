@@ -97,6 +97,8 @@ SYSTEMS = (
         "no receipt or output; a run whose worker dies is run again after a minute; retries up to 20 times; results expire",
         {"history": NO_LIST, "register": "no scheduler", "reload": "no scheduler"},
         ("dramatiq", "--version"),
+        {},
+        {"latency": "polls, more seldom the longer it was idle (up to a second)"},
     ),
     System(
         "taskiq",
