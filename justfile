@@ -81,6 +81,10 @@ windows N="100" *ARGS:
 bench:
     {{python}} -m benchmarks.run
 
+# Other job runners beside Lily, each in a virtual environment of its own: --quick, --write, --only NAMES, --measures NAMES.
+bench-peers *ARGS:
+    {{python}} -m benchmarks.peers.run "$@"
+
 # Copy lily/samples over this repository's own .lily and samples.
 samples:
     {{python}} -m tools.copy_samples

@@ -13,7 +13,13 @@ GAP_SECONDS = (0.02, 0.12)  # between one run's first line and the next submissi
 
 
 def submit_to_body(root: Path, submissions: int) -> tuple[float, float]:
-    """(median, 99th percentile) in seconds, each from just before `Session.submit` to the first statement of the body.
+    """(median, 99th percentile) in seconds, each from just before `Session.submit` to the first statement of the body."""
+    taken = each_submission(root, submissions, GAP_SECONDS)
+    return statistics.median(taken), statistics.quantiles(taken, n=100)[98]
+
+
+def each_submission(root: Path, submissions: int, gap_seconds: tuple[float, float]) -> list[float]:
+    """Seconds from just before each `Session.submit` to the first statement of its body.
 
     Both sides read CLOCK_MONOTONIC; the blueprint sends its reading through a named pipe.
     """
@@ -23,12 +29,11 @@ def submit_to_body(root: Path, submissions: int) -> tuple[float, float]:
     with supervisor(workspace), Session(root) as session, open(root / "marks", "r+b", buffering=0) as marks:
         taken = []
         for _ in range(submissions + 10):
-            time.sleep(dice.uniform(*GAP_SECONDS))
+            time.sleep(dice.uniform(*gap_seconds))
             began = time.perf_counter_ns()
             session.submit("mark")
             taken.append((_next_mark(marks.fileno()) - began) / 1e9)
-    taken = taken[10:]  # the first ones import and connect
-    return statistics.median(taken), statistics.quantiles(taken, n=100)[98]
+    return taken[10:]  # the first ones import and connect
 
 
 def _next_mark(pipe: int) -> int:
