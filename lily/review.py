@@ -5,13 +5,14 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import takewhile
 from typing import Any
 
 import msgspec
 
 from lily.clock import parse_stamp, stamp
 from lily.ledger import State
-from lily.runs import TERMINAL, Status
+from lily.runs import Status
 from lily.summary import duration
 
 LEAST_DURATIONS = 5  # fewer say nothing of how long a job takes
@@ -85,7 +86,8 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     gap_seconds: float | None = None  # the shortest time between the next windows
     unreadable: str = ""  # why its windows can't be computed
     together: bool = False  # its runs may overlap, and somebody wants that
-    runs: Sequence[RunFact] = ()  # newest first
+    runs: Sequence[RunFact] = ()  # those that ended by themselves, newest first
+    waiting: bool = False  # one has not ended yet
     target: str = ""  # what it names
     target_problem: str = ""  # why that can't be used; empty: it can
     holes: Holes | None = None  # None: nobody looked
@@ -177,17 +179,11 @@ def _orphaned(job: JobFacts, limits: Thresholds, now: datetime) -> Iterator[Find
 
 
 def _failing(job: JobFacts, limits: Thresholds, now: datetime) -> Iterator[Finding]:
-    judged = [run for run in job.runs if run.status in (Status.SUCCEEDED, Status.FAILED)]
-    row = []
-    for run in judged:
-        if run.status != Status.FAILED:
-            break
-        row.append(run)
+    row = list(takewhile(lambda run: run.status == Status.FAILED, job.runs))
     if not row:
         return
     last, times = row[0], len(row)
-    waiting = any(run.status not in TERMINAL for run in job.runs)
-    stale = last.ended_at is not None and now - parse_stamp(last.ended_at) >= timedelta(days=limits.stale_days) and not waiting
+    stale = last.ended_at is not None and now - parse_stamp(last.ended_at) >= timedelta(days=limits.stale_days) and not job.waiting
     if times < limits.failures and not stale:
         return
     said = f"its last {times} runs failed" if times > 1 else "its last run failed"
@@ -238,7 +234,7 @@ def _never_fires(job: JobFacts, limits: Thresholds, now: datetime) -> Iterator[F
     said = f"its windows can't be computed: {job.unreadable}" if job.unreadable else f"no window is to come: {job.trigger}"
     if job.once:
         said = f"its time had passed before a supervisor saw it: {job.trigger}"
-    ran = any(run.status != Status.MISSED for run in job.runs)
+    ran = bool(job.runs)
     yield _finding(
         Kind.NEVER_FIRES,
         job,
@@ -320,12 +316,8 @@ _RULES: tuple[Callable[[JobFacts, Thresholds, datetime], Iterator[Finding]], ...
 
 
 def durations(runs: Sequence[RunFact]) -> list[float]:
-    """Seconds of the runs that ended by themselves, shortest first."""
-    took = [
-        (parse_stamp(run.ended_at) - parse_stamp(run.started_at)).total_seconds()
-        for run in runs
-        if run.status in (Status.SUCCEEDED, Status.FAILED) and run.started_at and run.ended_at
-    ]
+    """Seconds that runs took, shortest first."""
+    took = [(parse_stamp(run.ended_at) - parse_stamp(run.started_at)).total_seconds() for run in runs if run.started_at and run.ended_at]
     return sorted(max(0.0, each) for each in took)
 
 

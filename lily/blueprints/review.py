@@ -84,4 +84,4 @@ def summary(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-review_v1 = ReviewBlueprint()
+review = ReviewBlueprint()

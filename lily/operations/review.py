@@ -80,6 +80,7 @@ class Look:
         self._available = {row.id: row.version for row in self._registry.list()}
         self._ledger = SomeWindows(self._store)
         self._since = self._look_back(last)
+        self._waiting = self._reads.waiting()
         self._holes = {known.finding.job_id: known.finding for known in self._reads.present(Kind.UNACCOUNTED).values()}
         first = (self._now.toordinal() * JOBS_AT_ONCE * 7) % max(len(ids), 1)  # another one each day: see WINDOWS
         turned = ids[first:] + ids[:first]
@@ -164,6 +165,7 @@ class Look:
             once=trigger.get("type") == "once",
             together=trigger.get("overlap") == "queue" and entry is not None and entry.max_parallel_runs > 1,
             runs=runs,
+            waiting=job_id in self._waiting,
             target=target,
             target_problem=problem,
         )

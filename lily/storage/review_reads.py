@@ -5,12 +5,12 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, select, text
 
 from lily.clock import parse_stamp, stamp
 from lily.dead_letters import fingerprint
 from lily.review import Known, RunFact, Severity
-from lily.runs import ErrorInfo, Status
+from lily.runs import TERMINAL, ErrorInfo, Status
 from lily.storage import schema
 from lily.storage.database import reading
 from lily.storage.reviews import LastReview, known_from, last_of
@@ -19,7 +19,9 @@ from lily.storage.store import Store
 from lily.storage.window_reads import Standing, WindowReads, WindowRow, row_from, rows_of
 from lily.storage.windows import version_from
 
-RUNS = 20  # of a job: the newest
+RUNS = 20  # of a job: the newest that ended by themselves ...
+_LOOKED_AT = 500  # ... among so many
+_OPEN = [status.value for status in Status if status not in TERMINAL]
 
 
 class ReviewReads:
@@ -28,14 +30,23 @@ class ReviewReads:
     def __init__(self, store: Store) -> None:
         self._engine = store.engine
         r = schema.run.c
-        # One short question a job: a single one over many jobs would read every run that they ever had.
+        # One short question a job: a single one over many jobs would read every run that they ever had. And not more than so many runs
+        # of a job are looked at, however few of them ended by themselves.
         newest = select(r.run_id, r.status, r.started_at, r.ended_at, r.error).where(r.job_id == bindparam("job_id"))
-        self._newest = Asked(newest.order_by(r.run_id.desc()).limit(bindparam("limit")))
+        some = newest.order_by(r.run_id.desc()).limit(_LOOKED_AT).subquery()
+        judged = text(f"status in ('{Status.SUCCEEDED.value}', '{Status.FAILED.value}')")
+        self._newest = Asked(select(some).where(judged).order_by(some.c.run_id.desc()).limit(RUNS))
 
     def newest_runs(self, job_ids: Sequence[str]) -> dict[str, list[RunFact]]:
-        """The newest runs of these jobs, newest first."""
+        """The newest runs of these jobs that ended by themselves, newest first."""
         with reading(self._engine) as connection:
-            return {job_id: _facts(self._newest(connection, job_id=job_id, limit=RUNS)) for job_id in job_ids}
+            return {job_id: _facts(self._newest(connection, job_id=job_id)) for job_id in job_ids}
+
+    def waiting(self) -> set[str]:
+        """Jobs with runs that have not ended; these are few."""
+        r = schema.run.c
+        with reading(self._engine) as connection:
+            return set(connection.execute(select(r.job_id).where(r.status.in_(_OPEN)).distinct()).scalars())
 
     def registered(self) -> list[str]:
         """Jobs of which a trigger holds, by id."""
@@ -47,12 +58,6 @@ class ReviewReads:
         """The newest review that was stored."""
         with reading(self._engine) as connection:
             return last_of(connection)
-
-    def reviews(self, limit: int) -> list[LastReview]:
-        """The newest reviews, newest first."""
-        with reading(self._engine) as connection:
-            rows = connection.execute(select(schema.review).order_by(schema.review.c.sequence.desc()).limit(limit))
-            return [LastReview(**row._mapping) for row in rows]
 
     def present(self, kind: str | None = None) -> dict[str, Known]:
         """The findings that are there, by id; of one kind, or all."""
