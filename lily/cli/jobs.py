@@ -24,10 +24,8 @@ def list_jobs(*, json: Json = False, workspace: Place = None) -> int:
 
     Bad files do not change the exit status.
     """
-    from lily.own_jobs import REVIEW
-
     index = SpecIndex(find_workspace(workspace))
-    catalog, own = index.scan(), index.built_in(REVIEW)
+    catalog, (own, problem) = index.scan(), _built_in(index)
     if json:
         views = [job_view(entry) for entry in catalog.jobs.values()]
         built_in = [job_view(own)] if own is not None else []
@@ -42,9 +40,18 @@ def list_jobs(*, json: Json = False, workspace: Place = None) -> int:
         columns = ["ID", "TITLE", "TRIGGER", "TARGET", "NOTE"]
         output.put_lines(table(columns[: 5 if with_note else 4], [row[: 5 if with_note else 4] for row in rows], width=output.width()))
     _tell(catalog)
-    if own is not None:
-        output.tell(f"built in: {own.id} ({trigger_text(own.trigger, own.timezone)})")
+    output.tell(f"built in: {own.id} ({trigger_text(own.trigger, own.timezone)})" if own is not None else str(problem))
     return 0
+
+
+def _built_in(index: SpecIndex) -> tuple[SpecEntry | None, LilyError | None]:
+    """The job that is built in, or why the settings that it comes from can't be read: that hides no job file."""
+    from lily.own_jobs import REVIEW
+
+    try:
+        return index.built_in(REVIEW), None
+    except LilyError as error:
+        return None, error
 
 
 def _tell(catalog: Catalog) -> None:
