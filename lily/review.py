@@ -14,6 +14,7 @@ from lily.clock import parse_stamp, stamp
 from lily.ledger import State
 from lily.runs import Status
 from lily.summary import duration
+from lily.text import one_line
 
 LEAST_DURATIONS = 5  # fewer say nothing of how long a job takes
 DAY, HOUR = 86_400.0, 3600.0
@@ -215,7 +216,7 @@ def _ignored(job: JobFacts, limits: Thresholds, now: datetime) -> Iterator[Findi
     paused = (now - job.changed_at).total_seconds()
     if paused <= limits.paused_days * DAY:
         return
-    why = f": {job.reason}" if job.reason else ""
+    why = f": {one_line(job.reason)}" if job.reason else ""
     yield _finding(
         Kind.IGNORED,
         job,
@@ -296,7 +297,7 @@ def _disabled_target(job: JobFacts, limits: Thresholds, now: datetime) -> Iterat
         Kind.DISABLED_TARGET,
         job,
         Severity.HIGH if job.scheduled else Severity.MEDIUM,
-        f"it can't run: {job.target_problem}",
+        f"it can't run: {one_line(job.target_problem)}",
         since=now,
         evidence={"target": job.target, "problem": job.target_problem},
         how=("lily blueprints list", f"lily jobs validate {job.job_id}"),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Written out for the type checker; a test holds them equal to `Kind`.
 KindWord = Literal["orphaned", "unaccounted_windows", "disabled_target", "failing", "never_fires", "overlapping", "ignored"]
+_SHOWN = 100  # findings
 _LONGEST = 1000  # characters of a reason
 _COLUMNS = ("ID", "SEVERITY", "STATE", "SINCE", "WHAT")
 
@@ -40,7 +41,9 @@ def run(*, json: Json = False, workspace: Place = None) -> int:
     if json:
         output.put_json(found)
         return 0
-    _put(found["findings"])
+    _put(found["findings"][:_SHOWN])
+    if len(found["findings"]) > _SHOWN:
+        output.tell(f"{_SHOWN} of {len(found['findings'])}; `lily review list --limit N` shows more")
     output.tell(_said(found))
     return 0
 
@@ -63,7 +66,7 @@ def _counted(counts: dict[str, int]) -> str:
 
 def list_findings(
     *,
-    limit: Limit = 100,
+    limit: Limit = _SHOWN,
     job: Annotated[str | None, Parameter(name="--job", help="Only of this job.")] = None,
     kind: Annotated[KindWord | None, Parameter(name="--kind", help="Only of this kind.")] = None,
     open_: Annotated[bool, flag("--open", "Only those that nobody acknowledged.")] = False,

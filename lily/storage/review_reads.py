@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import Connection, bindparam, select
 
 from lily.clock import parse_stamp, stamp
 from lily.dead_letters import fingerprint
@@ -20,7 +20,8 @@ from lily.storage.window_reads import Standing, WindowReads, WindowRow, row_from
 from lily.storage.windows import version_from
 
 RUNS = 20  # of a job: the newest that ended by themselves ...
-_LOOKED_AT = 500  # ... among so many
+_PAGES = 25  # ... among so many times as many
+_LAST = "~"  # after every run id
 _OPEN = [status.value for status in Status if status not in TERMINAL]
 
 
@@ -30,17 +31,27 @@ class ReviewReads:
     def __init__(self, store: Store) -> None:
         self._engine = store.engine
         r = schema.run.c
-        # One short question a job: a single one over many jobs would read every run that they ever had. And not more than so many runs
-        # of a job are looked at, however few of them ended by themselves.
+        # One short question a job: a single one over many jobs would read every run that they ever had.
         newest = select(r.run_id, r.status, r.started_at, r.ended_at, r.error).where(r.job_id == bindparam("job_id"))
-        some = newest.order_by(r.run_id.desc()).limit(_LOOKED_AT).subquery()
-        judged = text(f"status in ('{Status.SUCCEEDED.value}', '{Status.FAILED.value}')")
-        self._newest = Asked(select(some).where(judged).order_by(some.c.run_id.desc()).limit(RUNS))
+        before = newest.where(r.run_id < bindparam("before"))
+        self._newest = Asked(before.order_by(r.run_id.desc()).limit(RUNS))
 
     def newest_runs(self, job_ids: Sequence[str]) -> dict[str, list[RunFact]]:
         """The newest runs of these jobs that ended by themselves, newest first."""
         with reading(self._engine) as connection:
-            return {job_id: _facts(self._newest(connection, job_id=job_id)) for job_id in job_ids}
+            return {job_id: _facts(self._judged(connection, job_id)) for job_id in job_ids}
+
+    def _judged(self, connection: Connection, job_id: str) -> list[tuple[Any, ...]]:
+        """Nearly always the first page has enough; a job that mostly waits, or misses its windows, is not looked through for ever."""
+        found: list[tuple[Any, ...]] = []
+        before = _LAST
+        for _ in range(_PAGES):
+            page = self._newest(connection, job_id=job_id, before=before)
+            found += [row for row in page if row[1] in (Status.SUCCEEDED, Status.FAILED)]
+            if len(page) < RUNS or len(found) >= RUNS:
+                break
+            before = page[-1][0]
+        return found[:RUNS]
 
     def waiting(self) -> set[str]:
         """Jobs with runs that have not ended; these are few."""

@@ -3,31 +3,41 @@
 import json
 import subprocess
 import sys
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
+from lily.blueprints.registry import Registry
 from lily.clock import stamp
 from lily.errors import LilyError
-from lily.operations.review import ack
+from lily.operations.review import ack, review
 from lily.own_jobs import REVIEW
 from lily.review import Finding, Kind, Severity
+from lily.runs import decode_spec
+from lily.settings import load_settings
+from lily.spec_index import SpecIndex
 from lily.storage import schema
 from lily.storage.audit import Actor
+from lily.storage.database import writing
 from lily.storage.review_reads import ReviewReads
 from lily.storage.reviews import CLOSED_KEPT, Looked, keep
 from lily.storage.store import Store
+from lily.storage.windows import Registration, Windows
+from lily.workspace import Workspace
 from tests.cli.conftest import command, environment, write_job
 from tests.real.house import House, until
 from tests.real.test_store import AT, open_store, store
 
 __all__ = ["open_store", "store"]  # fixtures
 KILLED = -9
+GONE = {"target": {"kind": "blueprint", "id": "nobody.v1"}}
 
 
 def lost(house: House) -> None:
     """A job that can't run."""
-    write_job(house.workspace.root, "lost", target={"kind": "blueprint", "id": "nobody.v1"})
+    write_job(house.workspace.root, "lost", **GONE)
 
 
 def dying(house: House, patch: str, *arguments: str) -> int:
@@ -165,3 +175,31 @@ def test_acknowledging_takes_all_or_none(store: Store) -> None:
     assert not ReviewReads(store).present()["failing:a"].acked_at
     with store.engine.connect() as connection:
         assert connection.execute(select(schema.audit)).all() == []
+
+
+def test_a_review_reads_the_same_on_both_databases(store: Store, tmp_path: Path) -> None:
+    """Runs, states, windows and versions, and what became of findings since."""
+    root = tmp_path / "home"
+    (root / ".lily" / "jobs").mkdir(parents=True)
+    workspace, windows = Workspace(root), Windows(store)
+    write_job(root, "a", trigger={"type": "interval", "every": "1h", "anchor": stamp(AT)}, timezone="UTC", **GONE)
+    write_job(root, "b", **GONE)
+    index = SpecIndex(workspace)
+    body, entry = index.load("a").canonical(), index.scan().jobs["a"]
+    spec = decode_spec(body)
+    windows.register([Registration("a", spec.trigger, spec.timezone, entry.digest, body)], AT)
+    now = AT + timedelta(hours=10, minutes=30)
+    windows.claim(["a"], now)
+    w = schema.window.c
+    with writing(store.engine) as connection:
+        connection.execute(schema.window.delete().where(w.at == stamp(AT + timedelta(hours=4))))
+    settings = load_settings(workspace)
+    outcome = review(workspace, settings, store, Registry(None), now, by="ada")
+    assert outcome.merged is not None
+    assert set(outcome.merged.opened) == {"unaccounted_windows:a", "disabled_target:a", "disabled_target:b"}
+    assert (outcome.jobs, outcome.windows) == (2, 10)
+    assert outcome.present["unaccounted_windows:a"].finding.since == stamp(AT + timedelta(hours=4))
+    late = review(workspace, settings, store, Registry(None), now + timedelta(days=3), by="ada")
+    assert late.merged is not None
+    assert (late.merged.opened, late.merged.closed) == (["orphaned:a"], [])
+    assert ReviewReads(store).waiting() <= {"a"}
