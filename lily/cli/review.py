@@ -15,7 +15,7 @@ from lily.text import one_line
 from lily.workspace import find_workspace
 
 if TYPE_CHECKING:
-    from lily.review import Known
+    from lily.known_findings import Known
     from lily.storage.reviews import LastReview
 
 # Written out for the type checker; a test holds them equal to `Kind`.
@@ -34,7 +34,8 @@ def run(*, json: Json = False, workspace: Place = None) -> int:
     Findings do not change the exit status.
     """
     from lily.blueprints.registry import Registry
-    from lily.operations.review import review, told
+    from lily.operations.findings import told
+    from lily.operations.review import review
 
     with opened(workspace) as (place, settings, store):
         found = told(review(place, settings, store, Registry(place.blueprints), SystemClock().now(), by=who()))
@@ -75,7 +76,7 @@ def list_findings(
     workspace: Place = None,
 ) -> int:
     """List what the last review found and is still there: open findings first, worst first. It does not look anew."""
-    from lily.operations.review import counts, ordered, view
+    from lily.operations.findings import counts, ordered, view
 
     count = positive(limit, "--limit")
     if open_ and closed:
@@ -131,7 +132,7 @@ def _state(view: dict[str, Any]) -> str:
 
 def show(finding: FindingId, /, *, json: Json = False, workspace: Place = None) -> int:
     """Show all about a finding: what, since when, the evidence, who acknowledged it, and the command that mends it."""
-    from lily.operations.review import find, view
+    from lily.operations.findings import find, view
 
     with opened(workspace) as (_, _, store):
         known = find(store, finding)
@@ -173,8 +174,8 @@ def ack(
     workspace: Place = None,
 ) -> int:
     """Acknowledge findings: each stays quiet until it changes, or is gone. All of them, or none."""
-    from lily.operations.review import ack as acknowledge
-    from lily.operations.review import view
+    from lily.operations.findings import ack as acknowledge
+    from lily.operations.findings import view
     from lily.storage.audit import Actor
 
     if not ids:

@@ -215,7 +215,8 @@ class RunContext(Context):
 
     async def review(self, limits: Mapping[str, Any]) -> dict[str, Any]:
         """Look at all jobs of the workspace and store what is found; gives that. For `review.v1` alone, so that it is in no protocol."""
-        from lily.operations.review import Opened, told
+        from lily.operations.findings import told
+        from lily.operations.review import Opened
 
         ports = self._ports
         opened = await ports.offload(Opened, ports.workspace, ports.registry, ports.clock.now(), limits)

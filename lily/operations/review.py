@@ -1,7 +1,7 @@
 """Reviewing all jobs: gathering facts some jobs at a time, so that whoever asks can stop between, and storing what was found."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 from typing import Any
@@ -11,19 +11,19 @@ import msgspec
 from lily.blueprints.registry import Registry
 from lily.blueprints.versions import matches
 from lily.clock import parse_stamp, stamp
-from lily.errors import Code, LilyError
+from lily.errors import LilyError
+from lily.known_findings import Known, Merged
 from lily.ledger import State
 from lily.operations.session import open_store
 from lily.operations.times import running
 from lily.operations.verify import Report, verify
 from lily.own_jobs import own_jobs_of
 from lily.policies import scheduled
-from lily.review import Finding, Holes, JobFacts, Kind, Known, Merged, RunFact, Severity, Thresholds, findings, unknown
+from lily.review import Finding, Holes, JobFacts, Kind, RunFact, Thresholds, findings, unknown
 from lily.settings import Settings, load_settings
 from lily.spec_index import SpecEntry, SpecIndex
-from lily.storage.audit import Actor
 from lily.storage.review_reads import ReviewReads, SomeWindows
-from lily.storage.reviews import LastReview, Looked, acknowledge, keep
+from lily.storage.reviews import LastReview, Looked, keep
 from lily.storage.store import Store
 from lily.storage.windows import JobState, Windows
 from lily.trigger_forms import trigger_text
@@ -283,99 +283,3 @@ class Opened:
     def close(self) -> None:
         """Give the store back."""
         self._store.close()
-
-
-# -- what was found --------------------------------------------------------------------------------
-
-
-def find(store: Store, given: str) -> Known:
-    """The finding that a person names as KIND:JOB. Raises `finding_not_found`."""
-    kind, job_id = parsed(given)
-    found = ReviewReads(store).find(kind, job_id)
-    if found is None:
-        raise not_found(given)
-    return found
-
-
-def parsed(given: str) -> tuple[Kind, str]:
-    """Kind and job of a finding's id. Raises `finding_not_found` for what can't be one."""
-    kind, colon, job_id = given.partition(":")
-    if not colon or kind not in Kind.__members__.values():
-        raise not_found(given)
-    return Kind(kind), job_id
-
-
-def not_found(given: str) -> LilyError:
-    """Nothing of this id is there."""
-    return LilyError(Code.FINDING_NOT_FOUND, f"no review found {given[:200]!r}", hint="`lily review list` shows what is there, as KIND:JOB")
-
-
-def ack(store: Store, ids: Sequence[str], actor: Actor, *, reason: str, now: datetime, until: datetime | None) -> list[Known]:
-    """Acknowledge findings, all or none. Raises `finding_not_found` for one that is not there, or not any more."""
-    named = [parsed(each) for each in dict.fromkeys(ids)]
-    made = acknowledge(store, actor, named, reason=reason, at=stamp(now), until=stamp(until) if until is not None else None)
-    if len(made) != len(named):
-        there = {(each.finding.kind, each.finding.job_id) for each in made}
-        missing = next(f"{kind}:{job_id}" for kind, job_id in named if (kind, job_id) not in there)
-        gone = find(store, missing)
-        raise LilyError(
-            Code.FINDING_NOT_FOUND,
-            f"{missing} is gone since {gone.closed_at}",
-            hint="there is nothing left to acknowledge; see `lily review list`",
-        )
-    return made
-
-
-def told(outcome: Outcome) -> dict[str, Any]:
-    """What a review came to, as plain JSON: open findings first, worst first."""
-    merged = outcome.merged or Merged()
-    return {
-        "at": outcome.at,
-        "jobs": outcome.jobs,
-        "windows": outcome.windows,
-        "unseen_jobs": outcome.unseen_jobs,
-        "stored": outcome.merged is not None,
-        "counts": counts(outcome.present, outcome.at),
-        "opened": merged.opened,
-        "reopened": merged.reopened,
-        "closed": merged.closed,
-        "findings": [view(each, outcome.at) for each in ordered(outcome.present.values(), outcome.at)],
-    }
-
-
-def ordered(known: Iterable[Known], now: str) -> list[Known]:
-    """Open ones before those that somebody acknowledged, worst first, then by job."""
-    worst = list(Severity)
-    return sorted(
-        known, key=lambda each: (each.acknowledged(now), worst.index(each.finding.severity), each.finding.job_id, each.finding.kind)
-    )
-
-
-def view(known: Known, now: str) -> dict[str, Any]:
-    """A finding as one object."""
-    found = known.finding
-    return {
-        "id": found.id,
-        "kind": found.kind.value,
-        "job_id": found.job_id,
-        "severity": found.severity.value,
-        "message": found.message,
-        "since": found.since,
-        "found_at": known.found_at,
-        "closed_at": known.closed_at,
-        "acknowledged": known.acknowledged(now),
-        "acked_at": known.acked_at,
-        "acked_by": known.acked_by,
-        "ack_reason": known.ack_reason,
-        "ack_until": known.ack_until,
-        "look": found.look,
-        "mend": found.mend,
-    }
-
-
-def counts(present: Mapping[str, Known], now: str) -> dict[str, int]:
-    """How many findings are open by severity, and how many somebody acknowledged."""
-    made = {severity.value: 0 for severity in Severity} | {"acknowledged": 0}
-    for known in present.values():
-        made["acknowledged" if known.acknowledged(now) else known.finding.severity.value] += 1
-    return made

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, bindparam, select
 
 from lily.clock import parse_stamp, stamp
 from lily.dead_letters import fingerprint
-from lily.review import Known, RunFact, Severity
+from lily.known_findings import Known
+from lily.review import RunFact, Severity
 from lily.runs import TERMINAL, ErrorInfo, Status
 from lily.storage import schema
 from lily.storage.database import reading

@@ -8,7 +8,8 @@ import msgspec
 from sqlalchemy import Connection, delete, select, update
 
 from lily.clock import parse_stamp, stamp
-from lily.review import Finding, Kind, Known, Merged, Severity, merge
+from lily.known_findings import Known, Merged, merge
+from lily.review import Finding, Kind, Severity
 from lily.storage import schema
 from lily.storage.audit import Actor, Change, record
 from lily.storage.database import writing

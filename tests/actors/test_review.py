@@ -9,12 +9,14 @@ import pytest
 from sqlalchemy import select
 
 from lily.blueprints.define import blueprint
+from lily.known_findings import Known
 from lily.ledger import State
 from lily.operations.controls import apply, named
-from lily.operations.review import JOBS_AT_ONCE, Look, ack, told
+from lily.operations.findings import ack, told
+from lily.operations.review import JOBS_AT_ONCE, Look
 from lily.operations.review import review as look_at_all
 from lily.own_jobs import REVIEW, own_jobs_of
-from lily.review import Kind, Known
+from lily.review import Kind
 from lily.runs import decode_spec
 from lily.spec_index import SpecIndex
 from lily.storage import schema
@@ -26,8 +28,8 @@ from lily.testing import World
 from tests.actors.conftest import MakeWorld
 from tests.cli.conftest import write_job
 
-ZONE = {"timezone": "UTC"}
-HOURLY = {"trigger": {"type": "cron", "cron": "0 * * * *"}, **ZONE}
+ZONE: dict[str, Any] = {"timezone": "UTC"}
+HOURLY: dict[str, Any] = {"trigger": {"type": "cron", "cron": "0 * * * *"}, **ZONE}
 ADA = Actor(name="ada")
 says = ["no quota is left"]
 

@@ -4,6 +4,7 @@ import json
 import re
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.cli.ledgers import ledger
 from tests.contract.test_docs import help_of
 from tests.pure.test_review import CASES, NOW, job
 
-GONE = {"target": {"kind": "blueprint", "id": "nobody.v1"}}
+GONE: dict[str, Any] = {"target": {"kind": "blueprint", "id": "nobody.v1"}}
 ID = "disabled_target:gone"
 
 
@@ -229,7 +230,7 @@ def test_open_findings_of_high_severity_are_a_warning_in_health(lily: Lily, work
     """Until they are acknowledged or gone."""
 
     def level() -> str:
-        return next(check["level"] for check in lily("health", "--json").json["checks"] if check["name"] == "review")
+        return str(next(check["level"] for check in lily("health", "--json").json["checks"] if check["name"] == "review"))
 
     assert level() == "healthy"
     write_job(workspace, "gone", trigger={"type": "cron", "cron": "0 * * * *"}, timezone="UTC", **GONE)

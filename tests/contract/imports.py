@@ -64,6 +64,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.shapes",
                 "lily.approval_shapes",
                 "lily.review",
+                "lily.known_findings",
                 "lily.review_shapes",
                 "lily.schemas",
                 "lily.summary",

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from lily.cli.review import KindWord
 from lily.clock import stamp
+from lily.known_findings import Known, merge
 from lily.ledger import State
 from lily.own_jobs import REVIEW, THRESHOLDS, is_own, own_jobs, own_jobs_of
-from lily.review import Finding, Holes, JobFacts, Kind, Known, RunFact, Severity, Thresholds, durations, findings, merge, unknown
+from lily.review import Finding, Holes, JobFacts, Kind, RunFact, Severity, Thresholds, durations, findings, unknown
 from lily.settings import Review
 from lily.specs import JobSpec, spec_hash
 from lily.workspace import Workspace

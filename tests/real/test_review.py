@@ -5,6 +5,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -12,7 +13,8 @@ from sqlalchemy import select
 from lily.blueprints.registry import Registry
 from lily.clock import stamp
 from lily.errors import LilyError
-from lily.operations.review import ack, review
+from lily.operations.findings import ack
+from lily.operations.review import review
 from lily.own_jobs import REVIEW
 from lily.review import Finding, Kind, Severity
 from lily.runs import decode_spec
@@ -32,7 +34,7 @@ from tests.real.test_store import AT, open_store, store
 
 __all__ = ["open_store", "store"]  # fixtures
 KILLED = -9
-GONE = {"target": {"kind": "blueprint", "id": "nobody.v1"}}
+GONE: dict[str, Any] = {"target": {"kind": "blueprint", "id": "nobody.v1"}}
 
 
 def lost(house: House) -> None:
