@@ -13,6 +13,7 @@ from lily.storage.audit import Actor
 from lily.storage.review_reads import ReviewReads
 from lily.storage.reviews import acknowledge
 from lily.storage.store import Store
+from lily.workspace import is_job_id
 
 
 def find(store: Store, given: str) -> Known:
@@ -27,7 +28,7 @@ def find(store: Store, given: str) -> Known:
 def parsed(given: str) -> tuple[Kind, str]:
     """Kind and job of a finding's id. Raises `finding_not_found` for what can't be one."""
     kind, colon, job_id = given.partition(":")
-    if not colon or kind not in Kind.__members__.values():
+    if not colon or kind not in Kind.__members__.values() or not is_job_id(job_id):
         raise not_found(given)
     return Kind(kind), job_id
 

@@ -100,6 +100,8 @@ def test_a_finding_is_shown_with_its_evidence_and_what_mends_it(lily: Lily, gone
         (("show", "failing:gone"), 3, "finding_not_found: no review found 'failing:gone'"),
         (("show", "gone"), 3, "finding_not_found: no review found 'gone'"),
         (("show", "rusty:gone"), 3, "finding_not_found"),
+        (("show", "failing:\udcff"), 3, "finding_not_found"),
+        (("ack", "failing:../x", "--reason", "r"), 3, "finding_not_found"),
         (("ack", "failing:gone", "--reason", "r"), 3, "finding_not_found"),
         (("ack", ID), 2, "usage"),
         (("ack", ID, "--reason", " "), 2, "usage: --reason is text of 1 to 1000 characters"),

@@ -1,6 +1,7 @@
 """What a review decides: each finding at its border, what makes it the same one, and what becomes of those that are known."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
@@ -8,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lily.blueprints.review import ReviewBindings
 from lily.cli.review import KindWord
 from lily.clock import stamp
 from lily.known_findings import Known, merge
 from lily.ledger import State
+from lily.operations.review import thresholds
 from lily.own_jobs import REVIEW, THRESHOLDS, is_own, own_jobs, own_jobs_of
 from lily.review import Finding, Holes, JobFacts, Kind, RunFact, Severity, Thresholds, durations, findings, unknown
-from lily.settings import Review
+from lily.settings import Review, load_settings
 from lily.specs import JobSpec, spec_hash
 from lily.workspace import Workspace
 
@@ -238,6 +241,14 @@ def test_the_built_in_job_is_what_the_models_would_write(review: Review) -> None
     assert set(spec.bindings) == set(THRESHOLDS) == set(Thresholds.__struct_fields__)
 
 
+def test_the_thresholds_that_hold_without_settings_are_the_same_everywhere(tmp_path: Path) -> None:
+    """In the settings, in the bindings of the blueprint, and where findings are decided."""
+    settings = load_settings(Workspace(tmp_path))
+    assert settings.review == Review()
+    assert thresholds(settings) == Thresholds()
+    assert ReviewBindings().model_dump() == msgspec.to_builtins(Thresholds())
+
+
 @pytest.mark.parametrize(
     ("text", "cron"),
     [
@@ -248,7 +259,7 @@ def test_the_built_in_job_is_what_the_models_would_write(review: Review) -> None
         ('{"rev\\u0069ew": {"cron": "@daily"}}', "@daily"),
     ],
 )
-def test_settings_are_read_only_where_they_may_say_something(tmp_path: Any, text: str | None, cron: str) -> None:
+def test_settings_are_read_only_where_they_may_say_something(tmp_path: Path, text: str | None, cron: str) -> None:
     """However the key is spelled."""
     (tmp_path / ".lily").mkdir()
     if text is not None:
