@@ -163,7 +163,7 @@ class Look:
             reason=state.reason if state is not None else "",
             trigger=trigger_text(trigger, timezone),
             once=trigger.get("type") == "once",
-            together=trigger.get("overlap") == "queue" and entry is not None and entry.max_parallel_runs > 1,
+            together=_together(trigger, entry),
             runs=runs,
             waiting=job_id in self._waiting,
             target=target,
@@ -231,6 +231,12 @@ class Look:
         except LilyError as error:
             return error.message
         return ""
+
+
+def _together(trigger: Mapping[str, Any], entry: SpecEntry | None) -> bool:
+    """Whether it is meant that runs overlap; windows of a condition are looks, few of which make a run."""
+    several = entry is not None and entry.max_parallel_runs > 1
+    return trigger.get("type") == "condition" or (trigger.get("overlap") == "queue" and several)
 
 
 class _Holes(Report):
