@@ -40,7 +40,8 @@ def list_jobs(*, json: Json = False, workspace: Place = None) -> int:
         columns = ["ID", "TITLE", "TRIGGER", "TARGET", "NOTE"]
         output.put_lines(table(columns[: 5 if with_note else 4], [row[: 5 if with_note else 4] for row in rows], width=output.width()))
     _tell(catalog)
-    output.tell(f"built in: {own.id} ({trigger_text(own.trigger, own.timezone)})" if own is not None else str(problem))
+    if not output.reader_is_gone():
+        output.tell(f"built in: {own.id} ({trigger_text(own.trigger, own.timezone)})" if own is not None else str(problem))
     return 0
 
 
