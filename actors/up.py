@@ -32,6 +32,7 @@ from lily.errors import Code, LilyError
 from lily.log import StreamLog
 from lily.offload import in_thread
 from lily.operations.session import open_store
+from lily.own_jobs import own_jobs_of
 from lily.runs import FILE_ONLY, EventName
 from lily.settings import Queue, Settings
 from lily.spec_index import SpecIndex
@@ -108,7 +109,9 @@ def _live_settings(session: Session) -> LiveSettings:
 
 def _edge(session: Session, stop: Callable[[float], None], live: LiveSettings, bridge_box: Mailbox[BridgeMessage]) -> dict[str, Actor]:
     specs: Mailbox[SpecFact] = Mailbox(math.inf, batch=1000)  # bounded by the number of job files
-    index, clock = SpecIndex(session.workspace, keep_bodies=True), SystemClock()
+    index = SpecIndex(session.workspace, keep_bodies=True, own=own_jobs_of(session.settings.review))
+    live.follow(lambda settings: index.hold(own_jobs_of(settings.review)))
+    clock = SystemClock()
     bridge = SchedulerBridge(
         bridge_box,
         session.system.runner_box,

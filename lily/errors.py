@@ -27,6 +27,7 @@ class Code(StrEnum):
     RUN_NOT_FOUND = "run_not_found"
     RUN_STATE_INVALID = "run_state_invalid"
     DEAD_LETTER_NOT_FOUND = "dead_letter_not_found"
+    FINDING_NOT_FOUND = "finding_not_found"
     APPROVAL_DENIED = "approval_denied"
     APPROVAL_EXPIRED = "approval_expired"
     APPROVAL_VOID = "approval_void"
@@ -77,6 +78,7 @@ _NOT_FOUND_OR_INVALID = {
     Code.BLUEPRINT_DUPLICATE,
     Code.RUN_NOT_FOUND,
     Code.DEAD_LETTER_NOT_FOUND,
+    Code.FINDING_NOT_FOUND,
     Code.ARTIFACT_NAME_INVALID,
     Code.WORKSPACE_NOT_FOUND,
     Code.WORKSPACE_INVALID,

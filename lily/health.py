@@ -102,6 +102,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     queue: QueueFacts | None = None
     schedule: ScheduleFacts | None = None
+    findings: int | None = None  # of high severity that a review left open
 
 
 # Where to look further. Each is a command that exists.
@@ -117,6 +118,7 @@ MORE: Mapping[str, str] = {
     "disk": "lily runs prune --keep 100 --dry-run",
     "oldest_approval": "lily approvals list",
     "oldest_queued": "lily queue list",
+    "review": "lily review list --open",
 }
 NEAR = 0.8  # of a limit
 LATE_SECONDS, DEAD_SECONDS = 5.0, 30.0  # an actor at one thing
@@ -273,6 +275,15 @@ def _oldest(figures: Figures) -> Iterator[Check]:
         yield _check("oldest_approval", level, left, f"the first approval expires in {duration(left)}")
 
 
+def _review(figures: Figures) -> Iterator[Check]:
+    found = figures.findings
+    if found is None:
+        yield from _unknown(figures, "review")
+        return
+    said = f"reviews left {found} finding{'' if found == 1 else 's'} of high severity open" if found else "nothing of high severity is open"
+    yield _check("review", Level.WARNING if found else Level.HEALTHY, found, said)
+
+
 def _unknown(figures: Figures, *names: str) -> Iterator[Check]:
     """A store that can't be asked is as bad as what keeps it from answering; one that nobody made yet holds nothing."""
     level = _readable(figures.store).level
@@ -280,4 +291,4 @@ def _unknown(figures: Figures, *names: str) -> Iterator[Check]:
         yield _check(name, level, None, "nothing yet" if level is Level.HEALTHY else "not known: the store can't be asked", "supervisor")
 
 
-_RULES: tuple[Callable[[Figures], Iterator[Check]], ...] = (_queue, _worker, _supervisor, _scheduler, _store, _oldest)
+_RULES: tuple[Callable[[Figures], Iterator[Check]], ...] = (_queue, _worker, _supervisor, _scheduler, _store, _oldest, _review)

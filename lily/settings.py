@@ -85,6 +85,19 @@ class Supervisor(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: float
 
 
+class Review(msgspec.Struct, frozen=True, kw_only=True):
+    """When Lily's own review of all jobs runs, and from when on it finds something wrong."""
+
+    enabled: bool = True
+    cron: str = "30 3 * * *"
+    timezone: str = "UTC"
+    overdue_hours: float = 24.0
+    failures: int = 3
+    stale_days: float = 7.0
+    paused_days: float = 30.0
+    overlap_percent: float = 80.0
+
+
 class SecretRef(msgspec.Struct, frozen=True, kw_only=True):
     """Where a secret is read from when it is needed: `env:NAME` or `file:PATH`."""
 
@@ -111,6 +124,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker: Worker
     health: Health
     llm: Llm
+    review: Review = Review()
     origins: dict[str, str] = {}
 
 
@@ -148,6 +162,15 @@ def _repository(value: Any) -> bool:
     return _text(value) and re.fullmatch(r"(?:[A-Za-z0-9][\w.-]*/){1,2}[A-Za-z0-9][\w.-]*|", value, re.ASCII) is not None
 
 
+def _time_text(check: str) -> Callable[[Any], bool]:
+    def fits(value: Any) -> bool:
+        from lily import time_text  # only where a file says such a text
+
+        return _text(value) and getattr(time_text, check)(value) is None
+
+    return fits
+
+
 _BIG = 2**53
 _KEYS: dict[str, _Key] = {
     "store.url": _Key("", "a database URL, or empty text for the embedded SQLite", _text),
@@ -172,6 +195,16 @@ _KEYS: dict[str, _Key] = {
     "supervisor.drain_seconds": _Key(30.0, "a number of seconds from 0 to 86400", _number(0, 86_400)),
     "worker.enabled": _Key(True, "true or false", lambda value: type(value) is bool),
     "health.queued_seconds": _Key(3600.0, "a number of seconds above 0", _number(0.001, 31_536_000)),
+    "review.enabled": _Key(True, "true or false", lambda value: type(value) is bool),
+    "review.cron": _Key(
+        "30 3 * * *", "five fields such as 30 3 * * *, or a name such as @daily, for times that come", _time_text("check_cron")
+    ),
+    "review.timezone": _Key("UTC", "an IANA zone such as Europe/Lisbon", _time_text("check_zone")),
+    "review.overdue_hours": _Key(24.0, "a number of hours from 1 to 8784", _number(1, 8784)),
+    "review.failures": _Key(3, "a whole number from 1 to 20", _whole(1, 20)),
+    "review.stale_days": _Key(7.0, "a number of days above 0, at most 366", _number(0.001, 366)),
+    "review.paused_days": _Key(30.0, "a number of days above 0, at most 3660", _number(0.001, 3660)),
+    "review.overlap_percent": _Key(80.0, "a number from 1 to 1000", _number(1, 1000)),
     "llm.base_url": _Key(
         "https://api.openai.com/v1",
         "an address that begins with http:// or https://",

@@ -11,6 +11,7 @@ from lily.diagnostics import Diagnostic
 from lily.letter_shapes import LETTER_SHAPES
 from lily.queue_shapes import QUEUE_SHAPES
 from lily.receipts import Receipt
+from lily.review_shapes import REVIEW_SHAPES
 from lily.runs import Attempt, ErrorInfo, Status
 from lily.selftest_shapes import SELFTEST_SHAPES
 from lily.time_shapes import TIME_SHAPES
@@ -41,9 +42,10 @@ class JobRow(msgspec.Struct, kw_only=True):
 
 
 class JobsList(msgspec.Struct, kw_only=True):
-    """`lily jobs list --json`"""
+    """`lily jobs list --json`; jobs that are `built_in` have no file"""
 
     jobs: list[JobRow]
+    built_in: list[JobRow]
     diagnostics: list[Diagnostic]
 
 
@@ -332,5 +334,6 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     **WATCH_SHAPES,
     **QUEUE_SHAPES,
     **APPROVAL_SHAPES,
+    **REVIEW_SHAPES,
     "error": Failure,
 }

@@ -4,7 +4,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,11 @@ from lily.workspace import Workspace, is_job_id
 from lily.yaml_scalars import MAX_BYTES
 
 if TYPE_CHECKING:
+    from lily.own_jobs import OwnJob
     from lily.specs import JobSpec
 
 SUFFIXES = (".job.yaml", ".job.yml")
-_FORMAT = f"lily specs 2 {__version__}"
+_FORMAT = f"lily specs 3 {__version__}"
 # A file that changed this short a time before it was read may change again within the same timestamp.
 _RACY_NS = 50_000_000
 _UNTRUSTED = (0, 0, 0)
@@ -81,8 +82,17 @@ class Catalog(msgspec.Struct, frozen=True):
 class SpecIndex:
     """The jobs of one workspace. May be used by several threads; keeps what it learnt in memory and in `.lily/run/specs.index`."""
 
-    def __init__(self, workspace: Workspace, clock: Clock | None = None, *, keep_bodies: bool = False, read_only: bool = False) -> None:
-        """`keep_bodies`: what is parsed will be asked for with `body`, by whoever registers schedules. `read_only`: nothing is written."""
+    def __init__(
+        self,
+        workspace: Workspace,
+        clock: Clock | None = None,
+        *,
+        keep_bodies: bool = False,
+        read_only: bool = False,
+        own: "Mapping[str, OwnJob] | None" = None,
+    ) -> None:
+        """`keep_bodies`: what is parsed will be asked for with `body`, by whoever registers schedules. `read_only`: nothing is written.
+        `own`: built-in jobs that catalogs are to hold beside those of files; without it only `find` and `load` know them."""
         self.keep_bodies = keep_bodies
         self._read_only = read_only
         self._workspace = workspace
@@ -94,6 +104,7 @@ class SpecIndex:
         self._catalog: Catalog | None = None  # what `_records` come to
         self._lock = threading.Lock()
         self.parsed = 0  # files read and parsed by this index so far
+        self._own = dict(own or {})
         self._bodies: dict[str, bytes] = {}  # canonical JSON by digest of jobs with a schedule that were parsed and not asked for yet
 
     def scan(self) -> Catalog:
@@ -104,8 +115,27 @@ class SpecIndex:
         with self._lock:
             return self._scan()
 
+    def hold(self, own: "Mapping[str, OwnJob]") -> None:
+        """Have catalogs hold these built-in jobs from now on."""
+        with self._lock:
+            self._own, self._catalog = dict(own), None
+
+    def find(self, job_id: str) -> SpecEntry | None:
+        """What is known of a job that can be used, a built-in one too; None for every other id."""
+        return self.built_in(job_id) or self.scan().jobs.get(job_id)
+
+    def built_in(self, job_id: str) -> SpecEntry | None:
+        """A built-in job; None for every other id. Raises `config_invalid` where the settings that it comes from can't be read."""
+        own = self._own_job(job_id)
+        return None if own is None else _own_entry(own)
+
     def load(self, job_id: str) -> "JobSpec":
         """One job, read from its file now. Raises LilyError: `job_not_found`, or what is wrong with the file that should hold it."""
+        own = self._own_job(job_id)
+        if own is not None:
+            from lily.specs import JobSpec
+
+            return JobSpec.model_validate_json(own.canonical)
         catalog = self.scan()
         entry = catalog.jobs.get(job_id)
         if entry is None:
@@ -121,6 +151,9 @@ class SpecIndex:
 
     def body(self, entry: SpecEntry) -> bytes | None:
         """The canonical JSON of a job as it was found; None when its file says something else by now."""
+        own = self._own.get(entry.id)
+        if own is not None:
+            return own.canonical if own.digest == entry.digest else None
         found = self._bodies.pop(entry.digest, None)
         if found is None:
             from lily.specs import JobSpec, spec_hash
@@ -130,6 +163,13 @@ class SpecIndex:
             if found is None or spec_hash(found) != entry.digest:
                 return None
         return found
+
+    def _own_job(self, job_id: str) -> "OwnJob | None":
+        from lily.own_jobs import is_own, own_jobs
+
+        if not is_own(job_id):
+            return None
+        return (self._own or own_jobs(self._workspace)).get(job_id)
 
     def _missing(self, job_id: str, catalog: Catalog) -> LilyError:
         paths = {self._shown(name) for name, record in (self._records or {}).items() if record.claimed == job_id}
@@ -164,6 +204,8 @@ class SpecIndex:
             return self._catalog
         self._save(records, known)
         self._records, self._catalog = records, _catalog(records, self._shown)
+        if self._own:
+            self._catalog.jobs.update((job_id, _own_entry(job)) for job_id, job in self._own.items())
         return self._catalog
 
     def _files(self) -> Iterator[tuple[str, tuple[int, int, int] | str]]:
@@ -293,6 +335,26 @@ def entry_of(spec: "JobSpec", digest: str, path: str, place: tuple[int, int]) ->
         max_parallel_runs=spec.runtime.max_parallel_runs,
         line=place[0],
         column=place[1],
+    )
+
+
+def _own_entry(job: "OwnJob") -> SpecEntry:
+    from lily.own_jobs import PLACE
+    from lily.trigger_forms import bare
+
+    spec = job.spec
+    return SpecEntry(
+        id=spec.id,
+        title=spec.title,
+        target_id=spec.target.id,
+        target_version=spec.target.version,
+        trigger=bare(spec.trigger),
+        timezone=spec.timezone,
+        labels=spec.labels,
+        digest=job.digest,
+        path=PLACE,
+        priority=spec.runtime.priority,
+        max_parallel_runs=spec.runtime.max_parallel_runs,
     )
 
 

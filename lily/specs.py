@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from lily.approvals.labels import parse_issue
 from lily.diagnostics import Diagnostic
 from lily.errors import Code, LilyError
+from lily.own_jobs import PREFIX, is_own
 from lily.spec_messages import diagnose, diagnostic
 from lily.trigger_specs import Part, Trigger, Zone, checked, zone_problem
 from lily.workspace import is_job_id
@@ -202,6 +203,8 @@ def _job(document: Document, path: str) -> JobSpec | list[Diagnostic]:
         try:
             spec = JobSpec.model_validate(document.value)
             if not document.problems:
+                if is_own(spec.id):
+                    return [_at_id(document, spec.id, path)]
                 wrong = _unscheduled(spec)
                 return [_at_trigger(document, wrong, path)] if wrong else spec
         except ValidationError as found:
@@ -229,6 +232,11 @@ def _schedule_problem(trigger: str, timezone: str | None) -> str | None:
 
 def _at_trigger(document: Document, wrong: str, path: str) -> Diagnostic:
     return diagnostic(Problem(("trigger",), *document.key_at(("trigger",)), wrong), path, Code.JOB_TRIGGER_INVALID)
+
+
+def _at_id(document: Document, job_id: str, path: str) -> Diagnostic:
+    said = f"ids that begin with `{PREFIX}` are Lily's own: {job_id}"
+    return diagnostic(Problem(("id",), *document.value_at(("id",)), said, "give the job another id"), path, Code.JOB_INVALID_SPEC)
 
 
 def parse_value(text: str) -> Any:

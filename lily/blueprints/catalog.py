@@ -42,6 +42,7 @@ BUILT_IN: tuple[Row, ...] = (
         (),
         f"{_HERE}.plan_execute_verify",
     ),
+    Row(BLUEPRINT, "review.v1", "1.0.0", "Look at all jobs for what went unnoticed.", (), f"{_HERE}.review"),
     Row(SPECIALIST, "security.v1", "", "Looks for secrets, access, input and exposure.", (), f"{_HERE}.council_default"),
     Row(SPECIALIST, "operations.v1", "", "Looks for roll-back, monitoring, capacity and recovery.", (), f"{_HERE}.council_default"),
     Row(SYNTHESIZER, "default.v1", "", "Counts and ranks; the same findings give the same text.", (), f"{_HERE}.council_default"),

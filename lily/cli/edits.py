@@ -12,6 +12,7 @@ from lily.cli.times import ledger
 from lily.clock import SystemClock
 from lily.diagnostics import Diagnostic
 from lily.errors import Code, LilyError
+from lily.own_jobs import is_own
 from lily.render import diagnostic_line
 from lily.spec_index import Catalog, SpecIndex, entry_of
 from lily.time_views import plan_change_lines
@@ -58,7 +59,7 @@ def _everything(catalog: Catalog, store: "Store | None") -> "tuple[list[Edit], l
     broken = set(catalog.claimed.values())
     if store is not None and catalog.complete:
         gone = [job_id for job_id in registered(store, SystemClock().now()) if job_id not in catalog.jobs and job_id not in broken]
-        edits += [Edit(job_id, None) for job_id in gone]
+        edits += [Edit(job_id, None) for job_id in gone if not is_own(job_id)]
     return edits, catalog.diagnostics
 
 

@@ -20,10 +20,16 @@ JobId = Annotated[str, Parameter(name="ID", help="The job's id.")]
 
 
 def list_jobs(*, json: Json = False, workspace: Place = None) -> int:
-    """List the jobs with their triggers and, on stderr, what is wrong with the other files. Bad files do not change the exit status."""
-    catalog = SpecIndex(find_workspace(workspace)).scan()
+    """List the jobs with their triggers and, on stderr, what is wrong with the other files, and the jobs that are built in.
+
+    Bad files do not change the exit status.
+    """
+    index = SpecIndex(find_workspace(workspace))
+    catalog, (own, problem) = index.scan(), _built_in(index)
     if json:
-        output.put_json({"jobs": [job_view(entry) for entry in catalog.jobs.values()], "diagnostics": catalog.diagnostics})
+        views = [job_view(entry) for entry in catalog.jobs.values()]
+        built_in = [job_view(own)] if own is not None else []
+        output.put_json({"jobs": views, "built_in": built_in, "diagnostics": catalog.diagnostics})
         return 0
     rows = [
         [entry.id, entry.title, trigger_text(entry.trigger, entry.timezone), _target(entry), entry.note or ""]
@@ -34,7 +40,19 @@ def list_jobs(*, json: Json = False, workspace: Place = None) -> int:
         columns = ["ID", "TITLE", "TRIGGER", "TARGET", "NOTE"]
         output.put_lines(table(columns[: 5 if with_note else 4], [row[: 5 if with_note else 4] for row in rows], width=output.width()))
     _tell(catalog)
+    if not output.reader_is_gone():
+        output.tell(f"built in: {own.id} ({trigger_text(own.trigger, own.timezone)})" if own is not None else str(problem))
     return 0
+
+
+def _built_in(index: SpecIndex) -> tuple[SpecEntry | None, LilyError | None]:
+    """The job that is built in, or why the settings that it comes from can't be read: that hides no job file."""
+    from lily.own_jobs import REVIEW
+
+    try:
+        return index.built_in(REVIEW), None
+    except LilyError as error:
+        return None, error
 
 
 def _tell(catalog: Catalog) -> None:
@@ -72,7 +90,7 @@ def show(job_id: JobId, /, *, json: Json = False, workspace: Place = None) -> in
     place = find_workspace(workspace)
     index = SpecIndex(place)
     spec = index.load(job_id)
-    entry = index.scan().jobs.get(job_id)
+    entry = index.find(job_id)
     canonical = spec.canonical()
     path = entry.path if entry else ""
     if json:

@@ -87,7 +87,7 @@ def _one(place: Workspace, job_id: str, count: int, from_: str | None, *, as_jso
     from lily.operations.times import next_of, state_view
 
     index = SpecIndex(place)
-    entry = index.scan().jobs.get(job_id)
+    entry = index.find(job_id)
     if entry is None:
         index.load(job_id)  # says why it is not there
         raise LilyError(Code.JOB_NOT_FOUND, "the job's file changed just now", where=f"job {job_id}", hint="ask again")
@@ -139,7 +139,7 @@ def why(job_id: OneJob, /, *, at: At = None, json: Json = False, workspace: Plac
 
 
 def _zone(index: SpecIndex, store: "Store | None", job_id: str) -> str | None:
-    entry = index.scan().jobs.get(job_id)
+    entry = index.find(job_id)
     if entry is not None or store is None:
         return entry.timezone if entry is not None else None
     from lily.storage.window_reads import WindowReads

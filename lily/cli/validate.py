@@ -88,7 +88,10 @@ class _Check:
             self._file(path, shown)
 
     def _id(self, job_id: str, index: SpecIndex, catalog: Catalog) -> None:
-        entry = catalog.jobs.get(job_id)
+        own, entry = index.built_in(job_id), catalog.jobs.get(job_id)
+        if own is not None:
+            self._report.jobs.append({"id": own.id, "path": own.path})
+            return
         if entry is not None:
             self._file(self._place.root / entry.path, entry.path)
             return

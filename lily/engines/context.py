@@ -213,6 +213,23 @@ class RunContext(Context):
             raise BlueprintError(said, code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False)
         await self._approved(Need("target", one_line(encodable(what)), one_line(encodable(why))[:_ASKED_CHARS]))
 
+    async def review(self, limits: Mapping[str, Any]) -> dict[str, Any]:
+        """Look at all jobs of the workspace and store what is found; gives that. For `review.v1` alone, so that it is in no protocol."""
+        from lily.operations.findings import told
+        from lily.operations.review import Opened
+
+        ports = self._ports
+        opened = await ports.offload(Opened, ports.workspace, ports.registry, ports.clock.now(), limits)
+        try:
+            look = opened.look
+            await ports.offload(look.begin)
+            for number, chunk in enumerate(look.chunks, 1):  # canceled or timed out, it ends after the chunk
+                await ports.offload(look.see, chunk)
+                await self.progress(number, len(look.chunks), "looking at jobs")
+            return told(await ports.offload(look.keep, self.job_id, self.run_id))
+        finally:
+            opened.close()
+
     async def _approved(self, need: Need) -> None:
         """Return if somebody has approved it; else end the attempt, whatever the blueprint makes of that."""
         attempt = self._attempt

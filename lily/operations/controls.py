@@ -73,7 +73,7 @@ def named(index: SpecIndex, windows: Windows, action: Action, job_ids: Sequence[
 
 
 def _named(index: SpecIndex, catalog: Catalog, action: Action, job_id: str, known: JobState | None, now: datetime) -> Target:
-    entry = catalog.jobs.get(job_id)
+    entry = catalog.jobs.get(job_id) or index.built_in(job_id)
     if entry is None and (known is None or (known.version is None and known.state is State.ACTIVE)):
         index.load(job_id)  # says why it is not there
     if entry is not None and not scheduled(entry.trigger):

@@ -17,6 +17,7 @@ from lily.operations.worker import status as worker_status
 from lily.settings import Settings
 from lily.storage.health_reads import lives, queue_facts, scheduled_jobs
 from lily.storage.probe import probe
+from lily.storage.review_reads import high_and_open
 from lily.storage.store import Store
 from lily.storage.window_reads import WindowReads
 from lily.storage.windows import Windows
@@ -46,7 +47,7 @@ def health(workspace: Workspace, settings: Settings, now: datetime) -> dict[str,
                 store.close()
         except (LilyError, ValueError, LookupError, TypeError, AttributeError) as error:  # rows that say nonsense are damage too
             broken = msgspec.structs.replace(facts, problem=f"can't be read: {getattr(error, 'message', error)}")
-            figures = msgspec.structs.replace(figures, store=broken, queue=None, schedule=None)
+            figures = msgspec.structs.replace(figures, store=broken, queue=None, schedule=None, findings=None)
     return view(figures, assess(figures), worker)
 
 
@@ -72,6 +73,7 @@ def _asked(
         supervisor=_supervisor(workspace, settings, said, store, now),
         queue=queue,
         schedule=_schedule(store, said, now),
+        findings=high_and_open(store, now),
     )
 
 

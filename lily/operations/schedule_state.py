@@ -12,6 +12,7 @@ from typing import Any
 from lily.errors import Code, LilyError
 from lily.ledger import State, misfire_seconds
 from lily.operations.client import supervisor_status
+from lily.own_jobs import is_own
 from lily.policies import scheduled
 from lily.spec_index import Catalog
 from lily.storage.store import Store
@@ -103,7 +104,7 @@ def drift(catalog: Catalog, states: Mapping[str, JobState], file: JobStoreFile, 
     specs = {entry.id: entry for entry in catalog.jobs.values() if scheduled(entry.trigger)}
     off = {job_id for job_id, state in states.items() if state.state_at(now) is State.DISABLED}
     broken = set(catalog.claimed.values())
-    gone = held.keys() - specs.keys()
+    gone = {job_id for job_id in held.keys() - specs.keys() if not is_own(job_id)}  # no file holds Lily's own
     edited = [
         job_id
         for job_id in held.keys() & specs.keys()
@@ -148,6 +149,7 @@ def rebuild(workspace: Workspace, catalog: Catalog, store: Store, now: datetime)
     off = {job_id for job_id, state in states.items() if state.state_at(now) is State.DISABLED}
     kept = {job_id for job_id, state in states.items() if state.version is not None and job_id in set(catalog.claimed.values())}
     will = {entry.id for entry in catalog.jobs.values() if scheduled(entry.trigger)} | kept
+    will |= {job_id for job_id, state in states.items() if state.version is not None and is_own(job_id)}
     removed = remove_job_store(workspace)
     return {"path": str(workspace.job_store), "removed": removed, "was": before.state, "will_register": sorted(will - off)}
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lily.clock import parse_stamp, stamp
 from lily.errors import LilyError
+from lily.own_jobs import PLACE, is_own
 from lily.policies import scheduled
 from lily.spec_index import Catalog, SpecEntry
 from lily.trigger_forms import trigger_text
@@ -119,7 +120,9 @@ def _schedule_view(
     timezone = entry.timezone if entry is not None else version.timezone if version else None
     view = state_view(state, now)
     due, note = _next_fire(job_id, trigger, timezone, state, now)
-    if entry is None:
+    if is_own(job_id):
+        note = note or PLACE
+    elif entry is None:
         note = "the file is broken; its last good version runs" if broken else "the file is gone"
     elif state is None or (version is None and view["state"] != "disabled"):
         note = note or "no supervisor has registered it yet"

@@ -39,9 +39,9 @@ class Report:
             self.differences.append({"job_id": job_id, "at": stamp(at) if at else None, "kind": kind, "message": message})
 
 
-def verify(reads: WindowReads, since: datetime, job_id: str | None = None) -> Report:
-    """Compare every window after `since` that the ledger has settled."""
-    report, pruned = Report(), reads.pruned_through()
+def verify(reads: WindowReads, since: datetime, job_id: str | None = None, report: Report | None = None) -> Report:
+    """Compare every window after `since` that the ledger has settled. A `report` that is given is added to."""
+    report, pruned = report or Report(), reads.pruned_through()
     standings = iter(reads.standings(job_id).items())
     waiting = next(standings, None)
     # Both are in the order of the job ids; a job may have no rows.

@@ -64,7 +64,7 @@ class _Answer:
 
 def why(index: SpecIndex, store: Store | None, job_id: str, at: datetime | None, now: datetime, owner: str | None) -> dict[str, Any]:
     """The answer for the window at `at` (to the minute), or for the latest one. Raises `job_not_found`."""
-    entry = index.scan().jobs.get(job_id)
+    entry = index.find(job_id)
     reads = WindowReads(store) if store is not None else None
     standing = reads.standing(job_id) if reads is not None else None
     if reads is None or standing is None or not standing.versions:

@@ -5,7 +5,7 @@ A change here needs a migration in `migrations/versions` and a new `HEAD`.
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
-HEAD = "0003"
+HEAD = "0007"
 
 metadata = MetaData()
 
@@ -221,4 +221,41 @@ audit = Table(  # what persons and programs changed: append-only, each row's dig
     Column("digest", Text, nullable=False),
     Index("audit_by_job", "job_id", "sequence"),
     sqlite_autoincrement=True,
+)
+
+review = Table(  # each look at all jobs
+    "review",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("at", Bytewise, nullable=False),
+    Column("by", Text, nullable=False),  # the user whose command it was; of a run, its job
+    Column("run_id", Bytewise),
+    Column("jobs", Integer, nullable=False),
+    Column("windows", BigInteger, nullable=False),  # compared with the ledger
+    Column("unseen", Integer, nullable=False),  # jobs whose windows were not compared this time
+    Column("opened", Integer, nullable=False),
+    Column("reopened", Integer, nullable=False),
+    Column("closed", Integer, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+finding = Table(  # what reviews found, at most one row of a kind for each job
+    "finding",
+    metadata,
+    Column("job_id", Bytewise, primary_key=True),
+    Column("kind", Bytewise, primary_key=True),
+    Column("severity", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("since", Text, nullable=False),
+    Column("evidence", Text, nullable=False),  # JSON
+    Column("look", Text, nullable=False),
+    Column("mend", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("found_at", Text, nullable=False),
+    Column("closed_at", Bytewise),  # None: it is there
+    Column("acked_at", Text),
+    Column("acked_by", Text, nullable=False, server_default=""),
+    Column("ack_reason", Text, nullable=False, server_default=""),
+    Column("ack_until", Bytewise),
+    Index("finding_by_close", "closed_at", "severity"),
 )

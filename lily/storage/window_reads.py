@@ -75,16 +75,16 @@ class WindowReads:
     def rows(self, job_id: str, low: datetime, high: datetime, *, limit: int = 1) -> list[WindowRow]:
         """Rows of windows with `low <= at < high`, oldest first."""
         w = schema.window.c
-        wanted = _rows().where(w.job_id == job_id, w.at >= stamp(low), w.at < stamp(high)).order_by(w.at).limit(limit)
+        wanted = rows_of().where(w.job_id == job_id, w.at >= stamp(low), w.at < stamp(high)).order_by(w.at).limit(limit)
         with reading(self._engine) as connection:
-            return [_row_from(row) for row in connection.execute(wanted)]
+            return [row_from(row) for row in connection.execute(wanted)]
 
     def last_row(self, job_id: str) -> WindowRow | None:
         """The row of the latest window."""
         w = schema.window.c
         with reading(self._engine) as connection:
-            row = connection.execute(_rows().where(w.job_id == job_id).order_by(w.at.desc()).limit(1)).one_or_none()
-            return None if row is None else _row_from(row)
+            row = connection.execute(rows_of().where(w.job_id == job_id).order_by(w.at.desc()).limit(1)).one_or_none()
+            return None if row is None else row_from(row)
 
     def controls(self, job_id: str) -> list[Control]:
         """Every change of the job's state by a person, oldest first."""
@@ -140,7 +140,7 @@ class WindowReads:
             s.join(w, and_(w.c.job_id == s.c.job_id, w.c.at == of)).outerjoin(schema.run, schema.run.c.run_id == w.c.run_id)
         )
         with reading(self._engine) as connection:
-            return {row[0]: _row_from(row) for row in connection.execute(wanted)}
+            return {row[0]: row_from(row) for row in connection.execute(wanted)}
 
     def waiting_runs(self, job_ids: Collection[str]) -> dict[str, list[str]]:
         """Runs of these jobs that have not ended, oldest first: each keeps the spec it was accepted with."""
@@ -179,12 +179,12 @@ class WindowReads:
     def stream(self, since: datetime, job_id: str | None = None) -> Iterator[WindowRow]:
         """Every row after `since`, by job and window, a page at a time."""
         w = schema.window.c
-        wanted = _rows().where(w.at > stamp(since)).order_by(w.job_id, w.at)
+        wanted = rows_of().where(w.at > stamp(since)).order_by(w.job_id, w.at)
         if job_id is not None:
             wanted = wanted.where(w.job_id == job_id)
         with reading(self._engine) as connection:
             for row in connection.execution_options(yield_per=_PAGE).execute(wanted):
-                yield _row_from(row)
+                yield row_from(row)
 
     def pruned_through(self) -> dict[str, str]:
         """By job the newest run that was pruned: older ones may be gone rightly."""
@@ -194,12 +194,14 @@ class WindowReads:
             return {row[0].removeprefix(PRUNED): row[1] for row in rows}
 
 
-def _rows() -> Select[Any]:
+def rows_of() -> Select[Any]:
+    """Rows of windows with what is left of their runs, as `row_from` reads them."""
     w, r = schema.window, schema.run
     return select(*w.c, r.c.status, r.c.trigger).select_from(w.outerjoin(r, r.c.run_id == w.c.run_id))
 
 
-def _row_from(row: Any) -> WindowRow:
+def row_from(row: Any) -> WindowRow:
+    """A row of the ledger from the database's."""
     job_id, at, status, version, run_id, into, code, recorded_at, run_status, trigger = row
     return WindowRow(
         job_id=job_id,

@@ -30,7 +30,7 @@ def test_list_has_a_json_shape(lily: Lily, workspace: Path) -> None:
     write_job(workspace, "a", labels={"team": "ops"})
     (workspace / ".lily/jobs/bad.job.yaml").write_bytes(b"\xff\xfe")
     found = lily("jobs", "list", "--json").json
-    assert set(found) == {"jobs", "diagnostics"}
+    assert set(found) == {"jobs", "built_in", "diagnostics"}
     assert [set(each) for each in found["diagnostics"]] == [{"path", "line", "column", "field", "code", "message", "hint"}]
     (job,) = found["jobs"]
     assert job.pop("spec_hash").startswith("sha256:")

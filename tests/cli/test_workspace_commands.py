@@ -109,13 +109,15 @@ def test_blueprints_list_has_all_that_jobs_may_name(lily: Lily, workspace: Path)
     assert "broken.py:1" in said.err
     found = lily("blueprints", "list", "--json").json
     assert set(found) == {"blueprints", "specialists", "synthesizers", "diagnostics"}
-    assert {"command.v1", "http.v1", "council.v1", "pipeline.v1", "plan_execute_verify.v1", "python.v1", "mine.v1"} == {
+    assert {"command.v1", "http.v1", "council.v1", "pipeline.v1", "plan_execute_verify.v1", "python.v1", "review.v1", "mine.v1"} == {
         row["id"] for row in found["blueprints"]
     }
     assert len(found["diagnostics"]) == 1
 
 
-@pytest.mark.parametrize("blueprint", ["command.v1", "python.v1", "http.v1", "council.v1", "pipeline.v1", "plan_execute_verify.v1"])
+@pytest.mark.parametrize(
+    "blueprint", ["command.v1", "python.v1", "http.v1", "council.v1", "pipeline.v1", "plan_execute_verify.v1", "review.v1"]
+)
 @pytest.mark.usefixtures("workspace")
 def test_blueprints_show_has_schemas_and_an_example(lily: Lily, blueprint: str) -> None:
     """Of every built-in one, for people and for programs."""

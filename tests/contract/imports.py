@@ -54,6 +54,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 "lily.settings",
+                "lily.own_jobs",
                 "lily.specs",
                 "lily.spec_messages",
                 "lily.python_child",
@@ -62,6 +63,9 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.receipts",
                 "lily.shapes",
                 "lily.approval_shapes",
+                "lily.review",
+                "lily.known_findings",
+                "lily.review_shapes",
                 "lily.schemas",
                 "lily.summary",
                 "lily.blueprints",

@@ -369,6 +369,7 @@ REFUSALS = [
     Refusal("no such run", Code.RUN_NOT_FOUND, plain("runs", "show", "20260504T041500.123456Z-k3f9")),
     Refusal("no run id", Code.RUN_NOT_FOUND, plain("runs", "show", "../x")),
     Refusal("a run that is no dead letter", Code.DEAD_LETTER_NOT_FOUND, ran("dlq", "show")),
+    Refusal("a finding that no review made", Code.FINDING_NOT_FOUND, plain("review", "show", "failing:a")),
     Refusal("cancel what has ended", Code.RUN_STATE_INVALID, ran("runs", "cancel")),
     Refusal("over the mark", Code.QUEUE_BACKPRESSURE, crowded("normal", 4)),
     Refusal("full", Code.QUEUE_FULL, crowded("critical", 5)),

@@ -37,6 +37,7 @@ PINNED = {
     "run_not_found": 3,
     "run_state_invalid": 4,
     "dead_letter_not_found": 3,
+    "finding_not_found": 3,
     "approval_denied": 4,
     "approval_expired": 4,
     "approval_void": 4,

@@ -28,6 +28,7 @@ NEEDS = {
     "council.v1": set(),
     "pipeline.v1": set(),
     "plan_execute_verify.v1": {"process.exec"},
+    "review.v1": set(),
 }
 
 
@@ -50,7 +51,7 @@ def found(id: str) -> Blueprint:
     return Registry(None).resolve(id)
 
 
-def test_the_built_in_blueprints_are_these_six() -> None:
+def test_the_built_in_blueprints_are_these_seven() -> None:
     """The contract names them."""
     assert set(IDS) == NEEDS.keys()
 

@@ -107,6 +107,7 @@ def busy(lily: Lily, place: Path) -> tuple[str, str, str]:
     write_job(place, "bad", bindings=shell("exit 3"))
     write_job(place, "cron", trigger={"type": "cron", "cron": "@daily", "timezone": "Europe/Lisbon"})
     write_job(place, "wrong", title="")
+    write_job(place, "lost", target={"kind": "blueprint", "id": "nobody.v1"})
     (place / ".lily" / "blueprints").mkdir()
     (place / ".lily" / "blueprints" / "broken.py").write_text("import nothing_of_this_name\n")
     (place / "lines").write_text('{"key": "a"}\n{"key": "a", "input": {"n": 1}}\n')
@@ -180,6 +181,12 @@ def test_everything_that_json_prints_fits_its_schema(lily: Lily, busy: tuple[str
         ("dlq-show", ("dlq", "show", failed), 0),
         ("dlq-clear", ("dlq", "clear", "--yes"), 0),
         ("error", ("dlq", "clear"), 2),
+        ("review-list", ("review", "list"), 0),
+        ("review-run", ("review", "run"), 0),
+        ("review-list", ("review", "list"), 0),
+        ("review-show", ("review", "show", "disabled_target:lost"), 0),
+        ("review-ack", ("review", "ack", "disabled_target:lost", "--reason", "soon", "--until", "7d"), 0),
+        ("review-run", ("review", "run"), 0),
         ("store-reset", ("store", "reset", "--yes"), 0),
         ("error", ("jobs", "show", "nobody"), 3),
         ("error", ("jobs", "run", "wrong"), 3),

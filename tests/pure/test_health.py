@@ -29,6 +29,7 @@ WELL = Figures(
     limits=Limits(max_size=100, backpressure_percent=80, low_water_percent=60, queued_seconds=3600),
     queue=QueueFacts(),
     schedule=ScheduleFacts(jobs=3),
+    findings=0,
 )
 H, W, C = Level.HEALTHY, Level.WARNING, Level.CRITICAL
 
@@ -95,6 +96,7 @@ CASES: list[tuple[str, Figures, Level]] = [
     *[("disk", with_("store", free=free), found) for free, found in FREE],
     *[("oldest_queued", with_("queue", oldest_queued=age), found) for age, found in AGE],
     *[("oldest_approval", with_("queue", approval_left=left), found) for left, found in LEFT],
+    *[("review", msgspec.structs.replace(WELL, findings=found), level) for found, level in ((0, H), (1, W), (9, W))],
 ]
 
 
@@ -126,9 +128,10 @@ def test_every_level_of_every_metric_stands_in_these_cases() -> None:
 )
 def test_what_a_store_can_not_be_asked_is_as_bad_as_the_store(facts: StoreFacts, wanted: Level) -> None:
     """Nothing is called healthy that was not looked at, but for a store that nobody has made yet."""
-    figures = msgspec.structs.replace(WELL, store=facts, queue=None, schedule=None)
+    figures = msgspec.structs.replace(WELL, store=facts, queue=None, schedule=None, findings=None)
     unknown = [check for check in assess(figures) if check.value is None]
-    assert {check.name for check in unknown} == {"queue", "dead_letters", "backpressure", "scheduler", "oldest_queued", "oldest_approval"}
+    names = {"queue", "dead_letters", "backpressure", "scheduler", "oldest_queued", "oldest_approval", "review"}
+    assert {check.name for check in unknown} == names
     assert {check.level for check in unknown} == {wanted}
 
 

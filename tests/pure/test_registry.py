@@ -90,7 +90,7 @@ def test_listing_imports_nothing_heavy() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": os.getcwd()}
     )
-    assert done.stdout.splitlines() == ["6", "[]"]
+    assert done.stdout.splitlines() == ["7", "[]"]
 
 
 def test_blueprints_of_the_workspace_are_found(tmp_path: Path) -> None:

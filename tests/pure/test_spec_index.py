@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lily.errors import Code, LilyError
+from lily.own_jobs import REVIEW, own_jobs_of
+from lily.settings import Review
 from lily.spec_index import SpecIndex
 from lily.specs import spec_hash
 from lily.workspace import Workspace
@@ -362,3 +364,40 @@ def test_a_file_that_can_not_be_read_is_told_and_tried_again(workspace: Workspac
         "a b",
         "False the folder can't be read: Permission denied",
     ]
+
+
+# -- built-in jobs ---------------------------------------------------------------------------------
+
+
+def test_catalogs_hold_the_built_in_jobs_that_an_index_is_given(tmp_path: Path) -> None:
+    """With the JSON that is to be registered; other settings make another catalog, and without them lists are of files alone."""
+    workspace = Workspace(tmp_path)
+    (tmp_path / ".lily" / "jobs").mkdir(parents=True)
+    assert SpecIndex(workspace).scan().jobs == {}
+    index = SpecIndex(workspace, own=own_jobs_of(Review()))
+    first = index.scan()
+    entry = first.jobs[REVIEW]
+    assert index.scan() is first
+    assert (entry.path, entry.trigger["cron"], index.find(REVIEW)) == ("built in", "30 3 * * *", entry)
+    body = index.body(entry)
+    assert body is not None
+    assert spec_hash(body) == entry.digest
+    assert index.load(REVIEW).canonical() == body
+    index.hold(own_jobs_of(Review(cron="@daily")))
+    assert index.scan().jobs[REVIEW].digest != entry.digest
+    assert index.body(entry) is None
+
+
+@pytest.mark.parametrize("job_id", ["lily.review", "lily.mine"])
+def test_a_file_with_an_id_of_lilys_own_is_refused_and_hides_nothing(tmp_path: Path, job_id: str) -> None:
+    """The built-in job goes on as it is."""
+    workspace = Workspace(tmp_path)
+    (tmp_path / ".lily" / "jobs").mkdir(parents=True)
+    text = f"id: {job_id}\ntitle: x\ntarget: {{id: command.v1}}\nbindings: {{}}\ntrigger: {{type: manual}}\nruntime: {{}}\noutput: {{}}\n"
+    (tmp_path / ".lily" / "jobs" / "mine.job.yaml").write_text(text)
+    index = SpecIndex(workspace, own=own_jobs_of(Review()))
+    catalog = index.scan()
+    assert list(catalog.jobs) == [REVIEW]
+    (wrong,) = catalog.diagnostics
+    assert (wrong.path, wrong.line, wrong.field, wrong.code) == (".lily/jobs/mine.job.yaml", 1, "id", "job_invalid_spec")
+    assert index.load(REVIEW).target.id == "review.v1"
