@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from lily.engines.process_table import PROCESS_MARK, Entry, Table, marks_of, read_entry, scan
+from lily.engines.process_table import PROCESS_MARK, Entry, Table, descendants, marks_of, read_entry, scan
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -43,6 +43,11 @@ class Children:
                     return None
             return child.returncode
 
+    def table(self) -> Table:
+        """Where all that came of this process's children can be found: a subreaper has it below itself."""
+        below = descendants() if self.subreaper else None
+        return scan() if below is None else below
+
     def only(self, pid: int) -> bool:
         """Whether `pid` is the one child registered."""
         with self._lock:
@@ -66,7 +71,7 @@ class Children:
         if not self.subreaper:
             return 0
         session, count = os.getsid(0), 0
-        for seen in scan().values():
+        for seen in self.table().values():
             if seen.parent == os.getpid() and not seen.alive:
                 with self._lock:
                     now = read_entry(seen.pid)

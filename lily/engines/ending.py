@@ -29,7 +29,7 @@ class Family:
 
     def look(self) -> set[Proc]:
         """All living members; blocks."""
-        table = scan()
+        table = CHILDREN.table() if self.root else scan()
         leaders = (self.root.pid,) if self.root else ()
         roots = {self.root, *self._known} if self.root else self._known
         found = select(table, marks=self.marks, roots=roots, groups=leaders, sessions=leaders, since=self.since)

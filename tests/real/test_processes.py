@@ -20,7 +20,7 @@ from lily.blueprints.contract import BlueprintError, ProcessRequest, ProcessResu
 from lily.engines import limits, spawn
 from lily.engines.children import CHILDREN
 from lily.engines.output import Capture, open_log
-from lily.engines.process_table import Proc, belonging_to, belonging_to_each, is_alive, marks_of, read_entry, scan, send
+from lily.engines.process_table import Proc, belonging_to, belonging_to_each, descendants, is_alive, marks_of, read_entry, scan, send
 from lily.engines.processes import Caps, LocalProcesses, become_subreaper, limits_report
 from lily.errors import Code
 from lily.offload import inline
@@ -556,3 +556,19 @@ def _ended_child(code: int) -> "subprocess.Popen[bytes]":
 
 def _seen(pid: int) -> bool:
     return read_entry(pid) is not None
+
+
+def test_what_is_below_this_process_is_named_by_the_system(tmp_path: Path) -> None:
+    """Children of children too, and nothing beside them: the look after each program need not read the whole machine."""
+    script = (
+        "import subprocess, sys; child = subprocess.Popen(['sleep', '60']); print(child.pid, flush=True); sys.stdin.read(); child.kill()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        grandchild = int(parent.stdout.readline())
+        found = descendants()
+        assert found is not None
+        assert {parent.pid, grandchild} <= found.keys()
+        assert found[grandchild].parent == parent.pid
+        assert os.getppid() not in found
+        parent.communicate("")
