@@ -8,6 +8,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 import anyio
 import trio
@@ -193,8 +194,10 @@ class Runner:
         held = await self._offload(self._store.held)
         await self._released(held, await self._release(held, recovered=True), recovered=True)
         owed = await self._offload(self._store.unwritten)
-        for first in range(0, len(owed), 100):
-            await self._writer.tell(Repair(owed[first : first + 100]))
+        while owed:
+            for first in range(0, len(owed), 100):
+                await self._writer.tell(Repair(owed[first : first + 100]))
+            owed = await self._offload(partial(self._store.unwritten, after=owed[-1]))
 
     def _closed_orphan(self, run: Run, spec: PinnedSpec) -> Move:
         if run.cancel is not None:

@@ -10,6 +10,7 @@ from lily.approvals.record import Need
 from lily.diagnostics import Diagnostic
 from lily.letter_shapes import LETTER_SHAPES
 from lily.queue_shapes import QUEUE_SHAPES
+from lily.receipt_shapes import RECEIPT_SHAPES
 from lily.receipts import Receipt
 from lily.review_shapes import REVIEW_SHAPES
 from lily.runs import Attempt, ErrorInfo, Status
@@ -335,5 +336,6 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     **QUEUE_SHAPES,
     **APPROVAL_SHAPES,
     **REVIEW_SHAPES,
+    **RECEIPT_SHAPES,
     "error": Failure,
 }

@@ -37,7 +37,9 @@ _RUNS = {
     "replay": "replay:replay",
     "diff": "runs:diff",
     "prune": "prune:prune",
+    "verify": "verify_runs:verify",
 }
+_DB = {"rebuild": "db_rebuild:rebuild"}
 _DLQ = {
     "list": "dlq:list_letters",
     "show": "dlq:show",
@@ -105,6 +107,7 @@ app.command(_group("approvals", "Runs that wait for a person's consent.", _APPRO
 app.command(_group("worker", "Whether runs are taken, and what runs.", _WORKER, sort_key=13))
 app.command(_group("events", "The one stream of everything that happens.", _EVENTS, sort_key=14))
 app.command(_group("store", "The database: copies, and starting over.", _STORE, sort_key=15))
+app.command(_group("db", "The database and what it can be rebuilt from.", _DB, sort_key=16))
 app.command(_group("blueprints", "What jobs can be made of.", _BLUEPRINTS, sort_key=20))
 app.command(_group("config", "Settings of the workspace.", _CONFIG, sort_key=21))
 app.command(_group("selftest", "Lily's promises, put to the test on this machine.", _SELFTEST, sort_key=22))
@@ -125,6 +128,7 @@ def load_all() -> App:
         "worker": _WORKER,
         "events": _EVENTS,
         "store": _STORE,
+        "db": _DB,
         "blueprints": _BLUEPRINTS,
         "config": _CONFIG,
         "selftest": _SELFTEST,

@@ -80,6 +80,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.metrics",
                 "lily.queue_shapes",
                 "lily.selftest_shapes",
+                "lily.receipt_shapes",
             }
         ),
     ),

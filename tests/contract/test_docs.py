@@ -18,7 +18,24 @@ from lily.health import MORE
 from tests.contract.documents import PAGES, anchors, commands, links, marked, title
 from tests.contract.imports import REPOSITORY
 
-GROUPS = frozenset({"jobs", "runs", "queue", "dlq", "approvals", "schedule", "review", "worker", "events", "store", "blueprints", "config"})
+GROUPS = frozenset(
+    {
+        "jobs",
+        "runs",
+        "queue",
+        "dlq",
+        "approvals",
+        "schedule",
+        "review",
+        "worker",
+        "events",
+        "store",
+        "db",
+        "blueprints",
+        "config",
+        "selftest",
+    }
+)
 TIMEOUT = 120
 
 
