@@ -31,6 +31,7 @@ from lily.clock import SystemClock, stamp
 from lily.errors import Code, LilyError
 from lily.log import StreamLog
 from lily.offload import in_thread
+from lily.retry_defaults import retry_defaults
 from lily.runs import FILE_ONLY, EventName
 from lily.settings import Queue, Settings
 from lily.spec_index import SpecIndex
@@ -107,7 +108,8 @@ def _live_settings(session: Session) -> LiveSettings:
 
 def _edge(session: Session, stop: Callable[[float], None], live: LiveSettings, bridge_box: Mailbox[BridgeMessage]) -> dict[str, Actor]:
     specs: Mailbox[SpecFact] = Mailbox(math.inf, batch=1000)  # bounded by the number of job files
-    index, clock = SpecIndex(session.workspace, keep_bodies=True), SystemClock()
+    index, clock = SpecIndex(session.workspace, keep_bodies=True, retries=retry_defaults(session.settings)), SystemClock()
+    live.follow(lambda settings: index.use(retry_defaults(settings)))
     bridge = SchedulerBridge(
         bridge_box,
         session.system.runner_box,

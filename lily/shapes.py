@@ -47,12 +47,13 @@ class JobsList(msgspec.Struct, kw_only=True):
 
 
 class JobsShow(msgspec.Struct, kw_only=True):
-    """`lily jobs show ID --json`"""
+    """`lily jobs show ID --json`; `origins` says of each value of retries whether the job or a setting gives it"""
 
     id: str
     path: str
     spec_hash: str
     note: str | None
+    origins: dict[str, str]
     spec: dict[str, Any]
 
 
@@ -72,11 +73,12 @@ class JobsValidate(msgspec.Struct, kw_only=True):
 
 
 class PlanAttempts(msgspec.Struct, kw_only=True):
-    """How often it would be tried."""
+    """How often it would be tried. `origins` says of each value of retries whether the job, an option or a setting gives it."""
 
     at_most: int
     timeout_seconds_each: float
     backoff: dict[str, Any]
+    origins: dict[str, str]
 
 
 class Plan(msgspec.Struct, kw_only=True):

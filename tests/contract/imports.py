@@ -55,6 +55,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 "lily.settings",
+                "lily.retry_defaults",
                 "lily.specs",
                 "lily.spec_messages",
                 "lily.python_child",
