@@ -22,7 +22,7 @@ from actors.letter_keeper import LetterKeeper
 from actors.live_settings import LiveSettings
 from actors.mailbox import Mailbox
 from actors.messages import BridgeMessage, Drain, SpecFact
-from actors.owning import Session, one_error, owning
+from actors.owning import Session, alerts_of, one_error, owning
 from actors.scheduler_bridge import SchedulerBridge
 from actors.spec_loader import SpecLoader, watch
 from actors.supervisor import supervise
@@ -130,6 +130,8 @@ def _edge(session: Session, stop: Callable[[float], None], live: LiveSettings, b
         log=session.log,
     )
     live.follow(keeper.follow)
+    alerts = alerts_of(session)
+    live.follow(alerts.follow)
     loader = SpecLoader(index, specs, offload=in_thread, hints=lambda: watch(session.workspace.jobs, anyio.Event()))
     return {
         "catalog": Catalog(specs, log=session.log, then=bridge_box).run,
@@ -139,6 +141,7 @@ def _edge(session: Session, stop: Callable[[float], None], live: LiveSettings, b
         "doorbell": Doorbell(session.workspace, session.system.runner_box, bridge_box).run,
         "reader": session.reader(stop, live.reload).run,
         "letter_keeper": keeper.run,
+        "alerts": alerts.run,
     }
 
 

@@ -41,6 +41,10 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.dead_letters",
                 "lily.approvals.record",
                 "lily.alerts.terms",
+                "lily.alerts.decide",
+                "lily.alerts.quiet",
+                "lily.alerts.message",
+                "lily.alerts.errors",
                 "lily.approvals.labels",
                 "lily.log",
                 "lily.yaml_reader",
@@ -97,7 +101,8 @@ HEAVY: dict[str, frozenset[str]] = {
     "sqlalchemy": frozenset({"lily.storage"}),
     "alembic": frozenset({"lily.storage"}),
     "psycopg": frozenset(),
-    "httpx": frozenset({"lily.blueprints.http"}),
+    "httpx": frozenset({"lily.blueprints.http", "lily.alerts.webhook"}),
+    "apprise": frozenset({"lily.alerts.by_apprise"}),
     "openai": frozenset({"lily.blueprints"}),
     "apscheduler": frozenset({"lily.triggers", "actors.scheduler", "actors.job_store"}),
     "dateutil": frozenset({"lily.triggers"}),
@@ -112,6 +117,7 @@ HEAVY: dict[str, frozenset[str]] = {
             "lily.blueprints",
             "lily.offload",
             "lily.approvals.gh",
+            "lily.alerts",
             "lily.api",
             "lily.testing",
             "lily.cli",
@@ -120,11 +126,12 @@ HEAVY: dict[str, frozenset[str]] = {
     ),
     # Where every run passes: there anyio's layer over trio would cost as much as all else that the loop does for it.
     "trio": frozenset(
-        # gh is started in a process group of its own, which anyio can't do.
+        # gh, and a sink's program, are started in a process group of their own, which anyio can't do.
         {
             "lily.testing",
             "lily.engines.local",
             "lily.approvals.gh",
+            "lily.alerts.program",
             "actors.runner",
             "actors.slot",
             "actors.conductor",
