@@ -61,6 +61,7 @@ class QueueFacts(msgspec.Struct, frozen=True, kw_only=True):
     backpressure_since: str = ""
     oldest_queued: float | None = None
     approval_left: float | None = None  # seconds until the first approval expires; negative: it should have
+    late_alerts: int = 0  # deliveries of alerts that failed and are tried again
 
 
 class ScheduleFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +118,7 @@ MORE: Mapping[str, str] = {
     "disk": "lily runs prune --keep 100 --dry-run",
     "oldest_approval": "lily approvals list",
     "oldest_queued": "lily queue list",
+    "alerts": "lily alerts list --undelivered",
 }
 NEAR = 0.8  # of a limit
 LATE_SECONDS, DEAD_SECONDS = 5.0, 30.0  # an actor at one thing
@@ -273,6 +275,15 @@ def _oldest(figures: Figures) -> Iterator[Check]:
         yield _check("oldest_approval", level, left, f"the first approval expires in {duration(left)}")
 
 
+def _alerts(figures: Figures) -> Iterator[Check]:
+    if figures.queue is None:
+        yield from _unknown(figures, "alerts")
+        return
+    late = figures.queue.late_alerts
+    said = f"{late} could not be delivered and {'is' if late == 1 else 'are'} tried again" if late else "none waits for another try"
+    yield _check("alerts", Level.WARNING if late else Level.HEALTHY, late, said)
+
+
 def _unknown(figures: Figures, *names: str) -> Iterator[Check]:
     """A store that can't be asked is as bad as what keeps it from answering; one that nobody made yet holds nothing."""
     level = _readable(figures.store).level
@@ -280,4 +291,4 @@ def _unknown(figures: Figures, *names: str) -> Iterator[Check]:
         yield _check(name, level, None, "nothing yet" if level is Level.HEALTHY else "not known: the store can't be asked", "supervisor")
 
 
-_RULES: tuple[Callable[[Figures], Iterator[Check]], ...] = (_queue, _worker, _supervisor, _scheduler, _store, _oldest)
+_RULES: tuple[Callable[[Figures], Iterator[Check]], ...] = (_queue, _worker, _supervisor, _scheduler, _store, _oldest, _alerts)

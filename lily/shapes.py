@@ -5,6 +5,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from lily.alert_shapes import ALERT_SHAPES
 from lily.approval_shapes import APPROVAL_SHAPES
 from lily.approvals.record import Need
 from lily.diagnostics import Diagnostic
@@ -331,6 +332,7 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     **LETTER_SHAPES,
     **WATCH_SHAPES,
     **QUEUE_SHAPES,
+    **ALERT_SHAPES,
     **APPROVAL_SHAPES,
     "error": Failure,
 }

@@ -20,6 +20,7 @@ AT_ONCE = 50  # deliveries of one sink that are taken at a time
 TRIES_KEPT = 20
 KEPT = timedelta(days=90)  # alerts of which nothing waits any more
 PRUNED_AT_ONCE = 500
+LATE = (schema.alert_delivery.c.state == WAITING, schema.alert_delivery.c.tries > 0)  # tried, and not delivered yet
 
 
 class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,13 +135,6 @@ def hasten(store: Store, sink: str, now: datetime) -> None:
     with writing(store.engine) as connection:
         behind = and_(d.c.sink == sink, d.c.state == WAITING, d.c.tries > 0, d.c.next_at > stamp(now))
         connection.execute(d.update().where(behind).values(next_at=stamp(now)))
-
-
-def late(store: Store) -> int:
-    """How many deliveries were tried and wait for another try."""
-    d = schema.alert_delivery.c
-    with reading(store.engine) as connection:
-        return connection.execute(select(func.count()).where(d.state == WAITING, d.tries > 0)).scalar_one()
 
 
 def prune(store: Store, now: datetime) -> int:

@@ -68,6 +68,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.receipts",
                 "lily.shapes",
                 "lily.approval_shapes",
+                "lily.alert_shapes",
                 "lily.schemas",
                 "lily.summary",
                 "lily.blueprints",
