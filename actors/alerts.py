@@ -30,6 +30,7 @@ from lily.workspace import Workspace
 
 LOOK_SECONDS = 2.0  # between looks at the store
 STORE_RETRY_SECONDS = 2.0
+BROKEN_SECONDS = 60.0
 PRUNE_SECONDS = 3600.0
 
 
@@ -60,19 +61,22 @@ class Alerts:
         self._taking_up = TakingUp(store)
         self._wake = anyio.Event()
         self._busy: set[str] = set()
+        self._hurry: set[str] = set()  # sinks that are tried again before their time
         self._failures: dict[str, int] = {}  # of a sink, in a row
         self._not_before: dict[str, float] = {}  # loop time before which a sink that failed is left alone
         self._owed: dict[tuple[int, str], tuple[Due, Result]] = {}  # what came of tries, until the store has it
         self._pruned = -math.inf
 
     def follow(self, settings: Settings) -> None:
-        """Have these settings hold from now on."""
-        self.settings = settings
+        """Have these settings hold from now on. A sink that was changed is tried at once with what it did not take."""
+        before, self.settings = self.settings.alerts.sinks, settings
+        self._hurry |= {name for name, sink in settings.alerts.sinks.items() if sink != before.get(name)}
         self._wake.set()
 
     async def run(self) -> None:
-        """Until canceled."""
+        """Until canceled. A start is a new chance for every sink."""
         self._busy.clear()
+        self._hurry |= self.settings.alerts.sinks.keys()
         self._taking_up = TakingUp(self._store)
         async with anyio.create_task_group() as tasks:
             while True:
@@ -82,6 +86,9 @@ class Alerts:
                 except LilyError as exc:
                     self._log.error("alerts can't be taken up; trying again", code=exc.code, error=exc.message)
                     pause = STORE_RETRY_SECONDS
+                except Exception as exc:  # whatever is wrong with telling of runs, it is no reason to end them
+                    self._log.error("alerts don't work; trying again in a minute", error=f"{type(exc).__name__}: {exc}")
+                    self._taking_up, pause = TakingUp(self._store), BROKEN_SECONDS
                 with anyio.move_on_after(pause):
                     await self._wake.wait()
 
@@ -94,6 +101,11 @@ class Alerts:
             more, raised = await self._offload(self._taking_up.step, self.settings, self._clock.now())
             self._fault("alerts:taken-up")
             self._tell(raised)
+        while self._hurry:
+            sink = self._hurry.pop()
+            self._failures.pop(sink, None)
+            self._not_before.pop(sink, None)
+            await self._offload(hasten, self._store, sink, self._clock.now())
         now = anyio.current_time()
         found = await self._waiting({*self._busy, *(sink for sink, at in self._not_before.items() if at > now)})
         for sink, due in _by_sink(found.due).items():
@@ -123,6 +135,9 @@ class Alerts:
         except LilyError as exc:
             self._log.error("what became of an alert can't be stored; trying again", sink=sink, code=exc.code, error=exc.message)
             await anyio.sleep(STORE_RETRY_SECONDS)
+        except Exception as exc:
+            self._log.error("a sink can't be served; trying again in a minute", sink=sink, error=f"{type(exc).__name__}: {exc}")
+            await anyio.sleep(BROKEN_SECONDS)
         finally:
             self._busy.discard(sink)
         self._wake.set()
@@ -183,6 +198,8 @@ class Alerts:
                         tasks.start_soon(partial(self._serve, sink, due))
         except LilyError as exc:
             self._log.error("alerts are left to the next supervisor", code=exc.code, error=exc.message)
+        except Exception as exc:  # nor does it change what became of the run
+            self._log.error("alerts are left to the next supervisor", error=f"{type(exc).__name__}: {exc}")
 
 
 def _by_sink(due: Sequence[Due]) -> dict[str, list[Due]]:

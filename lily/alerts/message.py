@@ -32,12 +32,13 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 def written(message: Message) -> Message:
     """The same with its subject and text."""
     subject = one_line(_subject(message))
+    over = " before" if message.kind is Kind.RECOVERED else ""
     pairs = [
         ("job", message.job_id),
         ("run", message.run_id),
         ("trace", message.trace_id),
-        ("failures in a row", f"{message.failures} since {message.since}" if message.failures else ""),
-        ("last error", f"{message.code}: {message.message}" if message.code else ""),
+        (f"failures in a row{over}", f"{message.failures} since {message.since}" if message.failures else ""),
+        (f"last error{over}", f"{message.code}: {message.message}" if message.code else ""),
         ("alert", f"{message.alert} of {message.raised_at}"),
         ("workspace", f"{message.host}:{message.workspace}"),
         ("look further", message.command),

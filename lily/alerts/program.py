@@ -14,6 +14,7 @@ from lily.alerts.terms import Sink
 
 _MOST_BYTES = 4096
 _SAID_CHARS = 300
+_LAST_WORDS_SECONDS = 0.5
 
 
 async def run(sink: Sink, folder: Path, body: bytes) -> str:
@@ -24,13 +25,15 @@ async def run(sink: Sink, folder: Path, body: bytes) -> str:
         )
     except OSError as error:
         raise SinkError(f"{sink.argv[0]} can't be started: {error.strerror or error}") from None
-    said = bytearray()
+    said, read = bytearray(), anyio.Event()
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_feed, child, body)
-            tasks.start_soon(_read, child, said)
+            tasks.start_soon(_read, child, said, read)
             status = await child.wait()
-            tasks.cancel_scope.cancel()  # a grandchild may hold the pipe open
+            with anyio.move_on_after(_LAST_WORDS_SECONDS):  # a grandchild may hold the pipe open
+                await read.wait()
+            tasks.cancel_scope.cancel()
     finally:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
@@ -53,8 +56,9 @@ async def _feed(child: trio.Process, body: bytes) -> None:
         await child.stdin.aclose()
 
 
-async def _read(child: trio.Process, into: bytearray) -> None:
+async def _read(child: trio.Process, into: bytearray, done: anyio.Event) -> None:
     assert child.stderr is not None
     with suppress(trio.ClosedResourceError):
         async for piece in child.stderr:
             into += piece[: max(0, _MOST_BYTES - len(into))]
+    done.set()

@@ -68,6 +68,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     sent: bool = False
 
 
+_ALERT = tuple(str(column.name) for column in schema.alert.c)
+
+
 def waits(store: Store, now: datetime, busy: Collection[str] = ()) -> Waits:
     """What may be brought to sinks that are not `busy`. Alerts of one job reach a sink in their order."""
     a, d, earlier = schema.alert, schema.alert_delivery, schema.alert_delivery.alias()
@@ -90,9 +93,13 @@ def waits(store: Store, now: datetime, busy: Collection[str] = ()) -> Waits:
 
 
 def _due(row: Any) -> Due:
-    given = dict(row._mapping)
-    sink, tries = given.pop("sink"), given.pop("tries")
-    return Due(alert=msgspec.convert(given, AlertRow), sink=sink, tries=tries)
+    return Due(alert=alert_from(row), sink=row.sink, tries=row.tries)
+
+
+def alert_from(row: Any) -> AlertRow:
+    """From a row that begins with the columns of `alert`."""
+    given = dict(zip(_ALERT, row, strict=False))
+    return AlertRow(**{**given, "kind": Kind(given["kind"])})
 
 
 def note(store: Store, due: Due, result: Result) -> None:
@@ -132,8 +139,11 @@ def _audit(connection: Connection, due: Due, result: Result) -> None:
 def hasten(store: Store, sink: str, now: datetime) -> None:
     """Have a sink that answers again be tried with all that it did not take."""
     d = schema.alert_delivery
+    behind = and_(d.c.sink == sink, d.c.state == WAITING, d.c.tries > 0, d.c.next_at > stamp(now))
+    with reading(store.engine) as connection:
+        if connection.execute(select(d.c.alert_id).where(behind).limit(1)).scalar() is None:
+            return
     with writing(store.engine) as connection:
-        behind = and_(d.c.sink == sink, d.c.state == WAITING, d.c.tries > 0, d.c.next_at > stamp(now))
         connection.execute(d.update().where(behind).values(next_at=stamp(now)))
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Select, case, exists, func, select
 
 from lily.alerts.decide import Streak
 from lily.storage import schema
-from lily.storage.alert_deliveries import AlertRow
+from lily.storage.alert_deliveries import AlertRow, alert_from
 from lily.storage.alerts import GIVEN_UP, WAITING, streak_from
 from lily.storage.database import reading
 from lily.storage.store import Store
@@ -54,7 +54,7 @@ def alert(store: Store, number: int) -> Shown | None:
 def _shown(store: Store, wanted: Select[Any]) -> list[Shown]:
     d = schema.alert_delivery
     with reading(store.engine) as connection:
-        rows = [msgspec.convert(dict(row._mapping), AlertRow) for row in connection.execute(wanted)]
+        rows = [alert_from(row) for row in connection.execute(wanted)]
         of: dict[int, list[Delivery]] = {}
         ids = [row.alert_id for row in rows]
         for row in connection.execute(select(d).where(d.c.alert_id.in_(ids)).order_by(d.c.alert_id, d.c.sink)) if ids else ():
@@ -63,8 +63,8 @@ def _shown(store: Store, wanted: Select[Any]) -> list[Shown]:
 
 
 def _delivery(row: Any) -> Delivery:
-    given = {name: value for name, value in row._mapping.items() if name != "job_id"}
-    return msgspec.convert({**given, "log": msgspec.json.decode(given["log"])}, Delivery)
+    given = {str(name): value for name, value in row._mapping.items() if name != "job_id"}
+    return Delivery(**{**given, "log": msgspec.json.decode(given["log"])})
 
 
 def streaks(store: Store, job_id: str | None = None) -> Sequence[Streak]:

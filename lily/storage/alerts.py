@@ -223,7 +223,7 @@ def streaks_within(connection: Connection, job_ids: Iterable[str]) -> dict[str, 
 
 def streak_from(row: Mapping[Any, Any]) -> Streak:
     """From a row of `alert_state`."""
-    return msgspec.convert(dict(row), Streak)
+    return Streak(**{str(name): value for name, value in row.items()})
 
 
 def _chunks(given: Sequence[str], size: int = 500) -> list[Sequence[str]]:
