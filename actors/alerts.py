@@ -17,7 +17,7 @@ from lily.alerts.decide import Act, Decision, retry_seconds
 from lily.alerts.errors import SinkError
 from lily.alerts.message import Message
 from lily.alerts.terms import Sink
-from lily.clock import Clock
+from lily.clock import Clock, parse_stamp
 from lily.errors import LilyError
 from lily.faults import Faults, no_faults
 from lily.log import Log
@@ -29,6 +29,7 @@ from lily.storage.store import Store
 from lily.workspace import Workspace
 
 LOOK_SECONDS = 2.0  # between looks at the store
+DUE_SECONDS = 60.0  # between looks at what is due, at the most
 STORE_RETRY_SECONDS = 2.0
 BROKEN_SECONDS = 60.0
 PRUNE_SECONDS = 3600.0
@@ -66,11 +67,14 @@ class Alerts:
         self._not_before: dict[str, float] = {}  # loop time before which a sink that failed is left alone
         self._owed: dict[tuple[int, str], tuple[Due, Result]] = {}  # what came of tries, until the store has it
         self._pruned = -math.inf
+        self._changed, self._due = True, -math.inf  # whether, and from which loop time on, something may be due
 
     def follow(self, settings: Settings) -> None:
-        """Have these settings hold from now on. A sink that was changed is tried at once with what it did not take."""
+        """Have these settings hold from now on. A sink that was changed is tried at once with what it did not take; what waits for one that
+        is gone is dropped at once."""
         before, self.settings = self.settings.alerts.sinks, settings
-        self._hurry |= {name for name, sink in settings.alerts.sinks.items() if sink != before.get(name)}
+        after = settings.alerts.sinks
+        self._hurry |= {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
         self._wake.set()
 
     async def run(self) -> None:
@@ -100,21 +104,31 @@ class Alerts:
             self._fault("alerts:before-taking-up")
             more, raised = await self._offload(self._taking_up.step, self.settings, self._clock.now())
             self._fault("alerts:taken-up")
+            self._changed = self._changed or bool(raised)
             self._tell(raised)
         while self._hurry:
-            sink = self._hurry.pop()
+            self._changed, sink = True, self._hurry.pop()
             self._failures.pop(sink, None)
             self._not_before.pop(sink, None)
             await self._offload(hasten, self._store, sink, self._clock.now())
         now = anyio.current_time()
-        found = await self._waiting({*self._busy, *(sink for sink, at in self._not_before.items() if at > now)})
-        for sink, due in _by_sink(found.due).items():
-            self._busy.add(sink)
-            tasks.start_soon(self._serve, sink, due)
+        if self._changed or now >= self._due:
+            self._changed = False
+            await self._deliver(tasks, now)
         if now - self._pruned >= PRUNE_SECONDS:
             await self._offload(prune, self._store, self._clock.now())
             self._pruned = now
         return LOOK_SECONDS
+
+    async def _deliver(self, tasks: anyio.abc.TaskGroup, now: float) -> None:
+        """Begin with what is due, and note when to look again: the wall clock may jump, so that is never long."""
+        left_alone = {sink: at for sink, at in self._not_before.items() if at > now}
+        found = await self._waiting({*self._busy, *left_alone})
+        for sink, due in _by_sink(found.due).items():
+            self._busy.add(sink)
+            tasks.start_soon(self._serve, sink, due)
+        later = max(0.0, (parse_stamp(found.next_at) - self._clock.now()).total_seconds()) if found.next_at else math.inf
+        self._due = min([now + min(later, DUE_SECONDS), *left_alone.values()])
 
     def _tell(self, raised: Sequence[tuple[int, Decision]]) -> None:
         for number, decision in raised:
@@ -140,6 +154,7 @@ class Alerts:
             await anyio.sleep(BROKEN_SECONDS)
         finally:
             self._busy.discard(sink)
+        self._changed = True
         self._wake.set()
 
     async def _bring(self, due: Due) -> bool:

@@ -53,11 +53,14 @@ def _mark(connection: Connection) -> int:
     return int(connection.execute(select(schema.meta.c.value).where(schema.meta.c.key == CURSOR)).scalar() or 0)
 
 
+_NEWEST = select(func.max(schema.event.c.sequence))  # built once: this is asked every few seconds
+
+
 def ends_after(store: Store, after: int) -> Found | None:
     """The next ends that may matter: failures, and successes of jobs that have failed. None when there are no newer events."""
     e = schema.event.c
     with reading(store.engine) as connection:
-        newest = connection.execute(select(func.max(e.sequence))).scalar() or 0
+        newest = connection.execute(_NEWEST).scalar() or 0
         if newest <= after:
             return None
         upto = min(newest, after + PAGE)
