@@ -173,11 +173,10 @@ class Alerts:
             failed, later = str(error), error.retry_after
         self._fault("alerts:sent")
         result = after_try(due, sink, alerts, failed, said, self._clock.now(), later)
+        await self._note(due, result)
         if failed is not None:
             fields = {"alert": f"A{due.alert.alert_id}", "sink": due.sink, "error": failed, "tries": due.tries + 1}
             self._log.warning("an alert could not be delivered", **fields, next=result.next_at or "never")
-        await self._note(due, result)
-        if failed is not None:
             self._failures[due.sink] = self._failures.get(due.sink, 0) + 1
             self._not_before[due.sink] = anyio.current_time() + retry_seconds(self._failures[due.sink])
         elif self._failures.pop(due.sink, 0):

@@ -82,7 +82,7 @@ def waits(store: Store, now: datetime, busy: Collection[str] = ()) -> Waits:
         soonest = connection.execute(select(func.min(d.c.next_at)).where(d.c.state == WAITING)).scalar()
         if soonest is None or soonest > stamp(now):
             return Waits([], soonest)
-        sinks = list(connection.execute(select(d.c.sink).where(mine, d.c.next_at <= stamp(now)).distinct()).scalars())
+        sinks = list(connection.execute(select(d.c.sink).where(mine, d.c.next_at <= stamp(now)).distinct().order_by(d.c.sink)).scalars())
         found: list[Due] = []
         for sink in sinks:
             wanted = select(a, d.c.sink, d.c.tries).select_from(d.join(a, a.c.alert_id == d.c.alert_id))
