@@ -72,9 +72,11 @@ class Alerts:
     def follow(self, settings: Settings) -> None:
         """Have these settings hold from now on. A sink that was changed is tried at once with what it did not take; what waits for one that
         is gone is dropped at once."""
-        before, self.settings = self.settings.alerts.sinks, settings
-        after = settings.alerts.sinks
-        self._hurry |= {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+        before, after = self.settings.alerts, settings.alerts
+        self.settings = settings
+        other_hours = before.quiet_hours != after.quiet_hours
+        names = before.sinks.keys() | after.sinks.keys()
+        self._hurry |= {name for name in names if other_hours or before.sinks.get(name) != after.sinks.get(name)}
         self._wake.set()
 
     async def run(self) -> None:

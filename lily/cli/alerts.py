@@ -30,7 +30,7 @@ def list_alerts(
     most = positive(limit, "--limit")
     with opened(workspace) as (_, settings, store):
         found = [view(each) for each in alerts(store, job_id=job, undelivered=undelivered, limit=most)]
-        failing = [failing_view(each) for each in streaks(store, job)]
+        failing = [failing_view(each) for each in streaks(store, job, limit=most)]
         sinks = _sinks(settings, store)
     if json:
         output.put_json({"alerts": found, "failing": failing, "sinks": sinks})

@@ -137,9 +137,9 @@ def _audit(connection: Connection, due: Due, result: Result) -> None:
 
 
 def hasten(store: Store, sink: str, now: datetime) -> None:
-    """Have a sink that answers again be tried with all that it did not take."""
+    """Have a sink be tried with all that it has not got; what has to wait all the same is put off again."""
     d = schema.alert_delivery
-    behind = and_(d.c.sink == sink, d.c.state == WAITING, d.c.tries > 0, d.c.next_at > stamp(now))
+    behind = and_(d.c.sink == sink, d.c.state == WAITING, d.c.next_at > stamp(now))
     with reading(store.engine) as connection:
         if connection.execute(select(d.c.alert_id).where(behind).limit(1)).scalar() is None:
             return
@@ -148,14 +148,17 @@ def hasten(store: Store, sink: str, now: datetime) -> None:
 
 
 def prune(store: Store, now: datetime) -> int:
-    """Forget old alerts of which nothing waits, a few hundred at most; says how many."""
+    """Forget old alerts of which nothing waits, a few hundred at most, and failures of jobs that never ran again; says how many alerts."""
     a, d = schema.alert.c, schema.alert_delivery.c
     waiting = exists().where(d.alert_id == a.alert_id, d.state == WAITING)
     with reading(store.engine) as connection:
         wanted = select(a.alert_id).where(a.raised_at < stamp(now - KEPT), ~waiting).order_by(a.raised_at).limit(PRUNED_AT_ONCE)
         ids = list(connection.execute(wanted).scalars())
-    if ids:
+        s = schema.alert_state.c
+        ended = list(connection.execute(select(s.job_id).where(s.last_at < stamp(now - KEPT)).limit(PRUNED_AT_ONCE)).scalars())
+    if ids or ended:
         with writing(store.engine) as connection:
+            connection.execute(schema.alert_state.delete().where(s.job_id.in_(ended)))
             connection.execute(schema.alert_delivery.delete().where(d.alert_id.in_(ids)))
             connection.execute(schema.alert.delete().where(a.alert_id.in_(ids)))
     return len(ids)

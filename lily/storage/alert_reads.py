@@ -67,10 +67,10 @@ def _delivery(row: Any) -> Delivery:
     return Delivery(**{**given, "log": msgspec.json.decode(given["log"])})
 
 
-def streaks(store: Store, job_id: str | None = None) -> Sequence[Streak]:
+def streaks(store: Store, job_id: str | None = None, *, limit: int = 1000) -> Sequence[Streak]:
     """Jobs whose last runs failed, those with the most failures in a row first."""
     s = schema.alert_state
-    wanted = select(s).order_by(s.c.failures.desc(), s.c.job_id)
+    wanted = select(s).order_by(s.c.failures.desc(), s.c.job_id).limit(limit)
     if job_id is not None:
         wanted = wanted.where(s.c.job_id == job_id)
     with reading(store.engine) as connection:

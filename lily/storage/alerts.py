@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, Select, and_, bindparam, exists, func, or_, select
 
 from lily.alerts.decide import Act, Decision, Ended, Kind, Streak, Terms, Told, decide
 from lily.clock import stamp
@@ -20,7 +20,7 @@ from lily.storage.database import reading, writing
 from lily.storage.store import Store
 
 CURSOR = "alerts.cursor"  # the key of `meta` with the number of the last event that was taken up
-PAGE = 5000  # events that are looked through at a time
+PAGE = 2000  # events that are looked through at a time: those who end runs wait for what is stored of them
 KEPT_APART = 20_000  # events without consequence after which the mark is stored all the same
 ACTOR = Actor(name="alerts", kind="supervisor")
 WAITING, DELIVERED, GIVEN_UP, DROPPED = "waiting", "delivered", "given_up", "dropped"
@@ -132,6 +132,18 @@ def keep_mark(store: Store, upto: int) -> None:
             put_mark(store, connection, upto)
 
 
+def _newest_of_error() -> Select[Any]:
+    """The newest alert of a job and an error: its number, since when somebody has it, whether it waits, whether the job recovered since."""
+    a, d, later = schema.alert.c, schema.alert_delivery.c, schema.alert.alias().c
+    waiting = exists().where(d.alert_id == a.alert_id, d.state == WAITING)
+    over = exists().where(later.job_id == a.job_id, later.alert_id > a.alert_id, later.kind == Kind.RECOVERED.value)
+    mine = (a.job_id == bindparam("job_id"), a.fingerprint == bindparam("fingerprint"), a.kind == Kind.FAILING.value)
+    return select(a.alert_id, a.sent_at, waiting, over).where(*mine).order_by(a.alert_id.desc()).limit(1)
+
+
+_TOLD = _newest_of_error()
+
+
 class _Work:
     """The streaks of some jobs while ends are decided on, and what is to be stored of them."""
 
@@ -141,6 +153,7 @@ class _Work:
         self._streaks = dict(self._before)
         self.alerts: list[tuple[int, Decision]] = []
         self._changes: list[Change] = []
+        self._known: dict[tuple[str, str], Told | None] = {}  # by job and fingerprint, until something is raised
 
     def take(self, ended: Ended, message: str, terms: Terms, routes: Callable[[], Sequence[Route]], now: datetime) -> None:
         before = self._streaks.get(ended.job_id)
@@ -165,21 +178,18 @@ class _Work:
             self._streaks[ended.job_id] = streak
 
     def _told(self, job_id: str, fingerprint: str) -> Told | None:
-        a, d = schema.alert.c, schema.alert_delivery.c
-        wanted = select(a.alert_id, a.sent_at).where(a.job_id == job_id, a.fingerprint == fingerprint, a.kind == Kind.FAILING.value)
-        row = self._connection.execute(wanted.order_by(a.alert_id.desc()).limit(1)).one_or_none()
-        if row is None:
-            return None
-        waiting = self._connection.execute(select(d.sink).where(d.alert_id == row.alert_id, d.state == WAITING).limit(1)).scalar()
-        later = select(a.alert_id).where(a.job_id == job_id, a.kind == Kind.RECOVERED.value, a.alert_id > row.alert_id).limit(1)
-        over = self._connection.execute(later).scalar() is not None
-        return Told(alert_id=row.alert_id, sent_at=row.sent_at, waiting=waiting is not None, over=over)
+        known = (job_id, fingerprint)
+        if known not in self._known:
+            row = self._connection.execute(_TOLD, {"job_id": job_id, "fingerprint": fingerprint}).one_or_none()
+            self._known[known] = Told(alert_id=row[0], sent_at=row[1], waiting=bool(row[2]), over=bool(row[3])) if row is not None else None
+        return self._known[known]
 
     def _raise(self, kind: Kind, streak: Streak, run_id: str, trace_id: str, why: str, routes: Sequence[Route]) -> int:
         row = {**_described(streak), "run_id": run_id, "trace_id": trace_id}
         row |= {"kind": kind.value, "job_id": streak.job_id, "fingerprint": streak.fingerprint, "why": why, "raised_at": self._at}
         if not routes:
             row["sent_at"] = self._at  # nobody is to be told
+        self._known.clear()
         made: Any = self._connection.execute(schema.alert.insert().values(row)).inserted_primary_key
         number = int(made[0])
         deliveries = [

@@ -285,6 +285,13 @@ def test_quiet_hours_defer_and_never_drop(scene: Callable[..., Scene]) -> None:
     assert all(at >= 7 * 3600 - 1 for at, _, _ in here.outside.got)
 
 
+def test_quiet_hours_that_are_taken_back_hold_nothing_up(scene: Callable[..., Scene]) -> None:
+    """What they deferred is sent when the settings are read again."""
+    here = scene(NIGHT)
+    here.live(here.ends("x", "x", "x"), here.reload(HOOK), pause(5))
+    assert here.outside.told() == [("A1", "failing", 3)]
+
+
 def test_a_retry_that_falls_into_quiet_hours_waits_for_their_end(scene: Callable[..., Scene]) -> None:
     """And is no try."""
     here = scene(HOOK.replace("alerts: {", "alerts: {quiet_hours: {start: '00:01', end: '02:00'}, "))

@@ -183,6 +183,7 @@ def test_old_alerts_are_forgotten_once_nothing_of_them_waits(store: Store) -> No
     assert prune(store, T0 + KEPT + timedelta(seconds=1)) == 1
     assert [each.alert.alert_id for each in alerts(store)] == [2]
     assert alert(store, 1) is None
+    assert list(streaks(store)) == []  # nothing was heard of these jobs since
 
 
 def test_what_ended_before_alerts_were_there_is_told_to_nobody(tmp_path: Path) -> None:
