@@ -2,6 +2,7 @@
 
 import socket
 from datetime import datetime, timedelta
+from functools import cache
 
 import msgspec
 
@@ -94,6 +95,7 @@ def redactor(store: Store) -> Redact:
     """Takes out of text what looks like a secret, and the secrets that the run's spec refers to."""
     known: dict[str, list[str]] = {}
 
+    @cache  # what is broken says the same thing again and again
     def redact(text: str, spec_hash: str) -> str:
         if spec_hash not in known:
             known[spec_hash] = _secrets_of(store, spec_hash)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, and_, bindparam, exists, func, or_, select
+from sqlalchemy import Connection, Select, and_, bindparam, exists, func, select
 
 from lily.alerts.decide import Act, Decision, Ended, Kind, Streak, Terms, Told, decide
 from lily.clock import stamp
@@ -65,25 +65,19 @@ def ends_after(store: Store, after: int) -> Found | None:
             return None
         upto = min(newest, after + PAGE)
         within = and_(e.sequence > after, e.sequence <= upto)
-        failing = connection.execute(select(schema.alert_state.c.job_id).limit(1)).scalar() is not None
-        rows = _ended(connection, within, EventName.JOB_FAILED)
-        if rows or failing:
-            rows = sorted([*rows, *_ended(connection, within, EventName.JOB_COMPLETED)], key=lambda row: int(row.sequence))
+        failing = set(connection.execute(select(schema.alert_state.c.job_id)).scalars())
+        rows = list(connection.execute(_ended(within, EventName.JOB_FAILED)))
+        failing |= {row.job_id for row in rows}
+        if failing:  # told apart here: a database might begin with all that these jobs ever ran
+            rows += [row for row in connection.execute(_ended(within, EventName.JOB_COMPLETED)) if row.job_id in failing]
+            rows.sort(key=lambda row: int(row.sequence))
     return Found([(_end(row), row.spec_hash) for row in rows], upto)
 
 
-def _ended(connection: Connection, within: Any, name: EventName) -> list[Any]:
+def _ended(within: Any, name: EventName) -> Select[Any]:
     e, r = schema.event, schema.run
-    wanted = (
-        select(e.c.sequence, e.c.ts, e.c.name, e.c.data, e.c.run_id, r.c.job_id, r.c.trace_id, r.c.spec_hash)
-        .select_from(e.join(r, r.c.run_id == e.c.run_id))
-        .where(within, e.c.name == name.value)
-        .order_by(e.c.sequence)
-    )
-    if name is EventName.JOB_COMPLETED:
-        failed = select(r.c.job_id).select_from(e.join(r, r.c.run_id == e.c.run_id)).where(within, e.c.name == EventName.JOB_FAILED.value)
-        wanted = wanted.where(or_(r.c.job_id.in_(select(schema.alert_state.c.job_id)), r.c.job_id.in_(failed)))
-    return list(connection.execute(wanted))
+    wanted = select(e.c.sequence, e.c.ts, e.c.name, e.c.data, e.c.run_id, r.c.job_id, r.c.trace_id, r.c.spec_hash)
+    return wanted.select_from(e.join(r, r.c.run_id == e.c.run_id)).where(within, e.c.name == name.value).order_by(e.c.sequence)
 
 
 def _end(row: Any) -> Ended:
@@ -142,6 +136,9 @@ def _newest_of_error() -> Select[Any]:
 
 
 _TOLD = _newest_of_error()
+_RAISE = schema.alert.insert()
+_DESCRIBED = ("run_id", "trace_id", "failures", "since", "code", "message")
+_REFRESH = schema.alert.update().where(schema.alert.c.alert_id == bindparam("b_alert_id")).values({n: bindparam(n) for n in _DESCRIBED})
 
 
 class _Work:
@@ -153,7 +150,8 @@ class _Work:
         self._streaks = dict(self._before)
         self.alerts: list[tuple[int, Decision]] = []
         self._changes: list[Change] = []
-        self._known: dict[tuple[str, str], Told | None] = {}  # by job and fingerprint, until something is raised
+        self._known: dict[str, dict[str, Told | None]] = {}  # what was told, by job and fingerprint; until something is raised for the job
+        self._refreshed: dict[int, Streak] = {}
 
     def take(self, ended: Ended, message: str, terms: Terms, routes: Callable[[], Sequence[Route]], now: datetime) -> None:
         before = self._streaks.get(ended.job_id)
@@ -166,7 +164,7 @@ class _Work:
             streak = msgspec.structs.replace(streak, alert_id=number)
             self.alerts.append((number, decision))
         elif decision.act is Act.REFRESH and streak is not None:
-            self._refresh(decision.alert_id, streak)
+            self._refreshed[decision.alert_id] = streak
             streak = msgspec.structs.replace(streak, alert_id=decision.alert_id)
             self.alerts.append((decision.alert_id, decision))
         elif decision.act is Act.RECOVER and before is not None:
@@ -178,19 +176,18 @@ class _Work:
             self._streaks[ended.job_id] = streak
 
     def _told(self, job_id: str, fingerprint: str) -> Told | None:
-        known = (job_id, fingerprint)
-        if known not in self._known:
+        known = self._known.setdefault(job_id, {})
+        if fingerprint not in known:
             row = self._connection.execute(_TOLD, {"job_id": job_id, "fingerprint": fingerprint}).one_or_none()
-            self._known[known] = Told(alert_id=row[0], sent_at=row[1], waiting=bool(row[2]), over=bool(row[3])) if row is not None else None
-        return self._known[known]
+            known[fingerprint] = Told(alert_id=row[0], sent_at=row[1], waiting=bool(row[2]), over=bool(row[3])) if row is not None else None
+        return known[fingerprint]
 
     def _raise(self, kind: Kind, streak: Streak, run_id: str, trace_id: str, why: str, routes: Sequence[Route]) -> int:
-        row = {**_described(streak), "run_id": run_id, "trace_id": trace_id}
+        row: dict[str, Any] = {**_described(streak), "run_id": run_id, "trace_id": trace_id}
         row |= {"kind": kind.value, "job_id": streak.job_id, "fingerprint": streak.fingerprint, "why": why, "raised_at": self._at}
-        if not routes:
-            row["sent_at"] = self._at  # nobody is to be told
-        self._known.clear()
-        made: Any = self._connection.execute(schema.alert.insert().values(row)).inserted_primary_key
+        row["sent_at"] = None if routes else self._at  # where nobody is to be told, nobody waits
+        self._known.pop(streak.job_id, None)
+        made: Any = self._connection.execute(_RAISE, row).inserted_primary_key
         number = int(made[0])
         deliveries = [
             {"alert_id": number, "sink": each.sink, "job_id": streak.job_id, "state": WAITING, "next_at": each.next_at, "note": each.note}
@@ -203,10 +200,10 @@ class _Work:
         self._changes.append(Change(action=action, object=f"A{number}", job_id=streak.job_id, reason=why, trace_id=trace_id, after=after))
         return number
 
-    def _refresh(self, number: int, streak: Streak) -> None:
-        self._connection.execute(schema.alert.update().where(schema.alert.c.alert_id == number).values(_described(streak)))
-
     def store(self) -> None:
+        if self._refreshed:
+            rows = [{"b_alert_id": number, **_described(streak)} for number, streak in self._refreshed.items()]
+            self._connection.execute(_REFRESH, rows)
         gone = [job_id for job_id in self._before if job_id not in self._streaks]
         for some in _chunks(gone):
             self._connection.execute(schema.alert_state.delete().where(schema.alert_state.c.job_id.in_(some)))
@@ -221,8 +218,7 @@ class _Work:
 
 def _described(streak: Streak) -> dict[str, Any]:
     """What an alert says of a streak, and says anew while nobody has it."""
-    names = ("run_id", "trace_id", "failures", "since", "code", "message")
-    return {name: getattr(streak, name) for name in names}
+    return {name: getattr(streak, name) for name in _DESCRIBED}
 
 
 def streaks_within(connection: Connection, job_ids: Iterable[str]) -> dict[str, Streak]:
