@@ -175,7 +175,8 @@ class Alerts:
             failed, later = str(error), error.retry_after
         self._fault("alerts:sent")
         result = after_try(due, sink, alerts, failed, said, self._clock.now(), later)
-        await self._note(due, result)
+        with anyio.CancelScope(shield=True):  # a stop right now would have it sent again
+            await self._note(due, result)
         if failed is not None:
             fields = {"alert": f"A{due.alert.alert_id}", "sink": due.sink, "error": failed, "tries": due.tries + 1}
             self._log.warning("an alert could not be delivered", **fields, next=result.next_at or "never")

@@ -182,6 +182,8 @@ def shown(sink: Sink) -> dict[str, Any]:
         made["quiet_hours"] = sink.quiet_hours
     if isinstance(sink.url, str) and sink.url:
         made["url"] = masked_address(sink.url)
+    if sink.argv:
+        made["argv"] = [redacted(word) for word in sink.argv]
     if sink.headers:
         made["headers"] = {
             name: text if isinstance(text, dict) else redacted(f"{name}: {text}").partition(": ")[2]

@@ -118,11 +118,12 @@ def test_settings_are_shown_without_what_addresses_hide(tmp_path: Path) -> None:
     place = Workspace(tmp_path)
     place.config.write_text(
         'alerts: {sinks: {w: {kind: webhook, url: "https://u:pw@h.example/T0/B0/abc?x=1",\n'
-        ' headers: {Authorization: "Bearer abcdef123456", X-Team: ops}}}}'
+        ' headers: {Authorization: "Bearer abcdef123456", X-Team: ops}}, c: {kind: command, argv: [notify, token=abcd1234]}}}'
     )
     (shown,) = [value for key, value, _ in explain(place) if key == "alerts.sinks.w"]
     assert (shown["kind"], shown["url"], shown["headers"]["X-Team"]) == ("webhook", "https://h.example/***", "ops")
     assert "abcdef123456" not in str(shown)
+    assert {key: value for key, value, _ in explain(place)}["alerts.sinks.c"]["argv"] == ["notify", "token=***"]
     assert load_settings(place).alerts.sinks["w"].url == "https://u:pw@h.example/T0/B0/abc?x=1"
 
 
