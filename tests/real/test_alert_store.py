@@ -227,3 +227,18 @@ def test_a_store_that_was_emptied_takes_up_what_comes_after(store: Store) -> Non
     with writing(store.engine) as connection:
         put_mark(store, connection, 7)
     assert mark(store) == 7
+
+
+def test_a_sink_that_wants_to_be_left_alone_is_for_an_hour_at_most(tmp_path: Path) -> None:
+    """Longer than its back-off where it says so, never shorter."""
+    made = Store("", database_file=tmp_path / "lily.sqlite3", clock=FakeClock())
+    try:
+        end(made, ("a", "x"), ("a", "x"))
+        take_up(made)
+        first = waits(made, T0).due[0]
+    finally:
+        made.close()
+    hook = TWO.alerts.sinks["hook"]
+    for wish, seconds in ((0.0, 15), (5.0, 15), (90.0, 90), (1e6, 3600)):
+        found = after_try(first, hook, TWO.alerts, "429", "", T0, wish)
+        assert (found.state, found.next_at) == (WAITING, stamp(T0 + timedelta(seconds=seconds)))
