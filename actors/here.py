@@ -12,7 +12,7 @@ import msgspec
 from actors.doorbell import Doorbell
 from actors.last_resort import last_resort
 from actors.messages import Rung
-from actors.owning import Session, one_error, owning
+from actors.owning import Session, alerts_of, one_error, owning
 from actors.system import Actor
 from lily.clock import SystemClock
 from lily.errors import LilyError
@@ -22,6 +22,8 @@ from lily.operations.changes import cancel
 from lily.runs import TERMINAL, Run
 from lily.settings import Settings
 from lily.workspace import Workspace
+
+ALERT_SECONDS = 5.0  # how long a run's process may go on to tell of its job
 
 
 def run_here(
@@ -43,9 +45,10 @@ async def _here(
     log = ErrorLog(sys.stderr, SystemClock()) if own_process else SilentLog()
     async with owning(workspace, settings, log, kind="run", since=run_id, own_process=own_process) as session:
         system, store = session.system, session.store
-        ended = anyio.Event()
+        ended, stopped = anyio.Event(), list[float]()
 
         def stop(grace: float) -> None:
+            stopped.append(grace)
             system.drain(grace)
             ended.set()
 
@@ -64,6 +67,8 @@ async def _here(
                 while not system.draining and await _others_waiting(session):
                     await others.next()
             tasks.cancel_scope.cancel()
+        if not stopped:
+            await alerts_of(session).once(ALERT_SECONDS)
         return await in_thread(store.run, run_id)
 
 

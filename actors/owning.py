@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import anyio
 
+from actors.alerts import Alerts
 from actors.artifact_writer import Files
 from actors.reader import Reader
 from actors.supervisor import Escalated
 from actors.system import System, place_of
+from lily.alerts.sending import Sender
 from lily.approvals.gh import Gh
 from lily.blueprints.registry import Registry
 from lily.clock import Clock, SystemClock, boot_id, stamp
@@ -60,6 +62,19 @@ class Session:
             stop=stop,
             reload=reload,
         )
+
+
+def alerts_of(session: Session) -> Alerts:
+    """Who tells people of jobs that keep failing."""
+    return Alerts(
+        workspace=session.workspace,
+        store=session.store,
+        settings=session.settings,
+        send=Sender(session.workspace.root, session.log).send,
+        offload=in_thread,
+        clock=SystemClock(),
+        log=session.log,
+    )
 
 
 @contextmanager

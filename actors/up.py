@@ -22,7 +22,7 @@ from actors.letter_keeper import LetterKeeper
 from actors.live_settings import LiveSettings
 from actors.mailbox import Mailbox
 from actors.messages import BridgeMessage, Drain, SpecFact
-from actors.owning import OpenStore, Session, one_error, owning
+from actors.owning import OpenStore, Session, alerts_of, one_error, owning
 from actors.scheduler_bridge import SchedulerBridge
 from actors.spec_loader import SpecLoader, watch
 from actors.supervisor import supervise
@@ -33,6 +33,7 @@ from lily.log import StreamLog
 from lily.offload import in_thread
 from lily.operations.session import open_store
 from lily.own_jobs import own_jobs_of
+from lily.retry_defaults import retry_defaults
 from lily.runs import FILE_ONLY, EventName
 from lily.settings import Queue, Settings
 from lily.spec_index import SpecIndex
@@ -109,8 +110,11 @@ def _live_settings(session: Session) -> LiveSettings:
 
 def _edge(session: Session, stop: Callable[[float], None], live: LiveSettings, bridge_box: Mailbox[BridgeMessage]) -> dict[str, Actor]:
     specs: Mailbox[SpecFact] = Mailbox(math.inf, batch=1000)  # bounded by the number of job files
-    index = SpecIndex(session.workspace, keep_bodies=True, own=own_jobs_of(session.settings.review))
+    index = SpecIndex(
+        session.workspace, keep_bodies=True, own=own_jobs_of(session.settings.review), retries=retry_defaults(session.settings)
+    )
     live.follow(lambda settings: index.hold(own_jobs_of(settings.review)))
+    live.follow(lambda settings: index.use(retry_defaults(settings)))
     clock = SystemClock()
     bridge = SchedulerBridge(
         bridge_box,
@@ -132,6 +136,8 @@ def _edge(session: Session, stop: Callable[[float], None], live: LiveSettings, b
         log=session.log,
     )
     live.follow(keeper.follow)
+    alerts = alerts_of(session)
+    live.follow(alerts.follow)
     loader = SpecLoader(index, specs, offload=in_thread, hints=lambda: watch(session.workspace.jobs, anyio.Event()))
     return {
         "catalog": Catalog(specs, log=session.log, then=bridge_box).run,
@@ -141,6 +147,7 @@ def _edge(session: Session, stop: Callable[[float], None], live: LiveSettings, b
         "doorbell": Doorbell(session.workspace, session.system.runner_box, bridge_box).run,
         "reader": session.reader(stop, live.reload).run,
         "letter_keeper": keeper.run,
+        "alerts": alerts.run,
     }
 
 

@@ -61,6 +61,7 @@ class QueueFacts(msgspec.Struct, frozen=True, kw_only=True):
     backpressure_since: str = ""
     oldest_queued: float | None = None
     approval_left: float | None = None  # seconds until the first approval expires; negative: it should have
+    late_alerts: int = 0  # deliveries of alerts that failed and are tried again
 
 
 class ScheduleFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +120,7 @@ MORE: Mapping[str, str] = {
     "oldest_approval": "lily approvals list",
     "oldest_queued": "lily queue list",
     "review": "lily review list --open",
+    "alerts": "lily alerts list --undelivered",
 }
 NEAR = 0.8  # of a limit
 LATE_SECONDS, DEAD_SECONDS = 5.0, 30.0  # an actor at one thing
@@ -284,6 +286,15 @@ def _review(figures: Figures) -> Iterator[Check]:
     yield _check("review", Level.WARNING if found else Level.HEALTHY, found, said)
 
 
+def _alerts(figures: Figures) -> Iterator[Check]:
+    if figures.queue is None:
+        yield from _unknown(figures, "alerts")
+        return
+    late = figures.queue.late_alerts
+    said = f"{late} could not be delivered and {'is' if late == 1 else 'are'} tried again" if late else "none waits for another try"
+    yield _check("alerts", Level.WARNING if late else Level.HEALTHY, late, said)
+
+
 def _unknown(figures: Figures, *names: str) -> Iterator[Check]:
     """A store that can't be asked is as bad as what keeps it from answering; one that nobody made yet holds nothing."""
     level = _readable(figures.store).level
@@ -291,4 +302,13 @@ def _unknown(figures: Figures, *names: str) -> Iterator[Check]:
         yield _check(name, level, None, "nothing yet" if level is Level.HEALTHY else "not known: the store can't be asked", "supervisor")
 
 
-_RULES: tuple[Callable[[Figures], Iterator[Check]], ...] = (_queue, _worker, _supervisor, _scheduler, _store, _oldest, _review)
+_RULES: tuple[Callable[[Figures], Iterator[Check]], ...] = (
+    _queue,
+    _worker,
+    _supervisor,
+    _scheduler,
+    _store,
+    _oldest,
+    _review,
+    _alerts,
+)

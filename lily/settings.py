@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from lily.alerts.terms import DEFAULT_SINK, Alerts, is_time, is_zone, shown, sink_of, wrong_hours, wrong_with
 from lily.errors import Code, LilyError
 from lily.workspace import Workspace
 
@@ -98,6 +99,16 @@ class Review(msgspec.Struct, frozen=True, kw_only=True):
     overlap_percent: float = 80.0
 
 
+class Scheduler(msgspec.Struct, frozen=True, kw_only=True):
+    """Retries of jobs that say nothing of them (None: not tried again), and when a job that keeps failing is told of (None: never)."""
+
+    default_max_attempts: int | None
+    default_backoff_strategy: str
+    backoff_base_seconds: float
+    failure_notification_threshold: int | None
+    failure_notification_throttle_seconds: float
+
+
 class SecretRef(msgspec.Struct, frozen=True, kw_only=True):
     """Where a secret is read from when it is needed: `env:NAME` or `file:PATH`."""
 
@@ -124,6 +135,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker: Worker
     health: Health
     llm: Llm
+    scheduler: Scheduler
+    alerts: Alerts
     review: Review = Review()
     origins: dict[str, str] = {}
 
@@ -205,6 +218,16 @@ _KEYS: dict[str, _Key] = {
     "review.stale_days": _Key(7.0, "a number of days above 0, at most 366", _number(0.001, 366)),
     "review.paused_days": _Key(30.0, "a number of days above 0, at most 3660", _number(0.001, 3660)),
     "review.overlap_percent": _Key(80.0, "a number from 1 to 1000", _number(1, 1000)),
+    "scheduler.default_max_attempts": _Key(None, "a whole number from 1 to 11, or null", _or_null(_whole(1, 11))),
+    "scheduler.default_backoff_strategy": _Key(
+        "exponential", "none, fixed or exponential", lambda value: _text(value) and value in ("none", "fixed", "exponential")
+    ),
+    "scheduler.backoff_base_seconds": _Key(60.0, "a number of seconds from 0 to 2592000", _number(0, 2_592_000)),
+    "scheduler.failure_notification_threshold": _Key(3, "a whole number from 1 to 1000, or null for no alerts", _or_null(_whole(1, 1000))),
+    "scheduler.failure_notification_throttle_seconds": _Key(3600.0, "a number of seconds from 0 to 31536000", _number(0, 31_536_000)),
+    "alerts.quiet_hours.start": _Key("", "HH:MM, or empty text for no quiet hours", is_time),
+    "alerts.quiet_hours.end": _Key("", "HH:MM, or empty text for no quiet hours", is_time),
+    "alerts.quiet_hours.timezone": _Key("UTC", "an IANA zone such as Europe/Lisbon", is_zone),
     "llm.base_url": _Key(
         "https://api.openai.com/v1",
         "an address that begins with http:// or https://",
@@ -223,7 +246,8 @@ _DEFAULT_CAPABILITIES = {
     "publish": "ask",
 }
 _DECISION = _Key("deny", "allow, ask or deny", lambda value: value in ("allow", "ask", "deny") and _text(value))
-_SECTIONS = {_CAPABILITIES} | {key.rsplit(".", depth)[0] for key in _KEYS for depth in range(1, key.count(".") + 1)}
+_SINKS = "alerts.sinks"
+_SECTIONS = {_CAPABILITIES, _SINKS} | {key.rsplit(".", depth)[0] for key in _KEYS for depth in range(1, key.count(".") + 1)}
 
 
 class _Wrong(Exception):
@@ -246,10 +270,13 @@ def parse_settings(text: bytes) -> Settings:
 def _settings(given: Iterable[tuple[str, Any, int]]) -> Settings:
     values = {key: known.default for key, known in _KEYS.items()}
     decisions = dict(_DEFAULT_CAPABILITIES)
+    sinks: dict[str, Any] = {}
     origins = dict.fromkeys([*values, *(f"{_CAPABILITIES}.{name}" for name in decisions)], "default")
     for key, value, line in given:
         if key.startswith(_CAPABILITIES + "."):
             decisions[key.removeprefix(_CAPABILITIES + ".")] = value
+        elif key.startswith(_SINKS + "."):
+            sinks[key.removeprefix(_SINKS + ".")] = value
         else:
             values[key] = float(value) if type(values[key]) is float else value
         origins[key] = f"{FILE}:{line}"
@@ -258,9 +285,22 @@ def _settings(given: Iterable[tuple[str, Any, int]]) -> Settings:
         places = [origin for key in ("queue.low_water_percent", "queue.backpressure_percent") if (origin := origins[key]) != "default"]
         said = f"queue.low_water_percent: found {lower:g}; accepted: less than queue.backpressure_percent, which is {upper:g}"
         raise LilyError(Code.CONFIG_INVALID, said, where=places[0], hint="`lily config show` prints every key")
+    if not sinks:
+        sinks["log"], origins[f"{_SINKS}.log"] = DEFAULT_SINK, "default"
     body = _nested(values)
     body["policy"]["capabilities"] = decisions
-    return msgspec.convert({**body, "origins": origins}, Settings)
+    body["alerts"]["sinks"] = {name: sink_of(sink) for name, sink in sinks.items()}
+    settings = msgspec.convert({**body, "origins": origins}, Settings)
+    _check_hours(settings)
+    return settings
+
+
+def _check_hours(settings: Settings) -> None:
+    wrong = wrong_hours(settings.alerts.quiet_hours)
+    if wrong:
+        keys = ("alerts.quiet_hours.start", "alerts.quiet_hours.end")
+        places = [origin for key in keys if (origin := settings.origins[key]) != "default"]
+        raise LilyError(Code.CONFIG_INVALID, f"alerts.quiet_hours: {wrong}", where=places[0], hint="`lily config show` prints every key")
 
 
 def explain(workspace: Workspace) -> list[tuple[str, Any, str]]:
@@ -277,6 +317,8 @@ def values_of(settings: Settings) -> dict[str, Any]:
 def _value(settings: Settings, key: str) -> Any:
     if key.startswith(_CAPABILITIES + "."):
         return settings.policy.capabilities[key.removeprefix(_CAPABILITIES + ".")]
+    if key.startswith(_SINKS + "."):
+        return shown(settings.alerts.sinks[key.removeprefix(_SINKS + ".")])
     value: Any = settings
     for part in key.split("."):
         value = getattr(value, part)
@@ -342,6 +384,10 @@ def _walk(document: Any, value: Any, path: tuple[str, ...]) -> Iterator[tuple[st
         if key in _SECTIONS and "." not in name:
             yield from _walk(document, inner, place)
             continue
+        if here == _SINKS:
+            _check_sink(document, place, inner)
+            yield key, inner, document.key_at(place)[0]
+            continue
         known = _DECISION if here == _CAPABILITIES else _KEYS.get(key) if "." not in name else None
         if known is None:
             raise _Wrong(document.key_at(place), f"unknown key `{key[:100]}`", _suggestion(here, name))
@@ -351,6 +397,13 @@ def _walk(document: Any, value: Any, path: tuple[str, ...]) -> Iterator[tuple[st
         yield key, inner, document.key_at(place)[0]
 
 
+def _check_sink(document: Any, place: tuple[str, ...], given: Any) -> None:
+    wrong = wrong_with(str(place[-1]), given)
+    if wrong is not None:
+        at = document.key_at if wrong.key else document.value_at
+        raise _Wrong(at((*place, *wrong.path)), f"{'.'.join(map(str, place))}: {wrong.message}", wrong.hint)
+
+
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
@@ -358,6 +411,6 @@ def _short(value: Any) -> str:
 
 def _suggestion(here: str, name: str) -> str:
     prefix = f"{here}." if here else ""
-    names = sorted({key.removeprefix(prefix).split(".")[0] for key in (*_KEYS, _CAPABILITIES) if key.startswith(prefix)})
+    names = sorted({key.removeprefix(prefix).split(".")[0] for key in (*_KEYS, _CAPABILITIES, _SINKS) if key.startswith(prefix)})
     close = difflib.get_close_matches(name[:64], names, n=1)
     return f"did you mean `{close[0]}`?" if close else f"accepted here: {', '.join(names)}"

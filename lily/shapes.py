@@ -5,6 +5,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from lily.alert_shapes import ALERT_SHAPES
 from lily.approval_shapes import APPROVAL_SHAPES
 from lily.approvals.record import Need
 from lily.diagnostics import Diagnostic
@@ -51,12 +52,13 @@ class JobsList(msgspec.Struct, kw_only=True):
 
 
 class JobsShow(msgspec.Struct, kw_only=True):
-    """`lily jobs show ID --json`"""
+    """`lily jobs show ID --json`; `origins` says of each value of retries whether the job or a setting gives it"""
 
     id: str
     path: str
     spec_hash: str
     note: str | None
+    origins: dict[str, str]
     spec: dict[str, Any]
 
 
@@ -76,11 +78,12 @@ class JobsValidate(msgspec.Struct, kw_only=True):
 
 
 class PlanAttempts(msgspec.Struct, kw_only=True):
-    """How often it would be tried."""
+    """How often it would be tried. `origins` says of each value of retries whether the job, an option or a setting gives it."""
 
     at_most: int
     timeout_seconds_each: float
     backoff: dict[str, Any]
+    origins: dict[str, str]
 
 
 class Plan(msgspec.Struct, kw_only=True):
@@ -334,6 +337,7 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     **SELFTEST_SHAPES,
     **WATCH_SHAPES,
     **QUEUE_SHAPES,
+    **ALERT_SHAPES,
     **APPROVAL_SHAPES,
     **REVIEW_SHAPES,
     **RECEIPT_SHAPES,

@@ -15,6 +15,7 @@ from lily.clock import Clock, SystemClock
 from lily.diagnostics import Diagnostic, to_error
 from lily.errors import Code, LilyError
 from lily.policies import unschedulable
+from lily.retry_defaults import RetryDefaults, defaults_of, stamp_of
 from lily.workspace import Workspace, is_job_id
 from lily.yaml_scalars import MAX_BYTES
 
@@ -30,7 +31,10 @@ _UNTRUSTED = (0, 0, 0)
 
 
 class SpecEntry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """What lists and the scheduler need of one job. `path` is relative to the workspace; `line` and `column` are those of its id."""
+    """What lists and the scheduler need of one job. `path` is relative to the workspace; `line` and `column` are those of its id.
+
+    `digest` is that of the spec that a run pins, `file_digest` that of what the file alone says: without the workspace's defaults.
+    """
 
     id: str
     title: str
@@ -45,6 +49,7 @@ class SpecEntry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=F
     max_parallel_runs: int
     line: int = 1
     column: int = 1
+    file_digest: str = ""
 
     @property
     def note(self) -> str | None:
@@ -64,6 +69,8 @@ class _Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class _Cache(msgspec.Struct, array_like=True):
     format: str
     records: dict[str, _Record]  # by file name
+    config: tuple[int, int, int]  # the stamp of the settings' file
+    retries: RetryDefaults  # what it says of them
 
 
 class Catalog(msgspec.Struct, frozen=True):
@@ -90,9 +97,13 @@ class SpecIndex:
         keep_bodies: bool = False,
         read_only: bool = False,
         own: "Mapping[str, OwnJob] | None" = None,
+        retries: RetryDefaults | None = None,
     ) -> None:
         """`keep_bodies`: what is parsed will be asked for with `body`, by whoever registers schedules. `read_only`: nothing is written.
-        `own`: built-in jobs that catalogs are to hold beside those of files; without it only `find` and `load` know them."""
+        `own`: built-in jobs that catalogs are to hold beside those of files; without it only `find` and `load` know them.
+
+        `retries` are the settings for jobs that say nothing of them; None: those that the file of settings has at the first look.
+        """
         self.keep_bodies = keep_bodies
         self._read_only = read_only
         self._workspace = workspace
@@ -103,6 +114,8 @@ class SpecIndex:
         self._records: dict[str, _Record] | None = None
         self._catalog: Catalog | None = None  # what `_records` come to
         self._lock = threading.Lock()
+        self._retries, self._config, self._news = retries, _UNTRUSTED, False
+        self._next: RetryDefaults | None = None
         self.parsed = 0  # files read and parsed by this index so far
         self._own = dict(own or {})
         self._bodies: dict[str, bytes] = {}  # canonical JSON by digest of jobs with a schedule that were parsed and not asked for yet
@@ -128,6 +141,18 @@ class SpecIndex:
         """A built-in job; None for every other id. Raises `config_invalid` where the settings that it comes from can't be read."""
         own = self._own_job(job_id)
         return None if own is None else _own_entry(own)
+
+    def use(self, retries: RetryDefaults) -> None:
+        """Have other settings of retries hold from the next look on; where they differ every file is read again then. Does not block."""
+        self._next = retries
+
+    @property
+    def retries(self) -> RetryDefaults:
+        """The settings of retries that hold here."""
+        with self._lock:
+            if self._retries is None:
+                self._records = self._load_cache()
+            return self._set_retries()
 
     def load(self, job_id: str) -> "JobSpec":
         """One job, read from its file now. Raises LilyError: `job_not_found`, or what is wrong with the file that should hold it."""
@@ -185,6 +210,10 @@ class SpecIndex:
         return f"{self._folder}/{os.fsencode(name).decode('utf-8', 'backslashreplace')}"
 
     def _scan(self) -> Catalog:
+        given, self._next = self._next, None
+        if given is not None and given != self._retries:
+            self._retries, self._records, self._catalog = given, None, None
+            self._bodies.clear()
         known = self._load_cache() if self._records is None else self._records
         try:
             found = sorted(self._files())
@@ -250,7 +279,8 @@ class SpecIndex:
             data, _ = self._bytes(name)
         except OSError as error:
             return [_whole_file(self._shown(name), f"can't be read: {error.strerror}", _PERMISSIONS)]
-        return parse(data, self._shown(name))
+        spec = parse(data, self._shown(name))
+        return spec if isinstance(spec, list) else self._set_retries().apply(spec)
 
     def _parse_file(self, name: str) -> tuple[SpecEntry | list[Diagnostic], tuple[int, int, int], str | None]:
         from lily.specs import parse_located, spec_hash
@@ -263,8 +293,11 @@ class SpecIndex:
         spec, claimed, (line, column) = parse_located(data, path)
         if isinstance(spec, list):
             return spec, stamp, claimed or _claimed(name, data)
-        canonical = spec.canonical()
-        entry = entry_of(spec, spec_hash(canonical), path, (line, column))
+        resolved = self._set_retries().apply(spec)
+        canonical = resolved.canonical()
+        digest = spec_hash(canonical)
+        own = digest if resolved is spec else spec_hash(spec.canonical())
+        entry = entry_of(resolved, digest, path, (line, column), own)
         if self.keep_bodies and spec.trigger.type != "manual":
             self._bodies[entry.digest] = canonical
         return entry, stamp, claimed
@@ -284,12 +317,30 @@ class SpecIndex:
             cache = msgspec.msgpack.decode(self._cache.read_bytes(), type=_Cache)
         except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
             return {}  # a cache: what can't be read is made again
-        return cache.records if cache.format == _FORMAT else {}
+        if cache.format != _FORMAT:
+            return {}
+        at = stamp_of(self._workspace)
+        if cache.config == at != _UNTRUSTED and self._retries in (None, cache.retries):
+            self._retries, self._config = cache.retries, at
+        same = cache.retries == self._set_retries()
+        self._news = not same or self._config not in (_UNTRUSTED, cache.config)
+        return cache.records if same else {}
+
+    def _set_retries(self) -> RetryDefaults:
+        """Those given, else those of the file of settings, which is read once."""
+        if self._retries is None:
+            at, before = stamp_of(self._workspace), self._clock.now().timestamp() * 1e9
+            found = defaults_of(self._workspace)
+            self._retries = found or RetryDefaults()
+            self._config = at if found is not None and at[0] < before - _RACY_NS else _UNTRUSTED
+        return self._retries
 
     def _save(self, records: dict[str, _Record], known: dict[str, _Record]) -> None:
-        if records == known or self._read_only:
+        if self._read_only or (records == known and not self._news):
             return
-        body = msgspec.msgpack.encode(_Cache(_FORMAT, {name: each for name, each in records.items() if self._plain(name)}))
+        plain = {name: each for name, each in records.items() if self._plain(name)}
+        body = msgspec.msgpack.encode(_Cache(_FORMAT, plain, self._config, self._set_retries()))
+        self._news = False
         temporary = self._cache.with_name(f".specs.index.{os.getpid()}.{threading.get_ident()}")
         try:
             self._cache.parent.mkdir(mode=0o700, exist_ok=True)
@@ -319,8 +370,8 @@ def _claimed(name: str, data: bytes) -> str | None:
     return stem if is_job_id(stem) else None
 
 
-def entry_of(spec: "JobSpec", digest: str, path: str, place: tuple[int, int]) -> SpecEntry:
-    """What a catalog says of a checked job: its digest, the path it is shown under, and where its id stands."""
+def entry_of(spec: "JobSpec", digest: str, path: str, place: tuple[int, int], file_digest: str) -> SpecEntry:
+    """What a catalog says of a checked job: its digests, the path it is shown under, and where its id stands."""
     return SpecEntry(
         id=spec.id,
         title=spec.title,
@@ -335,6 +386,7 @@ def entry_of(spec: "JobSpec", digest: str, path: str, place: tuple[int, int]) ->
         max_parallel_runs=spec.runtime.max_parallel_runs,
         line=place[0],
         column=place[1],
+        file_digest=file_digest,
     )
 
 

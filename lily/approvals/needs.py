@@ -97,7 +97,7 @@ def file_hash(index: SpecIndex, job_id: str) -> str | None:
     catalog = index.scan()
     entry = catalog.jobs.get(job_id)
     if entry is not None:
-        return entry.digest
+        return entry.file_digest  # another default of the workspace's is no edit of what somebody was asked about
     named = tuple(f"/{job_id}{suffix}" for suffix in SUFFIXES)
     broken = job_id in catalog.claimed.values() or any(each.path.endswith(named) for each in catalog.diagnostics)
     return None if broken or not catalog.complete else ""

@@ -14,6 +14,7 @@ from lily.diagnostics import Diagnostic
 from lily.errors import Code, LilyError
 from lily.own_jobs import is_own
 from lily.render import diagnostic_line
+from lily.retry_defaults import RetryDefaults
 from lily.spec_index import Catalog, SpecIndex, entry_of
 from lily.time_views import plan_change_lines
 from lily.workspace import Workspace, find_workspace
@@ -35,10 +36,14 @@ def plan(
     from lily.operations.edits import plan as compare
 
     place = find_workspace(workspace)
-    catalog, now = SpecIndex(place).scan(), SystemClock().now()
+    index, now = SpecIndex(place), SystemClock().now()
+    catalog = index.scan()
     with ledger(place) as store:
-        edits, broken = _given(place, catalog, paths) if paths else _everything(catalog, store)
+        edits, broken = _given(place, index, paths) if paths else _everything(catalog, store)
         changes = compare(edits, store, now)
+    for change in changes:
+        if change["path"] is not None and (note := _retries_note(place, index, change["path"])):
+            change["notes"].append(note)
     if json:
         output.put_json({"changes": changes, "diagnostics": broken})
         return 0
@@ -49,6 +54,19 @@ def plan(
     for found in broken:
         output.tell(f"{diagnostic_line(found)}; the last good version keeps running")
     return 0
+
+
+def _retries_note(place: Workspace, index: SpecIndex, path: str) -> str | None:
+    """What settings of the workspace decide of a changed job's retries."""
+    from lily.specs import parse
+    from lily.yaml_reader import bounded_bytes
+
+    inside = place.root / path
+    try:
+        spec = parse(bounded_bytes(inside if inside.exists() else Path(path)), path)
+    except OSError:
+        return None  # it went meanwhile
+    return None if isinstance(spec, list) else index.retries.note(spec)
 
 
 def _everything(catalog: Catalog, store: "Store | None") -> "tuple[list[Edit], list[Diagnostic]]":
@@ -63,9 +81,10 @@ def _everything(catalog: Catalog, store: "Store | None") -> "tuple[list[Edit], l
     return edits, catalog.diagnostics
 
 
-def _given(place: Workspace, catalog: Catalog, paths: Sequence[str]) -> "tuple[list[Edit], list[Diagnostic]]":
+def _given(place: Workspace, index: SpecIndex, paths: Sequence[str]) -> "tuple[list[Edit], list[Diagnostic]]":
     from lily.operations.edits import Edit
 
+    catalog = index.scan()
     by_path = {entry.path: entry for entry in catalog.jobs.values()}
     edits: dict[str, Edit] = {}
     broken: list[Diagnostic] = []
@@ -76,7 +95,7 @@ def _given(place: Workspace, catalog: Catalog, paths: Sequence[str]) -> "tuple[l
         shown = path.relative_to(place.root).as_posix() if path.is_relative_to(place.root) else given
         known = [found for found in catalog.diagnostics if found.path == shown]
         entry = by_path.get(shown)
-        edit = Edit(entry.id, entry) if entry is not None else known or _outside(path, shown)
+        edit = Edit(entry.id, entry) if entry is not None else known or _outside(path, shown, index.retries)
         if isinstance(edit, list):
             broken += edit
         else:
@@ -84,7 +103,7 @@ def _given(place: Workspace, catalog: Catalog, paths: Sequence[str]) -> "tuple[l
     return list(edits.values()), broken
 
 
-def _outside(path: Path, shown: str) -> "Edit | list[Diagnostic]":
+def _outside(path: Path, shown: str, retries: RetryDefaults) -> "Edit | list[Diagnostic]":
     """A job file that is not in the folder of jobs: as if it were."""
     from lily.operations.edits import Edit
     from lily.specs import parse_located, spec_hash
@@ -94,4 +113,7 @@ def _outside(path: Path, shown: str) -> "Edit | list[Diagnostic]":
         spec, _, place = parse_located(bounded_bytes(path), shown)
     except OSError as error:
         raise LilyError(Code.JOB_INVALID_SPEC, f"the file can't be read: {error.strerror}", where=shown) from None
-    return spec if isinstance(spec, list) else Edit(spec.id, entry_of(spec, spec_hash(spec.canonical()), shown, place))
+    if isinstance(spec, list):
+        return spec
+    resolved = retries.apply(spec)
+    return Edit(spec.id, entry_of(resolved, spec_hash(resolved.canonical()), shown, place, spec_hash(spec.canonical())))

@@ -14,6 +14,7 @@ from lily.trigger_forms import trigger_text
 from lily.workspace import Workspace, find_workspace, is_job_id
 
 if TYPE_CHECKING:
+    from lily.specs import JobSpec
     from lily.storage.store import Store
 
 JobId = Annotated[str, Parameter(name="ID", help="The job's id.")]
@@ -95,15 +96,24 @@ def show(job_id: JobId, /, *, json: Json = False, workspace: Place = None) -> in
     path = entry.path if entry else ""
     if json:
         view = {"id": spec.id, "path": path, "spec_hash": spec_hash(canonical), "note": entry.note if entry else None}
-        output.put_json({**view, "spec": msgspec.json.decode(canonical)})
+        output.put_json({**view, "origins": index.retries.told(spec), "spec": msgspec.json.decode(canonical)})
         return 0
     pairs: list[tuple[str, object]] = [("job", spec.id), ("title", spec.title), ("file", path), ("spec", spec_hash(canonical))]
     if entry and entry.note:
         pairs.append(("note", entry.note))
+    pairs.append(("retries", _retries(spec, index.retries.told(spec))))
     output.put_lines(fields(pairs))
     output.put("")
     output.put(msgspec.json.format(canonical, indent=2).decode())
     return 0
+
+
+def _retries(spec: "JobSpec", origins: dict[str, str]) -> str:
+    """How often it is tried and with what pauses, each with where that comes from."""
+    runtime, backoff = spec.runtime, spec.runtime.backoff
+    pauses = dict.fromkeys(origins[f"runtime.backoff.{name}"] for name in ("strategy", "base_seconds"))
+    tries = f"at most {runtime.retry_max + 1} attempt{'s' if runtime.retry_max else ''} ({origins['runtime.retry_max']})"
+    return f"{tries}; pauses: {backoff.strategy} from {backoff.base_seconds:g} s ({', '.join(pauses)})"
 
 
 def history(

@@ -16,13 +16,21 @@ from lily.workspace import Workspace
 
 
 def show_plan(
-    workspace: Workspace, settings: Settings, canonical: bytes, *, as_json: bool, lineage: Mapping[str, Any] | None = None
+    workspace: Workspace,
+    settings: Settings,
+    canonical: bytes,
+    *,
+    as_json: bool,
+    origins: Mapping[str, str],
+    lineage: Mapping[str, Any] | None = None,
 ) -> int:
-    """Print the plan of a run of this spec; the exit status is that of the refusal it would meet, else 0."""
+    """Print the plan of a run of this spec; `origins` says where its retries come from. Gives the exit status of the refusal it would meet,
+    else 0."""
     from lily.blueprints.registry import Registry
 
     spec = decode_spec(canonical)
     plan, status = plan_of(spec, settings, Registry(workspace.blueprints), lineage or {})
+    plan["attempts"]["origins"] = dict(origins)
     if as_json:
         output.put_json({"plan": plan})
     else:

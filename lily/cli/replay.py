@@ -7,6 +7,7 @@ from cyclopts import Parameter
 from lily.cli.options import Json, Place, flag, opened, storable, usage, who
 from lily.cli.run_job import detached, tell_if_paused
 from lily.cli.runs import RunId
+from lily.workspace import Workspace
 
 
 def replay(
@@ -45,6 +46,7 @@ def replay(
                 settings,
                 replay_spec(place, store, first, spec),
                 as_json=json,
+                origins=_origins(place, first.job_id, spec),
                 lineage={} if approve else {"replayed_from": first.run_id},
             )
         if not detach:
@@ -56,3 +58,13 @@ def replay(
         from lily.cli.conduct import conduct
 
         return conduct(place, settings, store, made, as_json=json)
+
+
+def _origins(place: Workspace, job_id: str, which: str) -> dict[str, str]:
+    """Where the retries of the replay come from."""
+    from lily.spec_index import SpecIndex
+
+    index = SpecIndex(place)
+    if which == "current":
+        return index.retries.told(index.load(job_id))
+    return dict.fromkeys(("runtime.retry_max", "runtime.backoff.strategy", "runtime.backoff.base_seconds"), "the run's own spec")

@@ -79,15 +79,24 @@ def run_job(
     if job_id is None:
         raise usage("which job?", "`lily jobs list` shows them")
     given = [*set, f"runtime.priority={priority}"] if priority is not None else set
-    spec = overridden(SpecIndex(place).load(job_id), input, given)
+    index = SpecIndex(place)
+    loaded = index.load(job_id)
+    spec = overridden(loaded, input, given)
     if dry_run:
         from lily.cli.plan import show_plan
 
         if detach:
             raise usage("--dry-run runs nothing that could be detached", "give one of them")
-        return show_plan(place, settings, spec.canonical(), as_json=json)
+        named = [pair.partition("=")[0] for pair in set]
+        origins = {path: _set_by(path, named) or where for path, where in index.retries.told(loaded).items()}
+        return show_plan(place, settings, spec.canonical(), as_json=json, origins=origins)
 
     return _run(place, settings, spec, key, detach=detach, as_json=json)
+
+
+def _set_by(path: str, named: Sequence[str]) -> str:
+    """The option that sets a path, or the whole that it is a part of."""
+    return "--set" if any(path == each or path.startswith(f"{each}.") for each in named) else ""
 
 
 def _run(place: Workspace, settings: "Settings", spec: "JobSpec", key: str | None, *, detach: bool, as_json: bool) -> int:

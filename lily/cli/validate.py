@@ -14,6 +14,7 @@ from lily.diagnostics import Diagnostic
 from lily.errors import Code, LilyError
 from lily.policies import unschedulable
 from lily.render import diagnostic_line
+from lily.retry_defaults import retry_defaults
 from lily.settings import Settings, load_settings
 from lily.spec_index import SUFFIXES, Catalog, SpecIndex
 from lily.workspace import Workspace, find_workspace
@@ -59,11 +60,12 @@ def validate(
 class _Check:
     def __init__(self, place: Workspace, settings: Settings, registry: "Registry") -> None:
         self._place, self._settings, self._registry = place, settings, registry
+        self._retries = retry_defaults(settings)
         self._report = Report()
 
     def run(self, jobs: Sequence[str]) -> Report:
         """Check these ids and paths, or everything."""
-        index = SpecIndex(self._place)
+        index = SpecIndex(self._place, retries=self._retries)
         catalog = index.scan()
         if not jobs:
             self._report.diagnostics += catalog.diagnostics
@@ -118,7 +120,7 @@ class _Check:
         if isinstance(spec, list):
             self._report.diagnostics += spec
             return
-        pinned = decode_spec(spec.canonical())
+        pinned = decode_spec(self._retries.apply(spec).canonical())
         found = self._before_running(pinned, data, shown)
         self._report.diagnostics += found
         for code, place, why in [*_later(pinned), *_past(pinned)]:

@@ -54,7 +54,7 @@ def plan(edits: Collection[Edit], store: Store | None, now: datetime) -> list[di
 
 def _voided(edits: Collection[Edit], store: Store) -> dict[str, list[dict[str, Any]]]:
     """Approvals, asked for or given and not used, that are bound to what the job's file said before."""
-    digests = {edit.job_id: edit.entry.digest if edit.entry is not None else "" for edit in edits}
+    digests = {edit.job_id: edit.entry.file_digest if edit.entry is not None else "" for edit in edits}
     found: dict[str, list[dict[str, Any]]] = {}
     for run in with_unused(store, digests):
         asked = [each for each in (pending(run), *unused(run)) if each is not None]

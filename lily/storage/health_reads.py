@@ -12,6 +12,7 @@ from lily.clock import parse_stamp
 from lily.health import QueueFacts
 from lily.runs import Status
 from lily.storage import schema
+from lily.storage.alert_deliveries import LATE
 from lily.storage.database import reading
 from lily.storage.store import Store
 
@@ -25,6 +26,7 @@ def queue_facts(store: Store, now: datetime) -> QueueFacts:
         standing = store.queue.standing(connection)
         oldest = _oldest_queued(connection)
         expires = _first_to_expire(connection)
+        late = connection.execute(select(func.count()).select_from(schema.alert_delivery).where(*LATE)).scalar_one()
         letters = connection.execute(select(func.count()).select_from(schema.dead_letter)).scalar_one()
     return QueueFacts(
         counts=counts,
@@ -32,6 +34,7 @@ def queue_facts(store: Store, now: datetime) -> QueueFacts:
         max_size=standing.limits.max_size if standing.limits is not None else None,
         backpressure=standing.on,
         backpressure_since=standing.since or "",
+        late_alerts=late,
         oldest_queued=None if oldest is None else max(0.0, round((now - parse_stamp(oldest)).total_seconds(), 3)),
         approval_left=None if expires is None else round((parse_stamp(expires) - now).total_seconds(), 3),
     )

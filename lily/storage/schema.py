@@ -279,3 +279,56 @@ receipt_gone = Table(  # receipts that a link or a head still names, whose runs 
     Column("receipt_sha256", Text, nullable=False),
     Column("why", Text, nullable=False),  # pruned, reset; lost: not found when history was rebuilt
 )
+
+alert_state = Table(  # final failures in a row, of jobs whose last run failed
+    "alert_state",
+    metadata,
+    Column("job_id", Bytewise, primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("since", Text, nullable=False),
+    Column("last_at", Text, nullable=False),
+    Column("run_id", Bytewise, nullable=False),  # of the last failure, as all that follows
+    Column("trace_id", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("message", Text, nullable=False),  # redacted
+    Column("alert_id", Sequence, nullable=False, server_default="0"),  # the newest alert of these failures; 0: none
+    Column("verdict", Text, nullable=False, server_default=""),  # what came of the last failure
+)
+
+alert = Table(
+    "alert",
+    metadata,
+    Column("alert_id", Sequence, primary_key=True, autoincrement=True),
+    Column("kind", Text, nullable=False),  # failing, recovered
+    Column("job_id", Bytewise, nullable=False),
+    Column("run_id", Bytewise, nullable=False),
+    Column("trace_id", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("since", Text, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("message", Text, nullable=False),  # redacted
+    Column("why", Text, nullable=False),
+    Column("raised_at", Bytewise, nullable=False),
+    Column("sent_at", Text),  # since when somebody has it; None: nobody
+    Index("alert_by_error", "job_id", "fingerprint", "alert_id"),
+    Index("alert_by_age", "raised_at", "alert_id"),
+    sqlite_autoincrement=True,
+)
+
+alert_delivery = Table(  # what became of an alert at each sink
+    "alert_delivery",
+    metadata,
+    Column("alert_id", Sequence, primary_key=True, autoincrement=False),
+    Column("sink", Bytewise, primary_key=True),
+    Column("job_id", Bytewise, nullable=False),
+    Column("state", Text, nullable=False),  # waiting, delivered, given_up, dropped
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("next_at", Bytewise, nullable=False),
+    Column("last_at", Text),
+    Column("note", Text, nullable=False, server_default=""),  # why it stands as it does
+    Column("log", Text, nullable=False, server_default="[]"),  # JSON: the last tries
+    Index("alert_delivery_due", "state", "next_at", "alert_id"),
+    Index("alert_delivery_in_order", "job_id", "sink", "alert_id"),
+)

@@ -78,7 +78,7 @@ def test_show_gives_the_exact_spec_and_its_place(lily: Lily, workspace: Path) ->
     """Every default is written out, as a run would pin it."""
     write_job(workspace, "a")
     found = lily("jobs", "show", "a", "--json").json
-    assert set(found) == {"id", "path", "spec_hash", "note", "spec"}
+    assert set(found) == {"id", "path", "spec_hash", "note", "origins", "spec"}
     assert found["path"] == ".lily/jobs/a.job.yaml"
     assert found["spec"]["runtime"]["retry_max"] == 0
     text = lily("jobs", "show", "a").out

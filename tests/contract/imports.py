@@ -40,6 +40,11 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.moves",
                 "lily.dead_letters",
                 "lily.approvals.record",
+                "lily.alerts.terms",
+                "lily.alerts.decide",
+                "lily.alerts.quiet",
+                "lily.alerts.message",
+                "lily.alerts.errors",
                 "lily.approvals.labels",
                 "lily.log",
                 "lily.yaml_reader",
@@ -55,6 +60,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             {
                 "lily.settings",
                 "lily.own_jobs",
+                "lily.retry_defaults",
                 "lily.specs",
                 "lily.spec_messages",
                 "lily.python_child",
@@ -66,6 +72,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.review",
                 "lily.known_findings",
                 "lily.review_shapes",
+                "lily.alert_shapes",
                 "lily.schemas",
                 "lily.summary",
                 "lily.blueprints",
@@ -86,7 +93,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ),
     ("checks", frozenset({"lily.preflight", "lily.approvals.needs"})),
     ("storage", frozenset({"lily.storage"})),
-    ("operations", frozenset({"lily.operations", "lily.engines", "lily.fire", "lily.simulation", "lily.approvals"})),
+    ("operations", frozenset({"lily.operations", "lily.engines", "lily.fire", "lily.simulation", "lily.approvals", "lily.alerts"})),
     ("actors", frozenset({"actors"})),
     ("api", frozenset({"lily.api", "lily.testing"})),
     ("selftest", frozenset({"lily.selftest"})),
@@ -102,7 +109,8 @@ HEAVY: dict[str, frozenset[str]] = {
     "sqlalchemy": frozenset({"lily.storage"}),
     "alembic": frozenset({"lily.storage"}),
     "psycopg": frozenset(),
-    "httpx": frozenset({"lily.blueprints.http"}),
+    "httpx": frozenset({"lily.blueprints.http", "lily.alerts.webhook"}),
+    "apprise": frozenset({"lily.alerts.by_apprise"}),
     "openai": frozenset({"lily.blueprints"}),
     "apscheduler": frozenset({"lily.triggers", "actors.scheduler", "actors.job_store"}),
     "dateutil": frozenset({"lily.triggers"}),
@@ -117,6 +125,7 @@ HEAVY: dict[str, frozenset[str]] = {
             "lily.blueprints",
             "lily.offload",
             "lily.approvals.gh",
+            "lily.alerts",
             "lily.api",
             "lily.testing",
             "lily.cli",
@@ -125,11 +134,12 @@ HEAVY: dict[str, frozenset[str]] = {
     ),
     # Where every run passes: there anyio's layer over trio would cost as much as all else that the loop does for it.
     "trio": frozenset(
-        # gh is started in a process group of its own, which anyio can't do.
+        # gh, and a sink's program, are started in a process group of their own, which anyio can't do.
         {
             "lily.testing",
             "lily.engines.local",
             "lily.approvals.gh",
+            "lily.alerts.program",
             "actors.runner",
             "actors.slot",
             "actors.conductor",

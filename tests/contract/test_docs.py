@@ -25,6 +25,7 @@ GROUPS = frozenset(
         "queue",
         "dlq",
         "approvals",
+        "alerts",
         "schedule",
         "review",
         "worker",

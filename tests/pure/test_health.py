@@ -130,7 +130,7 @@ def test_what_a_store_can_not_be_asked_is_as_bad_as_the_store(facts: StoreFacts,
     """Nothing is called healthy that was not looked at, but for a store that nobody has made yet."""
     figures = msgspec.structs.replace(WELL, store=facts, queue=None, schedule=None, findings=None)
     unknown = [check for check in assess(figures) if check.value is None]
-    names = {"queue", "dead_letters", "backpressure", "scheduler", "oldest_queued", "oldest_approval", "review"}
+    names = {"queue", "dead_letters", "backpressure", "scheduler", "oldest_queued", "oldest_approval", "review", "alerts"}
     assert {check.name for check in unknown} == names
     assert {check.level for check in unknown} == {wanted}
 

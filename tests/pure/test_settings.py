@@ -115,7 +115,7 @@ def test_a_wrong_value_is_refused_with_file_line_and_column(workspace: Workspace
         ("queue: {max_concurent: 5}", "did you mean `max_concurrent`?"),
         ("policy: {max: {memory: 5}}", "did you mean `memory_mb`?"),
         ("policy: {capability: {}}", "did you mean `capabilities`?"),
-        ("zzz: 1", "accepted here: approval, dlq, health, llm, policy, queue, review, store, supervisor, worker"),
+        ("zzz: 1", "accepted here: alerts, approval, dlq, health, llm, policy, queue, review, scheduler, store, supervisor, worker"),
         ("policy.max: {}", "policy"),
     ],
 )

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0006"
-down_revision = "0003"
+down_revision = "0005"
 
 _bytewise = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 

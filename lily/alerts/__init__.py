@@ -1,0 +1,1 @@
+"""Telling people that a job keeps failing, and that it works again."""

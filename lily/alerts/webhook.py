@@ -1,0 +1,44 @@
+"""A sink that takes a JSON POST. Any status of the 200s is a yes; redirects are not followed, for they would show others the message."""
+
+import httpx
+
+from lily import __version__
+from lily.alerts.errors import SinkError
+from lily.alerts.message import Message
+from lily.alerts.terms import SecretAt, Sink, masked_address
+
+
+async def post(sink: Sink, message: Message, secrets: dict[str, str]) -> str:
+    """Send it. Raises SinkError, also for an answer of another status."""
+    import msgspec
+
+    url = _text(sink.url, secrets)
+    shown = masked_address(url)
+    # The receiver may use the key to tell a message that comes twice.
+    headers = {"Content-Type": "application/json", "User-Agent": f"lily/{__version__}", "Idempotency-Key": _key(message)}
+    headers |= {name: _text(value, secrets) for name, value in sink.headers.items()}
+    try:
+        async with (
+            httpx.AsyncClient(timeout=sink.timeout_seconds, follow_redirects=False) as client,
+            client.stream("POST", url, content=msgspec.json.encode(message), headers=headers) as answer,
+        ):
+            if not answer.is_success:
+                raise SinkError(f"{shown} answered {answer.status_code} {answer.reason_phrase}".strip(), _pause(answer.headers))
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        said = str(error).replace(url, shown)
+        raise SinkError(f"{shown} can't be reached: {type(error).__name__}" + (f": {said}" if said else "")) from None
+    return ""
+
+
+def _text(value: str | SecretAt, secrets: dict[str, str]) -> str:
+    return secrets[value.secret] if isinstance(value, SecretAt) else value
+
+
+def _key(message: Message) -> str:
+    return f"{message.alert}-{message.raised_at}"
+
+
+def _pause(headers: httpx.Headers) -> float:
+    """The seconds of Retry-After; a date there is not looked at."""
+    given = headers.get("Retry-After", "")
+    return float(given) if given.isascii() and given.isdigit() and len(given) < 9 else 0.0
