@@ -7,6 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from lily.approval_shapes import APPROVAL_SHAPES
 from lily.approvals.record import Need
+from lily.condition_shapes import CONDITION_SHAPES
 from lily.diagnostics import Diagnostic
 from lily.letter_shapes import LETTER_SHAPES
 from lily.queue_shapes import QUEUE_SHAPES
@@ -185,7 +186,7 @@ class BlueprintRow(msgspec.Struct, kw_only=True):
 
 
 class MemberRow(msgspec.Struct, kw_only=True):
-    """A specialist or synthesizer in a list."""
+    """A specialist, synthesizer or subject in a list."""
 
     id: str
     summary: str
@@ -198,6 +199,7 @@ class BlueprintsList(msgspec.Struct, kw_only=True):
     blueprints: list[BlueprintRow]
     specialists: list[MemberRow]
     synthesizers: list[MemberRow]
+    subjects: list[MemberRow]
     diagnostics: list[Diagnostic]
 
 
@@ -330,5 +332,6 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     **WATCH_SHAPES,
     **QUEUE_SHAPES,
     **APPROVAL_SHAPES,
+    **CONDITION_SHAPES,
     "error": Failure,
 }

@@ -14,7 +14,6 @@ from lily import __version__
 from lily.clock import Clock, SystemClock
 from lily.diagnostics import Diagnostic, to_error
 from lily.errors import Code, LilyError
-from lily.policies import unschedulable
 from lily.workspace import Workspace, is_job_id
 from lily.yaml_scalars import MAX_BYTES
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from lily.specs import JobSpec
 
 SUFFIXES = (".job.yaml", ".job.yml")
-_FORMAT = f"lily specs 2 {__version__}"
+_FORMAT = f"lily specs 3 {__version__}"
 # A file that changed this short a time before it was read may change again within the same timestamp.
 _RACY_NS = 50_000_000
 _UNTRUSTED = (0, 0, 0)
@@ -44,11 +43,6 @@ class SpecEntry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=F
     max_parallel_runs: int
     line: int = 1
     column: int = 1
-
-    @property
-    def note(self) -> str | None:
-        """Why the job's trigger is not registered in this version; None when it is, and for a manual one."""
-        return unschedulable(self.trigger)
 
 
 class _Record(msgspec.Struct, frozen=True, array_like=True, gc=False):

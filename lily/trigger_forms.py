@@ -36,10 +36,11 @@ def same_trigger(a: Mapping[str, Any], zone_a: str | None, b: Mapping[str, Any],
 def trigger_text(trigger: Mapping[str, Any], timezone: str | None) -> str:
     """The trigger in one cell: `cron 15 5 * * mon-fri Europe/Lisbon`."""
     said = bare(trigger)
-    told = [_short(said[key]) for key in _FIRST if key in said]
-    more = [f"{key}={_short(value)}" for key, value in said.items() if key not in _FIRST]
+    told = [short(said[key]) for key in _FIRST if key in said]
+    more = [f"{key}={short(value)}" for key, value in said.items() if key not in _FIRST]
     return " ".join([*told, *([timezone] if timezone else []), *more])
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value in a cell: text as it is, all else as JSON."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -57,6 +57,7 @@ _APPROVALS = {
     "check": "approvals:check",
     "doctor": "approvals:doctor",
 }
+_CONDITIONS = {"list": "conditions:list_conditions", "check": "conditions:check"}
 _BLUEPRINTS = {"list": "blueprints:list_blueprints", "show": "blueprints:show"}
 _QUEUE = {"stats": "queue:stats", "list": "queue:list_queue", "cancel": "queue:cancel", "set": "queue:set_limits"}
 _CONFIG = {"show": "config:show", "validate": "config:validate", "reload": "config:reload"}
@@ -98,6 +99,7 @@ app.command(_group("runs", "Runs of all jobs.", _RUNS, sort_key=11))
 app.command(_group("queue", "What waits, and the queue's limits.", _QUEUE, sort_key=11))
 app.command(_group("dlq", "Dead letters: runs that failed for good.", _DLQ, sort_key=11))
 app.command(_group("schedule", "Schedules: windows, states, and testing them.", _SCHEDULE, sort_key=12))
+app.command(_group("conditions", "What conditional triggers look at.", _CONDITIONS, sort_key=12))
 app.command(_group("approvals", "Runs that wait for a person's consent.", _APPROVALS, sort_key=12))
 app.command(_group("worker", "Whether runs are taken, and what runs.", _WORKER, sort_key=13))
 app.command(_group("events", "The one stream of everything that happens.", _EVENTS, sort_key=14))
@@ -117,6 +119,7 @@ def load_all() -> App:
         "dlq": _DLQ,
         "approvals": _APPROVALS,
         "schedule": _SCHEDULE,
+        "conditions": _CONDITIONS,
         "worker": _WORKER,
         "events": _EVENTS,
         "store": _STORE,

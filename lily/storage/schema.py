@@ -5,7 +5,7 @@ A change here needs a migration in `migrations/versions` and a new `HEAD`.
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
-HEAD = "0003"
+HEAD = "0004"
 
 metadata = MetaData()
 
@@ -221,4 +221,23 @@ audit = Table(  # what persons and programs changed: append-only, each row's dig
     Column("digest", Text, nullable=False),
     Index("audit_by_job", "job_id", "sequence"),
     sqlite_autoincrement=True,
+)
+
+evaluation = Table(  # the last looks at each condition; the newest row of a job says what holds
+    "evaluation",
+    metadata,
+    Column("job_id", Bytewise, primary_key=True),
+    Column("at", Bytewise, primary_key=True),  # the window that asked for it
+    Column("version", Integer, nullable=False),
+    Column("predicate", Text, nullable=False),  # a digest of what was compared with what
+    Column("result", Text, nullable=False),  # true, false, error
+    Column("code", Text, nullable=False),
+    Column("status", Text, nullable=False),  # what became of the window
+    Column("held", Text, nullable=False),  # the last result that was no error, for the edge
+    Column("since", Text, nullable=False),  # when the result began to be so
+    Column("observed", Text, nullable=False),  # JSON
+    Column("kind", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("evaluated_at", Text, nullable=False),
+    Column("duration_us", BigInteger, nullable=False),
 )

@@ -473,7 +473,7 @@ def test_a_store_from_before_schedules_keeps_its_runs(open_book: OpenBook) -> No
     config.set_main_option("script_location", str(Path(lily.storage.__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
     with first.store.engine.begin() as connection:
-        for table in ("schedule", "trigger_version", "window", "control", "dead_letter", "approval_check", "tally", "audit"):
+        for table in ("schedule", "trigger_version", "window", "control", "dead_letter", "approval_check", "tally", "audit", "evaluation"):
             connection.execute(text(f'drop table "{table}"'))
         for column in ("held", "retried_as"):
             connection.execute(text(f"alter table run drop column {column}"))
