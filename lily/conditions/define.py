@@ -51,6 +51,12 @@ class Facts(Protocol):
         ...
 
 
+class Blocking(Protocol):
+    """`await look.blocking(fn)` gives what `fn(stop)` gives, in a worker thread; `stop` is set when the look is over."""
+
+    def __call__(self, fn: Callable[[Stop], T], /) -> Awaitable[T]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
     """What a subject may know while it is looked at. It must change nothing, anywhere."""
@@ -61,13 +67,7 @@ class Look:
     environ: Mapping[str, str]
     facts: Facts
     outside_workspace: bool  # whether the policy lets it read files elsewhere
-    blocking: "Blocking"
-
-
-class Blocking(Protocol):
-    """`await look.blocking(fn)` gives what `fn(stop)` gives, in a worker thread; `stop` is set when the look is over."""
-
-    def __call__(self, fn: Callable[[Stop], T], /) -> Awaitable[T]: ...
+    blocking: Blocking
 
 
 Body = Callable[[Look, Any], Coroutine[Any, Any, Any]]
