@@ -176,6 +176,7 @@ class Timetable:
             policy=lambda: ports.policy,
             clock=self.world.clock,
             offload=inline,
+            reading=inline,
             environ=self.environ,
         )
 

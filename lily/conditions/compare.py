@@ -41,8 +41,9 @@ def kind_of(value: Any) -> str:
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, (int, float)):
-        if not isfinite(value):
-            raise EvaluationError(EvaluationCode.EVALUATION_FAILED, f"the subject gave {value}, which is no number to compare with")
+        # What JSON and a database can hold.
+        if not (isfinite(value) if isinstance(value, float) else -(2**63) <= value < 2**63):
+            raise EvaluationError(EvaluationCode.EVALUATION_FAILED, "the subject gave a number that is not finite, or too large to keep")
         return "number"
     if isinstance(value, str):
         return "text"
@@ -145,9 +146,9 @@ def shown(value: Any) -> str:
         return '"' + (value if len(value) <= 60 else value[:57] + "...") + '"'
     if isinstance(value, datetime):
         return stamp(value)
-    return (
-        {True: "true", False: "false", None: "nothing"}.get(value, str(value)) if isinstance(value, (bool, type(None))) else str(value)[:60]
-    )
+    if value is None:
+        return "nothing"
+    return str(value).lower() if isinstance(value, bool) else str(value)[:60]
 
 
 WORDS = {"eq": "is", "neq": "is not", "gt": "is over", "gte": "is at least", "lt": "is under", "lte": "is at most", "matches": "matches"}

@@ -1,6 +1,7 @@
 """One look: find the subject, check that it is allowed, observe within the time, compare, and keep no more of it than may be kept."""
 
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -25,6 +26,8 @@ from lily.workspace import Workspace
 TIMEOUT_SECONDS = 10.0
 AT_ONCE = 8  # looks that are under way together; the others wait for one to end
 OBSERVED = 500  # characters of what was observed that are kept
+_LOOKED_THROUGH = 20_000  # characters in which secrets are looked for: no secret that begins in those that are kept ends after these
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")  # PostgreSQL holds no NUL, and no terminal should obey
 T = TypeVar("T")
 
 
@@ -44,7 +47,8 @@ class Policy(Protocol):
 
 
 class Evaluator:
-    """Looks at conditions. `policy` gives the one that holds now; `facts` is what Lily knows of itself. Nothing is changed anywhere."""
+    """Looks at conditions. `policy` gives the one that holds now; `facts` is what Lily knows of itself; `reading` runs what
+    may never come to an end. Nothing is changed anywhere."""
 
     def __init__(
         self,
@@ -55,12 +59,14 @@ class Evaluator:
         policy: Callable[[], Policy],
         clock: Clock,
         offload: Offload,
+        reading: Offload,
         environ: Mapping[str, str] = os.environ,
         timeout_seconds: float = TIMEOUT_SECONDS,
         at_once: int = AT_ONCE,
     ) -> None:
         self._subjects, self._workspace, self._facts, self._policy = subjects, workspace, facts, policy
-        self._clock, self._offload, self._environ, self._timeout = clock, offload, environ, timeout_seconds
+        self._clock, self._offload, self._reading = clock, offload, reading
+        self._environ, self._timeout = environ, timeout_seconds
         self._at_once = at_once
         self._turns: anyio.Semaphore | None = None  # made by the first look: its loop is then there
 
@@ -79,9 +85,14 @@ class Evaluator:
             kind, kept = kind_of(observed), hidden.value(observed)
             holds = await self._offload(self._holds, wanted, observed)
             result = "true" if holds else "false"
-            message = sentence(kept if hidden.secret else observed, kind, trigger["operator"], trigger.get("value"), holds=holds)
+            # What is said of a text is said of what is kept of it: a secret that a sentence cuts could not be told any more.
+            said = kept if hidden.secret or kind == "text" else observed
+            message = sentence(said, kind, str(trigger.get("operator")), trigger.get("value"), holds=holds)
         except EvaluationError as error:
             code, message = error.code.value, error.message
+        except Exception as error:  # an object of a workspace's own, say, that can't be asked for its type
+            code = EvaluationCode.EVALUATION_FAILED.value
+            message = f"what was observed can't be used: {type(error).__name__}: {text_of(error)}"
         return Evaluation(
             result=result,  # type: ignore[arg-type]
             evaluated_at=stamp(at),
@@ -89,13 +100,13 @@ class Evaluator:
             observed=kept,
             kind=kind,
             code=code,
-            message=one_line(hidden.text(message), OBSERVED),
+            message=one_line(_CONTROL.sub("?", hidden.text(message)), OBSERVED),
         )
 
     @staticmethod
     def _holds(wanted: Wanted, observed: Any) -> bool:
         trigger = wanted.trigger
-        return compare(observed, trigger["operator"], trigger.get("value"), zone_of(wanted.timezone))
+        return compare(observed, str(trigger.get("operator")), trigger.get("value"), zone_of(wanted.timezone))
 
     # -- observing --------------------------------------------------------------------------------
 
@@ -109,7 +120,7 @@ class Evaluator:
         stop = threading.Event()
 
         async def blocking(fn: Callable[[Stop], T], /) -> T:
-            return await self._offload(fn, stop)
+            return await self._reading(fn, stop)
 
         look = Look(
             workspace=self._workspace.root,
@@ -149,7 +160,11 @@ class _Hiding:
         """What is kept of what was observed."""
         if self.secret and observed is not None:
             return MASK
-        return observed if observed is None or isinstance(observed, (bool, int, float)) else self.text(_text(observed))[:OBSERVED]
+        if observed is None or isinstance(observed, bool):
+            return observed
+        if isinstance(observed, (int, float)):  # a subclass of them too
+            return float(observed) if isinstance(observed, float) else int(observed)
+        return self.text(_text(observed)[:_LOOKED_THROUGH])[:OBSERVED]
 
     def text(self, said: str) -> str:
         """The same text without secrets."""

@@ -35,7 +35,7 @@ def _of_file(look: Look, params: FileSubject, stop: Stop) -> Any:
     path = place_of(look, params.path)
     try:
         if params.field == "sha256":
-            return _digest(path, params.path, stop)
+            return _digest(look, path, params.path, stop)
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False if params.field == "exists" else None
@@ -48,9 +48,9 @@ def _of_file(look: Look, params: FileSubject, stop: Stop) -> Any:
     return datetime.fromtimestamp(found.st_mtime_ns // 1000 / 1_000_000, UTC)
 
 
-def _digest(path: Path, given: str, stop: Stop) -> str:
+def _digest(look: Look, path: Path, given: str, stop: Stop) -> str:
     made = hashlib.sha256()
-    with opened(path, given) as stream:
+    with opened(look, path, given) as stream:
         while not stop.is_set() and (chunk := stream.read(_CHUNK)):
             made.update(chunk)
     return made.hexdigest()

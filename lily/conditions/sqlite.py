@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lily.conditions.define import Look, Stop, subject
-from lily.conditions.places import opened, place_of
+from lily.conditions.places import first_bytes, place_of
 from lily.conditions.verdict import EvaluationCode, EvaluationError
 from lily.subject_specs import SqliteSubject
 
@@ -50,8 +50,7 @@ def _value(path: Path, params: SqliteSubject, stop: Stop) -> Any:
 
 def _connect(path: Path, given: str) -> sqlite3.Connection:
     try:
-        with opened(path, given) as file:
-            head = file.read(20)
+        head = first_bytes(path, given, 20)
     except FileNotFoundError:
         raise EvaluationError(EvaluationCode.SUBJECT_NOT_FOUND, f"there is no file {given!r}") from None
     # To open a database whose changes go to a log SQLite makes that log, and an index of it, when they are not there; then nobody writes.

@@ -9,7 +9,7 @@ from lily.conditions.evaluate import Evaluator, Policy, Subjects
 from lily.conditions.verdict import Evaluation, Looked, Wanted, decided
 from lily.errors import Code, LilyError
 from lily.ledger import WindowStatus, is_condition
-from lily.offload import in_thread_or_left
+from lily.offload import in_thread, in_thread_or_left
 from lily.operations.looking import evaluation_view, predicate_view
 from lily.operations.times import schedules
 from lily.runs import decode_spec
@@ -41,7 +41,7 @@ def evaluator(
 ) -> Evaluator:
     """Looks at this workspace's conditions."""
     facts = WorkspaceFacts(store, index)
-    return Evaluator(subjects, workspace, facts=facts, policy=policy, clock=clock, offload=in_thread_or_left)
+    return Evaluator(subjects, workspace, facts=facts, policy=policy, clock=clock, offload=in_thread, reading=in_thread_or_left)
 
 
 # -- lily conditions check -------------------------------------------------------------------------

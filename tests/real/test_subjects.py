@@ -19,7 +19,7 @@ from lily.blueprints.registry import Registry
 from lily.conditions.define import Look, subject
 from lily.conditions.evaluate import Evaluator
 from lily.conditions.verdict import Evaluation, Wanted
-from lily.offload import in_thread_or_left
+from lily.offload import in_thread, in_thread_or_left
 from lily.operations.conditions import WorkspaceFacts
 from lily.settings import Policy, load_settings
 from lily.spec_index import SpecIndex
@@ -59,7 +59,8 @@ class Eye:
             facts=WorkspaceFacts(None, SpecIndex(place, read_only=True)),
             policy=lambda: policy,
             clock=FakeClock(NOW),
-            offload=in_thread_or_left,
+            offload=in_thread,
+            reading=in_thread_or_left,
             environ=self.environ,
             timeout_seconds=self.timeout,
         )
@@ -199,7 +200,8 @@ def query(text: str, path: str = "shop.sqlite3") -> dict[str, str]:
     return {"kind": "sqlite", "path": path, "query": text}
 
 
-def test_a_query_gives_its_one_value(eye: Eye, shop: Path) -> None:
+@pytest.mark.usefixtures("shop")
+def test_a_query_gives_its_one_value(eye: Eye) -> None:
     """Of any type; no row and null are missing values. Nothing changes in the folder."""
     before = tree(eye.root)
     assert eye.observed(query("select count(*) from orders where sent is null")) == 2
@@ -211,6 +213,7 @@ def test_a_query_gives_its_one_value(eye: Eye, shop: Path) -> None:
     assert tree(eye.root) == before
 
 
+@pytest.mark.usefixtures("shop")
 @pytest.mark.parametrize(
     "text",
     [
@@ -230,23 +233,25 @@ def test_a_query_gives_its_one_value(eye: Eye, shop: Path) -> None:
         "select load_extension('x')",
     ],
 )
-def test_a_query_that_does_more_than_read_is_forbidden(eye: Eye, shop: Path, text: str) -> None:
+def test_a_query_that_does_more_than_read_is_forbidden(eye: Eye, text: str) -> None:
     """And nothing of it happens."""
     before = tree(eye.root)
     assert eye.code(query(text)) in ("forbidden", "evaluation_failed")
     assert tree(eye.root) == before
 
 
-def test_a_write_is_named_as_what_is_forbidden(eye: Eye, shop: Path) -> None:
+@pytest.mark.usefixtures("shop")
+def test_a_write_is_named_as_what_is_forbidden(eye: Eye) -> None:
     """So that the person knows why."""
     assert eye.code(query("delete from orders")) == "forbidden"
     assert eye.code(query("attach database 'other.sqlite3' as other")) == "forbidden"
 
 
+@pytest.mark.usefixtures("shop")
 @pytest.mark.parametrize(
     "text", ["select", "select * from orders", "select id from orders", "select note from orders where id = 2", "select 1; select 2", ""]
 )
-def test_what_is_no_one_value_is_an_error(eye: Eye, shop: Path, text: str) -> None:
+def test_what_is_no_one_value_is_an_error(eye: Eye, text: str) -> None:
     """No SQL, several columns, several rows, bytes, several statements."""
     expected = "invalid_predicate" if not text else "evaluation_failed"
     assert eye.code(query(text)) == expected
@@ -275,7 +280,8 @@ def test_a_database_that_is_written_meanwhile_is_read_as_it_was_committed(eye: E
         assert eye.observed(query("select count(*) from t")) == 2
 
 
-def test_a_query_without_end_is_ended(eye: Eye, shop: Path) -> None:
+@pytest.mark.usefixtures("shop")
+def test_a_query_without_end_is_ended(eye: Eye) -> None:
     """The look times out, and the thread that ran it ends soon after."""
     eye.timeout = 0.2
     before = threading.active_count()
