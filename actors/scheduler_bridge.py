@@ -91,7 +91,7 @@ class SchedulerBridge:
         self._asked: set[Reply[Claim]] = set()  # what fires of this engine wait for
         self._unsure = False  # claims may have been stored whose answer got lost
         self._draining = False
-        self._looks = Looks(evaluate, mailbox.post, fault)
+        self._looks = Looks(evaluate, mailbox.post, log, fault)
         self._placing = anyio.Lock()  # what is put into the engine is what the ledger says last
         self._scheduler: TaskScheduler | None = None
         self._executor: MailboxExecutor | None = None
@@ -246,9 +246,6 @@ class SchedulerBridge:
     async def _follow_looks(self, looked: Mapping[str, Looked], *, again: bool) -> None:
         """Settle what waited for these looks, and what has fallen due meanwhile."""
         waited: list[ClaimWindow | Settle] = list(self._looks.end(looked))
-        for job_id, each in looked.items():
-            if each.evaluation.result == "error":
-                self._log.warning("a condition can't be evaluated", job=job_id, code=each.evaluation.code, why=each.evaluation.message)
         await self._claim([*waited, *map(Settle, looked)], again=again, looked=looked)
         for job_id in looked:
             self._post(Settle(job_id))

@@ -12,7 +12,7 @@ from lily.render import fields, table, when
 from lily.settings import load_settings
 from lily.spec_index import SpecIndex
 from lily.summary import duration
-from lily.trigger_forms import short
+from lily.trigger_forms import short, subject_text
 from lily.workspace import Workspace, find_workspace
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _check_lines(view: dict[str, Any]) -> list[str]:
     return fields(
         [
             ("job", view["job_id"]),
-            ("subject", short(view["subject"])),
+            ("subject", subject_text(view["subject"])),
             ("operator", view["operator"]),
             ("value", short(view["value"])),
             ("mode", view["mode"]),
@@ -106,7 +106,8 @@ def list_conditions(*, json: Json = False, workspace: Place = None) -> int:
 
 def _cells(view: dict[str, Any]) -> list[object]:
     last = view["last"]
-    predicate = " ".join(short(view[name]) for name in ("subject", "operator", "value") if view[name] is not None)
+    compared = [short(view[name]) for name in ("operator", "value") if view[name] is not None]
+    predicate = " ".join([subject_text(view["subject"]), *compared])
     state = [] if view["state"] == "active" else [view["state"]]
     note = ", ".join([*state, *([view["note"]] if view["note"] else [])])
     if last is None:

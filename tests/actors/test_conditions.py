@@ -11,6 +11,7 @@ import actors.runner
 from lily.conditions.define import Look, subject
 from lily.errors import Code, LilyError
 from lily.ledger import State
+from lily.log import SilentLog
 from lily.runs import Status
 from lily.settings import Queue
 from lily.storage.database import reading
@@ -118,6 +119,8 @@ def test_a_run_carries_the_look_that_fired_it(table: Timetable, probe: Probe) ->
     assert (kept["subject"], kept["operator"], kept["value"], kept["mode"]) == ({"kind": "probe"}, "gte", 10, "edge")
     assert (kept["observed"], kept["kind"], kept["message"]) == (12, "number", "12 is at least 10")
     assert run.trigger["type"] == "condition"
+    summary = table.world.workspace.run_dir("job", run.run_id) / "summary.md"
+    assert "Its condition was met: 12 is at least 10." in summary.read_text()
     assert table.names(run)[:3] == ["job_queued", "scheduler_executed", "job_started"]
 
 
@@ -174,6 +177,30 @@ def test_an_error_fires_nothing_and_is_seen(table: Timetable, probe: Probe) -> N
     assert "RuntimeError: the disk is gone" in looks(table)[1].message
     assert len(table.runs()) == 1
     assert table.differences() == []
+
+
+class Log(SilentLog):
+    """Keeps what it was told of conditions."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str]] = []
+
+    def info(self, message: str, /, **fields: Any) -> None:
+        if "condition" in message:
+            self.said.append((message, ""))
+
+    def warning(self, message: str, /, **fields: Any) -> None:
+        self.said.append((message, fields.get("code", "")))
+
+
+def test_the_log_has_a_line_when_errors_begin_and_when_they_end(table: Timetable, probe: Probe) -> None:
+    """And not one for each look."""
+    log = table.world.log = Log()
+    table.put("job", **TRUE)
+    wrong = RuntimeError("away")
+    table.live(playing(table, probe, wrong, wrong, wrong, "text", False, False, wrong))
+    cant, again = "a condition can't be evaluated", "a condition is evaluated again"
+    assert log.said == [(cant, "evaluation_failed"), (cant, "value_type_mismatch"), (again, ""), (cant, "evaluation_failed")]
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyError("x"), ExceptionGroup("g", [ValueError("x")])])

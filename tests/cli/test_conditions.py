@@ -59,7 +59,7 @@ def test_check_looks_now_and_says_what_it_would_do(lily: Lily, workspace: Path) 
     said = lily("conditions", "check", "a")
     assert (said.status, said.err) == (0, "")
     shown = dict(line.split(None, 1) for line in said.out.splitlines())
-    assert shown["subject"] == '{"field":"count","kind":"file","path":"in/*"}'
+    assert shown["subject"] == "file count in/*"
     assert (shown["operator"], shown["value"], shown["mode"]) == ("gte", "2", "edge")
     assert (shown["observed"], shown["result"], shown["why"], shown["would"]) == ("0 (number)", "false", "0 is not at least 2", "wait")
     fill(workspace, 2)
@@ -155,6 +155,8 @@ def test_list_names_the_code_of_a_condition_that_does_not_work(lily: Lily, works
     said = lily("conditions", "list")
     assert "timeout" in said.out
     assert said.err == "a: timeout: as a test says\n"
+    (row,) = lily("schedule", "list", "--json").json["schedules"]
+    assert row["note"] == "its last look came to an error, timeout; see `lily conditions list`"
     last = lily("conditions", "list", "--json").json["conditions"][0]["last"]
     assert (last["code"], last["status"], last["result"]) == ("timeout", "condition_error", "error")
 
