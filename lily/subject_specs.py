@@ -121,7 +121,10 @@ class OtherSubject(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
-    kind: Annotated[str, Field(pattern=SUBJECT_ID)] = Field(description="the id of a subject")
+    kind: Annotated[str, Field(pattern=SUBJECT_ID)] = Field(
+        description="the id of a subject",
+        json_schema_extra={"not": {"enum": ["file", "http", "run", "queue", "env", "sqlite", "clock"]}},
+    )
 
     @model_validator(mode="after")
     def _plain(self) -> "OtherSubject":
