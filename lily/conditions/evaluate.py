@@ -138,10 +138,18 @@ class Evaluator:
         except BlueprintError as error:
             raise EvaluationError(EvaluationCode.EVALUATION_FAILED, error.message) from None
         except (Exception, SystemExit) as error:  # a workspace's own subject may raise anything
-            said = f"the subject {found.id} failed with {type(error).__name__}: {text_of(error)}"
-            raise EvaluationError(EvaluationCode.EVALUATION_FAILED, said) from None
+            raise _failed(found, error) from None
+        except BaseExceptionGroup as group:
+            if group.split((anyio.get_cancelled_exc_class(), KeyboardInterrupt))[0] is not None:
+                raise
+            raise _failed(found, group) from None
         finally:
             stop.set()
+
+
+def _failed(found: Subject, error: BaseException) -> EvaluationError:
+    said = f"the subject {found.id} failed with {type(error).__name__}: {text_of(error)}"
+    return EvaluationError(EvaluationCode.EVALUATION_FAILED, said)
 
 
 class _Hiding:

@@ -262,3 +262,23 @@ def test_blueprints_list_names_the_subjects(lily: Lily, workspace: Path) -> None
     check_fits("cli-blueprints-list", said.json)
     assert [each["id"] for each in said.json["subjects"]] == ["clock", "env", "file", "http", "queue", "run", "sqlite"]
     assert "SUBJECT" in lily("blueprints", "list").out
+
+
+def test_health_gives_a_look_its_time(lily: Lily, workspace: Path) -> None:
+    """A window that waits for an answer is in hand; one that waits for ever is not accounted for."""
+    condition(workspace, every="5s")
+    with ledger(workspace, SystemClock().now() - timedelta(seconds=20)) as made:
+        made.register("a")
+    assert scheduler_of(lily) == (0, 0.0)
+    condition(workspace, "b", every="5s")
+    with ledger(workspace, SystemClock().now() - timedelta(minutes=5)) as made:
+        made.register("b")
+    unaccounted, lag = scheduler_of(lily)
+    assert unaccounted > 40
+    assert 200 < lag < 300
+
+
+def scheduler_of(lily: Lily) -> tuple[int, float]:
+    """(windows that are not accounted for, seconds that the ledger is behind) as health has them."""
+    value = next(check["value"] for check in lily("health", "--json").json["checks"] if check["name"] == "scheduler")
+    return value["unaccounted"], value["lag_seconds"]
