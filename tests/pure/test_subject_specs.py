@@ -94,9 +94,26 @@ def test_what_is_refused_is_named_at_its_place(subject: Any, field: str, words: 
 
 
 NAMES = st.sampled_from(["kind", "path", "field", "url", "job", "name", "type", "query", "json_path", "headers", "x"])
-VALUES = st.sampled_from(
-    ["file", "http", "run", "queue", "env", "sqlite", "clock", "own", "size", "text", "now", "", "http://x/", 7, None, True, {}]
-)
+WORDS: list[Any] = [
+    "file",
+    "http",
+    "run",
+    "queue",
+    "env",
+    "sqlite",
+    "clock",
+    "own",
+    "size",
+    "text",
+    "now",
+    "",
+    "http://x/",
+    7,
+    None,
+    True,
+    {},
+]
+VALUES = st.sampled_from(WORDS)
 
 
 @given(st.dictionaries(NAMES, VALUES, max_size=4) | VALUES)
