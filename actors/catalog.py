@@ -1,4 +1,4 @@
-"""What the spec loader found, told in the log: jobs that are there, files that are wrong, triggers that are not registered."""
+"""What the spec loader found, told in the log: jobs that are there, and files that are wrong."""
 
 from actors.mailbox import Mailbox
 from actors.messages import BridgeMessage, SpecFact, SpecLoaded, SpecRejected, SpecRemoved, SpecsRead
@@ -40,11 +40,6 @@ class Catalog:
         if len(changed) > _NAMED:
             self._log.info("more jobs found or changed", jobs=len(changed) - _NAMED)
         self._known.update(entry.id for entry in changed)
-        refused = [entry for entry in changed if entry.note is not None]
-        for entry in refused[:_NAMED]:
-            self._log.warning("trigger not registered", job=entry.id, why=entry.note)
-        if len(refused) > _NAMED:
-            self._log.warning("more triggers not registered", jobs=len(refused) - _NAMED)
 
     def _tell_rejected(self, fact: SpecRejected) -> None:
         first = fact.diagnostics[0]

@@ -140,6 +140,12 @@ class Settle(msgspec.Struct, frozen=True, tag=True):
     job_id: str
 
 
+class LookDone(msgspec.Struct, frozen=True, tag=True):
+    """Somebody looked at the condition that a window of this job asks for: settle with what was found."""
+
+    looked: Any  # lily.conditions.verdict.Looked
+
+
 # -- to the tail broadcaster -----------------------------------------------------------------------
 
 
@@ -175,4 +181,4 @@ class SpecsRead(msgspec.Struct, frozen=True, tag=True):
 
 
 SpecFact = SpecLoaded | SpecRejected | SpecRemoved | SpecsRead
-BridgeMessage = ClaimWindow | Settle | SpecLoaded | SpecRejected | SpecRemoved | SpecsRead | Rung | Drain
+BridgeMessage = ClaimWindow | Settle | LookDone | SpecLoaded | SpecRejected | SpecRemoved | SpecsRead | Rung | Drain

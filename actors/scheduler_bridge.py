@@ -5,7 +5,7 @@ again from the store and the specs, and is, after a crash of this actor.
 """
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -14,11 +14,13 @@ import anyio
 import anyio.lowlevel
 
 from actors.job_store import JobStore
+from actors.looking import Evaluate, Looks
 from actors.mailbox import Mailbox
 from actors.messages import (
     BridgeMessage,
     ClaimWindow,
     Drain,
+    LookDone,
     Reply,
     Rung,
     RunnerMessage,
@@ -29,15 +31,17 @@ from actors.messages import (
     SpecRemoved,
     SpecsRead,
 )
+from actors.placing import first_fires, place
 from actors.scheduler import EVENTS, LOOK_SECONDS, MailboxExecutor, TaskScheduler
 from lily.clock import Clock, stamp
+from lily.conditions.verdict import Looked
 from lily.errors import Code, LilyError
 from lily.faults import Faults, no_faults
-from lily.ledger import TICK, Failure, Settlement, misfire_seconds
+from lily.ledger import Failure, Settlement
 from lily.log import Log
 from lily.offload import Offload
 from lily.operations.registering import registrations
-from lily.policies import unschedulable
+from lily.policies import scheduled
 from lily.runs import Event, EventName
 from lily.spec_index import SpecEntry
 from lily.storage.windows import Claim, JobState, Windows
@@ -49,7 +53,8 @@ RING_SECONDS = 2.0  # what a lost ring costs
 
 
 class SchedulerBridge:
-    """Keeps the scheduler in step with specs and ledger, and claims windows. `body` gives a job's canonical spec.
+    """Keeps the scheduler in step with specs and ledger, and claims windows. `body` gives a job's canonical spec, `evaluate` looks at a
+    condition.
 
     Nothing is claimed before `after` comes back: until then, a claimed run that waits for its word is one of an earlier life.
     """
@@ -61,6 +66,7 @@ class SchedulerBridge:
         *,
         windows: Windows,
         body: Callable[[SpecEntry], bytes | None],
+        evaluate: Evaluate,
         new_store: Callable[[], JobStore],
         clock: Clock,
         offload: Offload,
@@ -85,6 +91,7 @@ class SchedulerBridge:
         self._asked: set[Reply[Claim]] = set()  # what fires of this engine wait for
         self._unsure = False  # claims may have been stored whose answer got lost
         self._draining = False
+        self._looks = Looks(evaluate, mailbox.post, log, fault)
         self._placing = anyio.Lock()  # what is put into the engine is what the ledger says last
         self._scheduler: TaskScheduler | None = None
         self._executor: MailboxExecutor | None = None
@@ -123,6 +130,7 @@ class SchedulerBridge:
         scheduler.start(paused=True)
         try:
             async with anyio.create_task_group() as tasks:
+                self._looks.begin(tasks)
                 if self._read:
                     self._unsure = True
                     await self._reconcile()
@@ -162,12 +170,15 @@ class SchedulerBridge:
 
     async def _take(self, batch: list[BridgeMessage], *, again: bool) -> None:
         claims: list[ClaimWindow | Settle] = []
+        looked: dict[str, Looked] = {}
         facts: list[SpecLoaded | SpecRemoved | SpecsRead] = []
         rung = False
         for message in batch:
             match message:
                 case ClaimWindow() | Settle():
                     claims.append(message)
+                case LookDone(each):
+                    looked[each.wanted.job_id] = each
                 case SpecLoaded() | SpecRemoved() | SpecsRead():
                     facts.append(message)
                 case Rung():
@@ -177,6 +188,8 @@ class SchedulerBridge:
                     self._engine.pause()  # what falls due from now on is settled at the next start
                 case SpecRejected():
                     pass
+        if looked:
+            await self._follow_looks(looked, again=again)
         if claims:
             await self._claim(claims, again=again)
         if self._draining:
@@ -193,11 +206,14 @@ class SchedulerBridge:
 
     # -- claims -----------------------------------------------------------------------------------
 
-    async def _claim(self, messages: Sequence[ClaimWindow | Settle], *, again: bool) -> None:
-        """Settle these jobs in one transaction and answer each."""
+    async def _claim(self, messages: Sequence[ClaimWindow | Settle], *, again: bool, looked: Mapping[str, Looked] | None = None) -> None:
+        """Settle these jobs in one transaction and answer each. A job whose condition is being looked at waits for that."""
+        messages = [message for message in messages if not self._waits(message)]
         ids = list(dict.fromkeys(message.job_id for message in messages))
+        if not ids:
+            return
         try:
-            claims = {claim.job_id: claim for claim in await self._settle(ids, self._clock.now(), again=again)}
+            claims = {claim.job_id: claim for claim in await self._settle(ids, self._clock.now(), again=again, looked=looked)}
         except LilyError as exc:
             for message in messages:
                 if isinstance(message, ClaimWindow):
@@ -205,6 +221,8 @@ class SchedulerBridge:
             return
         answered: set[str] = set()
         for message in messages:
+            if self._waits(message):
+                continue
             claim = claims.get(message.job_id) or Claim(message.job_id, Settlement())  # no trigger of that job was ever stored
             if claim.refused and not claim.fired and isinstance(message, ClaimWindow):
                 message.reply.fail(LilyError(Code(claim.refused), "the queue did not take the window's run", where=f"job {claim.job_id}"))
@@ -217,14 +235,31 @@ class SchedulerBridge:
             if job_id not in answered:
                 self._give_word(claim)
 
-    async def _settle(self, ids: Sequence[str], now: datetime, *, again: bool = False) -> list[Claim]:
+    def _waits(self, message: ClaimWindow | Settle) -> bool:
+        """Whether a look at the job's condition is under way; a fire is answered once it is done."""
+        if not self._looks.under_way(message.job_id):
+            return False
+        if isinstance(message, ClaimWindow):
+            self._looks.hold(message)
+        return True
+
+    async def _follow_looks(self, looked: Mapping[str, Looked], *, again: bool) -> None:
+        """Settle what waited for these looks, and what has fallen due meanwhile."""
+        waited: list[ClaimWindow | Settle] = list(self._looks.end(looked))
+        await self._claim([*waited, *map(Settle, looked)], again=again, looked=looked)
+        for job_id in looked:
+            self._post(Settle(job_id))
+
+    async def _settle(
+        self, ids: Sequence[str], now: datetime, *, again: bool = False, looked: Mapping[str, Looked] | None = None
+    ) -> list[Claim]:
         """Settle jobs; raises what the store raised, after noting the stretch that could not be claimed."""
         told = {job_id: tuple(self._told[job_id]) for job_id in ids if job_id in self._told}
         failures = {job_id: self._failures[job_id] for job_id in ids if job_id in self._failures}
         again = again or bool(failures)  # an error may hide a transaction that was committed
         self._fault("bridge:before-claim")
         try:
-            claims = await self._offload(lambda: self._windows.claim(ids, now, failures=failures, told=told, again=again))
+            claims = await self._offload(lambda: self._windows.claim(ids, now, failures=failures, told=told, again=again, looked=looked))
         except LilyError as exc:
             for job_id in ids:
                 first = self._failures.get(job_id)
@@ -246,6 +281,10 @@ class SchedulerBridge:
                 self._log.error("a job's windows can't be computed", job=claim.job_id, why=claim.problem)
             if claim.settlement.more:
                 self._post(Settle(claim.job_id))
+            if claim.look is not None:
+                self._looks.start(claim.look)
+            elif looked and claim.job_id in looked and not claim.fired:
+                self._told.pop(claim.job_id, None)  # the run that they belong into is not to be
         return claims
 
     def _give_word(self, claim: Claim) -> None:
@@ -291,7 +330,7 @@ class SchedulerBridge:
         first = False
         for fact in facts:
             match fact:
-                case SpecLoaded(entry) if unschedulable(entry.trigger) is None and entry.trigger.get("type") != "manual":
+                case SpecLoaded(entry) if scheduled(entry.trigger):
                     loaded[entry.id] = self._specs[entry.id] = entry
                     gone.discard(entry.id)
                 case SpecLoaded(entry):
@@ -367,46 +406,12 @@ class SchedulerBridge:
                 self._give_word(claim)
             async with self._placing:
                 states = await self._offload(self._windows.states, some)
-                firsts = await self._offload(self._firsts, states, now)
+                firsts = await self._offload(first_fires, self._windows, states, now, self._log)
                 for n, job_id in enumerate(some, 1):
-                    self._put(job_id, states.get(job_id), firsts.get(job_id))
+                    place(self._engine, job_id, states.get(job_id), firsts.get(job_id))
                     if n % PUT_AT_ONCE == 0:
                         await anyio.lowlevel.checkpoint()
             await anyio.lowlevel.checkpoint()
-
-    def _firsts(self, states: dict[str, JobState], now: datetime) -> dict[str, tuple[Any, datetime]]:
-        """In a worker thread: each job's trigger and when it is due first after now."""
-        found: dict[str, tuple[Any, datetime]] = {}
-        for job_id, state in states.items():
-            if state.version is None:
-                continue
-            try:
-                trigger: Any = self._windows.schedule(job_id, state.version).trigger(job_id)  # type: ignore[attr-defined]
-            except LilyError as exc:
-                self._log.error("a job's windows can't be computed", job=job_id, why=exc.message)
-                continue
-            # A clock that stepped back: what has its row is not fired again.
-            due = trigger.get_next_fire_time(None, max(now, state.settled, state.version.since) + TICK)
-            if due is not None:
-                found[job_id] = (trigger, due)
-        return found
-
-    def _put(self, job_id: str, state: JobState | None, first: tuple[Any, datetime] | None) -> None:
-        if state is None or state.version is None or first is None:
-            if self._engine.get_job(job_id) is not None:
-                self._engine.remove_job(job_id)
-            return
-        self._engine.add_job(
-            "lily.fire:fire",
-            first[0],
-            id=job_id,
-            kwargs={"job_id": job_id, "version": state.version.number},
-            replace_existing=True,
-            next_run_time=first[1],
-            misfire_grace_time=misfire_seconds(state.version.trigger),
-            coalesce=True,
-            max_instances=1,
-        )
 
     async def _jumped(self, seconds: float) -> None:
         """The wall clock was set, or the machine slept: as after a downtime."""

@@ -28,9 +28,11 @@ from actors.spec_loader import SpecLoader, watch
 from actors.supervisor import supervise
 from actors.system import Actor, System
 from lily.clock import SystemClock, stamp
+from lily.conditions.evaluate import Evaluator
 from lily.errors import Code, LilyError
 from lily.log import StreamLog
 from lily.offload import in_thread
+from lily.operations.conditions import evaluator
 from lily.operations.session import open_store
 from lily.own_jobs import own_jobs_of
 from lily.retry_defaults import retry_defaults
@@ -121,6 +123,7 @@ def _edge(session: Session, stop: Callable[[float], None], live: LiveSettings, b
         session.system.runner_box,
         windows=Windows(session.store),
         body=index.body,
+        evaluate=_evaluator(session, index),
         new_store=lambda: JobStore(session.workspace.job_store, in_thread),
         clock=clock,
         offload=in_thread,
@@ -149,6 +152,11 @@ def _edge(session: Session, stop: Callable[[float], None], live: LiveSettings, b
         "letter_keeper": keeper.run,
         "alerts": alerts.run,
     }
+
+
+def _evaluator(session: Session, index: SpecIndex) -> Evaluator:
+    ports = session.system.ports
+    return evaluator(session.workspace, ports.registry, session.store, index, policy=lambda: ports.policy, clock=SystemClock())
 
 
 async def _watch_blueprints(session: Session) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lily.api import Session, events, run, submit, submit_many, wait
     from lily.blueprints.contract import BlueprintError, Context, Envelope, ProcessRequest, ProcessResult
     from lily.blueprints.define import blueprint, specialist, synthesizer
+    from lily.conditions.define import Look, subject
     from lily.errors import Code, LilyError
     from lily.receipts import Receipt
     from lily.storage.stream import StreamEvent
@@ -32,6 +33,8 @@ _HOME = {
     "blueprint": "lily.blueprints.define",
     "specialist": "lily.blueprints.define",
     "synthesizer": "lily.blueprints.define",
+    "Look": "lily.conditions.define",
+    "subject": "lily.conditions.define",
     "Code": "lily.errors",
     "LilyError": "lily.errors",
     "StreamEvent": "lily.storage.stream",
@@ -44,6 +47,7 @@ __all__ = [
     "Context",
     "Envelope",
     "LilyError",
+    "Look",
     "ProcessRequest",
     "ProcessResult",
     "Receipt",
@@ -54,6 +58,7 @@ __all__ = [
     "events",
     "run",
     "specialist",
+    "subject",
     "submit",
     "submit_many",
     "synthesizer",

@@ -114,5 +114,7 @@ OWN: dict[EventName, tuple[Form, ...]] = {
     EventName.STORE_RESET: (Form(("by", "reason", "runs", "backup")),),
     EventName.QUEUE_BACKPRESSURE_ON: (_QUEUE,),
     EventName.QUEUE_BACKPRESSURE_OFF: (_QUEUE,),
+    EventName.CONDITION_ERROR: (Form(("job", "code", "message", "scheduled_for")),),
+    EventName.CONDITION_RECOVERED: (Form(("job", "scheduled_for")),),
     EventName.EVENTS_LOST: (Form(("reason", "events")), Form(("reason", "bytes"))),
 }

@@ -6,7 +6,7 @@ catch-up, grace, coalescing, pauses and overlap have one owner. Nothing here rea
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
@@ -20,7 +20,10 @@ AT_ONCE = 100_000  # windows that one settlement decides at most: more than a da
 
 
 class WindowStatus(StrEnum):
-    """What became of a window. Only `fired` has a run that works; `missed` names the one run that reports its batch."""
+    """What became of a window. Only `fired` has a run that works; `missed` names the one run that reports its batch.
+
+    The last two are those of a condition: somebody looked, and it was not so, or the look came to no result.
+    """
 
     FIRED = "fired"
     MISSED = "missed"
@@ -29,6 +32,8 @@ class WindowStatus(StrEnum):
     SKIPPED_PAUSED = "skipped_paused"
     REFUSED = "refused"
     EXCLUDED = "excluded"
+    NOT_MET = "not_met"
+    CONDITION_ERROR = "condition_error"
 
 
 class State(StrEnum):
@@ -114,12 +119,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What a settlement decides. `through` is how far every window has its row; `more` says that windows are left to decide."""
+    """What a settlement decides. `through` is how far every window has its row; `more` says that windows are left to decide.
+
+    `look` is the window of a condition that can't be decided before somebody looked; it and those after it are left.
+    """
 
     rows: list[Row] = field(default_factory=list)
     through: datetime | None = None
     more: bool = False
     cancels: list[str] = field(default_factory=list)  # runs that a fire with `overlap: cancel_previous` ends
+    look: Row | None = None
 
     @property
     def fired(self) -> list[Row]:
@@ -151,8 +160,25 @@ def paused_at(controls: Sequence[Control], at: datetime) -> Control | None:
     return found
 
 
-def settle(job: JobLedger, now: datetime, schedule_of: Callable[[Version], Schedule], limit: int = AT_ONCE) -> Settlement:
-    """Decide every window of the job that is due by `now` and has no row. The same input gives the same rows in the same order."""
+Judge = Callable[[Row], tuple[WindowStatus, str] | None]
+
+
+def nobody_looked(row: Row) -> tuple[WindowStatus, str] | None:
+    """Of no condition it is known whether it was so."""
+    return None
+
+
+def settle(
+    job: JobLedger,
+    now: datetime,
+    schedule_of: Callable[[Version], Schedule],
+    limit: int = AT_ONCE,
+    judge: Judge = nobody_looked,
+) -> Settlement:
+    """Decide every window of the job that is due by `now` and has no row. The same input gives the same rows in the same order.
+
+    `judge` gives status and code of the window of a condition that is to be decided by a look; None while nobody looked.
+    """
     due, through = _due(job, now, schedule_of, limit + 1)
     judged = [_judged(job, row, now, excluded=row.status is WindowStatus.EXCLUDED) for row in due]
     more = len(due) > limit
@@ -162,16 +188,43 @@ def settle(job: JobLedger, now: datetime, schedule_of: Callable[[Version], Sched
         del judged[limit:]
         through = judged[-1].at
     rows = _coalesced(_limited(judged))
+    cancels = _overlapped(rows, job.active)
+    return _looked_at(Settlement(rows, through, more, cancels), judge)
+
+
+def is_condition(trigger: dict[str, Any]) -> bool:
+    """Whether the windows of a trigger are looks."""
+    return trigger.get("type") == "condition"
+
+
+def _overlapped(rows: list[Row], active: Sequence[str]) -> list[str]:
+    """Skip what may not run beside the active runs; gives those that end in its place."""
     firing = [n for n, row in enumerate(rows) if row.status is WindowStatus.FIRED]
-    cancels: list[str] = []
-    if firing and job.active:
-        overlap = rows[firing[-1]].version.trigger.get("overlap", "skip")
-        if overlap == "skip":
-            for n in firing:
-                rows[n] = _with(rows[n], WindowStatus.SKIPPED_OVERLAP, code=",".join(job.active[:3]))
-        elif overlap == "cancel_previous":
-            cancels = list(job.active)
-    return Settlement(rows, through, more, cancels)
+    if not firing or not active:
+        return []
+    overlap = rows[firing[-1]].version.trigger.get("overlap", "skip")
+    if overlap == "skip":
+        for n in firing:
+            rows[n] = _with(rows[n], WindowStatus.SKIPPED_OVERLAP, code=",".join(active[:3]))
+    return list(active) if overlap == "cancel_previous" else []
+
+
+def _looked_at(found: Settlement, judge: Judge) -> Settlement:
+    """The settlement with what a look decides. There is one at most: what was can't be looked at later."""
+    rows = found.rows
+    n = next((n for n, row in enumerate(rows) if row.status is WindowStatus.FIRED and is_condition(row.version.trigger)), None)
+    if n is None:
+        return found
+    decided = judge(rows[n])
+    if decided is None:
+        look = rows[n]
+        # Those that name a window which has no row yet wait with it.
+        first = next(m for m, row in enumerate(rows) if m == n or (row.into is not None and row.into >= look.at))
+        kept = rows[:first]
+        fires = any(row.status is WindowStatus.FIRED for row in kept)
+        return Settlement(kept, rows[first].at - TICK, False, found.cancels if fires else [], look)
+    rows[n] = _with(rows[n], decided[0], code=decided[1])
+    return found if found.fired else replace(found, cancels=[])
 
 
 def _due(job: JobLedger, now: datetime, schedule_of: Callable[[Version], Schedule], limit: int) -> tuple[list[Row], datetime]:
@@ -216,12 +269,16 @@ def _limited(rows: list[Row]) -> list[Row]:
 
 
 def _coalesced(rows: list[Row]) -> list[Row]:
-    """Of several windows that may run now, the last one does, unless each is to be caught up."""
-    firing = [n for n, row in enumerate(rows) if row.status is WindowStatus.FIRED]
-    if firing and _mode(rows[firing[-1]]) != "all":
-        into = rows[firing[-1]].at
-        for n in firing[:-1]:
-            rows[n] = _with(rows[n], WindowStatus.COALESCED, into=into)
+    """Of several windows that may run now, the last one does, unless each is to be caught up. Looks stand only for looks."""
+    timed, looks = list[int](), list[int]()
+    for n, row in enumerate(rows):
+        if row.status is WindowStatus.FIRED:
+            (looks if is_condition(row.version.trigger) else timed).append(n)
+    if timed and _mode(rows[timed[-1]]) == "all":
+        timed = []
+    for some in (timed, looks):
+        for n in some[:-1]:
+            rows[n] = _with(rows[n], WindowStatus.COALESCED, into=rows[some[-1]].at)
     return rows
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
@@ -18,6 +19,21 @@ class Offload(Protocol):
 async def in_thread(fn: Callable[..., T], /, *args: Any) -> T:
     """Run `fn` in a worker thread. Cancellation waits for it: a thread that is left alone would go on writing."""
     return await anyio.to_thread.run_sync(fn, *args)
+
+
+async def in_thread_or_left(fn: Callable[..., T], /, *args: Any) -> T:
+    """Run `fn`, which changes nothing, in a worker thread. Cancellation leaves it to end alone: a disk may answer never.
+
+    So many may be left that way as `LEFT` says; those after them wait until one has ended.
+    """
+    global _left
+    if _left is None:
+        _left = anyio.CapacityLimiter(LEFT)
+    return await anyio.to_thread.run_sync(fn, *args, abandon_on_cancel=True, limiter=_left)
+
+
+LEFT = 16
+_left: anyio.CapacityLimiter | None = None  # made by the first who needs it
 
 
 async def inline(fn: Callable[..., T], /, *args: Any) -> T:

@@ -84,6 +84,8 @@ class EventName(StrEnum):
     STORE_RESET = "store_reset"
     QUEUE_BACKPRESSURE_ON = "queue_backpressure_on"  # these two are no run's
     QUEUE_BACKPRESSURE_OFF = "queue_backpressure_off"
+    CONDITION_ERROR = "condition_error"  # these two are no run's either
+    CONDITION_RECOVERED = "condition_recovered"
 
 
 # These stand in files only; all others are rows of the store too and can be written again from there.

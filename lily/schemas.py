@@ -59,12 +59,27 @@ _FIRED = {"type": _TEXT, "by": _TEXT, "fired_at": _STAMP, "scheduled_for": {"any
 # Of a scheduled run: how many windows it stands for beside its own; of one that reports missed windows: which.
 _WINDOWS = {"coalesced": _CAP, "first": _STAMP, "last": _STAMP, "windows": _CAP, "reason": _TEXT}
 
+# Of one that a condition fired: what was compared, and what the look found.
+_EVALUATION = _object(
+    {
+        "subject": {"type": ["string", "object"]},
+        "operator": _TEXT,
+        "value": {"type": ["string", "number", "boolean", "null"]},
+        "mode": {"enum": ["edge", "level"]},
+        "observed": {"type": ["string", "number", "boolean", "null"]},
+        "kind": _TEXT,
+        "message": _TEXT,
+        "evaluated_at": _STAMP,
+        "duration_seconds": {"type": "number", "minimum": 0},
+    }
+)
+
 # Where a struct's type says less than is promised: (struct, field).
 _REFINED: dict[tuple[str, str], dict[str, Any]] = {
     ("Receipt", "schema_version"): {"enum": [*range(1, SCHEMA_VERSION + 1)]},  # commands show old ones too
     ("Receipt", "status"): {"enum": sorted(TERMINAL)},
     ("Receipt", "r0_status"): {"enum": ["ok", "error", None]},
-    ("Receipt", "trigger"): _object(_FIRED, {"replayed_from": _RUN, "retried_from": _RUN, **_WINDOWS}),
+    ("Receipt", "trigger"): _object(_FIRED, {"replayed_from": _RUN, "retried_from": _RUN, "evaluation": _EVALUATION, **_WINDOWS}),
     ("Receipt", "policy"): {"anyOf": [_object(_POLICY), _NOTHING]},
     ("Receipt", "limits"): {"anyOf": [_object({"timeout_seconds": {"type": "number"}}, _LIMITS), _NOTHING]},
     ("Receipt", "canceled"): {"anyOf": [_object({"at": _STAMP, "by": _TEXT, "reason": _TEXT}), {"type": "null"}]},

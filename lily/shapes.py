@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 from lily.alert_shapes import ALERT_SHAPES
 from lily.approval_shapes import APPROVAL_SHAPES
 from lily.approvals.record import Need
+from lily.condition_shapes import CONDITION_SHAPES
 from lily.diagnostics import Diagnostic
 from lily.letter_shapes import LETTER_SHAPES
 from lily.queue_shapes import QUEUE_SHAPES
@@ -192,7 +193,7 @@ class BlueprintRow(msgspec.Struct, kw_only=True):
 
 
 class MemberRow(msgspec.Struct, kw_only=True):
-    """A specialist or synthesizer in a list."""
+    """A specialist, synthesizer or subject in a list."""
 
     id: str
     summary: str
@@ -205,6 +206,7 @@ class BlueprintsList(msgspec.Struct, kw_only=True):
     blueprints: list[BlueprintRow]
     specialists: list[MemberRow]
     synthesizers: list[MemberRow]
+    subjects: list[MemberRow]
     diagnostics: list[Diagnostic]
 
 
@@ -341,5 +343,6 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     **APPROVAL_SHAPES,
     **REVIEW_SHAPES,
     **RECEIPT_SHAPES,
+    **CONDITION_SHAPES,
     "error": Failure,
 }

@@ -14,7 +14,6 @@ from lily import __version__
 from lily.clock import Clock, SystemClock
 from lily.diagnostics import Diagnostic, to_error
 from lily.errors import Code, LilyError
-from lily.policies import unschedulable
 from lily.retry_defaults import RetryDefaults, defaults_of, stamp_of
 from lily.workspace import Workspace, is_job_id
 from lily.yaml_scalars import MAX_BYTES
@@ -50,11 +49,6 @@ class SpecEntry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=F
     line: int = 1
     column: int = 1
     file_digest: str = ""
-
-    @property
-    def note(self) -> str | None:
-        """Why the job's trigger is not registered in this version; None when it is, and for a manual one."""
-        return unschedulable(self.trigger)
 
 
 class _Record(msgspec.Struct, frozen=True, array_like=True, gc=False):

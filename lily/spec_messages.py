@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from lily.diagnostics import Diagnostic
 from lily.errors import Code
+from lily.subject_specs import SUBJECTS, TAGS
 from lily.trigger_specs import KINDS, zone_problem
 from lily.yaml_reader import MAX_PROBLEMS, Document, Problem, YamlPath
 
@@ -90,6 +91,8 @@ def _plain_loc(raw: dict[str, Any], loc: tuple[int | str, ...]) -> YamlPath:
     """pydantic's location without what is not in the file: the union's tag, and the zone where it was moved from."""
     if loc[:1] == ("trigger",) and len(loc) > 1 and loc[1] in KINDS:
         loc = ("trigger", *loc[2:])
+    if loc[:2] == ("trigger", "subject") and len(loc) > 2 and loc[2] in TAGS:
+        loc = ("trigger", "subject", *loc[3:])
     if loc == ("timezone",) and raw.get("timezone") is None and isinstance(raw.get("trigger"), dict):
         return ("trigger", "timezone")
     return tuple(part for part in loc if part != "[key]")
@@ -154,8 +157,13 @@ def _model_of(annotation: Any, raw: dict[str, Any]) -> type[BaseModel] | None:
     models = [found for each in get_args(annotation) if (found := _model_of(each, raw))]
     if len(models) <= 1:
         return models[0] if models else None
-    trigger = raw.get("trigger")  # the one field that is a union of models
-    kind = trigger.get("type") if isinstance(trigger, dict) else None
+    trigger = raw.get("trigger")  # the two fields that are unions of models: it, and its subject
+    if not isinstance(trigger, dict):
+        return None
+    if not any(each in KINDS.values() for each in models):
+        subject = trigger.get("subject")
+        return SUBJECTS.get(str(subject.get("kind"))) if isinstance(subject, dict) else None
+    kind = trigger.get("type")
     return KINDS.get(kind) if isinstance(kind, str) else None
 
 

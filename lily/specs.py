@@ -14,7 +14,8 @@ from lily.diagnostics import Diagnostic
 from lily.errors import Code, LilyError
 from lily.own_jobs import PREFIX, is_own
 from lily.spec_messages import diagnose, diagnostic
-from lily.trigger_specs import Part, Trigger, Zone, checked, zone_problem
+from lily.spec_parts import Part, checked
+from lily.trigger_specs import Trigger, Zone, zone_problem
 from lily.workspace import is_job_id
 from lily.yaml_reader import Document, Problem, read_yaml
 from lily.yaml_scalars import plain_scalar

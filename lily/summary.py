@@ -61,9 +61,15 @@ def _outcome(receipt: Receipt) -> str:
         took = " when it was due"
     return (
         f"# {_HEADLINE[receipt.status]}: {markdown(receipt.title)}\n\n"
-        f"Job `{receipt.job_id}` ({markdown(target)}) {receipt.status}{took}.\n\n"
+        f"Job `{receipt.job_id}` ({markdown(target)}) {receipt.status}{took}.{_condition(receipt)}\n\n"
         f"Run `{receipt.run_id}` · trace `{receipt.trace_id}`\n"
     )
+
+
+def _condition(receipt: Receipt) -> str:
+    """Why a condition fired it."""
+    look = receipt.trigger.get("evaluation") or {}
+    return f" Its condition was met: {markdown(str(look['message']))}." if look.get("message") else ""
 
 
 def _why(receipt: Receipt) -> str:

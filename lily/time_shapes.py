@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from lily.approval_shapes import VoidedApproval
+from lily.condition_shapes import Observation
 from lily.diagnostics import Diagnostic
 from lily.ledger import State, WindowStatus
 from lily.runs import Status
@@ -75,7 +76,8 @@ class RunName(msgspec.Struct, kw_only=True):
 
 
 class JobsWhy(msgspec.Struct, kw_only=True):
-    """`lily jobs why ID --json`; `because` has sentences, `at` is null when there is no window to speak of"""
+    """`lily jobs why ID --json`; `because` has sentences, `at` is null when there is no window to speak of; `evaluation`
+    is the look of a condition's window, as long as it is kept"""
 
     job_id: str
     timezone: str
@@ -89,6 +91,8 @@ class JobsWhy(msgspec.Struct, kw_only=True):
         "skipped_paused",
         "refused",
         "excluded",
+        "not_met",
+        "condition_error",
         "not_due",
         "to_come",
         "undecided",
@@ -105,6 +109,7 @@ class JobsWhy(msgspec.Struct, kw_only=True):
     control: ControlRow | None
     runs: list[RunName]
     next: str | None
+    evaluation: Observation | None
 
 
 class PlanSide(msgspec.Struct, kw_only=True):
@@ -262,6 +267,7 @@ class LedgerDifference(msgspec.Struct, kw_only=True):
         "run_lost",
         "other_run",
         "trigger_unreadable",
+        "no_condition",
     ]
     message: str
 

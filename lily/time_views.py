@@ -61,6 +61,8 @@ def next_lines(view: Mapping[str, Any], *, width: int | None = None) -> Lines:
     lines = [f"{view['job_id']}  {view['trigger']}"]
     if view["state"] != "active":
         lines.append(f"it is {state_text(view['state'], view['until'], view['reason'])}")
+    if view["trigger"].startswith("condition "):
+        lines.append("each of these is a look: the job runs where it finds the condition met")
     if not view["windows"]:
         return [*lines, "no window is to come"]
     return [*lines, "", *_columns(_WINDOWS, [window_cells(window) for window in view["windows"]], width)]

@@ -36,10 +36,19 @@ def same_trigger(a: Mapping[str, Any], zone_a: str | None, b: Mapping[str, Any],
 def trigger_text(trigger: Mapping[str, Any], timezone: str | None) -> str:
     """The trigger in one cell: `cron 15 5 * * mon-fri Europe/Lisbon`."""
     said = bare(trigger)
-    told = [_short(said[key]) for key in _FIRST if key in said]
-    more = [f"{key}={_short(value)}" for key, value in said.items() if key not in _FIRST]
+    told = [subject_text(said[key]) if key == "subject" else short(said[key]) for key in _FIRST if key in said]
+    more = [f"{key}={short(value)}" for key, value in said.items() if key not in _FIRST]
     return " ".join([*told, *([timezone] if timezone else []), *more])
 
 
-def _short(value: object) -> str:
+def subject_text(subject: object) -> str:
+    """What a condition looks at, in a cell: `file inbox/*.csv count`."""
+    if not isinstance(subject, Mapping):
+        return short(subject)
+    said = bare(subject)
+    return " ".join(short(value) for value in (said.pop("kind", ""), *said.values()))
+
+
+def short(value: object) -> str:
+    """A value in a cell: text as it is, all else as JSON."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -1,36 +1,24 @@
 """The `trigger` section of a job spec: one model for each kind, told apart by `type`. Shape only; nothing is scheduled here."""
 
-from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from lily import time_text
-
-
-class Part(BaseModel):
-    """What every part of a spec has in common: frozen, no unknown keys, no coercion, finite numbers.
-
-    A field's description says what is accepted; diagnostics quote it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
-
-
-def checked(check: Callable[[str], str | None]) -> AfterValidator:
-    """A validator of text from a check that says what is wrong, or None."""
-
-    def apply(text: str) -> str:
-        wrong = check(text)
-        if wrong:
-            # The sentence is not a template: braces in it are the user's own.
-            raise PydanticCustomError("said", "{said}", {"said": wrong})
-        return text
-
-    return AfterValidator(apply)
-
+from lily.conditions.glob import MAX_PATTERN
+from lily.spec_parts import Part, checked
+from lily.subject_specs import SUBJECTS, Subject, gives
 
 Cron = Annotated[str, Field(max_length=1000), checked(time_text.check_cron)]
 Zone = Annotated[str, Field(max_length=200), checked(time_text.check_zone)]
@@ -132,14 +120,6 @@ class CalendarTrigger(_Timed):
     anchor: Instant = Field(description="the time of the first one, such as 2026-05-04T09:00")
 
 
-def _plain_subject(given: Any) -> Any:
-    if isinstance(given, str) and given.strip():
-        return given
-    if isinstance(given, dict) and given and all(isinstance(key, str) for key in given):
-        return given
-    raise PydanticCustomError("said", "a subject is a name, or a mapping that describes one")
-
-
 def _plain_operand(given: Any) -> Any:
     if given is None or type(given) in (str, bool, int, float):
         return given
@@ -151,9 +131,9 @@ class ConditionTrigger(_Timed):
 
     type: Literal["condition"]
     every: Duration = Field(description="a whole number and one of s m h d w mo, such as 15m")
-    subject: Annotated[Any, BeforeValidator(_plain_subject), WithJsonSchema({"type": ["string", "object"]})] = Field(
-        description="the name of a subject, or a mapping that describes one"
-    )
+    anchor: Instant | None = Field(default=None, description="a time such as 2026-05-04T09:00")
+    catch_up: Literal["none", "latest"] = Field(default="none", description="none or latest: what was can't be looked at later")
+    subject: Subject = Field(description="the name of a subject, or a mapping with its `kind`")
     operator: Literal["eq", "neq", "gt", "gte", "lt", "lte", "exists", "matches"] = Field(
         description="eq, neq, gt, gte, lt, lte, exists or matches"
     )
@@ -162,12 +142,72 @@ class ConditionTrigger(_Timed):
     )
     mode: Literal["edge", "level"] = Field(default="edge", description="edge or level")
 
+    @field_validator("subject")
+    @classmethod
+    def _is_enough(cls, given: Any) -> Any:
+        return _refused(given, _nameless(given))
+
+    @field_validator("value")
+    @classmethod
+    def _fits(cls, given: Any, info: ValidationInfo) -> Any:
+        subject, operator = info.data.get("subject"), info.data.get("operator")
+        if given is None or subject is None or operator is None:
+            return given
+        return _refused(given, _no_operand(operator, given) or _other_type(subject, operator, given))
+
     @model_validator(mode="after")
     def _has_a_value(self) -> Self:
         if self.operator != "exists" and self.value is None:
             raise PydanticCustomError("said", "{said}", {"said": f"the operator {self.operator} needs a `value`"})
         return self
 
+
+def _refused(given: Any, wrong: str | None) -> Any:
+    if wrong:
+        raise PydanticCustomError("said", "{said}", {"said": wrong})
+    return given
+
+
+def _nameless(subject: Any) -> str | None:
+    """What a subject that is only a name lacks."""
+    model = SUBJECTS.get(subject) if isinstance(subject, str) else None
+    if model is None:
+        return None
+    try:
+        model.model_validate({"kind": subject})
+    except ValidationError as error:
+        needed = ", ".join(str(found["loc"][0]) for found in error.errors(include_url=False))
+        return f"the subject {subject} needs more than its name: {{kind: {subject}, {needed}: ...}}"
+    return None
+
+
+def _no_operand(operator: str, value: Any) -> str | None:
+    """Why an operator can't be used with a value, whatever is observed."""
+    if operator == "exists":
+        return None if type(value) is bool else "`exists` takes no `value`, or true or false"
+    if operator == "matches":
+        if not isinstance(value, str):
+            return "`matches` needs a pattern as its `value`, which is text; put it in quotes"
+        return None if len(value) <= MAX_PATTERN else f"the pattern has more than {MAX_PATTERN} characters"
+    if type(value) is bool and operator not in ("eq", "neq"):
+        return f"{operator} puts things in order, and true and false have none; eq and neq are accepted"
+    return None
+
+
+def _other_type(subject: Any, operator: str, value: Any) -> str | None:
+    """Where it is known what the subject gives: a value that it can never be compared with."""
+    known = gives(subject)
+    if known is None or operator == "exists":
+        return None
+    if operator == "matches" or (known == "boolean" and operator not in ("eq", "neq")):
+        return None if known == "text" else f"the subject gives {_TYPES[known]}, which {operator} is not for"
+    if known == "timestamp" and isinstance(value, str):
+        return time_text.check_instant(value)
+    given = "text" if isinstance(value, str) else "boolean" if type(value) is bool else "number"
+    return None if given == known else f"the subject gives {_TYPES[known]}, and the `value` is {_TYPES[given]}"
+
+
+_TYPES = {"text": "text", "number": "a number", "boolean": "true or false", "timestamp": "a time such as 2026-05-04T09:00:00Z"}
 
 KINDS: dict[str, type[Part]] = {
     "manual": ManualTrigger,

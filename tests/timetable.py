@@ -14,12 +14,14 @@ from actors.messages import BridgeMessage, Drain, Rung, RunnerMessage, Scheduler
 from actors.scheduler_bridge import SchedulerBridge
 from actors.supervisor import Intensity
 from actors.system import Actor, System
+from lily.conditions.evaluate import Evaluator
 from lily.faults import Faults, no_faults
 from lily.ledger import Control, State
 from lily.offload import inline
+from lily.operations.conditions import WorkspaceFacts
 from lily.operations.verify import verify
 from lily.runs import Run
-from lily.spec_index import SpecEntry
+from lily.spec_index import SpecEntry, SpecIndex
 from lily.specs import spec_hash
 from lily.storage.window_reads import WindowReads, WindowRow
 from lily.storage.windows import Windows
@@ -73,6 +75,7 @@ class Timetable:
         self.heard: list[tuple[str, str, str | None]] = []  # (event, job, at) of all that the runner was told
         self.began = world.clock.now()
         self.pause: Callable[[str], Awaitable[None]] | None = None  # before each call of the bridge that blocks, by its name
+        self.environ: dict[str, str] = {}  # what conditions see
         self._seconds = look_seconds, ring_seconds
         self._file = world.workspace.job_store if job_store else None
         self.box: Mailbox[BridgeMessage] = Mailbox()
@@ -149,6 +152,7 @@ class Timetable:
             system.runner_box,
             windows=self.windows,
             body=self._body,
+            evaluate=self._evaluator(system),
             new_store=lambda: JobStore(self._file, inline),
             clock=self.world.clock,
             offload=self._offload,
@@ -161,6 +165,20 @@ class Timetable:
         good = [SpecLoaded(spec.entry) for job_id, spec in sorted(self.specs.items()) if job_id not in self.broken]
         self._tell(*good, SpecsRead(sorted(self.broken)))
         return {"scheduler_bridge": self.bridge.run}
+
+    def _evaluator(self, system: System) -> Evaluator:
+        ports, index = system.ports, SpecIndex(self.world.workspace)
+        facts = WorkspaceFacts(self.world.store, index)
+        return Evaluator(
+            ports.registry,
+            self.world.workspace,
+            facts=facts,
+            policy=lambda: ports.policy,
+            clock=self.world.clock,
+            offload=inline,
+            reading=inline,
+            environ=self.environ,
+        )
 
     async def _offload(self, fn: Callable[..., Any], /, *args: Any) -> Any:
         if self.pause is not None:
@@ -200,4 +218,4 @@ class Timetable:
         return verify(self.reads, since or self.began - timedelta(days=999)).differences
 
 
-_KINDS = {"every": "interval", "cron": "cron", "at": "once", "rrule": "calendar"}
+_KINDS = {"subject": "condition", "every": "interval", "cron": "cron", "at": "once", "rrule": "calendar"}

@@ -93,16 +93,16 @@ def blueprint(
     """
 
     def decorate(body: Body) -> DefinedBlueprint:
-        _async_only(body, f"blueprint {id}", 3, "(ctx, bindings, run_input)")
+        check_async(body, f"blueprint {id}", 3, "(ctx, bindings, run_input)")
         made = DefinedBlueprint(
             id=id,
             version=version,
-            summary=summary or _first_line(body),
+            summary=summary or first_line(body),
             body=body,
             bindings_schema=bindings,
             input_schema=input,
             output_schema=output,
-            capabilities=_capabilities(id, capabilities),
+            capabilities=check_capabilities(f"blueprint {id}", capabilities),
             in_process=in_process,
             example=dict(example or {}),
         )
@@ -126,7 +126,7 @@ def check_blueprint(made: Any) -> None:
             raise TypeError(f"blueprint {made.id}: {name} is {schema!r}; a pydantic model class or None is expected")
     if not isinstance(made.example, Mapping):
         raise TypeError(f"blueprint {made.id}: example is {type(made.example).__name__}; a mapping of bindings is expected")
-    _capabilities(made.id, made.capabilities)
+    check_capabilities(f"blueprint {made.id}", made.capabilities)
 
 
 _NEEDED = (
@@ -144,22 +144,24 @@ _NEEDED = (
 
 
 def check_id(given: object, what: str) -> None:
-    """Raises ValueError unless `given` may name a blueprint, specialist or synthesizer."""
+    """Raises ValueError unless `given` may name a blueprint, specialist, synthesizer or subject."""
     if not isinstance(given, str) or ID.fullmatch(given) is None:
         raise ValueError(f"{what} id {given!r}: small letters, digits, dots, dashes and underscores are expected, as in greet.v1")
 
 
-def _capabilities(id: str, given: Any) -> frozenset[str]:
+def check_capabilities(what: str, given: Any) -> frozenset[str]:
+    """`given` as a set of capabilities. Raises TypeError or ValueError."""
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(f"blueprint {id}: capabilities is {given!r}; a list such as ['net.http'] is expected")
+        raise TypeError(f"{what}: capabilities is {given!r}; a list such as ['net.http'] is expected")
     wanted = frozenset(given)
     wrong = [name for name in wanted if not isinstance(name, str) or CAPABILITY.fullmatch(name) is None]
     if wrong:
-        raise ValueError(f"blueprint {id}: {wrong[0]!r} is no capability; names look like net.http")
+        raise ValueError(f"{what}: {wrong[0]!r} is no capability; names look like net.http")
     return wanted
 
 
-def _async_only(body: Any, what: str, count: int, form: str) -> None:
+def check_async(body: Any, what: str, count: int, form: str) -> None:
+    """Raises TypeError unless `body` is an `async def` that takes so many arguments; `form` shows them."""
     call = body if inspect.isroutine(body) else getattr(body, "__call__", body)  # noqa: B004 - the method is what may be async
     if not inspect.iscoroutinefunction(call):
         raise TypeError(f"{what} must be an `async def` function of {form}: a plain one would stop every other run while it works")
@@ -169,7 +171,8 @@ def _async_only(body: Any, what: str, count: int, form: str) -> None:
         raise TypeError(f"{what} must take {form}") from None
 
 
-def _first_line(body: Any) -> str:
+def first_line(body: Any) -> str:
+    """What a function's docstring says first."""
     return (inspect.getdoc(body) or "").strip().partition("\n")[0]
 
 
@@ -235,8 +238,8 @@ def specialist(id: str, *, summary: str = "") -> Callable[[SpecialistBody], Spec
 
     def decorate(body: SpecialistBody) -> Specialist:
         check_id(id, "specialist")
-        _async_only(body, f"specialist {id}", 3, "(ctx, topic, context)")
-        return Specialist(id=id, summary=summary or _first_line(body), body=body)
+        check_async(body, f"specialist {id}", 3, "(ctx, topic, context)")
+        return Specialist(id=id, summary=summary or first_line(body), body=body)
 
     return decorate
 
@@ -248,7 +251,7 @@ def synthesizer(
 
     def decorate(body: SynthesizerBody) -> Synthesizer:
         check_id(id, "synthesizer")
-        _async_only(body, f"synthesizer {id}", 2, "(ctx, request)")
-        return Synthesizer(id=id, summary=summary or _first_line(body), kind=kind, body=body)
+        check_async(body, f"synthesizer {id}", 2, "(ctx, request)")
+        return Synthesizer(id=id, summary=summary or first_line(body), kind=kind, body=body)
 
     return decorate

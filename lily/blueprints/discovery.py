@@ -13,9 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lily.blueprints.catalog import BLUEPRINT, SPECIALIST, SYNTHESIZER
+from lily.blueprints.catalog import BLUEPRINT, SPECIALIST, SUBJECT, SYNTHESIZER
 from lily.blueprints.define import DefinedBlueprint, Specialist, Synthesizer, check_blueprint
 from lily.blueprints.schemas import one_line
+from lily.conditions.define import Subject
 from lily.errors import Code
 
 GROUP = "lily.blueprints"
@@ -39,7 +40,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A blueprint, specialist or synthesizer, and where it comes from."""
+    """A blueprint, specialist, synthesizer or subject, and where it comes from."""
 
     kind: str
     item: Any
@@ -111,7 +112,7 @@ def _entry_points() -> Iterable[Any]:
 
 
 def collect(module: ModuleType, *, origin: str, path: str) -> Loaded:
-    """Everything at the top level of a module that is a blueprint, specialist or synthesizer.
+    """Everything at the top level of a module that is a blueprint, specialist, synthesizer or subject.
 
     Blueprint classes count when the module itself defines them and makes no instance of its own.
     """
@@ -146,11 +147,13 @@ def examine(members: Iterable[tuple[str, Any]], *, origin: str, path: str) -> Lo
 
 
 def kind_of(value: Any) -> str | None:
-    """What a module's member is: blueprint, specialist, synthesizer, or None for anything else."""
+    """What a module's member is: blueprint, specialist, synthesizer, subject, or None for anything else."""
     if isinstance(value, Specialist):
         return SPECIALIST
     if isinstance(value, Synthesizer):
         return SYNTHESIZER
+    if isinstance(value, Subject):
+        return SUBJECT
     if isinstance(value, DefinedBlueprint):
         return BLUEPRINT
     if isinstance(value, ModuleType):

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from lily.blueprints import discovery
-from lily.blueprints.catalog import BLUEPRINT, BUILT_IN, SPECIALIST, SYNTHESIZER, Row
+from lily.blueprints.catalog import BLUEPRINT, BUILT_IN, SPECIALIST, SUBJECT, SYNTHESIZER, Row
 from lily.blueprints.contract import Blueprint
 from lily.blueprints.define import Specialist, Synthesizer
 from lily.blueprints.discovery import Found, Loaded, Problem
 from lily.blueprints.folder import Folder
 from lily.blueprints.schemas import json_schema, validated
 from lily.blueprints.versions import matches
+from lily.conditions.define import Subject
 from lily.errors import Code, LilyError
 
 
@@ -74,12 +75,12 @@ class Registry:
             return changed
 
     def register(self, item: Any, origin: str = "this program") -> None:
-        """Add a blueprint, specialist or synthesizer by hand. Raises ValueError or TypeError for what is none."""
+        """Add a blueprint, specialist, synthesizer or subject by hand. Raises ValueError or TypeError for what is none."""
         loaded = discovery.examine([(str(getattr(item, "id", item)), item)], origin=origin, path=origin)
         if loaded.problems:
             raise TypeError(loaded.problems[0].message)
         if not loaded.found:
-            raise TypeError(f"{item!r} is neither a blueprint, nor a specialist, nor a synthesizer")
+            raise TypeError(f"{item!r} is neither a blueprint, nor a specialist, nor a synthesizer, nor a subject")
         with self._lock:
             self._registered.extend(loaded.found)
             self._table = {}
@@ -97,8 +98,8 @@ class Registry:
         return sorted(rows, key=lambda row: row.id)
 
     def members(self) -> Mapping[str, Sequence[Mapping[str, str]]]:
-        """The specialists and synthesizers that councils may name, by id."""
-        made: dict[str, Any] = {SPECIALIST + "s": [], SYNTHESIZER + "s": []}
+        """The specialists and synthesizers that councils may name, and the subjects of conditions, by id."""
+        made: dict[str, Any] = {SPECIALIST + "s": [], SYNTHESIZER + "s": [], SUBJECT + "s": []}
         for (kind, id), entry in sorted(self._current().items()):
             if kind != BLUEPRINT and not entry.others:
                 summary = entry.row.summary if entry.row else entry.item.summary
@@ -133,6 +134,11 @@ class Registry:
     def synthesizer(self, id: str) -> Synthesizer:
         """The synthesizer `id`. Raises LilyError like `resolve`."""
         found: Synthesizer = self._get(SYNTHESIZER, id)
+        return found
+
+    def subject(self, id: str) -> Subject:
+        """The subject `id` of conditions. Raises LilyError like `resolve`."""
+        found: Subject = self._get(SUBJECT, id)
         return found
 
     def describe(self, id: str) -> dict[str, Any]:

@@ -61,6 +61,7 @@ _APPROVALS = {
 }
 _REVIEW = {"run": "review:run", "list": "review:list_findings", "show": "review:show", "ack": "review:ack"}
 _ALERTS = {"list": "alerts:list_alerts", "test": "alerts:try_sinks", "explain": "alerts:explain"}
+_CONDITIONS = {"list": "conditions:list_conditions", "check": "conditions:check"}
 _BLUEPRINTS = {"list": "blueprints:list_blueprints", "show": "blueprints:show"}
 _QUEUE = {"stats": "queue:stats", "list": "queue:list_queue", "cancel": "queue:cancel", "set": "queue:set_limits"}
 _CONFIG = {"show": "config:show", "validate": "config:validate", "reload": "config:reload"}
@@ -104,6 +105,7 @@ app.command(_group("queue", "What waits, and the queue's limits.", _QUEUE, sort_
 app.command(_group("dlq", "Dead letters: runs that failed for good.", _DLQ, sort_key=11))
 app.command(_group("schedule", "Schedules: windows, states, and testing them.", _SCHEDULE, sort_key=12))
 app.command(_group("review", "What went unnoticed: findings about jobs.", _REVIEW, sort_key=12))
+app.command(_group("conditions", "What conditional triggers look at.", _CONDITIONS, sort_key=12))
 app.command(_group("approvals", "Runs that wait for a person's consent.", _APPROVALS, sort_key=12))
 app.command(_group("alerts", "Telling people of jobs that keep failing.", _ALERTS, sort_key=12))
 app.command(_group("worker", "Whether runs are taken, and what runs.", _WORKER, sort_key=13))
@@ -128,6 +130,7 @@ def load_all() -> App:
         "review": _REVIEW,
         "alerts": _ALERTS,
         "schedule": _SCHEDULE,
+        "conditions": _CONDITIONS,
         "worker": _WORKER,
         "events": _EVENTS,
         "store": _STORE,

@@ -32,14 +32,9 @@ def list_jobs(*, json: Json = False, workspace: Place = None) -> int:
         built_in = [job_view(own)] if own is not None else []
         output.put_json({"jobs": views, "built_in": built_in, "diagnostics": catalog.diagnostics})
         return 0
-    rows = [
-        [entry.id, entry.title, trigger_text(entry.trigger, entry.timezone), _target(entry), entry.note or ""]
-        for entry in catalog.jobs.values()
-    ]
+    rows = [[entry.id, entry.title, trigger_text(entry.trigger, entry.timezone), _target(entry)] for entry in catalog.jobs.values()]
     if rows:
-        with_note = any(row[4] for row in rows)
-        columns = ["ID", "TITLE", "TRIGGER", "TARGET", "NOTE"]
-        output.put_lines(table(columns[: 5 if with_note else 4], [row[: 5 if with_note else 4] for row in rows], width=output.width()))
+        output.put_lines(table(["ID", "TITLE", "TRIGGER", "TARGET"], rows, width=output.width()))
     _tell(catalog)
     if not output.reader_is_gone():
         output.tell(f"built in: {own.id} ({trigger_text(own.trigger, own.timezone)})" if own is not None else str(problem))
@@ -76,7 +71,7 @@ def job_view(entry: SpecEntry) -> dict[str, Any]:
         "max_parallel_runs": entry.max_parallel_runs,
         "labels": entry.labels,
         "spec_hash": entry.digest,
-        "note": entry.note,
+        "note": None,  # this version leaves nothing of a job undone
     }
 
 
@@ -95,12 +90,10 @@ def show(job_id: JobId, /, *, json: Json = False, workspace: Place = None) -> in
     canonical = spec.canonical()
     path = entry.path if entry else ""
     if json:
-        view = {"id": spec.id, "path": path, "spec_hash": spec_hash(canonical), "note": entry.note if entry else None}
+        view = {"id": spec.id, "path": path, "spec_hash": spec_hash(canonical), "note": None}
         output.put_json({**view, "origins": index.retries.told(spec), "spec": msgspec.json.decode(canonical)})
         return 0
     pairs: list[tuple[str, object]] = [("job", spec.id), ("title", spec.title), ("file", path), ("spec", spec_hash(canonical))]
-    if entry and entry.note:
-        pairs.append(("note", entry.note))
     pairs.append(("retries", _retries(spec, index.retries.told(spec))))
     output.put_lines(fields(pairs))
     output.put("")

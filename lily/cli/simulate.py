@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from lily.cli import output
 from lily.cli.options import Place, positive, usage
+from lily.ledger import is_condition
 from lily.policies import scheduled
 from lily.settings import Settings, load_settings
 from lily.spec_index import SpecEntry, SpecIndex
@@ -45,6 +46,9 @@ From_history = Annotated[
 Pauses = Annotated[
     Sequence[str], Parameter(name="--pause", negative="", help="ID=START/END or ID=START+2d: the job is paused. May be repeated.")
 ]
+Met = Annotated[
+    Sequence[str], Parameter(name="--met", negative="", help="ID: every look at this job's condition finds it true. May be repeated.")
+]
 Slots = Annotated[int | None, Parameter(name="--slots", help="How many runs at a time, in place of queue.max_concurrent.")]
 Seed = Annotated[int, Parameter(name="--seed", help="Another number draws other durations, and another order of what is due at once.")]
 JsonFile = Annotated[
@@ -66,6 +70,7 @@ def simulate(
     default_duration: Default = "60",
     durations: From_history = None,
     pause: Pauses = (),
+    met: Met = (),
     slots: Slots = None,
     seed: Seed = 0,
     json: JsonFile = None,
@@ -96,6 +101,8 @@ def simulate(
         suspends=suspend,
         steps=step,
         pauses=pause,
+        met=met,
+        conditions=[entry.id for entry in entries if is_condition(entry.trigger)],
     )
     if durations == "history":
         plan = replace(plan, durations=replace(plan.durations, history=_history(place, settings, entries)))

@@ -11,7 +11,7 @@ from lily.cli import moments, output
 from lily.cli.options import Json, Place, flag, opened, positive, usage
 from lily.clock import SystemClock, stamp
 from lily.errors import Code, LilyError
-from lily.policies import scheduled, unschedulable
+from lily.policies import scheduled
 from lily.settings import load_settings
 from lily.spec_index import SpecEntry, SpecIndex
 from lily.time_views import next_all_lines, next_lines, why_lines
@@ -115,9 +115,9 @@ def _one(place: Workspace, job_id: str, count: int, from_: str | None, *, as_jso
 
 def _must_be_scheduled(entry: SpecEntry) -> None:
     if not scheduled(entry.trigger):
-        why_ = unschedulable(entry.trigger)
-        code = Code.FEATURE_UNAVAILABLE if why_ else Code.JOB_TRIGGER_INVALID
-        raise LilyError(code, why_ or "a manual job has no windows", where=f"job {entry.id}", hint=f"`lily jobs run {entry.id}` runs it")
+        raise LilyError(
+            Code.JOB_TRIGGER_INVALID, "a manual job has no windows", where=f"job {entry.id}", hint=f"`lily jobs run {entry.id}` runs it"
+        )
 
 
 def why(job_id: OneJob, /, *, at: At = None, json: Json = False, workspace: Place = None) -> int:

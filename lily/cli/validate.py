@@ -10,9 +10,10 @@ from cyclopts import Parameter
 from lily.cli import output
 from lily.cli.options import Json, Place
 from lily.clock import SystemClock
+from lily.conditions.verdict import EvaluationCode
 from lily.diagnostics import Diagnostic
 from lily.errors import Code, LilyError
-from lily.policies import unschedulable
+from lily.ledger import is_condition
 from lily.render import diagnostic_line
 from lily.retry_defaults import retry_defaults
 from lily.settings import Settings, load_settings
@@ -121,9 +122,9 @@ class _Check:
             self._report.diagnostics += spec
             return
         pinned = decode_spec(self._retries.apply(spec).canonical())
-        found = self._before_running(pinned, data, shown)
+        found = self._before_running(pinned, data, shown) or self._before_looking(pinned, data, shown)
         self._report.diagnostics += found
-        for code, place, why in [*_later(pinned), *_past(pinned)]:
+        for code, place, why in _past(pinned):
             self._report.notes.append(_located(data, place, _diagnostic(shown, code, why, field=place)))
         if not found:
             self._report.jobs.append({"id": pinned.id, "path": shown})
@@ -139,11 +140,18 @@ class _Check:
         place = _field(error.code, error.message, error.data)
         return [_located(data, place, _diagnostic(shown, error.code, error.message, field=place))]
 
+    def _before_looking(self, spec: "PinnedSpec", data: bytes, shown: str) -> list[Diagnostic]:
+        """What would have each look at its condition come to an error."""
+        if not is_condition(spec.trigger):
+            return []
+        from lily.conditions.evaluate import unfit
 
-def _later(spec: "PinnedSpec") -> list[tuple[Code, str, str]]:
-    """What the file rightly asks for and this version does not do: (code, field, what comes of it)."""
-    trigger = unschedulable(spec.trigger)
-    return [(Code.FEATURE_UNAVAILABLE, "trigger", trigger)] if trigger else []
+        wrong = unfit(spec.trigger, frozenset(spec.capabilities), self._registry, self._settings.policy)
+        if wrong is None:
+            return []
+        code = Code.JOB_POLICY_DENIED if wrong.code is EvaluationCode.FORBIDDEN else Code.JOB_TRIGGER_INVALID
+        place = "capabilities" if code is Code.JOB_POLICY_DENIED else "trigger.subject"
+        return [_located(data, place, _diagnostic(shown, code, f"{wrong.code}: {wrong.message}", field=place))]
 
 
 def _past(spec: "PinnedSpec") -> list[tuple[Code, str, str]]:

@@ -10,7 +10,7 @@ from typing import Literal
 from lily.errors import Code, LilyError
 from lily.ledger import Control, State
 from lily.operations.sockets import STATES, ring
-from lily.policies import scheduled, unschedulable
+from lily.policies import scheduled
 from lily.spec_index import Catalog, SpecIndex
 from lily.storage.window_reads import WindowReads
 from lily.storage.windows import JobState, Windows
@@ -77,10 +77,9 @@ def _named(index: SpecIndex, catalog: Catalog, action: Action, job_id: str, know
     if entry is None and (known is None or (known.version is None and known.state is State.ACTIVE)):
         index.load(job_id)  # says why it is not there
     if entry is not None and not scheduled(entry.trigger):
-        why = unschedulable(entry.trigger)
         raise LilyError(
-            Code.FEATURE_UNAVAILABLE if why else Code.JOB_TRIGGER_INVALID,
-            why or f"a manual job has no schedule to {action}",
+            Code.JOB_TRIGGER_INVALID,
+            f"a manual job has no schedule to {action}",
             where=f"job {job_id}",
             hint="it runs only when somebody says so; `lily jobs list` shows each job's trigger",
         )

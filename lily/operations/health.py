@@ -9,6 +9,7 @@ import msgspec
 from lily.clock import parse_stamp
 from lily.errors import LilyError
 from lily.health import Check, Figures, Limits, ScheduleFacts, SupervisorFacts, assess, utilization, worst
+from lily.ledger import is_condition
 from lily.operations.client import supervisor_status
 from lily.operations.session import open_store
 from lily.operations.verify import verify
@@ -28,6 +29,7 @@ ANSWER_SECONDS = 2.0  # a supervisor that is well answers in milliseconds
 JOBS_LOOKED_AT = 10  # whose windows are computed and compared; other jobs' turn comes with the next minute
 _COMPARED = timedelta(minutes=5)
 _IN_HAND = timedelta(seconds=10)  # a window that fell due this short ago may just be being claimed
+_LOOKING = timedelta(seconds=30)  # in which a look at a condition has its turn and its answer
 _MOST_WINDOWS = 1000
 
 
@@ -109,10 +111,11 @@ def _schedule(store: Store, said: Mapping[str, Any] | None, now: datetime) -> Sc
             continue
         schedule = windows.schedule(state.job_id, state.version)
         after = max(state.settled, state.version.since)
-        for number, window in enumerate(schedule.windows(after, now)):
+        due = now - _LOOKING if is_condition(state.version.trigger) else now  # somebody may still be looking
+        for number, window in enumerate(schedule.windows(after, due)):
             if number == 0:
-                lag = max(lag, (now - window.at).total_seconds())
-            if number >= _MOST_WINDOWS or window.at > now - _IN_HAND:
+                lag = max(lag, (due - window.at).total_seconds())
+            if number >= _MOST_WINDOWS or window.at > due - _IN_HAND:
                 break
             unaccounted += 1
         unaccounted += verify(reads, now - _COMPARED, state.job_id).count

@@ -126,6 +126,8 @@ def _schedule_view(
         note = "the file is broken; its last good version runs" if broken else "the file is gone"
     elif state is None or (version is None and view["state"] != "disabled"):
         note = note or "no supervisor has registered it yet"
+    if last is not None and last.status == "condition_error":
+        note = note or f"its last look came to an error, {last.code}; see `lily conditions list`"
     return {
         "job_id": job_id,
         "trigger_text": trigger_text(trigger, timezone),

@@ -9,11 +9,12 @@ from typing import Any
 
 from lily.clock import stamp
 from lily.errors import LilyError
-from lily.ledger import Version, WindowStatus
+from lily.ledger import Version, WindowStatus, is_condition
 from lily.storage.window_reads import Standing, WindowReads, WindowRow
 from lily.triggers.schedule import Schedule, Window, schedule_of
 
 MOST = 200  # differences that are named; all are counted
+_LOOKED = (WindowStatus.NOT_MET, WindowStatus.CONDITION_ERROR)
 _REPORTED = (WindowStatus.FIRED, WindowStatus.MISSED, WindowStatus.REFUSED)
 
 
@@ -118,6 +119,8 @@ class _Job:
         if window.excluded != (row.status is WindowStatus.EXCLUDED):
             says = "excludes" if window.excluded else "does not exclude"
             self._add(row.at, "exclusion", f"the row says {row.status}, and the trigger {says} this window")
+        if row.status in _LOOKED and not is_condition(version.trigger):
+            self._add(row.at, "no_condition", f"the row says {row.status}, and the trigger has no condition")
         if row.status is WindowStatus.COALESCED:
             self._coalesced(row)
         if row.status in _REPORTED:

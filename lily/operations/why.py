@@ -8,9 +8,11 @@ from typing import Any
 from lily.clock import parse_stamp, stamp
 from lily.errors import Code, LilyError
 from lily.ledger import REBUILT, Control, State, Version, WindowStatus, grace_seconds, paused_at
+from lily.operations.looking import LOOKED, evaluation_view, looked_lines
 from lily.operations.times import local_of, running
-from lily.policies import scheduled, unschedulable
+from lily.policies import scheduled
 from lily.spec_index import SpecEntry, SpecIndex
+from lily.storage.looks import Look, LookReads
 from lily.storage.store import Store
 from lily.storage.window_reads import Standing, WindowReads, WindowRow
 from lily.summary import duration
@@ -28,6 +30,7 @@ class _Case:
     job_id: str
     entry: SpecEntry | None
     reads: WindowReads
+    looks: LookReads
     standing: Standing
     controls: list[Control]
     now: datetime
@@ -60,6 +63,7 @@ class _Answer:
     control: Control | None = None
     runs: list[dict[str, Any]] | None = None
     next: datetime | None = None
+    look: Look | None = None
 
 
 def why(index: SpecIndex, store: Store | None, job_id: str, at: datetime | None, now: datetime, owner: str | None) -> dict[str, Any]:
@@ -67,9 +71,9 @@ def why(index: SpecIndex, store: Store | None, job_id: str, at: datetime | None,
     entry = index.find(job_id)
     reads = WindowReads(store) if store is not None else None
     standing = reads.standing(job_id) if reads is not None else None
-    if reads is None or standing is None or not standing.versions:
+    if store is None or reads is None or standing is None or not standing.versions:
         return _view(job_id, entry.timezone if entry else None, at, _unknown(index, entry, job_id, reads, owner, now))
-    case = _Case(job_id, entry, reads, standing, reads.controls(job_id), now, owner)
+    case = _Case(job_id, entry, reads, LookReads(store), standing, reads.controls(job_id), now, owner)
     if at is None:
         row, at = _latest(case)
         if at is None:
@@ -115,6 +119,7 @@ def _view(job_id: str, timezone: str | None, at: datetime | None, answer: _Answe
         },
         "runs": answer.runs or [],
         "next": stamp(answer.next) if answer.next else None,
+        "evaluation": None if answer.look is None else evaluation_view(answer.look.evaluation),
     }
 
 
@@ -132,10 +137,7 @@ def _unknown(
                 raise
             return _Answer("invalid_spec", [f"its file is not valid, so it was never registered: {error.message}", error.where])
     if entry is None or not scheduled(entry.trigger):
-        why_ = (
-            unschedulable(entry.trigger) if entry else None
-        ) or "its trigger is manual: it has no windows and runs when somebody says so"
-        return _Answer("manual", [why_])
+        return _Answer("manual", ["its trigger is manual: it has no windows and runs when somebody says so"])
     coming = next(running(schedule_of(entry.trigger, entry.timezone), now, 1), None)
     if owner is not None:
         said = f"{owner} is up and has not registered it; its log says why, and so does `lily jobs validate {job_id}`"
@@ -196,6 +198,8 @@ def _of_row(case: _Case, row: WindowRow) -> _Answer:
     match row.status:
         case WindowStatus.FIRED:
             answer.because = _ran(row)
+        case WindowStatus.NOT_MET | WindowStatus.CONDITION_ERROR:
+            pass  # what the look found says it
         case WindowStatus.MISSED:
             answer.because = _missed(case, row)
         case WindowStatus.COALESCED:
@@ -215,6 +219,9 @@ def _of_row(case: _Case, row: WindowRow) -> _Answer:
         case WindowStatus.EXCLUDED:
             answer.because = ["the trigger's `exclude` names this time"]
     answer.next = _next(case)
+    if row.status in LOOKED:
+        answer.look = case.looks.of_window(case.job_id, row.at)
+        answer.because += looked_lines(row.status, row.code, answer.look)
     return answer
 
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from lily.clock import stamp
+from lily.conditions.verdict import Looked, Standing, Wanted
 from lily.errors import LilyError
-from lily.ledger import Control, Failure, JobLedger, Row, Schedule, Settlement, State, Version, settle
+from lily.ledger import Control, Failure, JobLedger, Row, Schedule, Settlement, State, Version, nobody_looked, settle
 from lily.runs import Event, Run, Status
 from lily.simulation.listed import ListedSchedule
 from lily.simulation.slots import Runs
+from lily.storage.looks import comparable, counted, judging
 from lily.storage.window_runs import BY
 from lily.storage.windows import Claim, JobState, Registration, differs
 from lily.triggers.schedule import schedule_of
@@ -25,6 +27,7 @@ class _Job:
     versions: list[Version] = field(default_factory=list)
     controls: list[Control] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+    standing: Standing | None = None  # of its condition
 
     @property
     def version(self) -> Version | None:
@@ -126,15 +129,19 @@ class MemoryWindows:
         failures: Mapping[str, Failure] | None = None,
         told: Mapping[str, Sequence[Event]] | None = None,
         again: bool = False,
+        looked: Mapping[str, Looked] | None = None,
     ) -> list[Claim]:
         """Settle these jobs' windows up to `now`. A window that has its row starts nothing.
 
         What only artifacts would show (`told`, runs that report missed windows) leaves no trace here.
         """
-        return [self._claim(job_id, now, failures) for job_id in dict.fromkeys(job_ids) if job_id in self._jobs]
+        found = looked or {}
+        return [self._claim(job_id, now, failures, found.get(job_id)) for job_id in dict.fromkeys(job_ids) if job_id in self._jobs]
 
-    def _claim(self, job_id: str, now: datetime, failures: Mapping[str, Failure] | None) -> Claim:
+    def _claim(self, job_id: str, now: datetime, failures: Mapping[str, Failure] | None, looked: Looked | None) -> Claim:
         job = self._jobs[job_id]
+        until = now if looked is None else looked.wanted.asked
+        judge = nobody_looked if looked is None else judging(looked, job.standing)
         ledger = JobLedger(
             job_id=job_id,
             settled=job.settled,
@@ -144,16 +151,18 @@ class MemoryWindows:
             failure=failures.get(job_id) if failures else None,
         )
         try:
-            settlement = settle(ledger, now, lambda version: self.schedule(job_id, version))
+            settlement = settle(ledger, until, lambda version: self.schedule(job_id, version), judge=judge)
         except LilyError as error:
             return Claim(job_id, Settlement(), problem=error.message)
+        came = None if looked is None else counted(looked, settlement, comparable(looked, job.standing))
+        job.standing = came[1] if came is not None else job.standing
         job.rows += settlement.rows
         if settlement.through is not None:
             job.settled = settlement.through
         self._runs.cancel(settlement.cancels)
         fired = [_run(job_id, row, stamp(now)) for row in settlement.fired]
         self.held.update((run.run_id, run) for run in fired)
-        return Claim(job_id, settlement, fired)
+        return Claim(job_id, settlement, fired, look=_wanted(job_id, settlement.look, until))
 
     # -- what came of it --------------------------------------------------------------------------
 
@@ -168,6 +177,13 @@ class MemoryWindows:
             return 0
         schedule = self.schedule(job_id, job.version)
         return sum(1 for _ in schedule.windows(max(job.settled, job.version.since), until))
+
+
+def _wanted(job_id: str, row: Row | None, asked: datetime) -> Wanted | None:
+    if row is None:
+        return None
+    version = row.version
+    return Wanted(job_id, row.at, version.number, asked, version.trigger, version.timezone, frozenset())
 
 
 def run_id(job_id: str, at: datetime) -> str:

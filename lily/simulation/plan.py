@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
@@ -80,6 +80,7 @@ class Plan:
     steps: Sequence[Step] = ()
     pauses: Sequence[Pause] = ()
     seed: int = 0
+    met: frozenset[str] = frozenset()  # jobs whose condition is true at every look; all others' never is
 
 
 def wrong(message: str, hint: str = _TIMES) -> LilyError:
@@ -195,8 +196,11 @@ def plan_from(
     suspends: Sequence[str],
     steps: Sequence[str],
     pauses: Sequence[str],
+    met: Sequence[str] = (),
+    conditions: Collection[str] = (),
 ) -> Plan:
-    """A plan from what the command line gives; `jobs` are the ids that there are, and whether each has windows.
+    """A plan from what the command line gives; `jobs` are the ids that there are, and whether each has windows;
+    `conditions` are those whose windows are looks.
 
     Raises LilyError: `usage`, `job_not_found`, or `job_trigger_invalid` for a job without windows.
     """
@@ -206,6 +210,10 @@ def plan_from(
     paused = [pause(text) for text in pauses]
     for option, job_id in [*(("--duration", job_id) for job_id, _ in parts), *(("--pause", each.job_id) for each in paused)]:
         _check_job(option, job_id, jobs)
+    for job_id in met:
+        _check_job("--met", job_id, jobs)
+        if job_id not in conditions:
+            raise wrong(f"--met: the job {job_id} has no condition", "`lily conditions list` shows those that have one")
     plan = Plan(
         span=whole,
         slots=slots,
@@ -215,6 +223,7 @@ def plan_from(
         steps=sorted((step(text) for text in steps), key=lambda each: each.at),
         pauses=sorted(paused, key=lambda each: (each.span.start, each.job_id)),
         seed=seed,
+        met=frozenset(met),
     )
     for job_id in sorted({each.job_id for each in paused}):
         apart([each.span for each in paused if each.job_id == job_id], f"--pause {job_id}")

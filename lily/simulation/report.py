@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from lily.clock import stamp
-from lily.ledger import TICK, Row, WindowStatus
+from lily.ledger import TICK, Row, WindowStatus, is_condition
 from lily.render import fields, table, when
 from lily.simulation.memory_windows import MemoryWindows, run_id
 from lily.simulation.plan import Plan, Span
@@ -98,6 +98,7 @@ class Report:
     slots: Slots
     gaps: list[Gap]
     notes: list[dict[str, Any]] = field(default_factory=list)
+    conditions: list[str] = field(default_factory=list)  # jobs whose windows are looks, of which it is assumed what they find
 
     def run_of(self, job_id: str, row: Row) -> PlayedRun | None:
         """The run of a window that fired."""
@@ -153,6 +154,7 @@ class Report:
             "together": [{"jobs": list(pair), "times": times, "seconds": round(seconds, 3)} for pair, times, seconds in self.pairs()],
             "gaps": [gap.view() for gap in self.gaps],
             "notes": self.notes,
+            "assumed": {job_id: "met" if job_id in self.plan.met else "not_met" for job_id in self.conditions},
             "jobs": [job.view() for job in self.jobs],
             "windows": list(self.windows()),
         }
@@ -214,7 +216,8 @@ def report(plan: Plan, entries: Sequence[SpecEntry], windows: MemoryWindows, slo
             )
         )
     gaps.sort(key=lambda gap: (-gap.seconds, gap.job_id, gap.first))
-    return Report(plan, jobs, slots.runs, slots, gaps[:GAPS], notes)
+    conditions = sorted(entry.id for entry in entries if is_condition(entry.trigger))
+    return Report(plan, jobs, slots.runs, slots, gaps[:GAPS], notes, conditions)
 
 
 def _gaps(job_id: str, rows: Sequence[Row], span: Span) -> list[Gap]:
@@ -241,7 +244,7 @@ def _gaps(job_id: str, rows: Sequence[Row], span: Span) -> list[Gap]:
 
 # -- for a person ----------------------------------------------------------------------------------
 
-_COLUMNS = ("JOB", "WINDOWS", "FIRED", "MISSED", "COALESCED", "OVERLAP", "PAUSED", "EXCLUDED", "LONGEST WAIT")
+_COLUMNS = ("JOB", "WINDOWS", "FIRED", "MISSED", "COALESCED", "OVERLAP", "PAUSED", "EXCLUDED", "LONGEST WAIT", "NOT MET")
 
 
 def lines(found: Report, width: int | None) -> list[str]:
@@ -250,10 +253,13 @@ def lines(found: Report, width: int | None) -> list[str]:
     rows = [_cells(job.view(), job.job_id) for job in found.jobs]
     if len(rows) != 1:
         rows.append(_cells(total, "total"))
+    columns: Sequence[str] = _COLUMNS
+    if not found.conditions:
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     days = plan.span.length.total_seconds() / 86_400
     span = f"{when(stamp(plan.span.start))} to {when(stamp(plan.span.end))} ({days:g} days)"
     head = f"simulated {span}, {_count(total['jobs'], 'job')}, {_count(plan.slots, 'slot')}"
-    return [head, "", *table(_COLUMNS, rows, width=width), "", *fields(_facts(found, total)), *_said(found)]
+    return [head, "", *table(columns, rows, width=width), "", *fields(_facts(found, total)), *_said(found)]
 
 
 def _count(number: int, noun: str) -> str:
@@ -263,7 +269,7 @@ def _count(number: int, noun: str) -> str:
 def _cells(view: dict[str, Any], name: str) -> list[object]:
     counted = [view[key] for key in ("windows", "fired", "missed", "coalesced", "skipped_overlap", "skipped_paused", "excluded")]
     wait = view["longest_wait_seconds"]
-    return [name, *counted, duration(wait) if wait else "-"]
+    return [name, *counted, duration(wait) if wait else "-", view["not_met"]]
 
 
 def _facts(found: Report, total: dict[str, Any]) -> list[tuple[str, object]]:
@@ -284,6 +290,10 @@ def _facts(found: Report, total: dict[str, Any]) -> list[tuple[str, object]]:
         facts.append(("gap", f"and {len(found.gaps) - _SHOWN}{' or more' if len(found.gaps) == GAPS else ''} shorter ones; see --json"))
     if total["undecided"]:
         facts.append(("undecided", f"{_count(total['undecided'], 'window')}: nobody was there to decide them by the end"))
+    for word, ids in (("never so", set(found.conditions) - found.plan.met), ("always so", found.plan.met)):
+        if ids:
+            shown = ", ".join(sorted(ids)[:_SHOWN]) + (f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else "")
+            facts.append(("conditions", f"{shown}: nobody can know what their looks will find; taken as {word} (--met ID: always so)"))
     for name in ("canceled", "interrupted"):
         if total[name]:
             facts.append((name, _count(total[name], "run")))

@@ -20,11 +20,13 @@ _DAY = timedelta(days=1)
 # By how much a person should care; the first of several is shown.
 COLOURS = {
     WindowStatus.MISSED: "#c62828",
+    WindowStatus.CONDITION_ERROR: "#ad1457",
     WindowStatus.SKIPPED_OVERLAP: "#ef6c00",
     WindowStatus.REFUSED: "#6a1b9a",
     WindowStatus.SKIPPED_PAUSED: "#1565c0",
     WindowStatus.COALESCED: "#f9a825",
     WindowStatus.EXCLUDED: "#9e9e9e",
+    WindowStatus.NOT_MET: "#b0bec5",
     WindowStatus.FIRED: "#2e7d32",
 }
 _WORST = {status.value: n for n, status in enumerate(COLOURS)}

@@ -30,6 +30,7 @@ _JSON: dict[str, frozenset[str]] = {
     "dead_letter": frozenset({"attempts"}),
     "approval_check": frozenset({"labels"}),
     "audit": frozenset({"before", "after"}),
+    "evaluation": frozenset({"observed"}),
 }
 
 

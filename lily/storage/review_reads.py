@@ -17,8 +17,8 @@ from lily.storage.database import reading
 from lily.storage.reviews import LastReview, known_from, last_of
 from lily.storage.statements import Asked
 from lily.storage.store import Store
+from lily.storage.window_ledgers import version_from
 from lily.storage.window_reads import Standing, WindowReads, WindowRow, row_from, rows_of
-from lily.storage.windows import version_from
 
 RUNS = 20  # of a job: the newest that ended by themselves ...
 _PAGES = 25  # ... among so many times as many

@@ -332,3 +332,22 @@ alert_delivery = Table(  # what became of an alert at each sink
     Index("alert_delivery_due", "state", "next_at", "alert_id"),
     Index("alert_delivery_in_order", "job_id", "sink", "alert_id"),
 )
+
+evaluation = Table(  # the last looks at each condition; the newest row of a job says what holds
+    "evaluation",
+    metadata,
+    Column("job_id", Bytewise, primary_key=True),
+    Column("at", Bytewise, primary_key=True),  # the window that asked for it
+    Column("version", Integer, nullable=False),
+    Column("predicate", Text, nullable=False),  # a digest of what was compared with what
+    Column("result", Text, nullable=False),  # true, false, error
+    Column("code", Text, nullable=False),
+    Column("status", Text, nullable=False),  # what became of the window
+    Column("held", Text, nullable=False),  # the last result that was no error, for the edge
+    Column("since", Text, nullable=False),  # when the result began to be so
+    Column("observed", Text, nullable=False),  # JSON
+    Column("kind", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("evaluated_at", Text, nullable=False),
+    Column("duration_us", BigInteger, nullable=False),
+)

@@ -12,7 +12,8 @@ from lily.ledger import REBUILT, Version, WindowStatus
 from lily.runs import Run, Status
 from lily.storage import schema
 from lily.storage.store import Store
-from lily.storage.windows import Windows, version_from
+from lily.storage.window_ledgers import version_from
+from lily.storage.windows import Windows
 
 _w, _v, _s = schema.window.c, schema.trigger_version.c, schema.schedule.c
 

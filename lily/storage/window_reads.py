@@ -15,7 +15,7 @@ from lily.storage import schema
 from lily.storage.database import reading
 from lily.storage.reads import Reads
 from lily.storage.rows import PRUNED
-from lily.storage.windows import version_from
+from lily.storage.window_ledgers import version_from
 
 _AT_ONCE = 500  # bound variables of one statement
 _PAGE = 2000  # rows that a stream keeps in memory

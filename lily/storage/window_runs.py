@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from lily.clock import stamp
+from lily.conditions.verdict import Looked, evidence
 from lily.ledger import Failure, JobLedger, Row, Settlement, WindowStatus
 from lily.runs import ErrorInfo, Event, EventName, Status, decode_spec
 from lily.storage.store import NewRun
@@ -21,12 +22,16 @@ class Owed:
     spec_hash: str
 
 
-def fired_run(job: Owed, row: Row, settlement: Settlement, body: bytes, now: datetime, told: Sequence[Event]) -> NewRun:
-    """The run of a window; `told` are the scheduler's events that belong into the first one."""
+def fired_run(
+    job: Owed, row: Row, settlement: Settlement, body: bytes, now: datetime, told: Sequence[Event], looked: Looked | None = None
+) -> NewRun:
+    """The run of a window; `told` are the scheduler's events that belong into the first one, `looked` is what a condition's look found."""
     trigger: dict[str, Any] = {"type": row.version.trigger["type"], "scheduled_for": stamp(row.at), "fired_at": stamp(now), "by": BY}
     coalesced = sum(other.status is WindowStatus.COALESCED and other.into == row.at for other in settlement.rows)
     if coalesced:
         trigger["coalesced"] = coalesced
+    if looked is not None and row.at == looked.wanted.at:
+        trigger["evaluation"] = evidence(row.version.trigger, looked.evaluation)
     first = row is settlement.fired[0]
     return NewRun(
         job_id=job.ledger.job_id,

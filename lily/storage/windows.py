@@ -3,7 +3,7 @@
 `claim` is the only writer of windows. What is decided is `lily.ledger.settle`; here it is read, asked and written down.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -12,21 +12,23 @@ import msgspec
 from sqlalchemy import Connection, bindparam, case, func, select, text, update
 
 from lily.clock import parse_stamp, stamp
+from lily.conditions.verdict import Looked, Standing, Wanted
 from lily.errors import Code, LilyError
-from lily.ledger import Control, Failure, JobLedger, Row, Schedule, Settlement, State, Version, control_from, settle
+from lily.ledger import Control, Failure, Row, Schedule, Settlement, State, Version, nobody_looked, settle
 from lily.moves import cancel
-from lily.runs import OCCUPYING, Event, Run, Status
+from lily.runs import Event, Run, Status
 from lily.storage import schema
 from lily.storage.audit import Actor, record_all
 from lily.storage.database import reading, writing
+from lily.storage.looks import judging, record_looks, standings
 from lily.storage.rows import dump, run_from
 from lily.storage.state_audit import state_change
 from lily.storage.statements import ForRows
 from lily.storage.store import NewRun, Store
+from lily.storage.window_ledgers import chunks, ledgers
 from lily.storage.window_refusals import turn_away
 from lily.storage.window_runs import BY, Owed, fired_run, missed_run
 
-_JOBS_AT_ONCE = 500  # bound variables of one statement
 _SCHEDULES_REMEMBERED = 20_000
 
 
@@ -72,6 +74,7 @@ class Claim:
     problem: str = ""  # why this job's windows can't be computed
     refused: str = ""  # the code with which the queue refused a window, if it did
     reports: dict[datetime, str] = field(default_factory=dict)  # refused windows that a run of before reports
+    look: Wanted | None = None  # a condition's window that can't be decided before somebody looked
 
 
 class Windows:
@@ -107,7 +110,7 @@ class Windows:
     def _states(self, connection: Connection, job_ids: Collection[str] | None) -> dict[str, JobState]:
         s, v = schema.schedule, schema.trigger_version
         found: dict[str, JobState] = {}
-        for some in _chunks(job_ids):
+        for some in chunks(job_ids):
             wanted = (
                 select(s, v.c.number, v.c.since, v.c.trigger, v.c.timezone, v.c.spec_hash)
                 .select_from(s.outerjoin(v, (v.c.job_id == s.c.job_id) & v.c.until.is_(None)))
@@ -141,7 +144,7 @@ class Windows:
         v = schema.trigger_version
         last: dict[str, int] = {}
         ended: dict[str, datetime] = {}  # where windows of older versions end: no instant belongs to two
-        for some in _chunks([job.job_id for job in jobs]):
+        for some in chunks([job.job_id for job in jobs]):
             held = func.max(case((v.c.until > v.c.since, v.c.until)))
             wanted = select(v.c.job_id, func.max(v.c.number), held).where(v.c.job_id.in_(some or [])).group_by(v.c.job_id)
             for job_id, number, until in connection.execute(wanted):
@@ -239,19 +242,23 @@ class Windows:
         failures: Mapping[str, Failure] | None = None,
         told: Mapping[str, Sequence[Event]] | None = None,
         again: bool = False,
+        looked: Mapping[str, Looked] | None = None,
     ) -> list[Claim]:
         """Settle these jobs' windows up to `now`: rows, runs and events in one transaction, in the order given.
 
         `failures` are stretches whose windows could not be claimed in time; `told` are scheduler events that belong into the run of the
-        next window. A window that has its row starts nothing. `again`: this was asked before and the answer may have got lost, so that
+        next window. `looked` is what was found for windows that asked for a look, whose jobs are settled up to when they asked. A window
+        that has its row starts nothing. `again`: this was asked before and the answer may have got lost, so that
         runs which are still without the scheduler's word come again, and those that report missed windows and are not written.
         """
         with writing(self._store.engine) as connection:
-            ledgers = self._ledgers(connection, job_ids, failures or {})
+            owed = ledgers(connection, job_ids, failures or {})
+            before = standings(connection, looked) if looked else {}
             claims, news = [], []
             gate = self._store.queue.gate(connection)
-            for job in ledgers:
-                claim, new = self._settle(job, now, (told or {}).get(job.ledger.job_id, ()))
+            for job in owed:
+                job_id = job.ledger.job_id
+                claim, new = self._settle(job, now, (told or {}).get(job_id, ()), (looked or {}).get(job_id), before.get(job_id))
                 turned = turn_away(connection, gate, job, claim.settlement, new, now)
                 if turned is not None:
                     claim, new = replace(claim, settlement=turned.settlement, refused=turned.code, reports=turned.reports), turned.new
@@ -259,21 +266,33 @@ class Windows:
                 news.append(new)
             self._accept(connection, claims, news, now)
             self._cancel(connection, claims, now)
+            if looked:
+                record_looks(connection, [(looked[each.job_id], each.settlement) for each in claims if each.job_id in looked], before, now)
             if again:
                 self._told_again(connection, claims)
             return claims
 
-    def _settle(self, job: Owed, now: datetime, told: Sequence[Event]) -> tuple[Claim, list[tuple[list[Row], NewRun]]]:
+    def _settle(
+        self, job: Owed, now: datetime, told: Sequence[Event], looked: Looked | None, before: Standing | None
+    ) -> tuple[Claim, list[tuple[list[Row], NewRun]]]:
+        job_id = job.ledger.job_id
+        until = now if looked is None else looked.wanted.asked
+        judge = nobody_looked if looked is None else judging(looked, before)
         try:
-            settlement = settle(job.ledger, now, lambda version: self.schedule(job.ledger.job_id, version))
+            settlement = settle(job.ledger, until, lambda version: self.schedule(job_id, version), judge=judge)
         except LilyError as exc:
-            return Claim(job.ledger.job_id, Settlement(), problem=exc.message), []
+            return Claim(job_id, Settlement(), problem=exc.message), []
+        look = None if settlement.look is None else self._wanted(job, settlement.look, until)
         if not settlement.rows:
-            return Claim(job.ledger.job_id, settlement), []
+            return Claim(job_id, settlement, look=look), []
         body = self._store.spec_body(job.spec_hash).encode()
-        new = [([row], fired_run(job, row, settlement, body, now, told)) for row in settlement.fired]
+        new = [([row], fired_run(job, row, settlement, body, now, told, looked)) for row in settlement.fired]
         new += [(batch, missed_run(job, batch, body, now, job.ledger.failure)) for batch in settlement.missed_batches()]
-        return Claim(job.ledger.job_id, settlement), new
+        return Claim(job_id, settlement, look=look), new
+
+    def _wanted(self, job: Owed, row: Row, asked: datetime) -> Wanted:
+        version, granted = row.version, self._store.spec(job.spec_hash).capabilities
+        return Wanted(job.ledger.job_id, row.at, version.number, asked, version.trigger, version.timezone, frozenset(granted))
 
     def _accept(
         self, connection: Connection, claims: Sequence[Claim], news: Sequence[list[tuple[list[Row], NewRun]]], now: datetime
@@ -332,8 +351,6 @@ class Windows:
             if row.job_id in asked:
                 asked[row.job_id].missed.append(run_from(row))
 
-    # -- reading a job's ledger -------------------------------------------------------------------
-
     def schedule(self, job_id: str, version: Version) -> Schedule:
         """The schedule of a stored version; remembered. Raises LilyError (`job_trigger_invalid`) when this machine can't build it."""
         key = (job_id, version.number)
@@ -347,53 +364,6 @@ class Windows:
                 found = self._schedules[key] = schedule_of(version.trigger, version.timezone)
             except (ValueError, TypeError, LookupError, AttributeError) as exc:  # written by another Lily
                 raise LilyError(Code.JOB_TRIGGER_INVALID, f"{type(exc).__name__}: {exc}", where=f"job {job_id}") from exc
-        return found
-
-    def _ledgers(self, connection: Connection, job_ids: Sequence[str], failures: Mapping[str, Failure]) -> list[Owed]:
-        s, v = schema.schedule, schema.trigger_version
-        settled: dict[str, tuple[datetime, str | None, bool]] = {}
-        versions: dict[str, list[Version]] = {}
-        for some in _chunks(job_ids):
-            for row in connection.execute(select(s.c.job_id, s.c.settled, s.c.spec_hash, s.c.changed_at).where(s.c.job_id.in_(some or []))):
-                settled[row[0]] = (parse_stamp(row[1]), row[2], row[3] is not None)
-            open_or_late = v.c.until.is_(None) | (v.c.until > s.c.settled)
-            wanted = select(v).join(s, s.c.job_id == v.c.job_id).where(v.c.job_id.in_(some or []), open_or_late)
-            for row in connection.execute(wanted.order_by(v.c.job_id, v.c.number)):
-                versions.setdefault(row.job_id, []).append(version_from(row))
-        controls = self._controls(connection, [job_id for job_id, (_, _, changed) in settled.items() if changed])
-        active = self._active(connection, set(job_ids))
-        return [
-            Owed(
-                JobLedger(
-                    job_id=job_id,
-                    settled=settled[job_id][0],
-                    versions=versions.get(job_id, []),
-                    controls=controls.get(job_id, ()),
-                    active=active.get(job_id, ()),
-                    failure=failures.get(job_id),
-                ),
-                settled[job_id][1] or versions[job_id][-1].spec_hash,
-            )
-            for job_id in dict.fromkeys(job_ids)
-            if job_id in settled and (settled[job_id][1] or job_id in versions)
-        ]
-
-    def _controls(self, connection: Connection, job_ids: Sequence[str]) -> dict[str, list[Control]]:
-        c = schema.control
-        found: dict[str, list[Control]] = {}
-        for some in _chunks(job_ids):
-            for row in connection.execute(select(c).where(c.c.job_id.in_(some or [])).order_by(c.c.job_id, c.c.sequence)):
-                found.setdefault(row.job_id, []).append(control_from(row.at, row.state, row.until, row.reason, row.by, row.set_id))
-        return found
-
-    def _active(self, connection: Connection, job_ids: set[str]) -> dict[str, list[str]]:
-        # By status alone: these are few, while a job may have any number of ended runs.
-        r = schema.run
-        found: dict[str, list[str]] = {}
-        wanted = select(r.c.job_id, r.c.run_id).where(r.c.status.in_([status.value for status in OCCUPYING])).order_by(r.c.run_id)
-        for job_id, run_id in connection.execute(wanted):
-            if job_id in job_ids:
-                found.setdefault(job_id, []).append(run_id)
         return found
 
 
@@ -413,12 +383,6 @@ def _bounds(before: JobState | None, now: datetime) -> list[datetime]:
     return [before.settled]
 
 
-def version_from(row: Any) -> Version:
-    """A version from its row."""
-    until = parse_stamp(row.until) if row.until else None
-    return Version(row.number, parse_stamp(row.since), until, msgspec.json.decode(row.trigger), row.timezone, row.spec_hash)
-
-
 def _state_from(row: Any) -> JobState:
     job_id, state, until, reason, by, changed_at, set_id, settled, spec_hash, number, since, trigger, timezone, pinned = row
     held = None if number is None else Version(number, parse_stamp(since), None, msgspec.json.decode(trigger), timezone, pinned)
@@ -434,10 +398,3 @@ def _state_from(row: Any) -> JobState:
         spec_hash=spec_hash,
         version=held,
     )
-
-
-def _chunks(job_ids: Collection[str] | None) -> Iterable[list[str] | None]:
-    if job_ids is None:
-        return [None]
-    ids = list(job_ids)
-    return [ids[n : n + _JOBS_AT_ONCE] for n in range(0, len(ids), _JOBS_AT_ONCE)]

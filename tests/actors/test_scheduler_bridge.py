@@ -566,7 +566,7 @@ def test_a_removal_while_a_jump_is_settled_stays_a_removal(table: Timetable) -> 
     table.put("job", every="10m")
 
     async def slow(call: str) -> None:
-        if call == "_firsts":
+        if call == "first_fires":
             table.pause = None
             await anyio.sleep(20)
 

@@ -17,11 +17,11 @@ HOURLY = {"type": "interval", "every": "1h"}
 
 @pytest.fixture
 def jobs(workspace: Path) -> Path:
-    """Two scheduled jobs in different zones, one that is run by hand, and a condition."""
+    """Two scheduled jobs in different zones, and two that are run by hand."""
     write_job(workspace, "a", trigger=HOURLY, labels={"team": "red"})
     write_job(workspace, "b", trigger={"type": "cron", "cron": "0 5 * * *"}, timezone="Europe/Lisbon", labels={"team": "blue"})
     write_job(workspace, "hand", labels={"team": "red"})
-    write_job(workspace, "cond", trigger={"type": "condition", "every": "5m", "subject": "disk", "operator": "exists"})
+    write_job(workspace, "other-hand")
     return workspace
 
 
@@ -93,9 +93,8 @@ def test_each_state_has_its_own_way_back(lily: Lily, jobs: Path) -> None:
 
 
 def test_a_job_without_a_schedule_is_refused(lily: Lily, jobs: Path) -> None:
-    """A manual one by its trigger, a condition because this version has none, an unknown one because it is not there."""
+    """A manual one by its trigger, an unknown one because it is not there."""
     refused(lily("jobs", "pause", "hand"), 3, "job_trigger_invalid", "manual")
-    refused(lily("jobs", "disable", "cond"), 4, "feature_unavailable", "conditions")
     refused(lily("jobs", "pause", "nobody"), 3, "job_not_found")
     refused(lily("jobs", "pause", "../x"), 3, "job_not_found")
 

@@ -158,17 +158,6 @@ def test_validate_of_a_missing_path_is_status_3(lily: Lily, workspace: Path) -> 
     assert lily("jobs", "validate", "./nope.job.yaml").status == 3
 
 
-def test_validate_notes_a_trigger_that_this_version_does_not_register(lily: Lily, workspace: Path) -> None:
-    """The job is right and runs by hand; one is told that it does not run by itself."""
-    write_job(workspace, "a", trigger={"type": "condition", "every": "5m", "subject": "disk", "operator": "exists"})
-    write_job(workspace, "b", trigger={"type": "cron", "cron": "0 5 * * *"}, timezone="Europe/Lisbon")
-    found = lily("jobs", "validate", "--json")
-    assert found.status == 0
-    assert [(each["path"], each["code"], each["field"]) for each in found.json["notes"]] == [
-        (".lily/jobs/a.job.yaml", "feature_unavailable", "trigger")
-    ]
-
-
 def test_validate_warns_of_a_time_that_lies_in_the_past(lily: Lily, workspace: Path) -> None:
     """It is right for a job that ran then; for a new one it means that nothing will come. The exit status stays 0."""
     write_job(workspace, "past", trigger={"type": "once", "at": "2020-01-01T09:00:00Z"})

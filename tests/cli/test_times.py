@@ -85,7 +85,6 @@ def test_next_of_all_has_every_scheduled_job_and_needs_no_store(lily: Lily, work
     ("arguments", "status", "code"),
     [
         (("hand",), 3, "job_trigger_invalid"),
-        (("cond",), 4, "feature_unavailable"),
         (("nobody",), 3, "job_not_found"),
         (("broken",), 3, "job_invalid_spec"),
         ((), 2, "usage"),
@@ -101,7 +100,6 @@ def test_next_refuses_what_has_no_windows_in_one_line(
     """With the code that says why."""
     write_job(workspace, "a", trigger=HOURLY)
     write_job(workspace, "hand")
-    write_job(workspace, "cond", trigger={"type": "condition", "every": "5m", "subject": "disk", "operator": "exists"})
     (workspace / ".lily/jobs/broken.job.yaml").write_text("id: broken\n")
     said = lily("jobs", "next", *arguments)
     assert (said.status, said.err.startswith(f"{code}: "), said.err.count("\n")) == (status, True, 1), said

@@ -51,6 +51,9 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.yaml_scalars",
                 "lily.workspace",
                 "lily.trigger_forms",
+                "lily.conditions.verdict",
+                "lily.conditions.compare",
+                "lily.conditions.glob",
             }
         ),
     ),
@@ -65,6 +68,10 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.spec_messages",
                 "lily.python_child",
                 "lily.trigger_specs",
+                "lily.subject_specs",
+                "lily.spec_parts",
+                "lily.conditions",
+                "lily.condition_shapes",
                 "lily.spec_index",
                 "lily.receipts",
                 "lily.shapes",
@@ -105,11 +112,21 @@ SAMPLES = "lily.samples"
 
 # Who may import a library that costs time to load or that only one port may know..
 HEAVY: dict[str, frozenset[str]] = {
-    "pydantic": frozenset({"lily.specs", "lily.spec_messages", "lily.trigger_specs", "lily.blueprints", "lily.samples"}),
+    "pydantic": frozenset(
+        {
+            "lily.spec_parts",
+            "lily.subject_specs",
+            "lily.specs",
+            "lily.spec_messages",
+            "lily.trigger_specs",
+            "lily.blueprints",
+            "lily.samples",
+        }
+    ),
     "sqlalchemy": frozenset({"lily.storage"}),
     "alembic": frozenset({"lily.storage"}),
     "psycopg": frozenset(),
-    "httpx": frozenset({"lily.blueprints.http", "lily.alerts.webhook"}),
+    "httpx": frozenset({"lily.blueprints.http", "lily.conditions.http", "lily.alerts.webhook"}),
     "apprise": frozenset({"lily.alerts.by_apprise"}),
     "openai": frozenset({"lily.blueprints"}),
     "apscheduler": frozenset({"lily.triggers", "actors.scheduler", "actors.job_store"}),
@@ -124,6 +141,7 @@ HEAVY: dict[str, frozenset[str]] = {
             "lily.engines",
             "lily.blueprints",
             "lily.offload",
+            "lily.conditions",
             "lily.approvals.gh",
             "lily.alerts",
             "lily.api",

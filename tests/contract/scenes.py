@@ -262,11 +262,6 @@ def crowded(priority: str, queued: int) -> Callable[[Path], Words]:
     return prepare
 
 
-def _conditional_pause(root: Path) -> Words:
-    write_job(root, "a", trigger={"type": "condition", "every": "5m", "subject": "disk", "operator": "gt", "value": 90})
-    return ("jobs", "pause", "a")
-
-
 def _manual_pause(root: Path) -> Words:
     write_job(root, "a")
     return ("jobs", "pause", "a")
@@ -360,7 +355,6 @@ REFUSALS = [
         Code.JOB_TRIGGER_INVALID,
         spec(trigger={"type": "calendar", "rrule": "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30", "anchor": "2026-05-04T09:00"}, timezone="UTC"),
     ),
-    Refusal("pause of a condition", Code.FEATURE_UNAVAILABLE, _conditional_pause),
     Refusal("pause of a manual job", Code.JOB_TRIGGER_INVALID, _manual_pause),
     Refusal("enable what is paused", Code.JOB_STATE_INVALID, _enable_paused),
     Refusal("no such zone", Code.JOB_TRIGGER_INVALID, spec(timezone="Mars/Base")),

@@ -67,6 +67,8 @@ SHARED_BY_ACTORS = frozenset(
         "actors.supervisor",
         "actors.subscription",
         "actors.slot",
+        "actors.looking",
+        "actors.placing",
         "actors.conductor",
         "actors.last_resort",
         "actors.vitals",

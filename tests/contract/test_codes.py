@@ -73,7 +73,7 @@ def test_the_codes_and_their_exit_statuses_stand_still() -> None:
 def test_every_code_is_brought_about_here() -> None:
     """No code is only a name: each is the code of a command or of a run below, or the target's own beside it."""
     shown = {case.code for case in REFUSALS} | {case.code for case in RUNS} | {case.own for case in RUNS if case.own in PINNED}
-    below = {Code.OWNER_CONFLICT, Code.DISK_FULL, Code.INTERRUPTED, Code.INTERNAL_ERROR, *DECIDED}
+    below = {Code.FEATURE_UNAVAILABLE, Code.OWNER_CONFLICT, Code.DISK_FULL, Code.INTERRUPTED, Code.INTERNAL_ERROR, *DECIDED}
     assert {str(code) for code in shown | below} == set(PINNED)
     assert {case.code for case in RUNS} | DECIDED == set(RUN_CODES)
 
@@ -110,6 +110,13 @@ def test_a_refused_command_says_its_code_in_one_line(lily: Lily, place: Path, ca
         assert error["message"]
         assert error["where"] or error["hint"], error
     assert sorted((place / ".lily").glob("runs/*/*")) == before
+
+
+def test_what_a_database_has_no_use_for_is_refused(lily: Lily, place: Path, postgres_url: str) -> None:
+    """PostgreSQL keeps its own log; one is told what to use."""
+    (place / ".lily" / "config.yaml").write_text(json.dumps({"store": {"url": postgres_url}}))
+    assert "pg_dump" in check_line(lily("store", "checkpoint"), Code.FEATURE_UNAVAILABLE)
+    check_object(lily("store", "checkpoint", "--json"), Code.FEATURE_UNAVAILABLE)
 
 
 def folders(root: Path, job_id: str = "a") -> list[Path]:

@@ -27,6 +27,7 @@ GROUPS = frozenset(
         "approvals",
         "alerts",
         "schedule",
+        "conditions",
         "review",
         "worker",
         "events",

@@ -13,7 +13,18 @@ from tests.contract.imports import HEAVY, REPOSITORY
 
 LILY = {
     *("run", "submit", "submit_many", "wait", "events", "Session", "Receipt", "StreamEvent"),
-    *("blueprint", "specialist", "synthesizer", "BlueprintError", "Context", "Envelope", "ProcessRequest", "ProcessResult"),
+    *(
+        "blueprint",
+        "specialist",
+        "synthesizer",
+        "subject",
+        "Look",
+        "BlueprintError",
+        "Context",
+        "Envelope",
+        "ProcessRequest",
+        "ProcessResult",
+    ),
     *("Code", "LilyError", "__version__"),
 }
 TESTING = {"FakeClock", "FakeContext", "FakeProcesses", "World", "check_golden", "golden_text", "run_blueprint"}
@@ -56,7 +67,7 @@ COMMANDS: dict[str, set[str]] = {
     "schedule rebuild": JSON_HERE,
     "schedule simulate": {
         *("--from", "--to", "--outage", "--suspend", "--step", "--pause", "--duration", "--default-duration", "--durations"),
-        *("--slots", "--seed", "--svg", "--html"),
+        *("--slots", "--seed", "--svg", "--html", "--met"),
         *JSON_HERE,
     },
     "runs list": {"--limit", "--status", "--since", "--job", *JSON_HERE},
@@ -78,6 +89,8 @@ COMMANDS: dict[str, set[str]] = {
     "review list": {"--limit", "--job", "--kind", "--open", "--closed", *JSON_HERE},
     "review show": {"ID", *JSON_HERE},
     "review ack": {"ID", "--reason", "--until", *JSON_HERE},
+    "conditions list": JSON_HERE,
+    "conditions check": {"ID", *JSON_HERE},
     "approvals list": {"--expiring", *JSON_HERE},
     "approvals show": {"RUN", *JSON_HERE},
     "approvals approve": {"RUN", "--note", *JSON_HERE},

@@ -106,6 +106,7 @@ def busy(lily: Lily, place: Path) -> tuple[str, str, str]:
     write_job(place, "good", bindings=shell("echo hello"), labels={"team": "a"})
     write_job(place, "bad", bindings=shell("exit 3"))
     write_job(place, "cron", trigger={"type": "cron", "cron": "@daily", "timezone": "Europe/Lisbon"})
+    write_job(place, "condition", trigger={"type": "condition", "every": "5m", "subject": "queue", "operator": "gt", "value": 90})
     write_job(place, "wrong", title="")
     write_job(place, "lost", target={"kind": "blueprint", "id": "nobody.v1"})
     (place / ".lily" / "blueprints").mkdir()
@@ -145,6 +146,8 @@ def test_everything_that_json_prints_fits_its_schema(lily: Lily, busy: tuple[str
         ("dry-run", ("runs", "replay", done, "--dry-run"), 0),
         ("detach", ("jobs", "run", "good", "--detach"), 0),
         ("detach", ("runs", "replay", done, "--approve", "--reason", "again", "--detach"), 0),
+        ("conditions-list", ("conditions", "list"), 0),
+        ("conditions-check", ("conditions", "check", "condition"), 0),
         ("approvals-list", ("approvals", "list"), 0),
         ("approvals-doctor", ("approvals", "doctor"), 1),
         ("alerts-list", ("alerts", "list"), 0),

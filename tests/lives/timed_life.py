@@ -31,6 +31,8 @@ TRIGGERS: tuple[dict[str, Any], ...] = (
     {"cron": "*/5 * * * *", "catch_up": "all", "catch_up_limit": 4, "overlap": "queue"},
     {"cron": "3,4,30 * * * *", "catch_up": "all", "catch_up_window": "30m", "jitter_seconds": 60},
     {"every": "9m", "exclude": {"rrule": "FREQ=DAILY;BYHOUR=0,1,2;BYMINUTE=18,36"}, "misfire_grace_seconds": 1},
+    {"every": "3m", "subject": "clock", "operator": "exists", "mode": "level", "catch_up": "latest"},
+    {"every": "4m", "subject": {"kind": "run", "job": "quiet", "field": "age"}, "operator": "gt", "value": 200, "overlap": "queue"},
 )
 WORK: tuple[dict[str, Any], ...] = (
     {},

@@ -76,9 +76,9 @@ def test_labels_of_the_grid_do_not_touch() -> None:
 
 def test_few_windows_have_a_mark_each() -> None:
     """In the colour of their status, with their time as a tooltip."""
-    root = ElementTree.fromstring(svg(reported(1, timedelta(hours=1), span=Span(START, START + timedelta(hours=7)))))
+    root = ElementTree.fromstring(svg(reported(1, timedelta(hours=1), span=Span(START, START + timedelta(hours=9)))))
     titles = [title.text or "" for rect in root.iter(f"{SPACE}rect") for title in rect]
-    assert sum(title.startswith("2026-01-01") for title in titles) == 7
+    assert sum(title.startswith("2026-01-01") for title in titles) == 9
     fills = {rect.get("fill") for rect in root.iter(f"{SPACE}rect") if len(rect)}
     assert set(COLOURS.values()) <= fills
 

@@ -72,7 +72,6 @@ def test_an_entry_says_what_a_list_shows(workspace: Workspace) -> None:
     assert (entry.trigger, entry.timezone, entry.labels) == ({"type": "cron", "cron": "@daily"}, "UTC", {"team": "a"})
     assert (entry.path, entry.priority, entry.max_parallel_runs) == (".lily/jobs/x.job.yml", "high", 1)
     assert entry.digest == spec_hash(index.load("nightly").canonical())
-    assert entry.note is None
 
 
 def test_only_job_files_count(workspace: Workspace) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from lily.diagnostics import Diagnostic, to_error
 from lily.errors import Code, LilyError
-from lily.policies import scheduled, unschedulable
+from lily.policies import scheduled
 from lily.runs import PinnedSpec, decode_spec
 from lily.specs import JobSpec, _schedule_problem, json_schema, parse, parse_value, spec_hash, with_overrides
 
@@ -324,7 +324,7 @@ def test_the_zone_may_stand_in_the_trigger_or_at_top_level_but_not_in_both() -> 
         "type: once, at: 2026-05-04T09:00:00+02:00",
         "type: once, at: '2026-05-04 09:00', timezone: UTC",
         "type: calendar, rrule: 'FREQ=MONTHLY;BYDAY=2TU;COUNT=5', anchor: 2026-05-04T09:00, timezone: UTC, exclude: {rrule: FREQ=YEARLY}",
-        "type: condition, every: 15m, subject: {file: x.txt, field: size}, operator: gte, value: 10, mode: level",
+        "type: condition, every: 15m, subject: {kind: file, path: x.txt, field: size}, operator: gte, value: 10, mode: level",
         "type: condition, every: 15m, subject: queue.depth, operator: exists",
         "type: manual, timezone: UTC",
     ],
@@ -556,15 +556,12 @@ def test_an_override_that_does_not_fit_is_refused_with_the_code_of_its_place(pat
     assert caught.value.code is code
 
 
-# -- what this version can't do ----------------------------------------------------------------------
+# -- who has windows ---------------------------------------------------------------------------------
 
 
-def test_a_condition_is_the_one_trigger_that_this_version_does_not_register() -> None:
-    for kind in ("manual", "cron", "interval", "once", "calendar"):
-        assert unschedulable({"type": kind}) is None
+def test_every_trigger_but_manual_has_windows() -> None:
+    for kind in ("manual", "cron", "interval", "once", "calendar", "condition"):
         assert scheduled({"type": kind}) == (kind != "manual")
-    assert unschedulable({"type": "condition"}) == "conditions are not available in this version; the job runs by hand only"
-    assert not scheduled({"type": "condition"})
 
 
 @pytest.mark.parametrize(

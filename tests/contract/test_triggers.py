@@ -1,4 +1,4 @@
-"""What belongs to later versions: accepted where a file is checked, refused in plain words where it would act, never ignored."""
+"""Triggers of every kind: accepted where a file is checked, registered by a supervisor, and run by hand all the same."""
 
 from pathlib import Path
 from typing import Any
@@ -15,30 +15,21 @@ TRIGGERS: dict[str, dict[str, Any]] = {
     "interval": {"trigger": {"type": "interval", "every": "15m"}},
     "once": {"trigger": {"type": "once", "at": "2031-05-04T09:00:00Z"}},
     "calendar": {"trigger": {"type": "calendar", "rrule": "FREQ=MONTHLY;BYDAY=2TU", "anchor": "2026-05-04T09:00", **ZONE}},
-    "condition": {"trigger": {"type": "condition", "every": "5m", "subject": "disk", "operator": "gt", "value": 90}},
+    "condition": {"trigger": {"type": "condition", "every": "5m", "subject": "queue", "operator": "gt", "value": 90}},
     "catch-up": {"trigger": {"type": "interval", "every": "1h", "catch_up": "all", "overlap": "queue", "exclude": ["2026-12-25"]}},
 }
 
 
 @pytest.mark.parametrize("kind", TRIGGERS)
 def test_a_trigger_of_every_kind_is_valid(lily: Lily, place: Path, kind: str) -> None:
-    """`jobs validate` accepts it; only of a condition it says at its line that it will not be registered, and so does `jobs list`."""
+    """`jobs validate` accepts it, and has nothing to note; nor has `jobs list`."""
     write_job(place, "a", **TRIGGERS[kind])
     said = lily("jobs", "validate", "a", "--json")
     assert said.status == 0, said
     check_fits("cli-jobs-validate", said.json)
     assert [job["id"] for job in said.json["jobs"]] == ["a"]
     (job,) = lily("jobs", "list", "--json").json["jobs"]
-    if kind != "condition":
-        assert (said.json["notes"], job["note"]) == ([], None)
-        return
-    (note,) = said.json["notes"]
-    assert (note["code"], note["field"]) == ("feature_unavailable", "trigger")
-    assert note["line"] > 1
-    assert "conditions are not available in this version" in note["message"]
-    shown = lily("jobs", "validate", "a")
-    assert (shown.status, "is right" in shown.out, "not available" in shown.err) == (0, True, True)
-    assert "by hand only" in job["note"]
+    assert (said.json["notes"], job["note"]) == ([], None)
 
 
 @pytest.mark.parametrize("kind", TRIGGERS)
@@ -52,12 +43,21 @@ def test_a_scheduled_job_runs_by_hand(lily: Lily, place: Path, kind: str) -> Non
     assert receipt["spec"]["trigger"]["type"] == TRIGGERS[kind]["trigger"]["type"]
 
 
-def test_the_supervisor_says_which_triggers_it_does_not_register(place: Path) -> None:
-    """One line for each at start, with job and reason, and none for a job that is scheduled or run by hand."""
+def test_the_supervisor_registers_every_kind(lily: Lily, place: Path) -> None:
+    """All of them have a next window, and a job that is run by hand has none."""
     write_job(place, "by-hand")
     for kind, changes in TRIGGERS.items():
         write_job(place, kind, **changes)
-    with started(place, "up", "--json-logs") as process:
-        line = until(process, "trigger not registered", stream="stderr")
-    assert '"job": "condition"' in line or '"job":"condition"' in line
-    assert "conditions are not available in this version" in line
+    with started(place, "up") as process:
+        until(process, "lily is up", stream="stderr")
+        rows = registered(lily)
+    assert rows.keys() == TRIGGERS.keys()
+    assert all(row["next_fire"] and not row["note"] for row in rows.values()), rows
+
+
+def registered(lily: Lily) -> dict[str, dict[str, Any]]:
+    """The schedules once the supervisor has registered every one, by job."""
+    while True:
+        rows = {row["job_id"]: row for row in lily("schedule", "list", "--json").json["schedules"]}
+        if not any(row["note"] for row in rows.values()):
+            return rows

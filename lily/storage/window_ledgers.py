@@ -1,0 +1,81 @@
+"""What `settle` needs of each job, read from the store. Everything blocks."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, select
+
+from lily.clock import parse_stamp
+from lily.ledger import Control, Failure, JobLedger, Version, control_from
+from lily.runs import OCCUPYING
+from lily.storage import schema
+from lily.storage.window_runs import Owed
+
+_JOBS_AT_ONCE = 500  # bound variables of one statement
+
+
+def ledgers(connection: Connection, job_ids: Sequence[str], failures: Mapping[str, Failure]) -> list[Owed]:
+    """The ledgers of these jobs, as far as they have one, inside the transaction that settles them."""
+    s, v = schema.schedule, schema.trigger_version
+    settled: dict[str, tuple[datetime, str | None, bool]] = {}
+    versions: dict[str, list[Version]] = {}
+    for some in chunks(job_ids):
+        for row in connection.execute(select(s.c.job_id, s.c.settled, s.c.spec_hash, s.c.changed_at).where(s.c.job_id.in_(some or []))):
+            settled[row[0]] = (parse_stamp(row[1]), row[2], row[3] is not None)
+        open_or_late = v.c.until.is_(None) | (v.c.until > s.c.settled)
+        wanted = select(v).join(s, s.c.job_id == v.c.job_id).where(v.c.job_id.in_(some or []), open_or_late)
+        for row in connection.execute(wanted.order_by(v.c.job_id, v.c.number)):
+            versions.setdefault(row.job_id, []).append(version_from(row))
+    controls = _controls(connection, [job_id for job_id, (_, _, changed) in settled.items() if changed])
+    active = _active(connection, set(job_ids))
+    return [
+        Owed(
+            JobLedger(
+                job_id=job_id,
+                settled=settled[job_id][0],
+                versions=versions.get(job_id, []),
+                controls=controls.get(job_id, ()),
+                active=active.get(job_id, ()),
+                failure=failures.get(job_id),
+            ),
+            settled[job_id][1] or versions[job_id][-1].spec_hash,
+        )
+        for job_id in dict.fromkeys(job_ids)
+        if job_id in settled and (settled[job_id][1] or job_id in versions)
+    ]
+
+
+def _controls(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[Control]]:
+    c = schema.control
+    found: dict[str, list[Control]] = {}
+    for some in chunks(job_ids):
+        for row in connection.execute(select(c).where(c.c.job_id.in_(some or [])).order_by(c.c.job_id, c.c.sequence)):
+            found.setdefault(row.job_id, []).append(control_from(row.at, row.state, row.until, row.reason, row.by, row.set_id))
+    return found
+
+
+def _active(connection: Connection, job_ids: set[str]) -> dict[str, list[str]]:
+    # By status alone: these are few, while a job may have any number of ended runs.
+    r = schema.run
+    found: dict[str, list[str]] = {}
+    wanted = select(r.c.job_id, r.c.run_id).where(r.c.status.in_([status.value for status in OCCUPYING])).order_by(r.c.run_id)
+    for job_id, run_id in connection.execute(wanted):
+        if job_id in job_ids:
+            found.setdefault(job_id, []).append(run_id)
+    return found
+
+
+def version_from(row: Any) -> Version:
+    """A version from its row."""
+    until = parse_stamp(row.until) if row.until else None
+    return Version(row.number, parse_stamp(row.since), until, msgspec.json.decode(row.trigger), row.timezone, row.spec_hash)
+
+
+def chunks(job_ids: Collection[str] | None) -> Iterable[list[str] | None]:
+    """The ids in parts that one statement can hold; None, which means all, as it is."""
+    if job_ids is None:
+        return [None]
+    ids = list(job_ids)
+    return [ids[n : n + _JOBS_AT_ONCE] for n in range(0, len(ids), _JOBS_AT_ONCE)]
