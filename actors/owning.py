@@ -21,6 +21,7 @@ from lily.errors import Code, LilyError
 from lily.log import Log
 from lily.offload import in_thread
 from lily.operations.session import open_store
+from lily.own_secrets import OwnSecrets
 from lily.queue_shapes import SettingChange
 from lily.settings import Settings
 from lily.storage.audit import Actor
@@ -116,6 +117,7 @@ async def owning(
                 processes=processes,
                 registry=await in_thread(Registry, workspace.blueprints),
                 policy=settings.policy,
+                secrets=OwnSecrets(settings, workspace.root).values,
             )
             system = System(
                 workspace=workspace,

@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.diagnostics",
                 "lily.text",
                 "lily.redaction",
+                "lily.secret_forms",
             }
         ),
     ),
@@ -54,6 +55,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 "lily.settings",
+                "lily.own_secrets",
                 "lily.specs",
                 "lily.spec_messages",
                 "lily.python_child",
