@@ -18,7 +18,7 @@ from lily.engines.children import become_subreaper
 from lily.engines.context import Ports
 from lily.engines.processes import LocalProcesses
 from lily.errors import Code, LilyError
-from lily.log import Log
+from lily.log import Log, StreamLog
 from lily.offload import in_thread
 from lily.operations.session import open_store
 from lily.own_secrets import OwnSecrets
@@ -88,6 +88,9 @@ async def owning(
 ) -> AsyncIterator[Session]:
     clock, life = SystemClock(), secrets.token_hex(8)
     lock = OwnerLock(lock_path(workspace))
+    own = OwnSecrets(settings, workspace.root)
+    if isinstance(log, StreamLog):
+        log.redactor.learn(own.values())
     await _take(lock, workspace, kind, life, wait, log)
     try:
         store = await in_thread(lambda: open_store(workspace, settings))
@@ -117,7 +120,7 @@ async def owning(
                 processes=processes,
                 registry=await in_thread(Registry, workspace.blueprints),
                 policy=settings.policy,
-                secrets=OwnSecrets(settings, workspace.root).values,
+                secrets=own.values,
             )
             system = System(
                 workspace=workspace,

@@ -5,6 +5,7 @@ import re
 from typing import IO, Any, Protocol
 
 from lily.clock import Clock, stamp
+from lily.redaction import Redactor
 
 
 class Log(Protocol):
@@ -20,6 +21,7 @@ class StreamLog:
 
     def __init__(self, stream: IO[str], clock: Clock, *, as_json: bool = False) -> None:
         self._stream, self._clock, self._json = stream, clock, as_json
+        self.redactor = Redactor()  # what it knows stands in no line
 
     def info(self, message: str, /, **fields: Any) -> None:
         """Something went as it should."""
@@ -44,7 +46,7 @@ class StreamLog:
     def put(self, lines: str) -> None:
         """Write whole lines at once."""
         try:
-            self._stream.write(lines)
+            self._stream.write(self.redactor.text(lines))
             self._stream.flush()
         except (OSError, ValueError):
             return  # a closed pipe or terminal

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from lily.addresses import without_passwords
 from lily.errors import Code, LilyError
 from lily.workspace import Workspace
 
@@ -231,9 +232,14 @@ def _settings(given: Iterable[tuple[str, Any, int]]) -> Settings:
 
 
 def explain(workspace: Workspace) -> list[tuple[str, Any, str]]:
-    """(dotted key, value, origin) of every key, sorted. Raises as `load_settings` does."""
+    """(dotted key, value, origin) of every key, sorted, as it may be shown. Raises as `load_settings` does."""
     settings = load_settings(workspace)
-    return [(key, value, settings.origins[key]) for key, value in values_of(settings).items()]
+    return [(key, shown(value), settings.origins[key]) for key, value in values_of(settings).items()]
+
+
+def shown(value: Any) -> Any:
+    """A setting's value without the password of an address."""
+    return without_passwords(value) if type(value) is str and "://" in value else value
 
 
 def values_of(settings: Settings) -> dict[str, Any]:
@@ -319,7 +325,7 @@ def _walk(document: Any, value: Any, path: tuple[str, ...]) -> Iterator[tuple[st
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(shown(value), ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

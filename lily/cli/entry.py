@@ -16,6 +16,8 @@ from lily.workspace import find_workspace
 if TYPE_CHECKING:
     from cyclopts import CycloptsError
 
+    from lily.redaction import Redactor
+
 _LOG_BYTES = 1024 * 1024
 _GROUPS = frozenset({"jobs", "runs", "queue", "dlq", "schedule", "worker", "events", "store", "blueprints", "config"})
 
@@ -107,10 +109,25 @@ def _of_the_system(error: OSError) -> LilyError | None:
 
 def _unexpected(error: Exception, tokens: list[str], as_json: bool) -> LilyError:
     trace = secrets.token_hex(8)
-    said = f"{type(error).__name__}: {error}"
-    place = _keep(f"{stamp(SystemClock().now())} trace {trace}: lily {' '.join(tokens)}\n{traceback.format_exc()}\n", tokens)
+    redactor = _redactor(tokens)
+    said = redactor.text(f"{type(error).__name__}: {error}")
+    text = f"{stamp(SystemClock().now())} trace {trace}: lily {' '.join(tokens)}\n{traceback.format_exc()}\n"
+    place = _keep(redactor.text(text.encode("utf-8", "backslashreplace").decode()), tokens)
     hint = f"the traceback is in {place}" if place else "the traceback could not be kept"
     return _refused(LilyError(Code.INTERNAL_ERROR, f"{said[:300]} (trace {trace})", hint=hint, trace=trace), as_json)
+
+
+def _redactor(tokens: list[str]) -> "Redactor":
+    """For what nobody expected, and so may say anything: knows the secrets of the workspace's settings, if they can be read."""
+    from lily.own_secrets import OwnSecrets
+    from lily.redaction import Redactor
+    from lily.settings import load_settings
+
+    try:
+        place = find_workspace(_given_workspace(tokens))
+        return Redactor(OwnSecrets(load_settings(place), place.root).values())
+    except (LilyError, OSError):
+        return Redactor()
 
 
 def _keep(text: str, tokens: list[str]) -> Path | None:
@@ -137,12 +154,15 @@ def _keep(text: str, tokens: list[str]) -> Path | None:
 
 
 def _runtime(tokens: list[str]) -> Path | None:
-    options = _options(tokens)
-    given = options[options.index("--workspace") + 1] if "--workspace" in options[:-1] else None
     try:
-        return find_workspace(given).runtime
+        return find_workspace(_given_workspace(tokens)).runtime
     except (LilyError, OSError):
         return None
+
+
+def _given_workspace(tokens: list[str]) -> str | None:
+    options = _options(tokens)
+    return options[options.index("--workspace") + 1] if "--workspace" in options[:-1] else None
 
 
 def _options(tokens: list[str]) -> list[str]:

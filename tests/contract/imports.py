@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.diagnostics",
                 "lily.text",
                 "lily.redaction",
+                "lily.addresses",
                 "lily.secret_forms",
             }
         ),
