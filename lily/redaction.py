@@ -19,7 +19,8 @@ _HEAD = 4  # elements of a form that the compiled search looks for; what follows
 _ENOUGH = 4  # elements of a secret that a cut text must end with to be taken for its beginning
 
 Span = tuple[int, int]
-_Followed = tuple[dict[int, Element], ...]  # a form, the ways of each element by their first byte
+_Ways = tuple[tuple[int, ...], frozenset[bytes]]  # the lengths that they have, the longest first, and they themselves
+_Followed = tuple[dict[int, _Ways], ...]  # a form, the ways of each element by their first byte
 
 
 class _Table:
@@ -33,8 +34,8 @@ class _Table:
         for form in {form: None for value in sorted(known) for form in forms(value)}:
             rest = b"".join(map(_either, form[1:_HEAD]))
             followed = tuple(map(_by_first, form))
-            for first, ways in followed[0].items():
-                heads[first].append(_either(tuple(way[1:] for way in ways)) + rest)
+            for first, (_, ways) in followed[0].items():
+                heads[first].append(_either(tuple(way[1:] for way in form[0] if way in ways)) + rest)
                 self.forms[first].append(followed)
             longest = [len(element[0]) for element in form]
             self.edge = max(self.edge, sum(longest[:_HEAD]))
@@ -212,30 +213,30 @@ def _either(element: Element) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _by_first(element: Element) -> dict[int, Element]:
-    made: dict[int, Element] = {}
+def _by_first(element: Element) -> dict[int, _Ways]:
+    made: dict[int, set[bytes]] = defaultdict(set)
     for way in element:
-        made[way[0]] = (*made.get(way[0], ()), way)
-    return made
+        made[way[0]].add(way)
+    return {first: (tuple(sorted(set(map(len, ways)), reverse=True)), frozenset(ways)) for first, ways in made.items()}
 
 
 def _follow(form: _Followed, data: bytes, at: int) -> tuple[Collection[int], int, bool]:
     """(where the whole form ends, how many elements are there, whether the data ends inside of it)."""
     places, size, count, open_end = [at], len(data), 0, False
     for element in form:
-        ahead = []
+        ahead: set[int] = set()
         for place in places:
             if place >= size:
                 open_end = True
-                continue
-            for way in element.get(data[place], ()):
-                if data.startswith(way, place):
-                    ahead.append(place + len(way))
-                elif place + len(way) > size and way.startswith(data[place:]):
-                    open_end = True
+            elif (known := element.get(data[place])) is not None:
+                lengths, ways = known
+                ahead.update(place + length for length in lengths if data[place : place + length] in ways)
+                if place + lengths[0] > size:
+                    left = data[place:]
+                    open_end = open_end or any(len(way) > len(left) and way.startswith(left) for way in ways)
         if not ahead:
             return (), count, open_end
-        places, count = ahead if len(ahead) == 1 else list(set(ahead)), count + 1
+        places, count = list(ahead), count + 1
     return places, count, open_end
 
 

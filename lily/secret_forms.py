@@ -62,13 +62,20 @@ def _written(given: str) -> Element:
     """A character, with the backslashes before it: escaping doubles them, and may put more before the character."""
     sign = given.lstrip("\\")
     count = len(given) - len(sign)
-    slashes = {count, 2 * count, 4 * count} if count else {0}
-    made = {b"\\" * many for many in slashes}
-    if sign:
-        made = {before + written for before in made for written in _sign(sign)}
-    if count:
-        made |= {each * count + written for each in _sign("\\") for written in (_sign(sign) if sign else (b"",))}
-    return _longest_first(made)
+    if not count:
+        return _longest_first(set(_sign(sign)))
+    slashes = {b"\\" * many for many in (count, 2 * count, 4 * count)} | {each * count for each in _sign("\\")}
+    return _longest_first({each + after for each in slashes for after in (_sign(sign) if sign else (b"",)) if _goes_with(each, after)})
+
+
+def _goes_with(slashes: bytes, after: bytes) -> bool:
+    """Whether one and the same program may have written both: it leaves a character as it is, or escapes it as it did the backslash."""
+    kind = _kind(after)
+    return kind in (b"", _kind(slashes)) or (kind == b"&" and _kind(slashes) == b"\\")
+
+
+def _kind(written: bytes) -> bytes:
+    return b"%25" if written.startswith(b"%25") else written[:1] if written[:1] in (b"%", b"\\", b"&") else b""
 
 
 @lru_cache(maxsize=4096)
