@@ -65,17 +65,20 @@ def _written(given: str) -> Element:
     if not count:
         return _longest_first(set(_sign(sign)))
     slashes = {b"\\" * many for many in (count, 2 * count, 4 * count)} | {each * count for each in _sign("\\")}
-    return _longest_first({each + after for each in slashes for after in (_sign(sign) if sign else (b"",)) if _goes_with(each, after)})
+    if not sign:
+        return _longest_first(slashes)
+    plain = _encoded(sign)
+    return _longest_first({each + after for each in slashes for after in _sign(sign) if after == plain or _goes_with(each, after)})
 
 
 def _goes_with(slashes: bytes, after: bytes) -> bool:
-    """Whether one and the same program may have written both: it leaves a character as it is, or escapes it as it did the backslash."""
-    kind = _kind(after)
-    return kind in (b"", _kind(slashes)) or (kind == b"&" and _kind(slashes) == b"\\")
+    """Whether one and the same program may have written both: it escapes the character as it did the backslash, or is one for HTML."""
+    kind, before = _kind(after), _kind(slashes)
+    return kind in (b"", before) or (kind in (b"&", b"%") and before == b"\\")
 
 
 def _kind(written: bytes) -> bytes:
-    return b"%25" if written.startswith(b"%25") else written[:1] if written[:1] in (b"%", b"\\", b"&") else b""
+    return b"%25" if written.startswith(b"%25") and written != b"%25" else written[:1] if written[:1] in (b"%", b"\\", b"&") else b""
 
 
 @lru_cache(maxsize=4096)

@@ -95,6 +95,7 @@ def _words(tokens: list[str]) -> list[str]:
 
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LINKED = frozenset({errno.ELOOP, errno.ENOTDIR})
 _CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
@@ -102,6 +103,9 @@ def _of_the_system(error: OSError) -> LilyError | None:
     where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     if error.errno in _FULL:
         return LilyError(Code.DISK_FULL, error.strerror or "the disk is full", where=where, hint="make room, then do it again")
+    if error.errno in _LINKED and where:
+        said = f"{error.strerror}; no link is followed here"
+        return LilyError(Code.WORKSPACE_INVALID, said, where=where, hint="put a folder or file in its place")
     if error.errno in _CLOSED and where:
         return LilyError(Code.WORKSPACE_INVALID, error.strerror or "not permitted", where=where, hint="check owner and permissions")
     return None

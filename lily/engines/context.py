@@ -25,7 +25,7 @@ from lily.offload import Offload
 from lily.redaction import Redactor
 from lily.runs import Event, EventName, Run
 from lily.settings import Policy
-from lily.storage.files import make_folder, sync_path, temporary_name
+from lily.storage.files import NEW, make_inner_folder, open_folder, temporary_name
 from lily.text import encodable, one_line, plain, text_of
 from lily.workspace import Workspace, is_artifact_name
 
@@ -125,7 +125,7 @@ class RunContext(Context):
         """The run's folder; made when it is first asked for."""
         path = self._ports.workspace.run_dir(self.job_id, self.run_id)
         if not self._attempt.left_files:
-            make_folder(path)
+            make_inner_folder(path)
             self._attempt.left_files = True
         return path
 
@@ -133,25 +133,21 @@ class RunContext(Context):
     def artifact(self, name: str) -> Iterator[IO[bytes]]:
         """See the protocol. Raises BlueprintError for a name that could leave the folder or is Lily's own."""
         full = f"{self._prefix}-{name}" if self._prefix else name
-        if not is_artifact_name(full):
-            said = f"{full!r} can't be an artifact's name: letters, digits, `._-`, at most 200, and none of Lily's own"
-            raise BlueprintError(said, code=Code.ARTIFACT_NAME_INVALID, retryable=False)
-        if self._attempt.redactor.holds(full):
-            raise BlueprintError("a secret can't stand in an artifact's name", code=Code.ARTIFACT_NAME_INVALID, retryable=False)
-        folder = self.run_dir
-        temporary = folder / temporary_name(full)
-        try:
-            with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o600)) as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(temporary, folder / full)
-            sync_path(folder)
-        except BaseException:
-            # The block failed or was cut off: no half-written file stays.
-            with suppress(FileNotFoundError):
-                temporary.unlink()
-            raise
+        self._check_name(full)
+        temporary = temporary_name(full)
+        with open_folder(self.run_dir, create=False) as folder:
+            try:
+                with open(temporary, "xb", opener=lambda path, _: os.open(path, NEW, 0o600, dir_fd=folder)) as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.rename(temporary, full, src_dir_fd=folder, dst_dir_fd=folder)
+                os.fsync(folder)
+            except BaseException:
+                # The block failed or was cut off: no half-written file stays.
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=folder)
+                raise
 
     async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """See the protocol."""
@@ -190,6 +186,8 @@ class RunContext(Context):
         await self._require("process.exec")
         if self._prefix:
             request = _with_prefix(request, f"{self._prefix}-{request.log_prefix}")
+        if request.log_prefix:
+            self._check_name(f"{request.log_prefix}stdout.log")
         folder = self.run_dir
         try:
             return await self._ports.processes.run(
@@ -244,6 +242,13 @@ class RunContext(Context):
         data = {"stream": stream, "text": text}  # redacted where it was read, where pieces are still whole
         data = {**data, "blueprint": self._prefix} if self._prefix else data
         await self._attempt.told.events([Event(EventName.OUTPUT, stamp(self._ports.clock.now()), data)])
+
+    def _check_name(self, name: str) -> None:
+        if self._attempt.redactor.holds(name):
+            raise BlueprintError("a secret can't stand in an artifact's name", code=Code.ARTIFACT_NAME_INVALID, retryable=False)
+        if not is_artifact_name(name):
+            said = f"{name!r} can't be an artifact's name: letters, digits, `._-`, at most 200, and none of Lily's own"
+            raise BlueprintError(said, code=Code.ARTIFACT_NAME_INVALID, retryable=False)
 
     async def _require(self, capability: str) -> None:
         if capability in self._attempt.granted:

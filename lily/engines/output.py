@@ -5,7 +5,6 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import anyio
 
@@ -22,10 +21,10 @@ _QUIET_SECONDS = 0.2  # an unfinished line, such as a prompt, is shown after thi
 OnOutput = Callable[[str, str], Awaitable[None]]
 
 
-def open_log(path: Path) -> int:
+def open_log(folder: int, name: str) -> int:
     """A new empty file for this user alone; never through a link, nor into a pipe, that a child left under the name."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    return os.open(path, flags, 0o600)
+    return os.open(name, flags, 0o600, dir_fd=folder)
 
 
 def write_all(fd: int, data: bytes) -> None:
