@@ -103,6 +103,7 @@ def _function(name: str, workspace: str) -> Callable[..., Any]:
 
 
 def _module(name: str, workspace: str) -> Any:
+    mask = os.umask(0o077)  # Python keeps compiled modules beside them: what others could put there would run as this user
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as exc:
@@ -117,6 +118,8 @@ def _module(name: str, workspace: str) -> Any:
     except BaseException as exc:
         # The module's own code, which may do anything.
         raise Failure(RAISED, f"importing {name} failed: {_said(exc)}", exc) from exc
+    finally:
+        os.umask(mask)
 
 
 def _shadowed(module: str, workspace: str) -> str:

@@ -185,7 +185,7 @@ def _unmet_json(paths: Mapping[str, Any], answer: Answer, body: bytes) -> list[s
         return [f"expected JSON, and the body is over {KEPT_BYTES // 1024 // 1024} MiB"]
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return [f"expected JSON, and the body is none: {error}"]
     wrong = []
     for path, wanted in paths.items():

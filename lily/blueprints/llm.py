@@ -131,7 +131,7 @@ def understood(text: str, count: int) -> _Answer:
     found = re.search(r"\{.*\}", text[:_ANSWER_CHARS], re.DOTALL)  # some models wrap it in a code fence
     try:
         answer = msgspec.json.decode(found[0] if found else text, type=_Answer)
-    except (msgspec.MsgspecError, UnicodeError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise BlueprintError(f"the model's answer is not what was asked for: {error}", answer=one_line(text, 500)) from error
     order = [number for number in dict.fromkeys(answer.order) if 1 <= number <= count]
     if count and not order:

@@ -13,6 +13,8 @@ from lily.storage.files import READ, digest, file_names, open_folder, put_file, 
 from lily.summary import summary_of
 from lily.workspace import EVENTS, RECEIPT, RESERVED, SUMMARY, Workspace
 
+_LARGEST_RECEIPT = 64 * 1024 * 1024  # bytes; a payload has 8 MiB at most
+
 
 def target_file_names(path: Path) -> list[str]:
     """What the target left in the run's folder, by name."""
@@ -52,8 +54,8 @@ def read_receipt(workspace: Workspace, job_id: str, run_id: str) -> Receipt | No
         with open_folder(workspace.run_dir(job_id, run_id), create=False) as folder:
             fd = os.open(RECEIPT, READ, dir_fd=folder)
             with os.fdopen(fd, "rb") as file:
-                return decode_receipt(file.read())
-    except (OSError, msgspec.MsgspecError):
+                return decode_receipt(file.read(_LARGEST_RECEIPT))
+    except (OSError, msgspec.MsgspecError, RecursionError):  # the last: a target may leave anything in its place
         return None
 
 

@@ -57,6 +57,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             {
                 "lily.settings",
                 "lily.own_secrets",
+                "lily.plain_secrets",
                 "lily.specs",
                 "lily.spec_messages",
                 "lily.python_child",
