@@ -38,6 +38,8 @@ class StreamLog:
     def line(self, level: str, message: str, fields: dict[str, Any], *, ts: str = "") -> str:
         """One line as it stands in the log; `ts` is the stamp of what it speaks of, else it is now."""
         ts = ts or stamp(self._clock.now())
+        if self.redactor:  # before anything is escaped once more
+            fields = self.redactor.data({key: value if type(value) in _PLAIN else str(value) for key, value in fields.items()})
         if self._json:
             return json.dumps({"ts": ts, "level": level, "event": message, **fields}, default=str) + "\n"
         told = "".join([f" {key}={_quoted(value)}" for key, value in fields.items()])
@@ -55,6 +57,7 @@ class StreamLog:
         self.put(self.line(level, message, fields))
 
 
+_PLAIN = frozenset({str, int, float, bool, type(None), list, dict})
 _plain = re.compile(r'[^\s"=]+').fullmatch
 
 
