@@ -82,15 +82,21 @@ def _first(exc: BaseException) -> BaseException:
     return exc
 
 
+def _secrets(settings: Settings, workspace: Workspace, log: Log) -> OwnSecrets:
+    """Those of the settings; the log says none of them from now on."""
+    own = OwnSecrets(settings, workspace.root)
+    if isinstance(log, StreamLog):
+        log.redactor.learn(own.values())
+    return own
+
+
 @asynccontextmanager
 async def owning(
     workspace: Workspace, settings: Settings, log: Log, *, kind: str, since: str = "", wait: float = 0.0, own_process: bool = True
 ) -> AsyncIterator[Session]:
     clock, life = SystemClock(), secrets.token_hex(8)
     lock = OwnerLock(lock_path(workspace))
-    own = OwnSecrets(settings, workspace.root)
-    if isinstance(log, StreamLog):
-        log.redactor.learn(own.values())
+    own = _secrets(settings, workspace, log)
     await _take(lock, workspace, kind, life, wait, log)
     try:
         store = await in_thread(lambda: open_store(workspace, settings))

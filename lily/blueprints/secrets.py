@@ -4,6 +4,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -76,8 +77,11 @@ def values_of(named: Iterable[str], base: Path | None = None) -> list[str]:
     """The values of those references that this process can read."""
     found = []
     for reference in dict.fromkeys(named):
-        try:
-            found.append(secret_text(reference, base=base))
-        except (BlueprintError, ValueError):  # the latter: a name that no variable or file can have
-            continue
+        kind, _, name = reference.partition(":")
+        if kind == "env":  # most that are not set: every attempt asks for that of the language model
+            if value := os.environ.get(name):
+                found.append(value)
+        elif kind == "file":
+            with suppress(BlueprintError, ValueError):  # the latter: a name that no file can have
+                found.append(secret_text(reference, base=base))
     return found
