@@ -19,7 +19,7 @@ from lily.moves import Outcome
 from lily.preflight import Ready
 from lily.redaction import Redactor, redacting, references
 from lily.runs import ErrorInfo, PinnedSpec, Run, Runtime
-from lily.storage.artifacts import sync_target_files, target_file_names
+from lily.storage.artifacts import hide_names, sync_target_files, target_file_names
 from lily.text import encodable, plain_data, text_of
 
 _TRACEBACK_CHARS = 4000
@@ -114,6 +114,8 @@ class LocalEngine:
     async def _files_kept(self, ctx: RunContext, attempt: Attempt, spec: PinnedSpec, outcome: Outcome) -> Outcome:
         if attempt.left_files:
             try:
+                if attempt.redactor:
+                    await self.ports.offload(hide_names, ctx.run_dir, attempt.redactor.holds)
                 await self.ports.offload(sync_target_files, ctx.run_dir)
             except OSError as exc:
                 said = f"the run's files could not be kept: {exc.strerror or exc}"

@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,14 @@ _LARGEST_RECEIPT = 64 * 1024 * 1024  # bytes; a payload has 8 MiB at most
 def target_file_names(path: Path) -> list[str]:
     """What the target left in the run's folder, by name."""
     return [name for name in file_names(path) if name not in RESERVED]
+
+
+def hide_names(path: Path, secret: Callable[[str], bool]) -> None:
+    """Give files whose names are secret other ones: a receipt lists them. Raises OSError."""
+    with open_folder(path, create=False) as folder:
+        for name in file_names(folder):
+            if secret(shown(name)):
+                os.rename(name, f"redacted-{secrets.token_hex(4)}", src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def sync_target_files(path: Path) -> None:

@@ -110,6 +110,17 @@ class TestWhatAProgramSays:
         run = house.only_run()
         assert (house.workspace.run_dir("much", run.run_id) / "stdout.log").read_text().endswith("*** *** the end")
 
+    def test_a_file_that_is_named_after_it_gets_another_name(self, house: House) -> None:
+        """Receipts list the names of files."""
+        bindings = {"env": {"TOKEN": {"secret": "env:PLAIN_OF_TEST"}}}
+        house.script(
+            "names", "import os; open(os.environ['LILY_RUN_DIR'] + '/' + os.environ['TOKEN'] + '.txt', 'w').close()", bindings=bindings
+        )
+        assert house.lily("jobs", "run", "names").status == 0
+        names = [file.name for file in house.receipt(house.only_run().run_id).artifacts]
+        assert len([name for name in names if name.startswith("redacted-")]) == 1
+        assert leaks(house.root, "plain-key-of-test") == []
+
 
 class TestWhatAFunctionSays:
     def job(self, house: House, job_id: str, code: str) -> None:
