@@ -2,6 +2,8 @@
 
 import os
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,17 +103,16 @@ class TestLinks:
         over = threading.Event()
 
         def swap() -> None:
+            ways: list[tuple[Callable[..., None], tuple[Path, ...]]] = [
+                (os.rename, (real, job)),
+                (os.rename, (job, real)),
+                (os.symlink, (outside, job)),
+                (os.unlink, (job,)),
+            ]
             while not over.is_set():
-                for made in (
-                    lambda: os.rename(real, job),
-                    lambda: os.rename(job, real),
-                    lambda: os.symlink(outside, job),
-                    lambda: os.unlink(job),
-                ):
-                    try:
-                        made()
-                    except OSError:
-                        continue
+                for way, paths in ways:
+                    with suppress(OSError):
+                        way(*paths)
 
         swapper = threading.Thread(target=swap)
         swapper.start()
