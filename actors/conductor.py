@@ -1,6 +1,7 @@
 """Conducting one run: whether it may start, its attempt, and what becomes of it; a move counts once the writer has stored it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -12,7 +13,7 @@ from actors.messages import Apply, Reply, WriterMessage
 from actors.slot import Active, Beginning, Told
 from actors.vitals import Work
 from lily.clock import Clock, stamp
-from lily.engines.local import LocalEngine, base_result
+from lily.engines.local import LocalEngine, base_result, hushed_error
 from lily.errors import Code, LilyError
 from lily.faults import Faults, no_faults
 from lily.log import Log
@@ -21,6 +22,7 @@ from lily.offload import Offload
 from lily.preflight import Ready, Refused, preflight
 from lily.runs import ErrorInfo, Event, EventName, Move, PinnedSpec, Run, Status
 from lily.storage.store import Store
+from lily.text import text_of
 
 STORE_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 WAITING = frozenset({Status.RETRY_SCHEDULED, Status.WAITING_APPROVAL})
@@ -125,6 +127,9 @@ class Conductor:
     async def _refuse(self, active: Active, refused: Refused, told: Sequence[Event] = ()) -> None:
         now = self._clock.now()
         more = list(told)
+        redactor = self._engine.redactor(active.run.spec_hash, await self.spec(active.run))
+        if redactor:  # validators and `compile` are the code of others, and may say what they read
+            refused = replace(refused, error=hushed_error(refused.error, redactor))
         if refused.denied:
             denied = {"code": refused.error.code, "message": refused.error.message, **refused.policy}
             more.append(Event(EventName.POLICY_DENIED, stamp(now), denied))
@@ -142,9 +147,9 @@ class Conductor:
             return await self._engine.execute(run, spec, ready, Told(run, self._writer), steps, active.within(spec.runtime.timeout_seconds))
         except Exception as exc:
             # Nothing of the engine's own may leave a run without an end.
-            self._log.error("internal error", run=run.run_id, trace=run.trace_id, error=f"{type(exc).__name__}: {exc}")
-            message = f"internal error: {type(exc).__name__}: {exc}"
-            error = ErrorInfo(code=Code.JOB_EXECUTION_FAILED, message=message, blueprint_code=Code.INTERNAL_ERROR)
+            said = self._engine.redactor(run.spec_hash, spec).text(f"{type(exc).__name__}: {text_of(exc)}")
+            self._log.error("internal error", run=run.run_id, trace=run.trace_id, error=said)
+            error = ErrorInfo(code=Code.JOB_EXECUTION_FAILED, message=f"internal error: {said}", blueprint_code=Code.INTERNAL_ERROR)
             return Outcome(status="failed", result={**_versioned(), "r0_status": None}, error=error)
 
     async def _end(self, active: Active, spec: PinnedSpec, ready: Ready, outcome: Outcome) -> None:

@@ -3,7 +3,8 @@
 Who needs a setting while it lives asks `now`, or has itself told with `follow`; nobody keeps one from the start.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import anyio
 import msgspec
@@ -12,7 +13,7 @@ from lily.errors import LilyError
 from lily.log import Log
 from lily.offload import Offload
 from lily.queue_shapes import SettingChange
-from lily.settings import Queue, Settings, load_settings, values_of
+from lily.settings import Queue, Settings, load_settings, shown, values_of
 from lily.workspace import Workspace
 
 AT_START = frozenset({"store.url"})  # what a running process can't change
@@ -62,9 +63,13 @@ def differences(before: Settings, after: Settings, old_file: Settings, new_file:
     for key in sorted({*was, *now, *new}):
         if key in AT_START:
             if now.get(key) != new.get(key):
-                changes.append(SettingChange(key=key, before=now.get(key), after=new.get(key), effect="next start"))
+                changes.append(_change(key, now, new, "next start"))
         elif was.get(key) != now.get(key):
-            changes.append(SettingChange(key=key, before=was.get(key), after=now.get(key), effect="now"))
+            changes.append(_change(key, was, now, "now"))
         elif old.get(key) != new.get(key):
-            changes.append(SettingChange(key=key, before=old.get(key), after=new.get(key), effect="held"))
+            changes.append(_change(key, old, new, "held"))
     return changes
+
+
+def _change(key: str, before: Mapping[str, Any], after: Mapping[str, Any], effect: Literal["now", "next start", "held"]) -> SettingChange:
+    return SettingChange(key=key, before=shown(before.get(key)), after=shown(after.get(key)), effect=effect)

@@ -20,10 +20,11 @@ from lily.engines.children import become_subreaper
 from lily.engines.context import Ports
 from lily.engines.processes import LocalProcesses
 from lily.errors import Code, LilyError
-from lily.log import Log
+from lily.log import Log, StreamLog
 from lily.moves import Place
 from lily.offload import in_thread
 from lily.operations.session import open_store
+from lily.own_secrets import OwnSecrets
 from lily.queue_shapes import SettingChange
 from lily.settings import Settings
 from lily.storage.audit import Actor
@@ -98,6 +99,14 @@ def _first(exc: BaseException) -> BaseException:
     return exc
 
 
+def _secrets(settings: Settings, workspace: Workspace, log: Log) -> OwnSecrets:
+    """Those of the settings; the log says none of them from now on."""
+    own = OwnSecrets(settings, workspace.root)
+    if isinstance(log, StreamLog):
+        log.redactor.learn(own.values())
+    return own
+
+
 @asynccontextmanager
 async def owning(
     workspace: Workspace,
@@ -112,6 +121,7 @@ async def owning(
 ) -> AsyncIterator[Session]:
     clock, life = SystemClock(), secrets.token_hex(8)
     lock = OwnerLock(lock_path(workspace))
+    own = _secrets(settings, workspace, log)
     await _take(lock, workspace, kind, life, wait, log)
     try:
         store = await in_thread(opened, workspace, settings)
@@ -134,6 +144,7 @@ async def owning(
                 processes=processes,
                 registry=await in_thread(Registry, workspace.blueprints),
                 policy=settings.policy,
+                secrets=own.values,
             )
             system = System(
                 workspace=workspace,

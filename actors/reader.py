@@ -23,6 +23,7 @@ from lily.storage.store import Store
 from lily.workspace import EVENTS, Workspace
 
 _LINE = 65_536
+_LONGEST_GRACE = 31_536_000.0  # seconds
 _CHUNK = 262_144
 
 
@@ -89,16 +90,12 @@ class Reader:
             client.close()
 
     async def _answer(self, client: socket.socket, body: bytes) -> None:
-        try:
-            request = json.loads(body)
-            ask = request.get("ask")
-        except (ValueError, AttributeError, RecursionError):
-            request, ask = {}, None
-        match ask:
+        request = _understood(body)
+        match request.get("ask"):
             case "status":
                 await _send(client, [_line(self._status())])
             case "down":
-                self._stop(float(request.get("grace", 30.0)))
+                self._stop(request["grace"])
                 await _send(client, [_line({"ok": True})])
             case "follow":
                 await self._follow(client, request)
@@ -115,7 +112,7 @@ class Reader:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_until_closed, client, tasks.cancel_scope)
             try:
-                await self._feed(lambda lines: _send(client, lines), subscription, run_id, int(request.get("from_seq", 0)))
+                await self._feed(lambda lines: _send(client, lines), subscription, run_id, request["from_seq"])
             finally:
                 self._unsubscribe(subscription)
                 tasks.cancel_scope.cancel()
@@ -160,6 +157,21 @@ class Reader:
             fresh = chunk[max(0, after - last) :]  # the n-th line has seq n
             last += len(chunk)
             yield fresh, max(last, after)
+
+
+def _understood(body: bytes) -> dict[str, Any]:
+    """A request whose parts are what they must be; an empty one for anything else."""
+    try:
+        given = json.loads(body)
+        request = {"grace": 30.0, "from_seq": 0, "run_id": None, "job_id": None, **given}
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    right = (
+        type(request["grace"]) in (int, float) and 0 <= request["grace"] <= _LONGEST_GRACE,
+        type(request["from_seq"]) is int and 0 <= request["from_seq"] < 2**63,
+        *(request[name] is None or type(request[name]) is str for name in ("run_id", "job_id")),
+    )
+    return request if all(right) else {}
 
 
 def _read_lines(path: os.PathLike[str], offset: int) -> list[bytes]:

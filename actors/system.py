@@ -29,6 +29,7 @@ from lily.faults import Faults, no_faults
 from lily.log import Log
 from lily.moves import Place
 from lily.offload import Offload
+from lily.own_secrets import OwnSecrets
 from lily.settings import Approval, Settings
 from lily.spec_index import SpecIndex
 from lily.storage.run_files import RunFiles
@@ -143,6 +144,7 @@ class System:
         """Have these settings hold from now on; what is under way goes on as it began."""
         self.slots, self.taking = settings.queue.max_concurrent, settings.worker.enabled
         self.ports.policy = settings.policy
+        self.ports.secrets = OwnSecrets(settings, self.workspace.root).values
         self.gate.terms = self.approvals.terms = settings.approval
         self.runner.resize(self.slots)
 

@@ -107,6 +107,7 @@ def _live_settings(session: Session) -> LiveSettings:
 
     live = LiveSettings(session.workspace, session.settings, queue=queue, offload=in_thread, log=session.log)
     live.follow(system.follow)
+    live.follow(lambda settings: session.log.redactor.learn(system.ports.secrets()) if isinstance(session.log, StreamLog) else None)
     return live
 
 

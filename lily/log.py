@@ -5,6 +5,7 @@ import re
 from typing import IO, Any, Protocol
 
 from lily.clock import Clock, stamp
+from lily.redaction import Redactor
 
 
 class Log(Protocol):
@@ -20,6 +21,7 @@ class StreamLog:
 
     def __init__(self, stream: IO[str], clock: Clock, *, as_json: bool = False) -> None:
         self._stream, self._clock, self._json = stream, clock, as_json
+        self.redactor = Redactor()  # what it knows stands in no line
 
     def info(self, message: str, /, **fields: Any) -> None:
         """Something went as it should."""
@@ -36,6 +38,8 @@ class StreamLog:
     def line(self, level: str, message: str, fields: dict[str, Any], *, ts: str = "") -> str:
         """One line as it stands in the log; `ts` is the stamp of what it speaks of, else it is now."""
         ts = ts or stamp(self._clock.now())
+        if self.redactor:  # before anything is escaped once more
+            fields = self.redactor.data({key: value if type(value) in _PLAIN else str(value) for key, value in fields.items()})
         if self._json:
             return json.dumps({"ts": ts, "level": level, "event": message, **fields}, default=str) + "\n"
         told = "".join([f" {key}={_quoted(value)}" for key, value in fields.items()])
@@ -44,7 +48,7 @@ class StreamLog:
     def put(self, lines: str) -> None:
         """Write whole lines at once."""
         try:
-            self._stream.write(lines)
+            self._stream.write(self.redactor.text(lines))
             self._stream.flush()
         except (OSError, ValueError):
             return  # a closed pipe or terminal
@@ -53,6 +57,7 @@ class StreamLog:
         self.put(self.line(level, message, fields))
 
 
+_PLAIN = frozenset({str, int, float, bool, type(None), list, dict})
 _plain = re.compile(r'[^\s"=]+').fullmatch
 
 

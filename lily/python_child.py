@@ -18,8 +18,8 @@ BAD_ARGUMENTS = "bad_arguments"
 BAD_RESULT = "bad_result"
 RAISED = "raised"
 EXITED = "exited"
-_TRACEBACK_CHARACTERS = 4000
-_MESSAGE_CHARACTERS = 1000
+END = b"\n"  # of a whole answer
+_MOST_CHARACTERS = 65_536  # of a message or traceback; they are cut to what is shown by those who know the secrets in them
 
 
 class Failure(Exception):
@@ -103,6 +103,7 @@ def _function(name: str, workspace: str) -> Callable[..., Any]:
 
 
 def _module(name: str, workspace: str) -> Any:
+    mask = os.umask(0o077)  # Python keeps compiled modules beside them: what others could put there would run as this user
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as exc:
@@ -117,6 +118,8 @@ def _module(name: str, workspace: str) -> Any:
     except BaseException as exc:
         # The module's own code, which may do anything.
         raise Failure(RAISED, f"importing {name} failed: {_said(exc)}", exc) from exc
+    finally:
+        os.umask(mask)
 
 
 def _shadowed(module: str, workspace: str) -> str:
@@ -154,7 +157,7 @@ def _said(exc: BaseException) -> str:
         text = str(exc)
     except Exception:
         text = "(its text can't be shown)"
-    return _clean(f"{type(exc).__name__}: {text}" if text else type(exc).__name__)[:_MESSAGE_CHARACTERS]
+    return _clean(f"{type(exc).__name__}: {text}" if text else type(exc).__name__)[:_MOST_CHARACTERS]
 
 
 def _clean(text: str) -> str:
@@ -170,7 +173,7 @@ def _described(failure: Failure) -> bytes:
         "kind": failure.kind,
         "message": failure.message,
         "type": type(cause).__name__ if cause is not None else None,
-        "traceback": lines[-_TRACEBACK_CHARACTERS:],
+        "traceback": lines[-_MOST_CHARACTERS:],
     }
     return json.dumps({"error": error}).encode()
 
@@ -188,10 +191,8 @@ def _is_ours(filename: str) -> bool:
 
 
 def _write(path: str, answer: bytes) -> None:
-    part = f"{path}.part"
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
-        file.write(answer)
-    os.rename(part, path)
+    with open(os.open(path, os.O_WRONLY), "wb") as file:
+        file.write(answer + END)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 
-from lily.alerts.terms import DEFAULT_SINK, Alerts, is_time, is_zone, shown, sink_of, wrong_hours, wrong_with
+from lily.addresses import without_passwords
+from lily.alerts.terms import DEFAULT_SINK, Alerts, is_time, is_zone, sink_of, wrong_hours, wrong_with
+from lily.alerts.terms import shown as shown_sink
 from lily.errors import Code, LilyError
 from lily.workspace import Workspace
 
@@ -304,9 +306,14 @@ def _check_hours(settings: Settings) -> None:
 
 
 def explain(workspace: Workspace) -> list[tuple[str, Any, str]]:
-    """(dotted key, value, origin) of every key, sorted. Raises as `load_settings` does."""
+    """(dotted key, value, origin) of every key, sorted, as it may be shown. Raises as `load_settings` does."""
     settings = load_settings(workspace)
-    return [(key, value, settings.origins[key]) for key, value in values_of(settings).items()]
+    return [(key, shown(value), settings.origins[key]) for key, value in values_of(settings).items()]
+
+
+def shown(value: Any) -> Any:
+    """A setting's value without the password of an address."""
+    return without_passwords(value) if type(value) is str and "://" in value else value
 
 
 def values_of(settings: Settings) -> dict[str, Any]:
@@ -318,7 +325,7 @@ def _value(settings: Settings, key: str) -> Any:
     if key.startswith(_CAPABILITIES + "."):
         return settings.policy.capabilities[key.removeprefix(_CAPABILITIES + ".")]
     if key.startswith(_SINKS + "."):
-        return shown(settings.alerts.sinks[key.removeprefix(_SINKS + ".")])
+        return shown_sink(settings.alerts.sinks[key.removeprefix(_SINKS + ".")])
     value: Any = settings
     for part in key.split("."):
         value = getattr(value, part)
@@ -405,7 +412,7 @@ def _check_sink(document: Any, place: tuple[str, ...], given: Any) -> None:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(shown(value), ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

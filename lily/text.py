@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from lily.redaction import here
+
 # C0 and C1, DEL, line separators, marks that turn the direction of text around, halves of surrogate pairs.
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 # The hinge of a link or of a link's definition, and the beginning of HTML, with the backslashes before it. Code and emphasis on one line
@@ -53,7 +55,7 @@ def plain(value: Any) -> Any:
     try:
         return msgspec.json.decode(msgspec.json.encode(value))
     except (TypeError, ValueError, msgspec.MsgspecError, RecursionError):
-        return text_of(value)[:_LONGEST]
+        return here().text(text_of(value))[:_LONGEST]  # before it is cut: half a secret would not be known
 
 
 def plain_data(given: Mapping[str, Any] | None) -> dict[str, Any]:

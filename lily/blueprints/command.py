@@ -40,7 +40,7 @@ def _not_empty(argv: list[str]) -> list[str]:
 
 Argument = Annotated[str, AfterValidator(_no_nul)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_not_given)]
-EnvValue = Annotated[Value, AfterValidator(_no_nul_in_text), Field(description="text, or {secret: env:NAME}")]
+EnvValue = Annotated[Value, AfterValidator(_no_nul_in_text), Field(description="text, or {secret: env:NAME} or {secret: file:PATH}")]
 ExitCode = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -98,7 +98,7 @@ class CommandBlueprint(BlueprintBase):
         async def run(ctx: Context, run_input: Any, /) -> Envelope:
             request = ProcessRequest(
                 argv=bindings.argv,
-                env=environment(bindings),
+                env=environment(bindings, ctx.workspace),
                 cwd=folder(ctx, bindings.cwd),
                 stdin=None if bindings.stdin is None else bindings.stdin.encode(),
                 kill_grace_seconds=bindings.kill_grace_seconds,
@@ -112,9 +112,18 @@ class CommandBlueprint(BlueprintBase):
         return run
 
 
-def environment(bindings: ProgramBindings) -> dict[str, str]:
-    """The variables with their secrets. Raises BlueprintError, not retryable, for a secret that is not there."""
-    return {name: revealed(value) for name, value in bindings.env.items()}
+def environment(bindings: ProgramBindings, base: Path | None = None) -> dict[str, str]:
+    """The variables with their secrets; relative paths of those in files begin at `base`.
+
+    Raises BlueprintError, not retryable, for a secret that is not there.
+    """
+    return {name: _no_nul_in_secret(name, revealed(value, base=base)) for name, value in bindings.env.items()}
+
+
+def _no_nul_in_secret(name: str, value: str) -> str:
+    if "\0" in value:
+        raise BlueprintError(f"the secret for {name} has a NUL character, which can't be passed to a program", retryable=False)
+    return value
 
 
 def folder(ctx: Context, given: str | None) -> Path:

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from lily.blueprints.paths import PathMissing, lookup, parse_path, same
 from lily.blueprints.schemas import one_line
 from lily.blueprints.secrets import Value, revealed
 from lily.offload import in_thread
+from lily.redaction import here
 
 KEPT_BYTES = 1024 * 1024  # of the body; what is over is not read
 _EXCERPT = 2000
@@ -41,7 +43,7 @@ class Expect(BaseModel):
 
 
 class Bindings(BaseModel):
-    """The request. A `body` that is not text is sent as JSON; header values may be `{secret: env:NAME}`."""
+    """The request. A `body` that is not text is sent as JSON; header values may be `{secret: env:NAME}` or `{secret: file:PATH}`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -88,9 +90,9 @@ class Http(BlueprintBase):
         """The request, ready to be sent once an attempt."""
 
         async def run(ctx: Context, run_input: Any, /) -> Envelope:
-            answer, body = await _send(bindings)
+            answer, body = await _send(bindings, ctx.workspace)
             with ctx.artifact("response.body") as file:
-                file.write(body)
+                file.write(here().raw(body, cut=answer.truncated))
             wrong = _unmet(bindings.expect, answer, body)
             if wrong:
                 raise BlueprintError(
@@ -105,11 +107,11 @@ class Http(BlueprintBase):
         return run
 
 
-async def _send(bindings: Bindings) -> tuple[Answer, bytes]:
-    """The answer and the first KEPT_BYTES of its body. The attempt's timeout is the only one."""
+async def _send(bindings: Bindings, base: Path) -> tuple[Answer, bytes]:
+    """The answer and the first KEPT_BYTES of its body, which may hold secrets. The attempt's timeout is the only one."""
     httpx = await in_thread(importlib.import_module, "httpx")
     headers = {"accept-encoding": "identity"}  # a small compressed body could unpack to a huge one
-    headers |= {name.lower(): revealed(value) for name, value in bindings.headers.items()}
+    headers |= {name.lower(): revealed(value, base=base) for name, value in bindings.headers.items()}
     content = _content(bindings.body, headers)
     started = anyio.current_time()
     try:
@@ -131,9 +133,14 @@ async def _send(bindings: Bindings) -> tuple[Answer, bytes]:
         elapsed_ms=round(elapsed, 3),
         body_bytes=len(body),
         truncated=truncated,
-        body=body[:_EXCERPT].decode(errors="replace"),
+        body=_excerpt(body),
     )
     return answer, body
+
+
+def _excerpt(body: bytes) -> str:
+    redactor = here()
+    return redactor.raw(body[: _EXCERPT + redactor.reach], cut=True)[:_EXCERPT].decode(errors="replace")
 
 
 def _content(body: Any, headers: dict[str, str]) -> bytes | None:
@@ -178,7 +185,7 @@ def _unmet_json(paths: Mapping[str, Any], answer: Answer, body: bytes) -> list[s
         return [f"expected JSON, and the body is over {KEPT_BYTES // 1024 // 1024} MiB"]
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return [f"expected JSON, and the body is none: {error}"]
     wrong = []
     for path, wanted in paths.items():

@@ -54,11 +54,14 @@ def _client(options: Mapping[str, Any], workspace: Path) -> Client:
     from lily.settings import load_settings
     from lily.workspace import Workspace
 
-    return configured(options, load_settings(Workspace(workspace)).llm)
+    return configured(options, load_settings(Workspace(workspace)).llm, workspace)
 
 
-def configured(options: Mapping[str, Any], settings: Any) -> Client:
-    """The bindings' `llm`, filled up from the settings. Raises BlueprintError, not retryable, for what stands in neither."""
+def configured(options: Mapping[str, Any], settings: Any, base: Path | None = None) -> Client:
+    """The bindings' `llm`, filled up from the settings; a secret's relative path begins at `base`.
+
+    Raises BlueprintError, not retryable, for what stands in neither.
+    """
     model = options.get("model") or settings.model
     if not model:
         raise BlueprintError(
@@ -69,7 +72,7 @@ def configured(options: Mapping[str, Any], settings: Any) -> Client:
     return Client(
         model=model,
         base_url=options.get("base_url") or settings.base_url,
-        api_key=secret_text(reference),
+        api_key=secret_text(reference, base=base),
         timeout_seconds=options.get("timeout_seconds") or 60.0,
     )
 
@@ -128,7 +131,7 @@ def understood(text: str, count: int) -> _Answer:
     found = re.search(r"\{.*\}", text[:_ANSWER_CHARS], re.DOTALL)  # some models wrap it in a code fence
     try:
         answer = msgspec.json.decode(found[0] if found else text, type=_Answer)
-    except (msgspec.MsgspecError, UnicodeError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise BlueprintError(f"the model's answer is not what was asked for: {error}", answer=one_line(text, 500)) from error
     order = [number for number in dict.fromkeys(answer.order) if 1 <= number <= count]
     if count and not order:

@@ -5,7 +5,6 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,9 +16,11 @@ from lily.blueprints.contract import BlueprintError, Context, Envelope, ProcessR
 from lily.blueprints.define import BlueprintBase
 from lily.errors import Code
 from lily.offload import Offload, in_thread
+from lily.redaction import here
 
 _NAME = r"[^\W\d]\w*"
 _CALLABLE = rf"^{_NAME}(\.{_NAME})*:{_NAME}(\.{_NAME})*$"
+_MESSAGE_CHARACTERS, _TRACEBACK_CHARACTERS = 1000, 4000
 _LARGEST_RESULT = 64 * 1024 * 1024  # bytes; a larger payload belongs in a file
 
 _PERMANENT = frozenset({python_child.NOT_FOUND, python_child.BAD_ARGUMENTS, python_child.BAD_RESULT})
@@ -49,24 +50,30 @@ class PythonBlueprint(BlueprintBase):
 
         async def run(ctx: Context, run_input: Any, /) -> Envelope:
             offload: Offload = getattr(ctx, "offload", in_thread)
-            answer = ctx.run_dir / f".python-{secrets.token_hex(8)}.json"
+            answer = await offload(_nameless, ctx.run_dir)
             try:
-                result = await ctx.run_process(_request(ctx, bindings, answer))
+                result = await ctx.run_process(_request(ctx, bindings, f"/proc/{os.getpid()}/fd/{answer}"))
                 said = await offload(_read, answer)
             finally:
-                for path in (answer, answer.with_name(f"{answer.name}.part")):
-                    with suppress(FileNotFoundError):
-                        path.unlink()
+                os.close(answer)
             return Envelope(payload=_value(bindings.callable, result, said), artifacts=logs())
 
         return run
 
 
-def _request(ctx: Context, bindings: PythonBindings, answer: Path) -> ProcessRequest:
+def _nameless(folder: Path) -> int:
+    """A file without a name, as its descriptor: what is returned may hold secrets, and a crash must not leave it on the disk."""
+    path = folder / f".python.{secrets.token_hex(4)}"  # the form of a temporary file's name, which a later life removes
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    path.unlink()
+    return fd
+
+
+def _request(ctx: Context, bindings: PythonBindings, answer: str) -> ProcessRequest:
     question = {
         "callable": bindings.callable,
         "kwargs": bindings.kwargs,
-        "answer": str(answer),
+        "answer": answer,
         "workspace": str(ctx.workspace),
         "packages": str(Path(python_child.__file__).parent.parent),
     }
@@ -74,7 +81,7 @@ def _request(ctx: Context, bindings: PythonBindings, answer: Path) -> ProcessReq
     # library, and a plain path would put this package's own folder there. -u: what was printed before a crash is not lost.
     return ProcessRequest(
         argv=[sys.executable, "-P", "-u", python_child.__file__],
-        env=environment(bindings),
+        env=environment(bindings, ctx.workspace),
         cwd=folder(ctx, bindings.cwd),
         stdin=json.dumps(question).encode(),
         kill_grace_seconds=bindings.kill_grace_seconds,
@@ -82,18 +89,15 @@ def _request(ctx: Context, bindings: PythonBindings, answer: Path) -> ProcessReq
     )
 
 
-def _read(path: Path) -> Any:
-    """What the child left, None if nothing. It appears whole or not at all."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    with open(fd, "rb") as file:
-        data = file.read(_LARGEST_RESULT + 1)
-    if len(data) > _LARGEST_RESULT:
+def _read(fd: int) -> Any:
+    """What the child left; None for nothing, and for what it could not finish."""
+    with open(fd, "rb", closefd=False) as file:
+        file.seek(0)
+        data = file.read(_LARGEST_RESULT + len(python_child.END) + 1)
+    if len(data) > _LARGEST_RESULT + len(python_child.END):
         message = f"the function returned more than {_LARGEST_RESULT // 1024**2} MiB; write a file into LILY_RUN_DIR instead"
         raise BlueprintError(message, code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False)
-    return json.loads(data)
+    return json.loads(data) if data.endswith(python_child.END) else None
 
 
 def _value(name: str, result: ProcessResult, said: Any) -> Any:
@@ -114,8 +118,10 @@ def _no_answer(name: str, result: ProcessResult) -> BlueprintError:
 def _raised(name: str, error: Mapping[str, Any], result: ProcessResult) -> BlueprintError:
     kind = error["kind"]
     code = Code.BLUEPRINT_CONTRACT_INVALID if kind == python_child.BAD_RESULT else Code.BLUEPRINT_EXECUTION_FAILED
-    data = {**facts(result), "kind": kind, "type": error["type"], "traceback": error["traceback"], "cap_exceeded": result.cap_exceeded}
-    return BlueprintError(f"{name}: {error['message']}", code=code, retryable=kind not in _PERMANENT, **data)
+    # Before they are cut: half a secret would not be known.
+    message, trace = here().text(error["message"])[:_MESSAGE_CHARACTERS], here().text(error["traceback"])[-_TRACEBACK_CHARACTERS:]
+    data = {**facts(result), "kind": kind, "type": error["type"], "traceback": trace, "cap_exceeded": result.cap_exceeded}
+    return BlueprintError(f"{name}: {message}", code=code, retryable=kind not in _PERMANENT, **data)
 
 
 python = PythonBlueprint()

@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 
 from lily.blueprints.paths import describe_path
+from lily.redaction import here
 
+UNSHOWN = "secret_reference"  # the type of a problem whose input is shown to nobody: it may be a secret
 _SHOWN = 5  # more problems than these are counted, not listed
 
 
@@ -60,6 +62,8 @@ def _problem(found: Any, what: str) -> dict[str, str]:
     if found["type"] == "missing":
         return {"field": field, "problem": "is required"}
     message = one_line(found["msg"].removeprefix("Value error, "))
+    if found["type"] == UNSHOWN:
+        return {"field": field, "problem": message}
     return {"field": field, "problem": f"{message[:1].lower()}{message[1:]}, found {_brief(found.get('input'))}"}
 
 
@@ -72,7 +76,7 @@ def _brief(value: Any) -> str:
 
 def one_line(text: str, limit: int = 300) -> str:
     """`text` without line breaks and not longer than `limit`, for messages."""
-    flat = " ".join(text.split())
+    flat = " ".join(here().text(text).split())  # before it is cut: half a secret would not be known
     return flat if len(flat) <= limit else f"{flat[: limit - 3]}..."
 
 

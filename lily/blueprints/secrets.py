@@ -1,40 +1,87 @@
 """Secrets in bindings: a reference stands in the spec, the value is read when it is used and stored nowhere."""
 
 import os
-from collections.abc import Mapping
+import re
+import stat
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from lily.blueprints.contract import BlueprintError
+from lily.blueprints.schemas import UNSHOWN
+from lily.redaction import learn_here
+
+LARGEST = 64 * 1024  # bytes of a file that holds a secret
+_FORM = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f\x7f]+)$"
+
+
+def _reference(text: str) -> str:
+    if re.fullmatch(_FORM[1:-1], text) is None:
+        raise PydanticCustomError(UNSHOWN, "a reference is expected, env:NAME or file:PATH, and never the secret itself")
+    return text
 
 
 class Secret(BaseModel):
-    """`{secret: env:NAME}`: the value of an environment variable of the process that runs the job."""
+    """`{secret: env:NAME}`: a variable of the process that runs the job; `{secret: file:PATH}`: the text of a file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    secret: Annotated[str, StringConstraints(pattern=r"^env:[A-Za-z_][A-Za-z0-9_]*$")]
+    secret: Annotated[str, AfterValidator(_reference), WithJsonSchema({"type": "string", "pattern": _FORM})]
 
 
 Value = str | Secret
 
 
-def revealed(value: Value, environ: Mapping[str, str] | None = None) -> str:
-    """The text that `value` stands for. Raises BlueprintError, not retryable, for a variable that is not set."""
-    return value if isinstance(value, str) else secret_text(value.secret, environ)
+def revealed(value: Value, environ: Mapping[str, str] | None = None, *, base: Path | None = None) -> str:
+    """The text that `value` stands for. Raises BlueprintError, not retryable, for a secret that is not there."""
+    return value if isinstance(value, str) else secret_text(value.secret, environ, base=base)
 
 
-def secret_text(reference: str, environ: Mapping[str, str] | None = None) -> str:
-    """The secret at `env:NAME` or `file:PATH` (in settings; the last line end is cut). Raises BlueprintError, not retryable."""
+def secret_text(reference: str, environ: Mapping[str, str] | None = None, *, base: Path | None = None) -> str:
+    """The secret at `env:NAME` or `file:PATH` (from `base` on where it is relative; the last line end is cut).
+
+    Whatever an attempt reads here is redacted in all that the attempt says from now on. Raises BlueprintError, not retryable.
+    """
     kind, _, name = reference.partition(":")
-    if kind == "file":
-        try:
-            return Path(name).expanduser().read_text(encoding="utf-8").removesuffix("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BlueprintError(f"the secret in {name} can't be read: {error}", retryable=False, path=name) from None
-    found = (os.environ if environ is None else environ).get(name)
+    found = _in_file(name, base) if kind == "file" else (os.environ if environ is None else environ).get(name)
     if found is None:
         raise BlueprintError(f"the environment variable {name} is not set, and a secret is taken from it", retryable=False, variable=name)
+    learn_here(found)
+    return found
+
+
+def _in_file(name: str, base: Path | None) -> str:
+    path = (base or Path()) / Path(name).expanduser()
+    try:
+        # Never waits: what stands there may be a pipe.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError("it is not a file")
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise OSError(f"it has more than {LARGEST // 1024} KiB")
+        return data.decode().removesuffix("\n").removesuffix("\r")
+    except (OSError, RuntimeError) as error:  # the latter: a home folder that nobody knows
+        raise BlueprintError(
+            f"the secret in {name} can't be read: {getattr(error, 'strerror', None) or error}", retryable=False, path=name
+        ) from None
+    except UnicodeDecodeError:
+        raise BlueprintError(f"the secret in {name} can't be read: it is not UTF-8", retryable=False, path=name) from None
+
+
+def values_of(named: Iterable[str], base: Path | None = None) -> list[str]:
+    """The values of those references that this process can read."""
+    found = []
+    for reference in dict.fromkeys(named):
+        kind, _, name = reference.partition(":")
+        if kind == "env":  # most that are not set: every attempt asks for that of the language model
+            if value := os.environ.get(name):
+                found.append(value)
+        elif kind == "file":
+            with suppress(BlueprintError, ValueError):  # the latter: a name that no file can have
+                found.append(secret_text(reference, base=base))
     return found

@@ -99,6 +99,8 @@ def _read(lines: Iterator[tuple[int, bytes]], file: str, templates: _Templates) 
             new.append(
                 template.run(line.input, line.bindings, key=None if auto else line.key, auto_key=auto, priority=line.priority, at=at)
             )
+        except RecursionError:
+            wrong.append((number, LilyError(Code.USAGE, "it is nested too deep")))
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             wrong.append((number, LilyError(Code.USAGE, f"it is not as a line must be: {error}")))
         except LilyError as error:

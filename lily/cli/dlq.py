@@ -141,8 +141,8 @@ def triage(*, json: Json = False, workspace: Place = None) -> int:
     """Group the dead letters by fingerprint and probable cause, and say what to do about each group. Secrets in messages are masked."""
     from lily.operations.triage import triage as grouped
 
-    with opened(workspace) as (_, settings, store):
-        groups = grouped(store, settings)
+    with opened(workspace) as (place, settings, store):
+        groups = grouped(store, settings, place.root)
     if json:
         made = [{**msgspec.to_builtins(group), "action": _action(group)} for group in groups]
         output.put_json({"groups": made, "total": sum(group.count for group in groups)})

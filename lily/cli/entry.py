@@ -16,6 +16,8 @@ from lily.workspace import find_workspace
 if TYPE_CHECKING:
     from cyclopts import CycloptsError
 
+    from lily.redaction import Redactor
+
 _LOG_BYTES = 1024 * 1024
 _GROUPS = frozenset({"jobs", "runs", "queue", "dlq", "schedule", "worker", "events", "store", "blueprints", "config", "selftest"})
 
@@ -93,6 +95,7 @@ def _words(tokens: list[str]) -> list[str]:
 
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LINKED = frozenset({errno.ELOOP, errno.ENOTDIR})
 _CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
@@ -100,6 +103,9 @@ def _of_the_system(error: OSError) -> LilyError | None:
     where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     if error.errno in _FULL:
         return LilyError(Code.DISK_FULL, error.strerror or "the disk is full", where=where, hint="make room, then do it again")
+    if error.errno in _LINKED and where:
+        said = f"{error.strerror}; no link is followed here"
+        return LilyError(Code.WORKSPACE_INVALID, said, where=where, hint="put a folder or file in its place")
     if error.errno in _CLOSED and where:
         return LilyError(Code.WORKSPACE_INVALID, error.strerror or "not permitted", where=where, hint="check owner and permissions")
     return None
@@ -107,10 +113,25 @@ def _of_the_system(error: OSError) -> LilyError | None:
 
 def _unexpected(error: Exception, tokens: list[str], as_json: bool) -> LilyError:
     trace = secrets.token_hex(8)
-    said = f"{type(error).__name__}: {error}"
-    place = _keep(f"{stamp(SystemClock().now())} trace {trace}: lily {' '.join(tokens)}\n{traceback.format_exc()}\n", tokens)
+    redactor = _redactor(tokens)
+    said = redactor.text(f"{type(error).__name__}: {error}")
+    text = f"{stamp(SystemClock().now())} trace {trace}: lily {' '.join(tokens)}\n{traceback.format_exc()}\n"
+    place = _keep(redactor.text(text.encode("utf-8", "backslashreplace").decode()), tokens)
     hint = f"the traceback is in {place}" if place else "the traceback could not be kept"
     return _refused(LilyError(Code.INTERNAL_ERROR, f"{said[:300]} (trace {trace})", hint=hint, trace=trace), as_json)
+
+
+def _redactor(tokens: list[str]) -> "Redactor":
+    """For what nobody expected, and so may say anything: knows the secrets of the workspace's settings, if they can be read."""
+    from lily.own_secrets import OwnSecrets
+    from lily.redaction import Redactor
+    from lily.settings import load_settings
+
+    try:
+        place = find_workspace(_given_workspace(tokens))
+        return Redactor(OwnSecrets(load_settings(place), place.root).values())
+    except (LilyError, OSError):
+        return Redactor()
 
 
 def _keep(text: str, tokens: list[str]) -> Path | None:
@@ -137,12 +158,15 @@ def _keep(text: str, tokens: list[str]) -> Path | None:
 
 
 def _runtime(tokens: list[str]) -> Path | None:
-    options = _options(tokens)
-    given = options[options.index("--workspace") + 1] if "--workspace" in options[:-1] else None
     try:
-        return find_workspace(given).runtime
+        return find_workspace(_given_workspace(tokens)).runtime
     except (LilyError, OSError):
         return None
+
+
+def _given_workspace(tokens: list[str]) -> str | None:
+    options = _options(tokens)
+    return options[options.index("--workspace") + 1] if "--workspace" in options[:-1] else None
 
 
 def _options(tokens: list[str]) -> list[str]:

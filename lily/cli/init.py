@@ -24,7 +24,7 @@ def init(
     if root.exists() and not root.is_dir():
         raise LilyError(Code.WORKSPACE_INVALID, "this is a file, not a folder", where=str(root), hint="name another folder")
     before = (root / ".lily").is_dir()
-    root.mkdir(parents=True, exist_ok=True)
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in _FOLDERS:
         (root / name).mkdir(mode=0o700, exist_ok=True)
     made = [path for path, content in sample_files() if _write_new(root / path, content)]

@@ -114,6 +114,6 @@ def _until_end(place: Workspace, file: EventFile, run_id: str) -> Iterator[bytes
 def _event(line: bytes) -> dict[str, Any]:
     try:
         event = msgspec.json.decode(line)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return {"event": "unreadable", "text": line.decode("utf-8", "backslashreplace")}
     return event if isinstance(event, dict) else {"event": "unreadable"}

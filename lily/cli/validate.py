@@ -124,7 +124,7 @@ class _Check:
         pinned = decode_spec(self._retries.apply(spec).canonical())
         found = self._before_running(pinned, data, shown) or self._before_looking(pinned, data, shown)
         self._report.diagnostics += found
-        for code, place, why in _past(pinned):
+        for code, place, why in [*_past(pinned), *_plain(pinned)]:
             self._report.notes.append(_located(data, place, _diagnostic(shown, code, why, field=place)))
         if not found:
             self._report.jobs.append({"id": pinned.id, "path": shown})
@@ -164,6 +164,17 @@ def _past(spec: "PinnedSpec") -> list[tuple[Code, str, str]]:
         return []
     why = f"{spec.trigger['at']} lies in the past: the job is not registered, unless it was while that was still to come"
     return [(Code.JOB_TRIGGER_INVALID, "trigger.at", why)]
+
+
+def _plain(spec: "PinnedSpec") -> list[tuple[Code, str, str]]:
+    """Secrets that stand in the file: they get into the store, the receipts and every copy, and are known to nobody as secrets."""
+    from lily.blueprints.paths import describe_path
+    from lily.plain_secrets import plain_secrets
+
+    why = "this looks like a secret, and stands in the file; take it from elsewhere with {secret: env:NAME} or {secret: file:PATH}"
+    places = [describe_path(path, "bindings") for path in plain_secrets(spec.bindings)]
+    places += [describe_path(path, "target.input") for path in plain_secrets(spec.target.input)]
+    return [(Code.JOB_BINDINGS_INVALID, place, why) for place in places]
 
 
 def _diagnostic(path: str, code: str, message: str, *, field: str = "") -> Diagnostic:

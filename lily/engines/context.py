@@ -1,7 +1,7 @@
 """What a runnable gets: the run it works in, and what it may ask of it."""
 
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -22,9 +22,10 @@ from lily.engines.limits import Caps
 from lily.engines.processes import Processes
 from lily.errors import Code
 from lily.offload import Offload
+from lily.redaction import Redactor
 from lily.runs import Event, EventName, Run
 from lily.settings import Policy
-from lily.storage.files import make_folder, sync_path, temporary_name
+from lily.storage.files import NEW, make_inner_folder, open_folder, temporary_name
 from lily.text import encodable, one_line, plain, text_of
 from lily.workspace import Workspace, is_artifact_name
 
@@ -42,7 +43,7 @@ class Told(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Ports:
-    """What attempts share: the world outside of them. Only `policy` ever changes, when settings are read again."""
+    """What attempts share: the world outside of them. `policy` and `secrets` change when settings are read again."""
 
     workspace: Workspace
     clock: Clock
@@ -50,6 +51,7 @@ class Ports:
     processes: Processes
     registry: Registry
     policy: Policy
+    secrets: Callable[[], Iterable[str]] = tuple  # those of the settings, as they are now
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,6 +66,7 @@ class Attempt:
     granted: frozenset[str]
     asking: frozenset[str]  # granted by the job; the policy wants somebody to approve each
     deadline: datetime | None
+    redactor: Redactor  # knows the secrets of the job and of the workspace: nothing leaves an attempt but through it
     left_files: bool = False  # something was written into the run's folder
     seen_steps: set[str] = field(default_factory=set)
     asked: list[Need] = field(default_factory=list)  # what it can't go on without; it ends then
@@ -73,16 +76,17 @@ class Attempt:
 class RunLog:
     """Lines become `log` events."""
 
-    def __init__(self, ports: Ports, told: Told, where: str) -> None:
-        self._ports, self._told, self._where = ports, told, where
+    def __init__(self, ports: Ports, attempt: Attempt, where: str) -> None:
+        self._ports, self._attempt, self._where = ports, attempt, where
 
     async def _say(self, level: str, message: str, fields: dict[str, Any]) -> None:
-        data: dict[str, Any] = {"level": level, "message": encodable(message)[:_LOG_CHARS]}
+        redactor = self._attempt.redactor  # before anything is cut: half a secret would not be known
+        data: dict[str, Any] = {"level": level, "message": redactor.text(encodable(message))[:_LOG_CHARS]}
         if self._where:
             data["blueprint"] = self._where
         if fields:
-            data["fields"] = plain(fields)
-        await self._told.events([Event(EventName.LOG, stamp(self._ports.clock.now()), data)])
+            data["fields"] = redactor.data(plain(fields))
+        await self._attempt.told.events([Event(EventName.LOG, stamp(self._ports.clock.now()), data)])
 
     async def debug(self, message: str, **fields: Any) -> None:
         """A line of level debug."""
@@ -114,14 +118,14 @@ class RunContext(Context):
         self.workspace = ports.workspace.root
         self.policy = ports.policy
         self.approvals = run.approvals
-        self.log = RunLog(ports, attempt.told, prefix)
+        self.log = RunLog(ports, attempt, prefix)
 
     @property
     def run_dir(self) -> Path:  # type: ignore[override]
         """The run's folder; made when it is first asked for."""
         path = self._ports.workspace.run_dir(self.job_id, self.run_id)
         if not self._attempt.left_files:
-            make_folder(path)
+            make_inner_folder(path)
             self._attempt.left_files = True
         return path
 
@@ -129,23 +133,21 @@ class RunContext(Context):
     def artifact(self, name: str) -> Iterator[IO[bytes]]:
         """See the protocol. Raises BlueprintError for a name that could leave the folder or is Lily's own."""
         full = f"{self._prefix}-{name}" if self._prefix else name
-        if not is_artifact_name(full):
-            said = f"{full!r} can't be an artifact's name: letters, digits, `._-`, at most 200, and none of Lily's own"
-            raise BlueprintError(said, code=Code.ARTIFACT_NAME_INVALID, retryable=False)
-        folder = self.run_dir
-        temporary = folder / temporary_name(full)
-        try:
-            with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o600)) as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(temporary, folder / full)
-            sync_path(folder)
-        except BaseException:
-            # The block failed or was cut off: no half-written file stays.
-            with suppress(FileNotFoundError):
-                temporary.unlink()
-            raise
+        self._check_name(full)
+        temporary = temporary_name(full)
+        with open_folder(self.run_dir, create=False) as folder:
+            try:
+                with open(temporary, "xb", opener=lambda path, _: os.open(path, NEW, 0o600, dir_fd=folder)) as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.rename(temporary, full, src_dir_fd=folder, dst_dir_fd=folder)
+                os.fsync(folder)
+            except BaseException:
+                # The block failed or was cut off: no half-written file stays.
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=folder)
+                raise
 
     async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """See the protocol."""
@@ -158,7 +160,8 @@ class RunContext(Context):
 
     async def step(self, name: str, fn: Callable[[], Awaitable[T]]) -> T:
         """See the protocol. Raises BlueprintError when a name is used twice or the result is not plain JSON."""
-        full = encodable(f"{self._prefix}/{name}" if self._prefix else name)
+        redactor = self._attempt.redactor
+        full = redactor.text(encodable(f"{self._prefix}/{name}" if self._prefix else name))
         if full in self._attempt.seen_steps:
             raise BlueprintError(f"two steps are named {full!r}", code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False)
         self._attempt.seen_steps.add(full)
@@ -169,7 +172,7 @@ class RunContext(Context):
         await self._say(EventName.STEP_STARTED, {"step": full})
         try:
             result = await fn()
-            value = _step_value(full, result)
+            value = _step_value(full, result, redactor)
         except Exception as exc:
             await self._say(EventName.STEP_FAILED, {"step": full, "message": text_of(exc) or type(exc).__name__})
             raise
@@ -183,6 +186,8 @@ class RunContext(Context):
         await self._require("process.exec")
         if self._prefix:
             request = _with_prefix(request, f"{self._prefix}-{request.log_prefix}")
+        if request.log_prefix:
+            self._check_name(f"{request.log_prefix}stdout.log")
         folder = self.run_dir
         try:
             return await self._ports.processes.run(
@@ -192,6 +197,7 @@ class RunContext(Context):
                 run_dir=folder,
                 workspace=self.workspace,
                 on_output=self._output,
+                redactor=self._attempt.redactor,
             )
         except OSError as exc:
             raise BlueprintError(f"the program's output could not be kept: {exc.strerror or exc}", errno=exc.errno) from exc
@@ -211,7 +217,9 @@ class RunContext(Context):
         if not isinstance(what, str) or not what.strip() or len(what) > _ASKED_CHARS:
             said = f"request_approval takes text of 1 to {_ASKED_CHARS} characters that says what to approve"
             raise BlueprintError(said, code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False)
-        await self._approved(Need("target", one_line(encodable(what)), one_line(encodable(why))[:_ASKED_CHARS]))
+        redactor = self._attempt.redactor
+        shown = one_line(redactor.text(encodable(what))), one_line(redactor.text(encodable(why)))[:_ASKED_CHARS]
+        await self._approved(Need("target", *shown))
 
     async def review(self, limits: Mapping[str, Any]) -> dict[str, Any]:
         """Look at all jobs of the workspace and store what is found; gives that. For `review.v1` alone, so that it is in no protocol."""
@@ -244,11 +252,20 @@ class RunContext(Context):
         raise BlueprintError(f"waits for an approval: {need.what}", retryable=False)  # only where a shield holds the cancellation off
 
     async def _say(self, name: EventName, data: dict[str, Any]) -> None:
-        await self._attempt.told.events([Event(name, stamp(self._ports.clock.now()), data)])
+        clean = self._attempt.redactor.data(data)
+        await self._attempt.told.events([Event(name, stamp(self._ports.clock.now()), clean)])
 
     async def _output(self, stream: str, text: str) -> None:
-        data = {"stream": stream, "text": text}
-        await self._say(EventName.OUTPUT, {**data, "blueprint": self._prefix} if self._prefix else data)
+        data = {"stream": stream, "text": text}  # redacted where it was read, where pieces are still whole
+        data = {**data, "blueprint": self._prefix} if self._prefix else data
+        await self._attempt.told.events([Event(EventName.OUTPUT, stamp(self._ports.clock.now()), data)])
+
+    def _check_name(self, name: str) -> None:
+        if self._attempt.redactor.holds(name):
+            raise BlueprintError("a secret can't stand in an artifact's name", code=Code.ARTIFACT_NAME_INVALID, retryable=False)
+        if not is_artifact_name(name):
+            said = f"{name!r} can't be an artifact's name: letters, digits, `._-`, at most 200, and none of Lily's own"
+            raise BlueprintError(said, code=Code.ARTIFACT_NAME_INVALID, retryable=False)
 
     async def _require(self, capability: str) -> None:
         if capability in self._attempt.granted:
@@ -275,5 +292,5 @@ def _with_prefix(request: ProcessRequest, prefix: str) -> ProcessRequest:
     return replace(request, log_prefix=prefix)
 
 
-def _step_value(name: str, result: object) -> bytes:
-    return msgspec.json.encode(plain_json(result, f"step {name!r}"))  # refuses NaN and the like, as for a payload
+def _step_value(name: str, result: object, redactor: Redactor) -> bytes:
+    return msgspec.json.encode(redactor.data(plain_json(result, f"step {name!r}")))  # refuses NaN and the like, as for a payload

@@ -1,7 +1,7 @@
 """A double of LocalProcesses for tests on a fake clock: programs are lines of a script, and their time is the loop's."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
@@ -11,6 +11,7 @@ from lily.blueprints.contract import BlueprintError, ProcessRequest, ProcessResu
 from lily.engines.limits import Caps
 from lily.engines.output import OnOutput
 from lily.engines.patience import Patience
+from lily.redaction import Redactor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +71,13 @@ class FakeProcesses:
         run_dir: Path,
         workspace: Path,
         on_output: OnOutput,
+        redactor: Redactor | None = None,
     ) -> ProcessResult:
         """See Processes. Log files are written when the program ends."""
         await anyio.lowlevel.checkpoint()
         program = self._program(request)
+        if redactor:
+            program = replace(program, stdout=redactor.text(program.stdout), stderr=redactor.text(program.stderr))
         if program.error is not None:
             raise program.error
         call = Call(request, dict(identity), caps, anyio.current_time())

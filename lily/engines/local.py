@@ -5,21 +5,26 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
+import msgspec
 import trio
 
 from lily import __version__
 from lily.blueprints.contract import BlueprintError, Envelope
 from lily.blueprints.envelope import checked
+from lily.blueprints.secrets import values_of
 from lily.engines.context import Attempt, Ports, RunContext, Told
 from lily.engines.limits import Caps, limits_report
 from lily.errors import Code, LilyError
 from lily.moves import Outcome
 from lily.preflight import Ready
+from lily.redaction import Redactor, redacting, references
 from lily.runs import ErrorInfo, PinnedSpec, Run, Runtime
-from lily.storage.artifacts import sync_target_files, target_file_names
+from lily.storage.artifacts import hide_names, sync_target_files, target_file_names
 from lily.text import encodable, plain_data, text_of
 
 _TRACEBACK_CHARS = 4000
+_SPECS_KNOWN = 1000
+_SAID_BY_TARGET = frozenset({"payload", "references", "approvals_requested"})
 
 
 def base_result(ready: Ready, runtime: Runtime) -> dict[str, Any]:
@@ -41,6 +46,17 @@ class LocalEngine:
 
     def __init__(self, ports: Ports) -> None:
         self.ports = ports
+        self._referred: dict[str, tuple[str, ...]] = {}  # what specs refer to as secrets, by their hash
+
+    def redactor(self, spec_hash: str, spec: PinnedSpec) -> Redactor:
+        """What takes out the secrets that the spec refers to, and those of the settings, as they are now."""
+        referred = self._referred.get(spec_hash)
+        if referred is None:
+            if len(self._referred) >= _SPECS_KNOWN:
+                self._referred.clear()
+            referred = self._referred[spec_hash] = (*references(spec.bindings), *references(spec.target.input))
+        own = self.ports.secrets()
+        return Redactor([*own, *values_of(referred, self.ports.workspace.root)] if referred else own)
 
     async def execute(
         self, run: Run, spec: PinnedSpec, ready: Ready, told: Told, steps: dict[str, Any], scope: trio.CancelScope
@@ -56,10 +72,13 @@ class LocalEngine:
             granted=ready.allowed,
             asking=ready.asking,
             deadline=self.ports.clock.now() + timedelta(seconds=timeout),
+            redactor=self.redactor(run.spec_hash, spec),
         )
         ctx = RunContext(self.ports, attempt)
-        outcome = await self._bounded(ctx, attempt, ready, base_result(ready, spec.runtime), timeout, scope)
-        return await self._files_kept(ctx, attempt, spec, outcome)
+        with redacting(attempt.redactor):
+            outcome = await self._bounded(ctx, attempt, ready, base_result(ready, spec.runtime), timeout, scope)
+        outcome = await self._files_kept(ctx, attempt, spec, outcome)
+        return _hushed(outcome, attempt.redactor) if attempt.redactor else outcome
 
     async def _bounded(
         self, ctx: RunContext, attempt: Attempt, ready: Ready, result: dict[str, Any], seconds: float, scope: trio.CancelScope
@@ -88,13 +107,15 @@ class LocalEngine:
                 data["then"] = _said(failure)
             return _failed("timed_out", message, Code.BLUEPRINT_EXECUTION_FAILED, result, retryable=True, data=data)
         if failure is not None:
-            return _outcome_of(failure, result)
+            return _outcome_of(failure, result, attempt.redactor)
         assert envelope is not None
         return _outcome_of_envelope(envelope, result)
 
     async def _files_kept(self, ctx: RunContext, attempt: Attempt, spec: PinnedSpec, outcome: Outcome) -> Outcome:
         if attempt.left_files:
             try:
+                if attempt.redactor:
+                    await self.ports.offload(hide_names, ctx.run_dir, attempt.redactor.holds)
                 await self.ports.offload(sync_target_files, ctx.run_dir)
             except OSError as exc:
                 said = f"the run's files could not be kept: {exc.strerror or exc}"
@@ -135,15 +156,29 @@ def _outcome_of_envelope(envelope: Envelope, result: dict[str, Any]) -> Outcome:
     return _failed("failed", str(said), str(code), result, retryable=True)
 
 
-def _outcome_of(exc: BaseException, result: dict[str, Any]) -> Outcome:
+def _outcome_of(exc: BaseException, result: dict[str, Any], redactor: Redactor) -> Outcome:
     while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
         exc = exc.exceptions[0]
     if isinstance(exc, BlueprintError):
         return _failed("failed", exc.message, exc.code, result, retryable=exc.retryable, retry_after=exc.retry_after, data=exc.data)
     if isinstance(exc, LilyError):
         return _failed("failed", exc.message, exc.code, result, retryable=False, data=exc.detail)
-    trace = "".join(traceback.format_exception(exc))[-_TRACEBACK_CHARS:]
+    # Before it is cut: half a secret would not be known.
+    trace = redactor.text(encodable("".join(traceback.format_exception(exc))))[-_TRACEBACK_CHARS:]
     return _failed("failed", _said(exc), Code.BLUEPRINT_EXECUTION_FAILED, result, retryable=True, data={"traceback": trace})
+
+
+def _hushed(outcome: Outcome, redactor: Redactor) -> Outcome:
+    """The outcome without secrets in what the blueprint said; what Lily says of it stays as it is."""
+    result = {name: redactor.data(value) if name in _SAID_BY_TARGET else value for name, value in outcome.result.items()}
+    error = hushed_error(outcome.error, redactor) if outcome.error is not None else None
+    return msgspec.structs.replace(outcome, result=result, error=error)
+
+
+def hushed_error(error: ErrorInfo, redactor: Redactor) -> ErrorInfo:
+    """The error without secrets."""
+    own = None if error.blueprint_code is None else redactor.text(error.blueprint_code)
+    return msgspec.structs.replace(error, message=redactor.text(error.message), blueprint_code=own, data=redactor.data(error.data))
 
 
 def _said(exc: BaseException) -> str:

@@ -5,11 +5,11 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import anyio
 
 from lily.offload import Offload
+from lily.redaction import Redactor, Stream
 
 PIECE_BYTES = 8 * 1024  # of one `output` event
 TAIL_BYTES = 16 * 1024  # what is kept of the end
@@ -21,10 +21,10 @@ _QUIET_SECONDS = 0.2  # an unfinished line, such as a prompt, is shown after thi
 OnOutput = Callable[[str, str], Awaitable[None]]
 
 
-def open_log(path: Path) -> int:
+def open_log(folder: int, name: str) -> int:
     """A new empty file for this user alone; never through a link, nor into a pipe, that a child left under the name."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    return os.open(path, flags, 0o600)
+    return os.open(name, flags, 0o600, dir_fd=folder)
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -38,8 +38,18 @@ class Capture:
     """Reads a pipe to its end. `error` holds what went wrong in keeping or telling the output; `on_error` is called then."""
 
     def __init__(
-        self, stream: str, pipe: int, log: int, *, limit: int, on_output: OnOutput, offload: Offload, on_error: Callable[[], None]
+        self,
+        stream: str,
+        pipe: int,
+        log: int,
+        *,
+        limit: int,
+        on_output: OnOutput,
+        offload: Offload,
+        on_error: Callable[[], None],
+        redactor: Redactor | None = None,
     ) -> None:
+        """What `redactor` knows stands in none of it; `total` counts the bytes without that."""
         self.total = 0
         self.done = anyio.Event()
         self.error: Exception | None = None
@@ -47,7 +57,8 @@ class Capture:
         self._on_output, self._offload, self._on_error = on_output, offload, on_error
         self._buffer = bytearray(_READ_BYTES)
         self._tail = bytearray()
-        self._kept = 0
+        self._kept = self._came = 0
+        self._redact = redactor.stream() if redactor else None
         self._pending = b""  # read, kept, not yet told: the line is not finished
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._finishing = False
@@ -80,6 +91,8 @@ class Capture:
                 while not self._finishing and await self._turn():
                     pass
                 await self._drain()
+                if self._redact is not None:
+                    await self._finish_redacting(self._redact)
                 await self._tell(self._pending, final=True)
                 await self._offload(self._end_log)
             except Exception as error:  # kept for the one who waits; nothing is swallowed
@@ -122,18 +135,38 @@ class Capture:
 
     async def _drain(self) -> None:
         for _ in range(_DRAIN_READS):
-            before = self.total
-            if not await self._read() or self.total == before:
+            before = self._came
+            if not await self._read() or self._came == before:
                 return
 
     async def _take(self, count: int) -> None:
         view = memoryview(self._buffer)[:count]
-        self.total += count
-        self._tail += view[-TAIL_BYTES:]
-        del self._tail[:-TAIL_BYTES]
+        self._came += count
+        if self._redact is None:
+            await self._keep(view)
+        elif self._kept < self._limit:
+            await self._keep(memoryview(await self._offload(self._redact.feed, bytes(view))))
+        else:
+            self.total += count
+            self._redact.skim(bytes(view), TAIL_BYTES)
         if self.total > self._limit and len(self._buffer) < _PIPE_BYTES:
             self._buffer = bytearray(_PIPE_BYTES)  # the rest is only counted: fewer turns
-        keep = bytes(view[: max(0, min(count, self._limit - self._kept))])
+
+    async def _finish_redacting(self, stream: Stream) -> None:
+        left = await self._offload(stream.finish)
+        if self._kept < self._limit:
+            await self._keep(memoryview(left))
+        else:
+            self._end_with(memoryview(left))
+
+    def _end_with(self, view: memoryview) -> None:
+        self._tail += view[-TAIL_BYTES:]
+        del self._tail[:-TAIL_BYTES]
+
+    async def _keep(self, view: memoryview) -> None:
+        self.total += len(view)
+        self._end_with(view)
+        keep = bytes(view[: max(0, min(len(view), self._limit - self._kept))])
         if keep:
             await self._offload(write_all, self._log, keep)
             self._kept += len(keep)

@@ -18,6 +18,7 @@ from lily.engines.patience import Patience
 from lily.engines.process_table import can_see_processes, cpu_seconds, is_alive
 from lily.engines.spawn import Child, start
 from lily.offload import Offload, in_thread
+from lily.redaction import Redactor
 
 __all__ = ["Caps", "LocalProcesses", "Processes", "become_subreaper", "can_see_processes", "limits_report"]
 
@@ -37,8 +38,9 @@ class Processes(Protocol):
         run_dir: Path,
         workspace: Path,
         on_output: OnOutput,
+        redactor: Redactor | None = None,
     ) -> ProcessResult:
-        """Run a program to its end.
+        """Run a program to its end; what `redactor` knows stands in none of what is kept and told of its output.
 
         Raises BlueprintError when it can't be started or its caps can't be set, OSError when its output can't be kept, and whatever
         `on_output` raises.
@@ -82,6 +84,7 @@ class LocalProcesses:
         run_dir: Path,
         workspace: Path,
         on_output: OnOutput,
+        redactor: Redactor | None = None,
     ) -> ProcessResult:
         """See the protocol."""
         started = anyio.current_time()
@@ -90,7 +93,7 @@ class LocalProcesses:
         captures: list[Capture] = []
         status: int | None = None
         try:
-            how = await self._attend(child, request, captures, on_output)
+            how = await self._attend(child, request, captures, on_output, redactor)
         finally:
             with anyio.CancelScope(shield=True):
                 status = await self._offload(child.close)
@@ -119,12 +122,24 @@ class LocalProcesses:
             async for _ in arrivals:
                 await self._offload(CHILDREN.collect_adopted)
 
-    async def _attend(self, child: Child, request: ProcessRequest, captures: list[Capture], on_output: OnOutput) -> _Ended:
+    async def _attend(
+        self, child: Child, request: ProcessRequest, captures: list[Capture], on_output: OnOutput, redactor: Redactor | None
+    ) -> _Ended:
         """Until the child and all it started are gone, and its output is kept."""
         running, feeding, done = anyio.CancelScope(), anyio.CancelScope(), False
         for stream, pipe, log in zip(("stdout", "stderr"), child.pipes, child.logs, strict=True):
-            limit = request.output_limit_bytes
-            captures.append(Capture(stream, pipe, log, limit=limit, on_output=on_output, offload=self._offload, on_error=running.cancel))
+            captures.append(
+                Capture(
+                    stream,
+                    pipe,
+                    log,
+                    limit=request.output_limit_bytes,
+                    on_output=on_output,
+                    offload=self._offload,
+                    on_error=running.cancel,
+                    redactor=redactor,
+                )
+            )
         async with anyio.create_task_group() as group:
             for capture in captures:
                 group.start_soon(capture.pump)

@@ -14,6 +14,7 @@ from lily.engines.children import CHILDREN
 from lily.engines.limits import Caps, wrap
 from lily.engines.output import open_log, widen
 from lily.engines.process_table import PROCESS_MARK, Proc, read_entry
+from lily.storage.files import open_folder
 
 _MENDABLE = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY})
 _WHY = {
@@ -63,12 +64,13 @@ def start(request: ProcessRequest, identity: Mapping[str, str], caps: Caps, run_
     env = {**request.env, **identity, PROCESS_MARK: process_id}
     cwd = request.cwd or workspace
     argv = _argv(request, cwd, caps, process_id, env)
-    out = open_log(run_dir / f"{request.log_prefix}stdout.log")
-    try:
-        err = open_log(run_dir / f"{request.log_prefix}stderr.log")
-    except OSError:
-        os.close(out)
-        raise
+    with open_folder(run_dir, create=False) as folder:
+        out = open_log(folder, f"{request.log_prefix}stdout.log")
+        try:
+            err = open_log(folder, f"{request.log_prefix}stderr.log")
+        except OSError:
+            os.close(out)
+            raise
     try:
         popen = _popen(request, argv, env, cwd)
     except BlueprintError:

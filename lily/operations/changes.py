@@ -1,6 +1,5 @@
 """Changing what is there: cancel, replay, prune, and comparing two runs."""
 
-import shutil
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -16,8 +15,9 @@ from lily.spec_index import SpecIndex
 from lily.storage.artifacts import read_receipt
 from lily.storage.audit import Actor
 from lily.storage.cancels import Done, cancel_runs
+from lily.storage.files import remove_folder
 from lily.storage.store import Store
-from lily.workspace import Workspace, is_run_id
+from lily.workspace import Workspace
 
 
 def cancel(workspace: Workspace, store: Store, run_id: str, *, by: str, reason: str, clock: Clock | None = None, kind: str = "cli") -> Run:
@@ -94,15 +94,9 @@ def _prunable(store: Store, job_id: str, keep: int | None) -> list[Run]:
 
 
 def _remove_folder(workspace: Workspace, run: Run) -> None:
-    """Never through a link: a run's folder that is a link loses the link only."""
-    path = workspace.run_dir(run.job_id, run.run_id)
-    assert is_run_id(path.name)
-    if path.is_symlink() or path.parent.is_symlink():
-        if path.is_symlink() and not path.parent.is_symlink():
-            path.unlink()
-        return
-    with suppress(FileNotFoundError):
-        shutil.rmtree(path)
+    """Never through a link: of one in place of a run's folder the link goes, and behind one in place of a job's folder nothing."""
+    with suppress(NotADirectoryError):
+        remove_folder(workspace.run_dir(run.job_id, run.run_id))
 
 
 def diff(workspace: Workspace, store: Store, a: str, b: str) -> dict[str, Any]:

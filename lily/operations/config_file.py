@@ -36,8 +36,8 @@ def write_config(workspace: Workspace, text: bytes) -> None:
     path = workspace.config.resolve()  # a link stays one
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode), "wb") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -73,7 +73,7 @@ def names_of(workspace: Workspace, store: Store, job_id: str, run_ids: Collectio
         try:
             with open_folder(workspace.run_dir(job_id, run_id), create=False) as folder:
                 link = decode_receipt(receipt_bytes(folder)).previous
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, RecursionError):
             continue
         if link is not None and link.run_id in run_ids:
             found[link.run_id] = link.receipt_sha256
@@ -92,7 +92,7 @@ def read_past(workspace: Workspace, job_id: str, run_id: str, names: Mapping[str
             lines = _read_lines(folder)
     except OSError as exc:
         raise Unbelievable(f"its files can't be read: {exc.strerror}") from None
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, RecursionError) as exc:
         raise Unbelievable(f"{RECEIPT} can't be read as one: {exc}") from None
     if (receipt.run_id, receipt.job_id) != (run_id, job_id):
         raise Unbelievable(f"the receipt is that of {receipt.job_id} {receipt.run_id}")
@@ -136,7 +136,7 @@ def _lifecycle(receipt: Receipt, lines: list[bytes]) -> list[Event]:
             name = EventName(seen["event"])
             if name not in FILE_ONLY:
                 events.append(Event(name, seen["ts"], {key: value for key, value in seen.items() if key not in _ENVELOPE}))
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError):
         raise Unbelievable("events.jsonl has a line that is no event") from None
     if not events or events[-1].event not in FINAL or events[-1].data.get("status") != receipt.status:
         raise Unbelievable("events.jsonl does not end as the receipt says")

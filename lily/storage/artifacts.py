@@ -1,7 +1,8 @@
 """The files of a run's end: summary and receipt, and whether what is on disk is whole. Everything here blocks."""
 
 import os
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,10 +13,20 @@ from lily.storage.files import READ, digest, file_names, open_folder, put_file, 
 from lily.summary import summary_of
 from lily.workspace import EVENTS, RECEIPT, RESERVED, SUMMARY, Workspace
 
+_LARGEST_RECEIPT = 64 * 1024 * 1024  # bytes; a payload has 8 MiB at most
+
 
 def target_file_names(path: Path) -> list[str]:
     """What the target left in the run's folder, by name."""
     return [name for name in file_names(path) if name not in RESERVED]
+
+
+def hide_names(path: Path, secret: Callable[[str], bool]) -> None:
+    """Give files whose names are secret other ones: a receipt lists them. Raises OSError."""
+    with open_folder(path, create=False) as folder:
+        for name in file_names(folder):
+            if secret(shown(name)):
+                os.rename(name, f"redacted-{secrets.token_hex(4)}", src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def sync_target_files(path: Path) -> None:
@@ -62,7 +73,7 @@ def completed(receipt: Receipt, lifecycle: Sequence[Event]) -> tuple[Receipt, by
 def receipt_bytes(folder: int) -> bytes:
     """The receipt's file as it stands. Raises OSError."""
     with os.fdopen(os.open(RECEIPT, READ, dir_fd=folder), "rb") as file:
-        return file.read()
+        return file.read(_LARGEST_RECEIPT)
 
 
 def read_receipt(workspace: Workspace, job_id: str, run_id: str) -> Receipt | None:
@@ -70,7 +81,7 @@ def read_receipt(workspace: Workspace, job_id: str, run_id: str) -> Receipt | No
     try:
         with open_folder(workspace.run_dir(job_id, run_id), create=False) as folder:
             return decode_receipt(receipt_bytes(folder))
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, RecursionError):  # the last: a target may leave anything in its place
         return None
 
 
@@ -88,6 +99,6 @@ def whole(workspace: Workspace, run: Run, receipt_sha256: str | None = None) -> 
             for file in receipt.artifacts:
                 if file.name not in there or digest(folder, there[file.name]) != file:
                     return False
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, RecursionError):
         return False
     return {SUMMARY, EVENTS} <= {file.name for file in receipt.artifacts}

@@ -14,10 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
+from lily.addresses import passwords_in, without_passwords
 from lily.errors import Code, LilyError
+from lily.redaction import Redactor
 from lily.storage.schema import HEAD
 
 BUSY_SECONDS = 15.0  # how long one process waits for another to let go of SQLite
@@ -41,12 +43,40 @@ def open_engine(url: str, *, database_file: Path) -> Engine:
         raise LilyError(
             Code.CONFIG_INVALID, "store.url must begin with sqlite:/// or postgresql://", hint="leave it empty for db/lily.sqlite3"
         )
+    _check_address(url)
     try:
         return create_engine(re.sub(r"^postgres(ql)?(\+psycopg)?", "postgresql+psycopg", url), pool_size=5, pool_pre_ping=True)
     except ModuleNotFoundError:
         raise LilyError(
             Code.STORE_UNAVAILABLE, "store.url names PostgreSQL, and its driver is not installed", hint="pip install 'lily-jobs[postgres]'"
         ) from None
+
+
+def _check_address(url: str) -> None:
+    """An address that would be read otherwise than it was meant puts a part of its password where it is shown."""
+    if url.partition("?")[0].count("@") > 1:
+        raise LilyError(Code.CONFIG_INVALID, "store.url has more than one @", where="store.url", hint="write one inside a password as %40")
+    try:
+        make_url(url)
+    except (ArgumentError, ValueError):  # their texts quote from it
+        raise LilyError(
+            Code.CONFIG_INVALID,
+            "store.url can't be read as an address",
+            where="store.url",
+            hint="postgresql://user@host:5432/database is one",
+        ) from None
+
+
+def shown_url(engine: Engine) -> str:
+    """Where the store is, without passwords."""
+    return without_passwords(engine.url.render_as_string(hide_password=True))
+
+
+def said_by(engine: Engine, exc: BaseException) -> str:
+    """The first line of a driver's error, without passwords."""
+    text = str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]
+    url = engine.url.render_as_string(hide_password=False)
+    return Redactor(passwords_in(url)).text(text) if engine.url.password or "password" in url else text
 
 
 def _sqlite_engine(path: Path) -> Engine:
@@ -58,7 +88,7 @@ def _sqlite_engine(path: Path) -> Engine:
     except FileExistsError:
         pass
     except OSError as exc:
-        raise _unavailable(exc, str(path)) from None
+        raise _unavailable(exc, str(exc), str(path)) from None
     # No reset when a connection is given back: whoever takes one ends the transaction that it begins.
     arguments = {"check_same_thread": False, "timeout": BUSY_SECONDS}
     engine = create_engine(f"sqlite:///{path}", connect_args=arguments, pool_reset_on_return=None)
@@ -93,8 +123,7 @@ def _write_ahead(cursor: Any) -> None:
         time.sleep(0.01)
 
 
-def _unavailable(exc: BaseException, where: str, path: str | None = None) -> LilyError:
-    said = str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]
+def _unavailable(exc: BaseException, said: str, where: str, path: str | None = None) -> LilyError:
     if "database or disk is full" in said or getattr(exc, "errno", None) == errno.ENOSPC or _is_full(path):
         return LilyError(Code.DISK_FULL, f"the disk is full: {said}", where=where, hint="free some space and try again; nothing was stored")
     return LilyError(
@@ -117,7 +146,7 @@ def _told(engine: Engine, exc: BaseException) -> LilyError | None:
     if not isinstance(exc, (DBAPIError, engine.dialect.loaded_dbapi.Error)):  # the latter from statements that go straight to the driver
         return None
     path = engine.url.database if engine.dialect.name == "sqlite" else None
-    return _unavailable(exc, engine.url.render_as_string(hide_password=True), path)
+    return _unavailable(exc, said_by(engine, exc), shown_url(engine), path)
 
 
 @contextmanager
@@ -261,7 +290,7 @@ def _migrate(engine: Engine) -> None:
             raise LilyError(
                 Code.STORE_SCHEMA_NEWER,
                 f"the store's schema is {found}, this Lily knows up to {HEAD}",
-                where=engine.url.render_as_string(hide_password=True),
+                where=shown_url(engine),
                 hint="use the Lily that wrote it, or a later one",
             )
         config.attributes["connection"] = connection

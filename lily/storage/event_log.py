@@ -13,6 +13,7 @@ from lily.runs import FILE_ONLY, FINAL, Event, EventName, Run
 from lily.storage.files import APPEND, EDIT, write_all
 from lily.workspace import EVENTS
 
+_LONGEST_LINE = 64 * 1024 * 1024  # more than any event has: a target may leave anything in the place of its events
 MAX_PENDING_BYTES = 4 * 1024 * 1024
 
 _encoder = msgspec.json.Encoder()
@@ -157,7 +158,7 @@ class EventLog:
             return _Kept()
         with os.fdopen(fd, "r+b") as file:
             kept = _Kept()
-            for line in file:
+            while line := file.readline(_LONGEST_LINE):
                 if not kept.take(line, self.run.run_id):
                     break
             kept.lost = os.fstat(file.fileno()).st_size - kept.size
@@ -187,7 +188,7 @@ class _Kept:
             name = EventName(seen["event"])
             if not line.endswith(b"\n") or seen["seq"] != self.lines + 1 or seen["run_id"] != run_id:
                 return False
-        except (msgspec.DecodeError, TypeError, KeyError, ValueError):
+        except (msgspec.DecodeError, TypeError, KeyError, ValueError, RecursionError):
             return False
         self.lines += 1
         self.size += len(line)

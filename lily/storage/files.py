@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # A target may leave a named pipe under any name: to open one must fail or give nothing, never wait for its other end.
 APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 EDIT = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -35,16 +37,54 @@ def make_folder(path: str | Path) -> bool:
     return True
 
 
+def make_inner_folder(path: str | Path) -> bool:
+    """The same for a folder of a run: where its job's folder is a link, nothing is made behind it. Raises OSError."""
+    above, name = os.path.split(path)
+    try:
+        with _held(above) as parent:
+            os.mkdir(name, 0o700, dir_fd=parent)
+    except FileNotFoundError:
+        make_folder(above)
+        return make_inner_folder(path)
+    except FileExistsError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def open_folder(path: str | Path, *, create: bool) -> Iterator[int]:
-    """A folder as a descriptor, never through a link; its parents are made too. Raises OSError."""
+    """The folder of a run, or one like it, as a descriptor; neither it nor the folder around it may be a link. Raises OSError."""
     if create:
-        make_folder(path)
-    fd = os.open(path, FOLDER)
+        make_inner_folder(path)
+    above, name = os.path.split(path)
+    with _held(above) as parent:
+        fd = os.open(name, FOLDER, dir_fd=parent)
     try:
         yield fd
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def _held(path: str) -> Iterator[int]:
+    """A folder as it is now: what is put into its place later is another one."""
+    fd = os.open(path, _PLACE)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a run's folder with all that is in it; of a link in its place the link alone. One that is gone is removed.
+
+    Nothing is removed behind a link in place of the job's folder, also when the link is put there meanwhile. Raises OSError.
+    """
+    with contextlib.suppress(FileNotFoundError), _held(str(path.parent)) as parent:
+        try:
+            os.unlink(path.name, dir_fd=parent)  # a link, or whatever else is no folder
+        except (IsADirectoryError, PermissionError):
+            shutil.rmtree(path.name, dir_fd=parent)
 
 
 def write_all(fd: int, body: bytes) -> None:
@@ -82,6 +122,9 @@ def clear_the_way(path: Path, names: Collection[str]) -> None:
     A target can put a folder, a link or a pipe in their place, or take away the owner's right to write: what is of another kind
     is moved aside under another name, and the right is given back.
     """
+    _give_way(path.parent, stat.S_ISDIR, 0o700)
+    if path.parent.is_symlink():
+        return
     _give_way(path, stat.S_ISDIR, 0o700)
     for name in names:
         _give_way(path / name, stat.S_ISREG, 0o600)

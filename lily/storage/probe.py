@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lily.errors import LilyError
 from lily.health import StoreFacts
-from lily.storage.database import open_engine
+from lily.storage.database import open_engine, said_by
 from lily.storage.schema import HEAD
 
 BUSY_SECONDS = 1.0
@@ -111,8 +111,7 @@ def _server(url: str, free: float) -> StoreFacts:
                 return StoreFacts(there=False, head=HEAD, free=free)
             version = connection.execute(text("select version_num from alembic_version")).scalar()
     except SQLAlchemyError as error:
-        said = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        return StoreFacts(problem=f"can't be reached: {said}", head=HEAD, free=free)
+        return StoreFacts(problem=f"can't be reached: {said_by(engine, error)}", head=HEAD, free=free)
     finally:
         engine.dispose()
     refused = "the server takes no writes (transaction_read_only)" if read_only == "on" else ""

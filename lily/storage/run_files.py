@@ -15,7 +15,7 @@ from lily.receipts import Link, Written
 from lily.runs import TERMINAL, Event, EventName, Move, PinnedSpec, Run, Status
 from lily.storage.artifacts import write_end
 from lily.storage.event_log import EventLog
-from lily.storage.files import clear_the_way, drop_temporaries, make_folder, open_folder
+from lily.storage.files import clear_the_way, drop_temporaries, make_inner_folder, open_folder
 from lily.workspace import RESERVED, Workspace
 
 START_SECONDS = 0.3  # how long a run that has said nothing but that it started may wait for its end to come along
@@ -203,7 +203,7 @@ class RunFiles:
         try:
             body, spec = self._known.spec_body(run.spec_hash), self._known.spec(run.spec_hash)
             path = self._workspace.run_dir(run.job_id, run.run_id)
-            alone = make_folder(path)  # a folder that is made only now holds nothing of the target's
+            alone = make_inner_folder(path)  # a folder that is made only now holds nothing of the target's
             with open_folder(path, create=False) as folder:
                 self._append(log, folder)
                 self._fault("writer:before-receipt")

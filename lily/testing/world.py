@@ -26,6 +26,7 @@ from lily.moves import Place
 from lily.offload import inline
 from lily.operations.accept import new_run
 from lily.operations.approvals import Decision, decide_run
+from lily.own_secrets import OwnSecrets
 from lily.receipts import Receipt
 from lily.runs import Event, Run, Status
 from lily.settings import Policy, Settings, load_settings
@@ -135,6 +136,7 @@ class World:
             processes=self.processes,
             registry=self.registry,
             policy=policy,
+            secrets=OwnSecrets(self.settings, self.workspace.root).values,
         )
         self.system = System(
             workspace=self.workspace,

@@ -23,6 +23,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.diagnostics",
                 "lily.text",
                 "lily.redaction",
+                "lily.addresses",
+                "lily.secret_forms",
             }
         ),
     ),
@@ -64,6 +66,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.settings",
                 "lily.own_jobs",
                 "lily.retry_defaults",
+                "lily.own_secrets",
+                "lily.plain_secrets",
                 "lily.specs",
                 "lily.spec_messages",
                 "lily.python_child",

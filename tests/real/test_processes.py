@@ -19,7 +19,7 @@ import pytest
 from lily.blueprints.contract import BlueprintError, ProcessRequest, ProcessResult
 from lily.engines import limits, spawn
 from lily.engines.children import CHILDREN
-from lily.engines.output import Capture, open_log
+from lily.engines.output import Capture
 from lily.engines.process_table import Proc, belonging_to, belonging_to_each, descendants, is_alive, marks_of, read_entry, scan, send
 from lily.engines.processes import Caps, LocalProcesses, become_subreaper, limits_report
 from lily.errors import Code
@@ -369,7 +369,7 @@ class TestOutput:
 
     async def test_letters_that_are_cut_between_two_writes_are_put_together(self, bench: Bench) -> None:
         pipe, end = os.pipe()
-        log = open_log(bench.run_dir / "log")
+        log = os.open(bench.run_dir / "log", os.O_WRONLY | os.O_CREAT, 0o600)
         capture = Capture("stdout", pipe, log, limit=100, on_output=bench.listen, offload=inline, on_error=lambda: None)
         async with anyio.create_task_group() as group:
             group.start_soon(capture.pump)

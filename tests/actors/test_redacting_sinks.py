@@ -1,0 +1,159 @@
+"""Whatever way out an attempt takes, a secret does not get out, in whatever form; and what stands around it does."""
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+import lily
+from lily.blueprints.contract import BlueprintError, Envelope
+from lily.blueprints.schemas import one_line
+from lily.blueprints.secrets import Secret, revealed
+from lily.clock import SystemClock
+from lily.engines.output import Capture
+from lily.log import StreamLog
+from lily.offload import inline
+from lily.redaction import Redactor, redacting
+from lily.text import plain
+from tests.actors.conftest import MakeWorld
+from tests.encodings import AROUND, ENCODERS, SECRETS, TEXT, pieces
+
+FORMS = st.sampled_from(TEXT)
+KEPT = SECRETS.filter(lambda secret: not secret.endswith(("\n", "\r")) and "\0" not in secret)
+NO_SHRINKING = [phase for phase in Phase if phase is not Phase.shrink]  # an example is a whole life of a supervisor
+FEW = settings(max_examples=20, phases=NO_SHRINKING, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+class Bindings(BaseModel):
+    """Where the secret is."""
+
+    key: Secret
+
+
+def talker(say: Callable[[str], str]) -> Any:
+    """A blueprint that takes every way out with what `say` makes of its secret."""
+
+    @lily.blueprint("talks.v1", version="1.0.0", bindings=Bindings)
+    async def talks(ctx: Any, bindings: Bindings, run_input: Any) -> Any:
+        text = say(revealed(bindings.key, base=ctx.workspace))
+        if ctx.attempt == 1:
+            await ctx.log.warning(text, field=text, inner={"a": [text], text: 1})
+            await ctx.log.debug("strange", strange=ValueError(text))
+            await ctx.progress(1, note=text)
+            assert text not in str(await ctx.step(f"step {text}", lambda: _given({"value": [text]})))
+            with pytest.raises(ValueError, match=r".*"):
+                await ctx.step("fails", lambda: _raised(text))
+            raise ValueError("x" * 10 + text)
+        if ctx.attempt == 2:
+            raise BlueprintError(text, code=text, retryable=True, data=text, more={"inner": [text]})
+        if ctx.attempt == 3:
+            return Envelope(status="error", payload={"message": text, "code": text})
+        return Envelope(payload={"text": text, text: [text]}, references=[text], approvals_requested=[{"what": text}])
+
+    return talks
+
+
+async def _given(value: Any) -> Any:
+    await anyio.lowlevel.checkpoint()
+    return value
+
+
+async def _raised(text: str) -> None:
+    await anyio.lowlevel.checkpoint()
+    raise ValueError(text)
+
+
+@FEW
+@given(KEPT, FORMS, AROUND, AROUND)
+def test_events_steps_errors_and_results_hold_the_text_around_a_secret(
+    make_world: MakeWorld, tmp_path: Path, secret: str, form: str, before: str, after: str
+) -> None:
+    (tmp_path / "key").write_bytes(secret.encode())
+    written = ENCODERS[form](secret).decode()
+    world = make_world()
+    world.registry.register(talker(lambda known: before + ENCODERS[form](known).decode() + after))
+    retries = {"retry_max": 3, "backoff": {"strategy": "none"}}
+    run = world.submit("talks.v1", bindings={"key": {"secret": "file:key"}}, runtime=retries)
+    world.live(lambda world: world.ended(run.run_id))
+    clean = f"{before}***{after}"
+    receipt = world.receipt(run.run_id)
+    assert receipt.payload == {"text": clean, clean: [clean]}
+    said, _ = [line for line in world.lines(run.run_id) if line["event"] == "log"]
+    assert (said["message"], said["fields"]) == (clean, {"field": clean, "inner": {"a": [clean], clean: 1}})
+    ended = world.run(run.run_id)
+    assert [attempt.error.message for attempt in ended.attempts if attempt.error] == [f"ValueError: {'x' * 10}{clean}", clean, clean]
+    everything = str([world.lines(run.run_id), receipt, ended, world.stored(run.run_id), world.store.steps(run.run_id)])
+    assert secret not in everything
+    assert written not in everything
+
+
+@FEW
+@given(SECRETS, st.sampled_from(sorted(ENCODERS)), AROUND, AROUND, st.lists(st.integers(0, 300), max_size=5), st.sampled_from([30, 10**6]))
+def test_output_that_is_read_in_pieces_is_clean_in_its_file_its_events_and_its_tail(
+    tmp_path: Path, secret: str, form: str, before: str, after: str, cuts: list[int], limit: int
+) -> None:
+    written = ENCODERS[form](secret)
+    whole = (b"~" + before.encode() + written + after.encode()) * 3
+    told: list[str] = []
+
+    async def hear(stream: str, text: str) -> None:
+        await anyio.lowlevel.checkpoint()
+        told.append(text)
+
+    async def main() -> str:
+        pipe, end = os.pipe()
+        log = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        capture = Capture(
+            "stdout", pipe, log, limit=limit, on_output=hear, offload=inline, on_error=lambda: None, redactor=Redactor([secret])
+        )
+        async with anyio.create_task_group() as group:
+            group.start_soon(capture.pump)
+            for piece in pieces(whole, cuts):
+                os.write(end, piece)
+                for _ in range(4):
+                    await anyio.lowlevel.checkpoint()
+            os.close(end)
+        os.close(pipe)
+        os.close(log)
+        assert capture.error is None
+        return capture.tail(4096)
+
+    tail = anyio.run(main, backend="trio")
+    kept = (tmp_path / "log").read_bytes()
+    assert written not in kept
+    assert written.decode("utf-8", "replace") not in "".join(told) + tail
+    if limit > len(whole):
+        clean = f"~{before}***{after}" * 3
+        assert (kept.decode(), "".join(told), tail) == (clean, clean, clean)
+
+
+@given(SECRETS, FORMS, AROUND)
+def test_a_line_of_the_supervisors_log_has_none(secret: str, form: str, around: str) -> None:
+    for as_json in (False, True):
+        stream = io.StringIO()
+        log = StreamLog(stream, SystemClock(), as_json=as_json)
+        log.redactor.learn([secret])
+        log.error("failed", error=around + ENCODERS[form](secret).decode())
+        assert ENCODERS[form](secret).decode() not in stream.getvalue()
+        assert "***" in stream.getvalue()
+
+
+@given(SECRETS, FORMS, st.integers(0, 300))
+def test_what_is_cut_is_redacted_first(secret: str, form: str, size: int) -> None:
+    """Of a message that is cut in the middle of a secret no beginning of it is left."""
+    text = "~" * size + ENCODERS[form](secret).decode() + "|" * 300
+    with redacting(Redactor([secret])):
+        assert set(one_line(text)) <= set("~|*.")
+
+        class Strange:
+            def __str__(self) -> str:
+                return "~" * (16_384 - size) + ENCODERS[form](secret).decode()
+
+        assert set(plain(Strange())) <= set("~*")

@@ -1,0 +1,79 @@
+"""Secrets that stand where they should not: named where a person can mend it, and shown nowhere."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Lily
+
+PASSWORD = "hunter2hunter2"
+ADDRESSES = [
+    f"postgresql://me:{PASSWORD}@127.0.0.1:1/x",
+    f"postgresql://me:{PASSWORD}/{PASSWORD}@127.0.0.1:1/x",
+    f"postgresql://me:{PASSWORD}@{PASSWORD}@127.0.0.1:1/x",
+    f"postgresql://me:{PASSWORD}@127.0.0.1:port/x",
+    f"postgresql://me:{PASSWORD}@[::1/x",
+    f"postgresql://me@127.0.0.1:1/x?password={PASSWORD}",
+    f"mysql://me:{PASSWORD}@127.0.0.1/x",
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_the_password_of_the_stores_address_is_shown_by_nothing(lily: Lily, workspace: Path, address: str) -> None:
+    """Neither with the settings, nor by what can't reach the database, nor where the address can't be read."""
+    (workspace / ".lily" / "config.yaml").write_text(json.dumps({"store": {"url": address}}))
+    for command in (["config", "show"], ["config", "show", "--json"], ["runs", "list"], ["runs", "list", "--json"], ["health"], ["up"]):
+        said = lily(*command)
+        assert PASSWORD not in said.out + said.err
+        assert "internal_error" not in said.out + said.err
+    for path in workspace.rglob("*"):
+        assert path.name == "config.yaml" or not path.is_file() or PASSWORD not in path.read_text(errors="replace")
+
+
+def job(workspace: Path, target: str = "command.v1", **bindings: Any) -> None:
+    spec = {"id": "j", "title": "j", "target": {"kind": "blueprint", "id": target}, "bindings": bindings, "trigger": {"type": "manual"}}
+    body = {**spec, "capabilities": ["process.exec", "net.http"], "runtime": {}, "output": {}}
+    (workspace / ".lily" / "jobs" / "j.job.yaml").write_text(json.dumps(body))
+
+
+@pytest.mark.parametrize(
+    ("field", "bindings"),
+    [
+        ("bindings.env.API_TOKEN", {"argv": ["a"], "env": {"API_TOKEN": PASSWORD}}),
+        ("bindings.argv[1]", {"argv": ["a", f"postgresql://me:{PASSWORD}@db/x"]}),
+        ("bindings.argv[1]", {"argv": ["a", "ghp_16C7e42F292c6912E7710c838347Ae178B4a"]}),
+        ("bindings.headers.Authorization", {"url": "http://a/", "headers": {"Authorization": PASSWORD}}),
+    ],
+)
+def test_validate_says_where_a_secret_stands_in_a_job_and_does_not_repeat_it(
+    lily: Lily, workspace: Path, field: str, bindings: dict[str, Any]
+) -> None:
+    job(workspace, "http.v1" if "url" in bindings else "command.v1", **bindings)
+    said = lily("jobs", "validate", "j", "--json")
+    assert said.status == 0
+    assert [note["field"] for note in said.json["notes"]] == [field]
+    assert "{secret: env:NAME}" in lily("jobs", "validate", "j").err
+    assert PASSWORD not in said.out
+
+
+@pytest.mark.parametrize(
+    "bindings",
+    [
+        {"argv": ["a"], "env": {"API_TOKEN": {"secret": "env:TOKEN"}}},
+        {"argv": ["a"], "env": {"TOKEN_FILE": "/run/secrets/token", "PASSWORD": "short"}},
+        {"argv": ["git", "show", "3b18e512dba79e4c8300dd08aeb37f8e728b8dad", "https://example.com/a@b"]},
+    ],
+)
+def test_validate_says_nothing_of_references_and_ordinary_text(lily: Lily, workspace: Path, bindings: dict[str, Any]) -> None:
+    job(workspace, **bindings)
+    assert lily("jobs", "validate", "j", "--json").json["notes"] == []
+
+
+def test_a_secret_in_the_place_of_a_reference_is_refused_and_not_repeated(lily: Lily, workspace: Path) -> None:
+    job(workspace, argv=["a"], env={"TOKEN": {"secret": PASSWORD}})
+    said = lily("jobs", "validate", "j")
+    assert said.status == 1
+    assert "env:NAME or file:PATH, and never the secret itself" in said.out
+    assert PASSWORD not in said.out + said.err

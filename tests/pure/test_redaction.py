@@ -1,0 +1,162 @@
+"""Known secrets are taken out in whatever form they stand, however the text is cut, and all around them stays."""
+
+import base64
+import hashlib
+import json
+import secrets
+import tracemalloc
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from lily.redaction import MASK, Redactor, here, learn_here, redacting
+from tests.encodings import AROUND, ENCODERS, SECRETS, TEXT, pieces
+
+_MASK = MASK.encode()
+FORMS = st.sampled_from(sorted(ENCODERS))
+
+
+@settings(max_examples=300)
+@given(SECRETS, FORMS, AROUND, AROUND, st.lists(st.integers(0, 1000), max_size=6))
+@example("0000000\\", "url in a url", "", "", [])
+@example("\\\\\\\\\\\\\\\\", "json in json", "~", "|", [3])
+def test_no_form_of_a_secret_passes_a_stream_however_it_is_cut(secret: str, form: str, before: str, after: str, cuts: list[int]) -> None:
+    written = ENCODERS[form](secret)
+    stream = Redactor([secret]).stream()
+    out = b"".join(map(stream.feed, pieces(before.encode() + written + after.encode(), cuts))) + stream.finish()
+    assert out == before.encode() + _MASK + after.encode()
+
+
+@settings(max_examples=100)
+@given(SECRETS, st.sampled_from(TEXT), AROUND, AROUND)
+def test_text_and_what_json_holds_come_out_without_it(secret: str, form: str, before: str, after: str) -> None:
+    redactor = Redactor([secret])
+    text = before + ENCODERS[form](secret).decode() + after
+    assert redactor.text(text) == before + MASK + after
+    assert redactor.data({"a": [text, 1, None], text: {"b": text}}) == {
+        "a": [redactor.text(text), 1, None],
+        redactor.text(text): {"b": redactor.text(text)},
+    }
+    assert redactor.holds(text)
+
+
+@settings(max_examples=80)
+@given(SECRETS, st.integers(0, 2), st.binary(max_size=7), st.booleans())
+def test_base64_has_none_of_it_at_any_of_its_alignments(secret: str, shift: int, after: bytes, for_urls: bool) -> None:
+    encode = base64.urlsafe_b64encode if for_urls else base64.b64encode
+    inner = encode(b"\0" * shift + secret.encode())[(0, 2, 3)[shift] : 8 * (shift + len(secret.encode())) // 6]
+    made = Redactor([secret]).raw(encode(b"~|"[:shift] + secret.encode() + after))
+    assert inner not in made
+    assert _MASK in made
+
+
+@settings(max_examples=80)
+@given(st.lists(SECRETS, min_size=2, max_size=4), FORMS, AROUND, st.lists(st.integers(0, 1000), max_size=6))
+def test_of_several_secrets_none_is_left(known: list[str], form: str, between: str, cuts: list[int]) -> None:
+    written = [ENCODERS[form](secret) for secret in known]
+    stream = Redactor(known).stream()
+    out = b"".join(map(stream.feed, pieces(between.encode().join(written), cuts))) + stream.finish()
+    assert not any(each in out for each in written)
+
+
+@settings(max_examples=80)
+@given(SECRETS, FORMS, AROUND, st.integers(0, 40), st.lists(st.integers(0, 1000), max_size=6))
+def test_of_what_is_only_wanted_at_its_end_the_end_has_none(secret: str, form: str, around: str, size: int, cuts: list[int]) -> None:
+    written = ENCODERS[form](secret)
+    stream = Redactor([secret]).stream()
+    for piece in pieces((around.encode() + written) * 40 + around.encode(), cuts):
+        stream.skim(piece, size)
+    out = stream.finish()
+    assert written not in out
+    assert set(out) <= set(b"~|*")
+
+
+@given(SECRETS, FORMS, AROUND)
+def test_of_a_text_that_is_cut_the_beginning_of_a_secret_goes_too(secret: str, form: str, before: str) -> None:
+    written = ENCODERS[form](secret)
+    for at in range(0, len(written), 1 + len(written) // 20):
+        made = Redactor([secret]).raw(before.encode() + written[:at], cut=True)
+        assert len(made) < len(before) + 80  # three characters in the longest of forms
+        assert made.startswith(before.encode())
+
+
+ORDINARY = (
+    "commit 3b18e512dba79e4c8300dd08aeb37f8e728b8dad is missing",
+    "run 20260504T041500.123456Z-k3f9 of backup-size exited with 3",
+    "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "trace 0af7651916cd43dd8448eb211c80319c, 12345678 bytes in /srv/data/Archive2026/measurements.csv",
+)
+
+
+@given(st.sampled_from(ORDINARY), st.lists(st.binary(min_size=12, max_size=24).map(bytes.hex) | st.uuids().map(str), max_size=3))
+def test_hashes_run_ids_and_ordinary_text_stay_beside_secrets_that_look_like_them(text: str, known: list[str]) -> None:
+    assert Redactor(["hunter2-of-mine", *known]).text(text) == text
+
+
+@given(st.binary(max_size=400), SECRETS.filter(lambda secret: len(secret) > 12), st.lists(st.integers(0, 1000), max_size=6))
+def test_what_holds_no_secret_comes_out_as_it_went_in(data: bytes, secret: str, cuts: list[int]) -> None:
+    stream = Redactor([secret]).stream()
+    out = b"".join(map(stream.feed, pieces(data, cuts))) + stream.finish()
+    assert out == (data if not Redactor([secret]).spans(data, partial=False)[0] else out)
+
+
+def test_values_under_eight_characters_are_no_secrets() -> None:
+    assert not Redactor(["1234567", ""])
+    assert Redactor(["1234567"]).text("1234567") == "1234567"
+    assert Redactor(["12345678"]).text("1234567 12345678") == f"1234567 {MASK}"
+
+
+def test_each_line_of_a_key_goes_and_the_lines_that_every_key_has_stay() -> None:
+    lines = [base64.b64encode(hashlib.sha384(bytes([number])).digest()).decode() for number in range(4)]
+    key = "\n".join(["-----BEGIN PRIVATE KEY-----", *lines, "-----END PRIVATE KEY-----", ""])
+    redactor = Redactor([key])
+    assert redactor.text(f"key: {key}.") == f"key: {MASK}."
+    assert redactor.text(f"> {lines[2]}") == f"> {MASK}"
+    assert redactor.text("-----BEGIN PRIVATE KEY-----") == "-----BEGIN PRIVATE KEY-----"
+    assert redactor.text(json.dumps({"key": key})) == f'{{"key": "{MASK}"}}'
+
+
+def test_a_number_that_is_a_secret_becomes_text() -> None:
+    assert Redactor(["4929123412341234"]).data([4929123412341234, 4929, 1.5, True]) == [MASK, 4929, 1.5, True]
+
+
+def test_only_what_may_be_a_secrets_beginning_is_held_back() -> None:
+    """A prompt is shown at once."""
+    stream = Redactor(["hunter2-of-mine"]).stream()
+    assert stream.feed(b"Password: ") == b"Password: "
+    assert stream.feed(b"hunter2") == b""
+    assert stream.feed(b"!") == b"hunter2!"
+    assert stream.feed(b"hunter2-of-mine\nnext: h") == b"***\nnext: "
+    assert stream.finish() == b"h"
+
+
+def test_a_stream_takes_bounded_memory_whatever_comes() -> None:
+    stream = Redactor([secrets.token_urlsafe(32)]).stream()
+    piece = b"line of ordinary output, number 12345\n" * 1000
+    stream.feed(piece)
+    tracemalloc.start()
+    for _ in range(100):
+        stream.feed(piece)
+    for _ in range(100):
+        stream.skim(piece, 16_384)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 * len(piece)
+
+
+@pytest.mark.parametrize("secret", ["a" * 16 + "b", "&amp;" * 8, "\\" * 40, "%25" * 10, '\\"' * 20, "+ " * 12])
+def test_secrets_that_repeat_themselves_take_no_more_than_linear_time(secret: str) -> None:
+    """What is almost a secret, over and over: a search that goes back would not come to its end here."""
+    data = (secret[:-1] * 40 + "~") * 20
+    assert Redactor([secret]).text(data).count("~") == 20
+
+
+def test_what_is_read_in_an_attempt_is_known_there_and_nowhere_else() -> None:
+    redactor = Redactor()
+    with redacting(redactor):
+        learn_here("hunter2-of-mine")
+        assert here().text("is hunter2-of-mine") == "is ***"
+    learn_here("hunter3-of-mine")
+    assert here().text("hunter2-of-mine hunter3-of-mine") == "hunter2-of-mine hunter3-of-mine"
+    assert redactor.text("hunter3-of-mine") == "hunter3-of-mine"

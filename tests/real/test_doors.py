@@ -1,0 +1,231 @@
+"""What anybody on the machine could knock at: sockets, files and their modes, ports, and what others may have left in the files."""
+
+import json
+import os
+import pickle
+import socket
+import sqlite3
+import stat
+import subprocess
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from actors.reader import _understood
+from lily.errors import Code, LilyError
+from lily.operations.client import supervisor_status
+from lily.operations.sockets import address, doorbell_path, reader_path
+from lily.settings import load_settings
+from lily.workspace import Workspace
+from tests.real.house import House, until
+
+
+def modes(root: Path) -> dict[str, str]:
+    """What under `root` others than the user may do anything with, with its mode."""
+    found = {}
+    for path in [root, *root.rglob("*")]:
+        mode = path.lstat().st_mode
+        if not path.is_symlink() and mode & 0o077:
+            found[str(path.relative_to(root))] = stat.filemode(mode)
+    return found
+
+
+def test_whatever_lily_makes_is_the_users_alone_under_an_open_umask(tmp_path: Path) -> None:
+    home = tmp_path / "made"
+    command = [sys.executable, "-m", "lily"]
+
+    def lily(*arguments: str) -> int:
+        return subprocess.run([*command, *arguments], cwd=home, umask=0, capture_output=True, timeout=60).returncode
+
+    assert subprocess.run([*command, "init", str(home)], cwd=tmp_path, umask=0, capture_output=True, timeout=60).returncode == 0
+    assert lily("jobs", "new", "mine", "--blueprint", "command.v1") == 0
+    assert lily("jobs", "run", "hello") == 0
+    assert lily("jobs", "run", "python-report") in (0, 1)
+    up = subprocess.Popen([*command, "up"], cwd=home, umask=0, stderr=subprocess.DEVNULL)
+    until(lambda: supervisor_status(Workspace(home)), "the supervisor")
+    for job in ("hello", "flaky", "pipeline-demo", "council-review"):
+        lily("jobs", "run", job)
+    lily("queue", "set", "--max-size", "50", "--persist")
+    lily("jobs", "list")
+    lily("jobs", "pause", "hello")
+    assert modes(home) == {}
+    assert {stat.S_IMODE(path.lstat().st_mode) for path in (home / ".lily" / "run").iterdir() if path.is_socket()} == {0o600}
+    up.kill()
+    up.wait()
+    lily("runs", "prune", "--keep", "1")
+    assert lily("store", "reset", "--yes", "--reason", "a test") == 0
+    assert modes(home) == {}
+
+
+def test_a_supervisor_listens_on_no_network(house: House) -> None:
+    """Of all its sockets none is of the internet's families; those that it listens on are files."""
+    up = house.up()
+    house.job("hello", "true")
+    house.until_ended(house.submit("hello"))
+    inodes = set()
+    for fd in Path(f"/proc/{up.pid}/fd").iterdir():
+        with suppress(OSError):
+            inodes |= {os.readlink(fd).removeprefix("socket:[").removesuffix("]")} if os.readlink(fd).startswith("socket:[") else set()
+    assert inodes
+    for table in ("tcp", "tcp6", "udp", "udp6", "raw", "raw6"):
+        path = Path(f"/proc/{up.pid}/net/{table}")
+        rows = [line.split() for line in path.read_text().splitlines()[1:]] if path.exists() else []
+        assert [row for row in rows if row[9] in inodes] == []
+
+
+# -- the sockets ---------------------------------------------------------------------------------------
+
+
+FRAMES = [
+    b"",
+    b"\n",
+    b"\0" * 70_000,
+    b"{" * 70_000,
+    b"[" * 60_000 + b"\n",
+    b'{"ask": "status"' + b" " * 70_000 + b"}\n",
+    b'{"ask": ["status"]}\n',
+    b'{"ask": "follow", "run_id": {"a": 1}}\n',
+    b'{"ask": "follow", "run_id": "../../etc/passwd"}\n',
+    b'{"ask": "follow", "from_seq": "x"}\n',
+    b'{"ask": "down", "grace": "soon"}\n',
+    b'{"ask": "down", "grace": NaN}\n',
+    b'{"ask": "down", "grace": -1}\n',
+    b'{"ask": "down", "grace": 1e400}\n',
+    b"\xff\xfe\x00\n",
+    b"null\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+]
+
+
+def said_to(house: House, frame: bytes) -> bytes:
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as door, address(reader_path(house.workspace)) as where:
+        door.settimeout(5)
+        door.connect(where)
+        with suppress(BrokenPipeError, ConnectionResetError):
+            door.sendall(frame)
+            door.shutdown(socket.SHUT_WR)
+            return door.recv(65_536)
+    return b""
+
+
+def test_garbage_at_the_sockets_is_refused_and_the_supervisor_goes_on(house: House) -> None:
+    up = house.up()
+    for frame in FRAMES:
+        answer = said_to(house, frame)
+        assert not answer or "error" in json.loads(answer.splitlines()[0]), frame
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as bell, address(doorbell_path(house.workspace)) as where:
+        for ring in (b"", b"runs" * 1000, b"\0" * 60_000, pickle.dumps({"a": 1}), b"states\n"):
+            with suppress(BlockingIOError):
+                bell.sendto(ring, where)
+    house.job("hello", "true")
+    assert house.until_ended(house.submit("hello")).status == "succeeded"
+    assert house.answers(up)
+    assert "crashed" not in up.said()
+
+
+NAMES = st.sampled_from(["ask", "grace", "from_seq", "run_id", "job_id", "x"])
+PARTS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+ASKED = st.dictionaries(NAMES, PARTS | st.lists(PARTS, max_size=3) | st.dictionaries(NAMES, PARTS, max_size=3), max_size=5)
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=200) | ASKED.map(lambda value: json.dumps(value).encode()))
+def test_of_what_is_asked_at_the_socket_only_what_has_the_right_form_is_taken(body: bytes) -> None:
+    request = _understood(body)
+    if request:
+        assert 0 <= request["grace"] <= 31_536_000
+        assert isinstance(request["from_seq"], int)
+        assert all(isinstance(request[name], str | None) for name in ("run_id", "job_id"))
+
+
+# -- what others may have written ---------------------------------------------------------------------
+
+
+class Bomb:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (self._path,)
+
+
+def test_a_hostile_row_in_the_schedulers_store_is_data_and_never_code(house: House) -> None:
+    """Whoever can write the file can have a schedule made anew, and nothing run."""
+    burst = house.root / "burst"
+    path = house.workspace.job_store
+    path.parent.mkdir()
+    pickled = pickle.dumps(Bomb(burst))
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("create table job(id text primary key, next_run_time text, body text not null) without rowid")
+        database.execute("insert into job values ('hello', '2020-01-01T00:00:00Z', ?)", (pickled,))
+        database.execute("create table apscheduler_jobs(id text primary key, next_run_time float, job_state blob not null)")
+        database.execute("insert into apscheduler_jobs values ('hello', 0.0, ?)", (pickled,))
+    text = house.job("hello", "true").read_text().replace('{"type": "manual"}', '{"type": "cron", "cron": "0 3 * * *", "timezone": "UTC"}')
+    (house.workspace.jobs / "hello.job.yaml").write_text(text)
+    house.up()
+    until(lambda: "hello" in house.lily("schedule", "list").out, "the schedule")
+    assert house.lily("jobs", "next", "hello").status == 0
+    assert not burst.exists()
+    pickle.loads(pickled)
+    assert burst.exists()  # what would have happened
+
+
+LEAVES = [
+    ("events.jsonl", "[" * 200_000 + "\n"),
+    ("run_receipt.json", "[" * 200_000),
+    ("run_receipt.json", '{"a":' * 50_000),
+    ("summary.md", "\0" * 1000),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), LEAVES)
+def test_what_a_target_leaves_in_the_place_of_lilys_files_harms_its_own_run_alone(house: House, name: str, text: str) -> None:
+    (house.root / "left").write_text(text)
+    house.job("leaves", "sh", "-c", f'cp left "$LILY_RUN_DIR/{name}"; kill -9 $PPID; sleep 60')
+    house.job("hello", "true")
+    first = house.up()
+    run_id = house.submit("leaves")
+    until(lambda: not first.alive(), "the end of the supervisor")
+    house.job("leaves", "true")
+    house.lily("runs", "cancel", run_id)
+    up = house.up()
+    assert house.until_ended(house.submit("hello")).status == "succeeded"
+    house.until_ended(run_id)
+    assert "crashed" not in up.said()
+
+
+def test_a_batch_of_what_is_no_batch_is_one_clear_line(house: House) -> None:
+    house.job("hello", "true")
+    deep = '{"job": "hello", "input": {"a": ' + "[" * 100_000 + "]" * 100_000 + "}}"
+    for body in (deep, "9" * 100_000, "\0" * 1000, '{"job": "hello", "input": {"a": ' + "9" * 5000 + "}}", "[]", '{"job": "../x"}'):
+        (house.root / "batch.jsonl").write_text(body + "\n")
+        said = house.lily("jobs", "run", "--batch", "batch.jsonl")
+        assert said.status in (2, 3), said.err
+        assert len(said.err.splitlines()) == 1
+        assert "internal_error" not in said.err
+    assert house.store.runs() == []
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=300))
+def test_settings_of_any_bytes_are_read_or_refused_with_their_place(tmp_path: Path, body: bytes) -> None:
+    (tmp_path / ".lily").mkdir(exist_ok=True)
+    (tmp_path / ".lily" / "config.yaml").write_bytes(body)
+    refused: LilyError | None = None
+    try:
+        load_settings(Workspace(tmp_path))
+    except LilyError as error:
+        refused = error
+    assert refused is None or (refused.code is Code.CONFIG_INVALID and refused.where.startswith(".lily/config.yaml"))
+
+
+def test_decoders_of_what_is_stored_make_plain_values_only() -> None:
+    """msgspec makes what its types say and calls nothing that the text names."""
+    assert msgspec.json.decode(b'{"__reduce__": ["os.mkdir", ["x"]]}') == {"__reduce__": ["os.mkdir", ["x"]]}
