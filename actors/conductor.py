@@ -177,7 +177,9 @@ class Conductor:
                 return
             except LilyError as exc:
                 pause = STORE_RETRY_SECONDS[min(tries, len(STORE_RETRY_SECONDS) - 1)]
-                self._log.error("a run's end can't be stored; trying again", run=move.run.run_id, error=str(exc), pause=pause)
+                self._log.error(
+                    "a run's end can't be stored; trying again", run=move.run.run_id, trace=move.run.trace_id, error=str(exc), pause=pause
+                )
                 tries += 1
                 if self.draining and tries > 3:
                     return  # it stays `running` in the store, and the next start takes it up
@@ -194,7 +196,9 @@ class Conductor:
         if refusal is None:
             self.work.moved(move)
         else:
-            self._log.info("came too late", run=move.run.run_id, wanted=move.run.status.value, is_now=refusal.value)
+            self._log.info(
+                "came too late", run=move.run.run_id, trace=move.run.trace_id, wanted=move.run.status.value, is_now=refusal.value
+            )
         return refusal is None
 
 

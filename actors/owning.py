@@ -3,12 +3,13 @@
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import anyio
 
 from actors.artifact_writer import Files
-from actors.reader import Reader
+from actors.reader import Reader, Stop
 from actors.supervisor import Escalated
 from actors.system import System, place_of
 from lily.approvals.gh import Gh
@@ -18,12 +19,14 @@ from lily.engines.children import become_subreaper
 from lily.engines.context import Ports
 from lily.engines.processes import LocalProcesses
 from lily.errors import Code, LilyError
+from lily.identity import SUPERVISOR, Actor
 from lily.log import Log
+from lily.moves import Place
 from lily.offload import in_thread
 from lily.operations.session import open_store
 from lily.queue_shapes import SettingChange
-from lily.settings import Settings
-from lily.storage.audit import Actor
+from lily.settings import Settings, load_settings
+from lily.storage.config_audit import note_at_start
 from lily.storage.files_process import FilesProcess
 from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, sync_files
 from lily.storage.queue_changes import let_go, standing
@@ -32,6 +35,14 @@ from lily.storage.store import Store
 from lily.workspace import OwnerLock, Workspace, current_owner, lock_path
 
 LAST_BATCH_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Ending:
+    """Who has the owner stop, and why; filled in when it is known."""
+
+    by: Actor = SUPERVISOR
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +56,9 @@ class Session:
     system: System
     advisory: AdvisoryLock
     processes: LocalProcesses
+    ending: Ending = field(default_factory=Ending)
 
-    def reader(self, stop: Callable[[float], None], reload: Callable[[], Awaitable[list[SettingChange]]] | None = None) -> Reader:
+    def reader(self, stop: Stop, reload: Callable[[Actor, str], Awaitable[list[SettingChange]]] | None = None) -> Reader:
         return Reader(
             self.workspace,
             store=self.store,
@@ -83,8 +95,17 @@ def _first(exc: BaseException) -> BaseException:
 
 @asynccontextmanager
 async def owning(
-    workspace: Workspace, settings: Settings, log: Log, *, kind: str, since: str = "", wait: float = 0.0, own_process: bool = True
+    workspace: Workspace,
+    settings: Settings,
+    log: Log,
+    *,
+    kind: str,
+    by: Actor | None = None,
+    since: str = "",
+    wait: float = 0.0,
+    own_process: bool = True,
 ) -> AsyncIterator[Session]:
+    """Own the workspace while the block lasts. `by` has started a supervisor; None for one run's owner, whose run has its own record."""
     clock, life = SystemClock(), secrets.token_hex(8)
     lock = OwnerLock(lock_path(workspace))
     await _take(lock, workspace, kind, life, wait, log)
@@ -97,49 +118,66 @@ async def owning(
                     Code.OWNER_CONFLICT, "another process owns this store", where="store.url", hint="stop it first, or use another database"
                 )
             place = place_of(life)
-            boot = await in_thread(begin_life, store.engine, place, kind, stamp(clock.now()))
+            boot = await in_thread(begin_life, store.engine, place, kind, stamp(clock.now()), by)
             if boot not in (None, boot_id()):
                 damaged = await in_thread(damaged_by_power_cut, store, workspace)
                 log.warning("the machine was restarted", runs_to_write_again=len(damaged))
             if kind == "up":
-                wrong = await in_thread(lambda: let_go(store, actor=Actor(name="lily up", kind="supervisor"), at=stamp(clock.now())))
+                wrong = await in_thread(lambda: let_go(store, actor=SUPERVISOR, at=stamp(clock.now())))
                 if wrong:
                     log.warning("the tally of runs was wrong, and is counted again", statuses=",".join(sorted(wrong)))
+            read = partial(load_settings, workspace)
+            if await in_thread(note_at_start, store, read, SUPERVISOR, stamp(clock.now())):
+                log.info("the settings were changed since they were last read")
             queue = (await in_thread(standing, store)).limits or settings.queue
             if own_process:
                 become_subreaper()
             processes = LocalProcesses(offload=in_thread)
+            registry = await in_thread(Registry, workspace.blueprints)
             ports = Ports(
-                workspace=workspace,
-                clock=clock,
-                offload=in_thread,
-                processes=processes,
-                registry=await in_thread(Registry, workspace.blueprints),
-                policy=settings.policy,
+                workspace=workspace, clock=clock, offload=in_thread, processes=processes, registry=registry, policy=settings.policy
             )
-            system = System(
-                workspace=workspace,
-                store=store,
-                clock=clock,
-                offload=in_thread,
-                ports=ports,
-                log=log,
-                place=place,
-                slots=queue.max_concurrent,
-                terms=settings.approval,
-                github=Gh(workspace.root),
-                since=since,
-                new_files=_files_apart(workspace, store, clock, lock, log) if kind == "up" else None,
-                taking=settings.worker.enabled,
-            )
-            yield Session(workspace, settings, store, log, system, advisory, processes)
+            new_files = _files_apart(workspace, store, clock, lock, log) if kind == "up" else None
+            system = _system(workspace, settings, store, log, ports, place, queue.max_concurrent, since, new_files)
+            session = Session(workspace, settings, store, log, system, advisory, processes)
+            yield session
             await in_thread(sync_files, store, workspace)
-            await in_thread(end_life, store.engine, life, stamp(clock.now()))
+            ending = session.ending
+            who = None if by is None else ending.by
+            await in_thread(end_life, store.engine, life, stamp(clock.now()), who, ending.reason)
             await in_thread(advisory.release)
         finally:
             store.close()
     finally:
         lock.release()
+
+
+def _system(
+    workspace: Workspace,
+    settings: Settings,
+    store: Store,
+    log: Log,
+    ports: Ports,
+    place: Place,
+    slots: int,
+    since: str,
+    new_files: Callable[[list[str]], Files] | None,
+) -> System:
+    return System(
+        workspace=workspace,
+        store=store,
+        clock=ports.clock,
+        offload=in_thread,
+        ports=ports,
+        log=log,
+        place=place,
+        slots=slots,
+        terms=settings.approval,
+        github=Gh(workspace.root),
+        since=since,
+        new_files=new_files,
+        taking=settings.worker.enabled,
+    )
 
 
 def _files_apart(workspace: Workspace, store: Store, clock: Clock, lock: OwnerLock, log: Log) -> Callable[[list[str]], Files]:

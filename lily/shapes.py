@@ -7,6 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from lily.approval_shapes import APPROVAL_SHAPES
 from lily.approvals.record import Need
+from lily.audit_shapes import AUDIT_SHAPES
 from lily.diagnostics import Diagnostic
 from lily.letter_shapes import LETTER_SHAPES
 from lily.queue_shapes import QUEUE_SHAPES
@@ -330,5 +331,6 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     **WATCH_SHAPES,
     **QUEUE_SHAPES,
     **APPROVAL_SHAPES,
+    **AUDIT_SHAPES,
     "error": Failure,
 }

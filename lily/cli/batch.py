@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from lily.cli import output
-from lily.cli.options import opened, who
+from lily.cli.options import actor, opened
 from lily.errors import Code, LilyError
+from lily.identity import Actor
 from lily.spec_index import SpecIndex
 from lily.workspace import Workspace, current_owner
 
@@ -33,12 +34,13 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 class _Templates:
     """Jobs by id, each read once; one that can't be used says so for each line that names it."""
 
-    def __init__(self, place: Workspace, common: str | None) -> None:
-        self._index, self._common, self._by = SpecIndex(place), common, who()
+    def __init__(self, place: Workspace, common: str | None, by: Actor) -> None:
+        self._index, self._common, self._by = SpecIndex(place), common, by
         self._known: dict[str, Template | LilyError] = {}
 
     def of(self, job_id: str | None) -> "Template":
         """Raises what loading the job raised."""
+        from lily.operations.accept import caused_by
         from lily.operations.bulk import Template
 
         name = job_id if job_id is not None else self._common
@@ -47,7 +49,7 @@ class _Templates:
         known = self._known.get(name)
         if known is None:
             try:
-                known = Template(self._index.load(name), by=self._by)
+                known = Template(self._index.load(name), by=self._by.name, lineage=caused_by(self._by))
             except LilyError as error:
                 known = error
             self._known[name] = known
@@ -56,13 +58,15 @@ class _Templates:
         return known
 
 
-def run_batch(place: Workspace, file: str, *, job_id: str | None, as_json: bool) -> int:
+def run_batch(place: Workspace, file: str, *, job_id: str | None, reason: str, as_json: bool) -> int:
     """Store a run for each line of `file` ("-": stdin) in one transaction, and print their ids in order."""
     from lily.operations.accept import accept_all
+    from lily.storage.state_audit import Submission
 
-    new = _read(_lines(file), file, _Templates(place, job_id))
+    by = actor(place, "run.submit")
+    new = _read(_lines(file), file, _Templates(place, job_id, by))
     with opened(str(place.root)) as (_, _, store):
-        runs = accept_all(place, store, new) if new else []
+        runs = accept_all(place, store, new, by=Submission(actor=by, reason=reason)) if new else []
     if as_json:
         output.put_json({"runs": [{"run_id": run.run_id, "job_id": run.job_id, "status": run.status.value} for run in runs]})
     else:

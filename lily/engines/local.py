@@ -13,6 +13,7 @@ from lily.blueprints.envelope import checked
 from lily.engines.context import Attempt, Ports, RunContext, Told
 from lily.engines.limits import Caps, limits_report
 from lily.errors import Code, LilyError
+from lily.identity import INSIDE, Inside
 from lily.moves import Outcome
 from lily.preflight import Ready
 from lily.runs import ErrorInfo, PinnedSpec, Run, Runtime
@@ -58,7 +59,11 @@ class LocalEngine:
             deadline=self.ports.clock.now() + timedelta(seconds=timeout),
         )
         ctx = RunContext(self.ports, attempt)
-        outcome = await self._bounded(ctx, attempt, ready, base_result(ready, spec.runtime), timeout, scope)
+        inside = INSIDE.set(Inside(str(self.ports.workspace.root), run.run_id, run.trace_id))
+        try:
+            outcome = await self._bounded(ctx, attempt, ready, base_result(ready, spec.runtime), timeout, scope)
+        finally:
+            INSIDE.reset(inside)
         return await self._files_kept(ctx, attempt, spec, outcome)
 
     async def _bounded(

@@ -23,12 +23,12 @@ def triage(store: Store, settings: Settings) -> list[Group]:
     for group in groups:
         known = owed.get(group.example)
         bindings = store.spec(known.spec_hash).bindings if known is not None else {}
-        reason = redacted(group.reason, _values([own, *references(bindings)]))
+        reason = redacted(group.reason, readable([own, *references(bindings)]))
         made.append(msgspec.structs.replace(group, reason=reason))
     return made
 
 
-def _values(named: Iterable[str]) -> list[str]:
+def readable(named: Iterable[str]) -> list[str]:
     """The secrets that this process can read; the others are known by their look alone."""
     found = []
     for reference in dict.fromkeys(named):

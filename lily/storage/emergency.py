@@ -11,7 +11,8 @@ from lily.clock import stamp
 from lily.moves import stopped
 from lily.runs import EventName, Run, Status
 from lily.storage import schema
-from lily.storage.audit import Actor, Change, record, record_all
+from lily.storage.audit import HEAD, Actor, Change, record, record_all
+from lily.storage.config_audit import KNOWN
 from lily.storage.database import writing
 from lily.storage.rows import dump
 from lily.storage.running import running_within
@@ -19,10 +20,10 @@ from lily.storage.store import Store
 from lily.storage.system_events import tell
 
 # What a reset leaves: pinned specs, which sessions of other processes may know to be there; the audit and the supervisors that were
-# there, which are history; a pause, which somebody meant; and how far files are known to be on disk, because numbers of events are
-# never given twice.
+# there, which are history; a pause, which somebody meant; how far files are known to be on disk, because numbers of events are
+# never given twice; and what the settings were when they were last seen.
 _KEPT_TABLES = frozenset({"spec", "audit", "life", "meta"})
-_KEPT_KEYS = (schema.WORKER_PAUSE, "synced_through")
+_KEPT_KEYS = (schema.WORKER_PAUSE, "synced_through", HEAD, KNOWN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.yaml_reader",
                 "lily.yaml_scalars",
                 "lily.workspace",
+                "lily.identity",
                 "lily.trigger_forms",
             }
         ),
@@ -62,6 +63,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.receipts",
                 "lily.shapes",
                 "lily.approval_shapes",
+                "lily.audit_shapes",
                 "lily.schemas",
                 "lily.summary",
                 "lily.blueprints",

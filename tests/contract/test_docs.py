@@ -18,7 +18,7 @@ from lily.health import MORE
 from tests.contract.documents import PAGES, anchors, commands, links, marked, title
 from tests.contract.imports import REPOSITORY
 
-GROUPS = frozenset({"jobs", "runs", "queue", "dlq", "approvals", "schedule", "worker", "events", "store", "blueprints", "config"})
+GROUPS = frozenset({"jobs", "runs", "queue", "dlq", "approvals", "schedule", "worker", "events", "audit", "store", "blueprints", "config"})
 TIMEOUT = 120
 
 
