@@ -19,6 +19,7 @@ from lily.approvals.record import Approval, pending
 from lily.clock import Clock, parse_stamp
 from lily.errors import Code, LilyError
 from lily.faults import Faults, no_faults
+from lily.identity import SUPERVISOR
 from lily.log import Log
 from lily.moves import expire, warn_expiring
 from lily.offload import Offload
@@ -160,7 +161,7 @@ class Approvals:
 
     async def _take(self, each: Waiting, labels: list[Label], began: datetime) -> None:
         run, poll = each.run, self.terms.poll_seconds
-        take = partial(take_labels, began=began, poll_seconds=poll, kind="supervisor", clock=self._clock)
+        take = partial(take_labels, began=began, poll_seconds=poll, looker=SUPERVISOR, clock=self._clock)
         try:
             verdict = await self._offload(take, self._workspace, self._store, run, labels)
         except LilyError as exc:
@@ -172,7 +173,7 @@ class Approvals:
         before = each.check.error if each.check else ""
         said = "; ".join(verdict.ignored)
         if said and said != before:
-            self._log.warning("a label does not count", run=run.run_id, issue=_issue_of(each), why=said)
+            self._log.warning("a label does not count", run=run.run_id, trace=run.trace_id, issue=_issue_of(each), why=said)
 
     async def _note(self, each: Waiting, error: str, began: datetime) -> None:
         note = partial(note_failure, began=began, poll_seconds=self.terms.poll_seconds, clock=self._clock)
@@ -180,6 +181,7 @@ class Approvals:
         self._log.warning(
             "the issue of an approval can't be looked at; the run goes on waiting",
             run=each.run.run_id,
+            trace=each.run.trace_id,
             issue=_issue_of(each),
             error=error,
             failures=check.failures,

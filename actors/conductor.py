@@ -191,9 +191,8 @@ class Conductor:
                 return await (self.move(move) if reply is None else self._held_by_store(move, reply))
             except LilyError as exc:
                 pause, reply = STORE_RETRY_SECONDS[min(tries, len(STORE_RETRY_SECONDS) - 1)], None
-                self._log.error(
-                    "a run's move can't be stored; trying again", run=move.run.run_id, to=move.run.status.value, error=str(exc), pause=pause
-                )
+                told = {"run": move.run.run_id, "trace": move.run.trace_id, "to": move.run.status.value}
+                self._log.error("a run's move can't be stored; trying again", **told, error=str(exc), pause=pause)
                 tries += 1
                 if self.draining and tries > 3:
                     return False
@@ -210,7 +209,9 @@ class Conductor:
         if refusal is None:
             self.work.moved(move)
         else:
-            self._log.info("came too late", run=move.run.run_id, wanted=move.run.status.value, is_now=refusal.value)
+            self._log.info(
+                "came too late", run=move.run.run_id, trace=move.run.trace_id, wanted=move.run.status.value, is_now=refusal.value
+            )
         return refusal is None
 
 

@@ -14,6 +14,7 @@ from actors.last_resort import last_resort
 from actors.messages import Rung
 from actors.owning import Session, alerts_of, one_error, owning
 from actors.system import Actor
+from lily import identity
 from lily.clock import SystemClock
 from lily.errors import LilyError
 from lily.log import ErrorLog, SilentLog
@@ -47,7 +48,7 @@ async def _here(
         system, store = session.system, session.store
         ended, stopped = anyio.Event(), list[float]()
 
-        def stop(grace: float) -> None:
+        def stop(grace: float, by: identity.Actor = identity.SUPERVISOR, reason: str = "") -> None:
             stopped.append(grace)
             system.drain(grace)
             ended.set()
@@ -94,6 +95,11 @@ async def _others_waiting(session: Session) -> bool:
     return bool(look.queued)
 
 
+def _cancel(session: Session, run_id: str) -> None:
+    by = identity.acting(session.workspace, "cli", "run.cancel")
+    cancel(session.workspace, session.store, run_id, by=by, reason="interrupted at the terminal", said_by="Ctrl-C")
+
+
 async def _cancel_on_signals(session: Session, run_id: str, stop: Callable[[float], None]) -> None:
     """Ctrl-C cancels the run and waits for its end; SIGTERM, or a second Ctrl-C, interrupts it: it stays owed."""
     asked = False
@@ -106,6 +112,6 @@ async def _cancel_on_signals(session: Session, run_id: str, stop: Callable[[floa
                 continue
             asked = True
             with suppress(LilyError):  # it ended by itself meanwhile
-                await in_thread(lambda: cancel(session.workspace, session.store, run_id, by="Ctrl-C", reason="interrupted at the terminal"))
+                await in_thread(_cancel, session, run_id)
             with suppress(anyio.ClosedResourceError):  # draining: its end is near in any case
                 session.system.runner_box.post(Rung())

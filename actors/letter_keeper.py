@@ -6,6 +6,7 @@ import anyio
 
 from lily.clock import Clock, stamp
 from lily.errors import LilyError
+from lily.identity import SUPERVISOR
 from lily.log import Log
 from lily.offload import Offload
 from lily.settings import Settings
@@ -36,7 +37,9 @@ class LetterKeeper:
     async def _prune(self) -> None:
         now = self._clock.now()
         try:
-            gone = await self._offload(self._letters.prune, stamp(now - self.retention), stamp(now))
+            gone = await self._offload(
+                self._letters.prune, stamp(now - self.retention), stamp(now), SUPERVISOR, "dlq.retention_days, dlq.max_entries"
+            )
         except LilyError as exc:
             self._log.error("dead letters could not be pruned; trying again in an hour", error=str(exc))
             return

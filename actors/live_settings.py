@@ -4,12 +4,14 @@ Who needs a setting while it lives asks `now`, or has itself told with `follow`;
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import anyio
 import msgspec
 
 from lily.errors import LilyError
+from lily.identity import SUPERVISOR, Actor
 from lily.log import Log
 from lily.offload import Offload
 from lily.queue_shapes import SettingChange
@@ -20,13 +22,16 @@ AT_START = frozenset({"store.url"})  # what a running process can't change
 _REPLACE = msgspec.structs.replace
 
 
+Keep = Callable[[Callable[[], Settings], Actor, str], tuple[Settings, Queue]]
+
+
 class LiveSettings:
     """`now` is what is in force: the file's settings, with what `lily queue set` holds over them, and of the store the one that is open."""
 
-    def __init__(self, workspace: Workspace, settings: Settings, *, queue: Callable[[Queue], Queue], offload: Offload, log: Log) -> None:
-        """`queue` hands the file's limits to the store, and gives those in force; it blocks."""
+    def __init__(self, workspace: Workspace, settings: Settings, *, keep: Keep, offload: Offload, log: Log) -> None:
+        """`keep` reads the file where the store is told of it, for whom and why; gives what it says and the limits in force. It blocks."""
         self.now = self._file = settings
-        self._workspace, self._queue, self._offload, self._log = workspace, queue, offload, log
+        self._workspace, self._keep, self._offload, self._log = workspace, keep, offload, log
         self._hooks: list[Callable[[Settings], None]] = []
         self._turn = anyio.Lock()  # who asks second reads what the first has read already
 
@@ -34,12 +39,13 @@ class LiveSettings:
         """Have `hook` called with the settings whenever they are read again."""
         self._hooks.append(hook)
 
-    async def reload(self) -> list[SettingChange]:
-        """Read them again; gives what has changed. Raises `config_invalid` and what the store raises; nothing has changed then."""
+    async def reload(self, by: Actor = SUPERVISOR, reason: str = "") -> list[SettingChange]:
+        """Read them again, for `by`; gives what has changed.
+
+        Raises `config_invalid` and what the store raises; nothing has changed then."""
         async with self._turn:
             try:
-                file = await self._offload(load_settings, self._workspace)
-                queue = await self._offload(self._queue, file.queue)
+                file, queue = await self._offload(self._keep, partial(load_settings, self._workspace), by, reason)
             except LilyError as error:
                 self._log.error(
                     "settings are not read again; those of before hold", code=error.code, where=error.where, error=error.message
@@ -52,7 +58,7 @@ class LiveSettings:
                 hook(self.now)
             for change in changes:
                 self._log.info("setting", key=change.key, before=change.before, after=change.after, effect=change.effect)
-            self._log.info("settings were read again", changes=len(changes))
+            self._log.info("settings were read again", changes=len(changes), by=by.name, request=by.request_id)
             return changes
 
 

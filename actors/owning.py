@@ -3,13 +3,14 @@
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import anyio
 
 from actors.alerts import Alerts
 from actors.artifact_writer import Files
-from actors.reader import Reader
+from actors.reader import Reader, Stop
 from actors.supervisor import Escalated
 from actors.system import System, place_of
 from lily.alerts.sending import Sender
@@ -20,14 +21,15 @@ from lily.engines.children import become_subreaper
 from lily.engines.context import Ports
 from lily.engines.processes import LocalProcesses
 from lily.errors import Code, LilyError
+from lily.identity import SUPERVISOR, Actor
 from lily.log import Log, StreamLog
 from lily.moves import Place
 from lily.offload import in_thread
 from lily.operations.session import open_store
 from lily.own_secrets import OwnSecrets
 from lily.queue_shapes import SettingChange
-from lily.settings import Settings
-from lily.storage.audit import Actor
+from lily.settings import Settings, load_settings
+from lily.storage.config_audit import note_at_start
 from lily.storage.files_process import FilesProcess
 from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, sync_files
 from lily.storage.queue_changes import let_go, standing
@@ -37,6 +39,14 @@ from lily.workspace import OwnerLock, Workspace, current_owner, lock_path
 
 LAST_BATCH_SECONDS = 10.0
 OpenStore = Callable[[Workspace, Settings], Store]
+
+
+@dataclass(slots=True)
+class Ending:
+    """Who has the owner stop, and why; filled in when it is known."""
+
+    by: Actor = SUPERVISOR
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +60,9 @@ class Session:
     system: System
     advisory: AdvisoryLock
     processes: LocalProcesses
+    ending: Ending = field(default_factory=Ending)
 
-    def reader(self, stop: Callable[[float], None], reload: Callable[[], Awaitable[list[SettingChange]]] | None = None) -> Reader:
+    def reader(self, stop: Stop, reload: Callable[[Actor, str], Awaitable[list[SettingChange]]] | None = None) -> Reader:
         return Reader(
             self.workspace,
             store=self.store,
@@ -114,11 +125,13 @@ async def owning(
     log: Log,
     *,
     kind: str,
+    by: Actor | None = None,
     since: str = "",
     wait: float = 0.0,
     own_process: bool = True,
     opened: OpenStore = open_store,
 ) -> AsyncIterator[Session]:
+    """Own the workspace while the block lasts. `by` has started a supervisor; None for one run's owner, whose run has its own record."""
     clock, life = SystemClock(), secrets.token_hex(8)
     lock = OwnerLock(lock_path(workspace))
     own = _secrets(settings, workspace, log)
@@ -132,38 +145,29 @@ async def owning(
                     Code.OWNER_CONFLICT, "another process owns this store", where="store.url", hint="stop it first, or use another database"
                 )
             place = place_of(life)
-            await _begin(workspace, store, place, kind, log)
+            await _begin(workspace, store, place, kind, by, log)
             queue = (await in_thread(standing, store)).limits or settings.queue
             if own_process:
                 become_subreaper()
             processes = LocalProcesses(offload=in_thread)
+            registry = await in_thread(Registry, workspace.blueprints)
             ports = Ports(
                 workspace=workspace,
                 clock=clock,
                 offload=in_thread,
                 processes=processes,
-                registry=await in_thread(Registry, workspace.blueprints),
+                registry=registry,
                 policy=settings.policy,
                 secrets=own.values,
             )
-            system = System(
-                workspace=workspace,
-                store=store,
-                clock=clock,
-                offload=in_thread,
-                ports=ports,
-                log=log,
-                place=place,
-                slots=queue.max_concurrent,
-                terms=settings.approval,
-                github=Gh(workspace.root),
-                since=since,
-                new_files=_files_apart(workspace, store, clock, lock, log) if kind == "up" else None,
-                taking=settings.worker.enabled,
-            )
-            yield Session(workspace, settings, store, log, system, advisory, processes)
+            new_files = _files_apart(workspace, store, clock, lock, log) if kind == "up" else None
+            system = _system(workspace, settings, store, log, ports, place, queue.max_concurrent, since, new_files)
+            session = Session(workspace, settings, store, log, system, advisory, processes)
+            yield session
             await in_thread(sync_files, store, workspace)
-            await in_thread(end_life, store.engine, life, stamp(clock.now()))
+            ending = session.ending
+            who = None if by is None else ending.by
+            await in_thread(end_life, store.engine, life, stamp(clock.now()), who, ending.reason)
             await in_thread(advisory.release)
         finally:
             store.close()
@@ -171,16 +175,47 @@ async def owning(
         lock.release()
 
 
-async def _begin(workspace: Workspace, store: Store, place: Place, kind: str, log: Log) -> None:
+async def _begin(workspace: Workspace, store: Store, place: Place, kind: str, by: Actor | None, log: Log) -> None:
     """This life's record, and what has to be put right: after a power cut some artifacts may have to be written again."""
-    boot = await in_thread(begin_life, store.engine, place, kind, stamp(SystemClock().now()))
+    at = stamp(SystemClock().now())
+    boot = await in_thread(begin_life, store.engine, place, kind, at, by)
     if boot not in (None, boot_id()):
         damaged = await in_thread(damaged_by_power_cut, store, workspace)
         log.warning("the machine was restarted", runs_to_write_again=len(damaged))
     if kind == "up":
-        wrong = await in_thread(lambda: let_go(store, actor=Actor(name="lily up", kind="supervisor"), at=stamp(SystemClock().now())))
+        wrong = await in_thread(lambda: let_go(store, actor=SUPERVISOR, at=at))
         if wrong:
             log.warning("the tally of runs was wrong, and is counted again", statuses=",".join(sorted(wrong)))
+    if await in_thread(note_at_start, store, partial(load_settings, workspace), SUPERVISOR, at):
+        log.info("the settings were changed since they were last read")
+
+
+def _system(
+    workspace: Workspace,
+    settings: Settings,
+    store: Store,
+    log: Log,
+    ports: Ports,
+    place: Place,
+    slots: int,
+    since: str,
+    new_files: Callable[[list[str]], Files] | None,
+) -> System:
+    return System(
+        workspace=workspace,
+        store=store,
+        clock=ports.clock,
+        offload=in_thread,
+        ports=ports,
+        log=log,
+        place=place,
+        slots=slots,
+        terms=settings.approval,
+        github=Gh(workspace.root),
+        since=since,
+        new_files=new_files,
+        taking=settings.worker.enabled,
+    )
 
 
 def _files_apart(workspace: Workspace, store: Store, clock: Clock, lock: OwnerLock, log: Log) -> Callable[[list[str]], Files]:

@@ -13,6 +13,7 @@ import msgspec
 
 from actors.subscription import Subscription
 from lily.errors import LilyError
+from lily.identity import SUPERVISOR, Actor, check_allowed
 from lily.log import Log
 from lily.offload import Offload
 from lily.operations.sockets import address, reader_path
@@ -20,11 +21,16 @@ from lily.queue_shapes import SettingChange
 from lily.runs import TERMINAL
 from lily.storage.files import READ
 from lily.storage.store import Store
+from lily.text import encodable
 from lily.workspace import EVENTS, Workspace
 
 _LINE = 65_536
 _LONGEST_GRACE = 31_536_000.0  # seconds
+_LONGEST = 4096  # characters of what somebody says of themselves
 _CHUNK = 262_144
+
+
+Stop = Callable[[float, Actor, str], None]  # seconds that work may take, who asks, why
 
 
 class Reader:
@@ -40,8 +46,8 @@ class Reader:
         offload: Offload,
         log: Log,
         status: Callable[[], dict[str, Any]],
-        stop: Callable[[float], None],
-        reload: Callable[[], Awaitable[list[SettingChange]]] | None = None,
+        stop: Stop,
+        reload: Callable[[Actor, str], Awaitable[list[SettingChange]]] | None = None,
     ) -> None:
         """`reload` reads the settings again; None for an owner that keeps those it began with."""
         self._workspace, self._store = workspace, store
@@ -95,12 +101,12 @@ class Reader:
             case "status":
                 await _send(client, [_line(self._status())])
             case "down":
-                self._stop(request["grace"])
+                self._stop(request["grace"], *_asking(request, "supervisor.stop"))
                 await _send(client, [_line({"ok": True})])
             case "follow":
                 await self._follow(client, request)
             case "reload" if self._reload is not None:
-                await _send(client, [_line({"changes": await self._reload()})])
+                await _send(client, [_line({"changes": await self._reload(*_asking(request, "config.change"))})])
             case "reload":
                 await _send(client, [_line({"error": {"code": "supervisor_not_running", "message": "one run alone owns the workspace"}})])
             case _:
@@ -172,6 +178,19 @@ def _understood(body: bytes) -> dict[str, Any]:
         *(request[name] is None or type(request[name]) is str for name in ("run_id", "job_id")),
     )
     return request if all(right) else {}
+
+
+def _asking(request: Mapping[str, Any], action: str) -> tuple[Actor, str]:
+    """Who asks, and why, as they say of themselves: the socket is their own. Raises `actor_forbidden`."""
+    try:
+        by, reason = msgspec.convert(request["by"], Actor), str(request.get("reason", ""))
+    except (KeyError, msgspec.ValidationError):
+        return SUPERVISOR, "asked at its socket"
+    told = f"{by.name}{by.request_id}{by.trace_id}{reason}"
+    if encodable(told) != told or "\0" in told or len(told) > _LONGEST:  # no database would take it, and a stop must not fail by it
+        return SUPERVISOR, "asked at its socket"
+    check_allowed(by, action)
+    return by, reason
 
 
 def _read_lines(path: os.PathLike[str], offset: int) -> list[bytes]:

@@ -371,7 +371,7 @@ class Runner:
         except LilyError as exc:
             # Its start could not be stored: it is still queued, and the next look finds it.
             self._stale = True
-            self._log.error("run could not be started", run=active.run.run_id, error=str(exc))
+            self._log.error("run could not be started", run=active.run.run_id, trace=active.run.trace_id, error=str(exc))
             await anyio.sleep(LOOK_SECONDS)
         finally:
             self._let_go(active)

@@ -23,10 +23,12 @@ from actors.live_settings import LiveSettings
 from actors.mailbox import Mailbox
 from actors.messages import BridgeMessage, Drain, SpecFact
 from actors.owning import OpenStore, Session, alerts_of, one_error, owning
+from actors.reader import Stop
 from actors.scheduler_bridge import SchedulerBridge
 from actors.spec_loader import SpecLoader, watch
 from actors.supervisor import supervise
 from actors.system import Actor, System
+from lily import identity
 from lily.clock import SystemClock, stamp
 from lily.conditions.evaluate import Evaluator
 from lily.errors import Code, LilyError
@@ -39,9 +41,10 @@ from lily.retry_defaults import retry_defaults
 from lily.runs import FILE_ONLY, EventName
 from lily.settings import Queue, Settings
 from lily.spec_index import SpecIndex
+from lily.storage.audit_reads import head
 from lily.storage.letters import Letters
 from lily.storage.lives import sync_files
-from lily.storage.queue_changes import follow_limits
+from lily.storage.queue_changes import follow_settings
 from lily.storage.windows import Windows
 from lily.workspace import Workspace
 
@@ -51,20 +54,25 @@ LOCK_CHECK_SECONDS = 5.0
 GARBAGE = 20_000  # objects more than were freed before the youngest are looked through: a few MB
 
 
-def run_up(workspace: Workspace, settings: Settings, *, as_json: bool = False, opened: OpenStore = open_store) -> int:
-    """Be the supervisor until a signal or `lily down` ends it. Gives the exit status; logs to stderr. Raises LilyError."""
+def run_up(workspace: Workspace, settings: Settings, *, by: identity.Actor, as_json: bool = False, opened: OpenStore = open_store) -> int:
+    """Be the supervisor, which `by` starts, until a signal or `lily down` ends it. Gives the exit status; logs to stderr.
+
+    Raises LilyError.
+    """
     log = StreamLog(sys.stderr, SystemClock(), as_json=as_json)
     with one_error():
-        return anyio.run(_up, workspace, settings, log, opened, backend="trio")
+        return anyio.run(_up, workspace, settings, log, by, opened, backend="trio")
     raise AssertionError  # one_error never swallows
 
 
-async def _up(workspace: Workspace, settings: Settings, log: StreamLog, opened: OpenStore) -> int:
-    async with owning(workspace, settings, log, kind="up", wait=TAKE_OVER_SECONDS, opened=opened) as session:
+async def _up(workspace: Workspace, settings: Settings, log: StreamLog, by: identity.Actor, opened: OpenStore) -> int:
+    async with owning(workspace, settings, log, kind="up", by=by, wait=TAKE_OVER_SECONDS, opened=opened) as session:
         system, stop = session.system, anyio.Event()
 
-        def drain(grace: float) -> None:
-            log.info("draining", grace_seconds=grace, active=len(system.runner.active))
+        def drain(grace: float, by: identity.Actor = identity.SUPERVISOR, reason: str = "") -> None:
+            if not stop.is_set():  # a second one only hastens it
+                session.ending.by, session.ending.reason = by, reason
+            log.info("draining", grace_seconds=grace, active=len(system.runner.active), by=by.name, request=by.request_id)
             system.drain(grace)
             stop.set()
 
@@ -72,7 +80,7 @@ async def _up(workspace: Workspace, settings: Settings, log: StreamLog, opened: 
             live = _live_settings(session)
             await tasks.start(_on_signals, live, drain)
             _settle_down()
-            log.info("lily is up", pid=os.getpid(), workspace=str(workspace.root), slots=system.slots)
+            log.info("lily is up", pid=os.getpid(), workspace=str(workspace.root), slots=system.slots, audit=await _audit_head(session))
             tasks.start_soon(supervise, "log", partial(_log_runs, system, log), system.intensity, system.crashed)
             tasks.start_soon(_keep_synced, session)
             tasks.start_soon(_keep_lock, session)
@@ -87,8 +95,18 @@ async def _up(workspace: Workspace, settings: Settings, log: StreamLog, opened: 
             tasks.cancel_scope.cancel()
         if system.runner.interrupted:
             log.info("interrupted; resumes at the next start", runs=",".join(system.runner.interrupted))
-        log.info("lily is down")
+        last = await _audit_head(session)
+    log.info("lily is down", audit=last)
     return 0
+
+
+async def _audit_head(session: Session) -> str:
+    """For the log, which is kept elsewhere: an audit that is written anew later does not fit it."""
+    try:
+        number, digest = await in_thread(head, session.store)
+    except LilyError:  # who needs the store says so
+        return ""
+    return f"{number}:{digest}"
 
 
 def _settle_down() -> None:
@@ -102,16 +120,16 @@ def _live_settings(session: Session) -> LiveSettings:
     """Settings that are read again while this supervisor lives."""
     store, system = session.store, session.system
 
-    def queue(limits: Queue) -> Queue:
-        return follow_limits(store, limits, stamp(SystemClock().now()))
+    def keep(read: Callable[[], Settings], by: identity.Actor, reason: str) -> tuple[Settings, Queue]:
+        return follow_settings(store, read, actor=by, reason=reason, at=stamp(SystemClock().now()))
 
-    live = LiveSettings(session.workspace, session.settings, queue=queue, offload=in_thread, log=session.log)
+    live = LiveSettings(session.workspace, session.settings, keep=keep, offload=in_thread, log=session.log)
     live.follow(system.follow)
     live.follow(lambda settings: session.log.redactor.learn(system.ports.secrets()) if isinstance(session.log, StreamLog) else None)
     return live
 
 
-def _edge(session: Session, stop: Callable[[float], None], live: LiveSettings, bridge_box: Mailbox[BridgeMessage]) -> dict[str, Actor]:
+def _edge(session: Session, stop: Stop, live: LiveSettings, bridge_box: Mailbox[BridgeMessage]) -> dict[str, Actor]:
     specs: Mailbox[SpecFact] = Mailbox(math.inf, batch=1000)  # bounded by the number of job files
     index = SpecIndex(
         session.workspace, keep_bodies=True, own=own_jobs_of(session.settings.review), retries=retry_defaults(session.settings)
@@ -179,7 +197,7 @@ def _log_problems(session: Session) -> None:
         session.log.warning("blueprint file is not usable", path=where, code=problem.code, why=problem.message)
 
 
-async def _on_signals(live: LiveSettings, drain: Callable[[float], None], *, task_status: anyio.abc.TaskStatus[None]) -> None:
+async def _on_signals(live: LiveSettings, drain: Stop, *, task_status: anyio.abc.TaskStatus[None]) -> None:
     """The first SIGTERM or SIGINT drains, the next one stops now. SIGHUP reads the settings again; it drains when it comes because the
     terminal from which the supervisor was started is gone."""
     numbers, drained, had_terminal = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP), False, _has_terminal()
@@ -189,9 +207,9 @@ async def _on_signals(live: LiveSettings, drain: Callable[[float], None], *, tas
             taken()
             if number == signal.SIGHUP and (not had_terminal or _has_terminal()):
                 with suppress(LilyError):  # it is in the log
-                    await live.reload()
+                    await live.reload(identity.SUPERVISOR, "SIGHUP")
                 continue
-            drain(0.0 if drained else live.now.supervisor.drain_seconds)
+            drain(0.0 if drained else live.now.supervisor.drain_seconds, identity.SUPERVISOR, signal.Signals(number).name)
             drained = True
 
 
@@ -211,9 +229,14 @@ async def _log_runs(system: System, log: StreamLog) -> None:
         messages, lost = came
         if lost:
             log.warning("log lines were dropped", lines=lost)
-        loud = [line for message in messages for line in message.lines if not line.startswith(_QUIET, line.find(_NAMED) + len(_NAMED))]
+        loud = [
+            (message.trace_id, line)
+            for message in messages
+            for line in message.lines
+            if not line.startswith(_QUIET, line.find(_NAMED) + len(_NAMED))
+        ]
         if loud:  # all in one write: it would take longer than the rest
-            log.put("".join([_event_line(log, _logged(line)) for line in loud]))
+            log.put("".join([_event_line(log, trace_id, _logged(line)) for trace_id, line in loud]))
 
 
 # Most lines are of no interest in the supervisor's log: they are told apart without being decoded.
@@ -251,8 +274,8 @@ _MORE = _Logged.__struct_fields__[4:]
 _WARNINGS = frozenset({"job_failed", "job_attempt_failed", "job_dead_lettered", "job_interrupted", "policy_denied", "events_lost"})
 
 
-def _event_line(log: StreamLog, event: _Logged) -> str:
-    fields: dict[str, Any] = {"job": event.job_id, "run": event.run_id}
+def _event_line(log: StreamLog, trace_id: str, event: _Logged) -> str:
+    fields: dict[str, Any] = {"job": event.job_id, "run": event.run_id, "trace": trace_id}
     for name in _MORE:
         value = getattr(event, name)
         if value:

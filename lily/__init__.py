@@ -10,17 +10,21 @@ TYPE_CHECKING = False  # for type checkers it is true; importing `typing` takes 
 if TYPE_CHECKING:
     from typing import Any
 
-    from lily.api import Session, events, run, submit, submit_many, wait
+    from lily.api import Session, events, retry_dead_letter, retry_dead_letters, run, submit, submit_many, wait
     from lily.blueprints.contract import BlueprintError, Context, Envelope, ProcessRequest, ProcessResult
     from lily.blueprints.define import blueprint, specialist, synthesizer
     from lily.conditions.define import Look, subject
     from lily.errors import Code, LilyError
+    from lily.operations.dead_letters import Retries
     from lily.receipts import Receipt
     from lily.storage.stream import StreamEvent
 
 _HOME = {
+    "Retries": "lily.operations.dead_letters",
     "Session": "lily.api",
     "events": "lily.api",
+    "retry_dead_letter": "lily.api",
+    "retry_dead_letters": "lily.api",
     "run": "lily.api",
     "submit": "lily.api",
     "submit_many": "lily.api",
@@ -51,11 +55,14 @@ __all__ = [
     "ProcessRequest",
     "ProcessResult",
     "Receipt",
+    "Retries",
     "Session",
     "StreamEvent",
     "__version__",
     "blueprint",
     "events",
+    "retry_dead_letter",
+    "retry_dead_letters",
     "run",
     "specialist",
     "subject",

@@ -9,16 +9,22 @@ All calls block; from async code call them in a thread.
 """
 
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
+
+import msgspec
 
 from lily.clock import SystemClock
+from lily.dead_letters import Cause
 from lily.errors import Code, LilyError
-from lily.operations.accept import accept_all
+from lily.identity import Actor, acting, inside_of
+from lily.operations.accept import accept_all, caused_by
 from lily.operations.bulk import Template, checked_priority
 from lily.operations.client import follow
+from lily.operations.dead_letters import Retries, collected, named, retry
 from lily.operations.session import open_store
 from lily.operations.stream import follow as following
 from lily.operations.stream import past
@@ -28,11 +34,15 @@ from lily.runs import TERMINAL
 from lily.settings import Settings, load_settings
 from lily.spec_index import SpecIndex
 from lily.storage.artifacts import read_receipt
+from lily.storage.letters import Filter, Letters
+from lily.storage.state_audit import Submission
 from lily.storage.store import NewRun, Store
 from lily.storage.stream import StreamEvent, Wanted, newest
+from lily.text import encodable
 from lily.workspace import Workspace, current_owner, find_workspace
 
 _BY = "python"
+_LONGEST = 1000  # characters of a reason
 
 
 class Session:
@@ -47,6 +57,7 @@ class Session:
         self.settings: Settings = load_settings(self.workspace)
         self.store: Store = open_store(self.workspace, self.settings)
         self._index = SpecIndex(self.workspace)
+        self._request = secrets.token_hex(8)
         self._templates: dict[str, tuple[Path, tuple[int, ...], Template]] = {}
 
     def __enter__(self) -> Self:
@@ -77,9 +88,10 @@ class Session:
         return self._accept([self._template(job_id).run(run_input, bindings, key=key, priority=checked_priority(priority))])[0]
 
     def submit_many(self, job_id: str, inputs: Iterable[Mapping[str, Any]], *, priority: str | None = None) -> list[str]:
-        """Accept a run for each input, all in one transaction, all or none; gives their ids in order."""
+        """Accept a run for each input, all in one transaction, all or none; gives their ids in order. One row of the audit names them."""
         template, given, at = self._template(job_id), checked_priority(priority), SystemClock().now()
-        return self._accept([template.run(each, priority=given, at=at) for each in inputs])
+        new = [template.run(each, priority=given, at=at) for each in inputs]
+        return self._accept(new, Submission(actor=self._acting("run.submit"))) if new else []
 
     def run(
         self,
@@ -120,6 +132,49 @@ class Session:
         after = newest(self.store) if since is None else since
         return following(self.workspace, self.store, after, wanted) if follow else past(self.store, after, wanted)
 
+    def retry_dead_letter(self, run_id: str, *, spec: Literal["pinned", "current"] = "pinned", reason: str = "") -> str:
+        """Put a new run in the place of a dead letter, with the spec that failed or the job's file as it is now; gives the new run's id.
+
+        `run_id` may be a part that no other run has. Audited with the `reason`. Raises LilyError: `dead_letter_not_found`, what a
+        submission raises, and the dead letter stays then.
+        """
+        ids, unknown = named(self.store, [run_id])
+        if unknown:
+            raise unknown[0].error
+        done = self._retry(ids, spec, reason)
+        for error in (*done.kept.values(), *([done.stopped] if done.stopped else ())):
+            raise error
+        return done.runs[ids[0]]
+
+    def retry_dead_letters(
+        self,
+        *,
+        job_id: str | None = None,
+        cause: str | None = None,
+        fingerprint: str | None = None,
+        match: str | None = None,
+        limit: int | None = None,
+        spec: Literal["pinned", "current"] = "pinned",
+        reason: str = "",
+    ) -> Retries:
+        """The same for all dead letters that these let through, the oldest first, at most `limit`.
+
+        What is wrong with one does not keep the others; a queue that takes no more ends it. Raises only for what concerns all from the
+        start: `usage`, `actor_forbidden`, `store_unavailable`.
+        """
+        if cause is not None and cause not in Cause.__members__.values():
+            raise LilyError(Code.USAGE, f"{cause!r:.60} is no cause", hint=f"one of {', '.join(Cause)}")
+        if limit is not None and limit < 1:
+            raise LilyError(Code.USAGE, f"a limit is a whole number from 1 on, not {limit}")
+        which = Filter(job_id=job_id, cause=cause, fingerprint=fingerprint, match=match)
+        return self._retry(Letters(self.store).ids(which, limit), spec, reason)
+
+    def _retry(self, ids: list[str], spec: Literal["pinned", "current"], reason: str) -> Retries:
+        if encodable(reason) != reason or "\0" in reason or len(reason) > _LONGEST:
+            raise LilyError(Code.USAGE, f"a reason is UTF-8 text of at most {_LONGEST} characters")
+        by = self._acting("dead_letter.retry")
+        return collected(retry(self.workspace, self.store, ids, actor=by, reason=reason, spec=spec))
+
     def _go_on(self, run_id: str) -> None:
         """Until the run has ended, or its owner went away, or another one came first."""
         try:
@@ -139,8 +194,17 @@ class Session:
 
             run_async(sleep, 0.05)  # an owner that is starting, or ending
 
-    def _accept(self, new: list[NewRun]) -> list[str]:
-        return [run.run_id for run in accept_all(self.workspace, self.store, new)]
+    def _accept(self, new: list[NewRun], by: Submission | None = None) -> list[str]:
+        """One run alone is no row of the audit: its first event says who had it accepted, when and in which trace, and a row beside it
+        would cost half as much again."""
+        inside = inside_of(self.workspace)
+        if inside is not None:
+            actor = self._acting("run.submit")
+            new = [msgspec.structs.replace(each, lineage=caused_by(actor), trigger={**each.trigger, "by": actor.name}) for each in new]
+        return [run.run_id for run in accept_all(self.workspace, self.store, new, by=by)]
+
+    def _acting(self, action: str) -> Actor:
+        return acting(self.workspace, "api", action, request=self._request)
 
     def _template(self, job_id: str) -> Template:
         known = self._templates.get(job_id)
@@ -205,6 +269,36 @@ def wait(run_id: str, *, workspace: str | os.PathLike[str] | None = None) -> Rec
     """`Session.wait` in a session of its own."""
     with Session(workspace) as session:
         return session.wait(run_id)
+
+
+def retry_dead_letter(
+    run_id: str,
+    *,
+    spec: Literal["pinned", "current"] = "pinned",
+    reason: str = "",
+    workspace: str | os.PathLike[str] | None = None,
+) -> str:
+    """`Session.retry_dead_letter` in a session of its own."""
+    with Session(workspace) as session:
+        return session.retry_dead_letter(run_id, spec=spec, reason=reason)
+
+
+def retry_dead_letters(
+    *,
+    job_id: str | None = None,
+    cause: str | None = None,
+    fingerprint: str | None = None,
+    match: str | None = None,
+    limit: int | None = None,
+    spec: Literal["pinned", "current"] = "pinned",
+    reason: str = "",
+    workspace: str | os.PathLike[str] | None = None,
+) -> Retries:
+    """`Session.retry_dead_letters` in a session of its own."""
+    with Session(workspace) as session:
+        return session.retry_dead_letters(
+            job_id=job_id, cause=cause, fingerprint=fingerprint, match=match, limit=limit, spec=spec, reason=reason
+        )
 
 
 def events(

@@ -43,6 +43,7 @@ class Code(StrEnum):
     OWNER_CONFLICT = "owner_conflict"
     SUPERVISOR_NOT_RUNNING = "supervisor_not_running"
     WORKER_PAUSED = "worker_paused"
+    ACTOR_FORBIDDEN = "actor_forbidden"
     STORE_UNAVAILABLE = "store_unavailable"
     STORE_SCHEMA_NEWER = "store_schema_newer"
     DISK_FULL = "disk_full"
@@ -64,6 +65,7 @@ _REFUSED = {
     Code.QUEUE_FULL,
     Code.OWNER_CONFLICT,
     Code.WORKER_PAUSED,
+    Code.ACTOR_FORBIDDEN,
     Code.STORE_SCHEMA_NEWER,
     Code.DISK_FULL,
 }

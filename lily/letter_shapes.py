@@ -31,6 +31,7 @@ class DlqShow(LetterRow, kw_only=True):
     """`lily dlq show RUN --json`; a run that was retried is not among the dead letters any more, and its `state` says so"""
 
     state: Literal["dead", "retried"]
+    trace_id: str
     retried_from: str | None
     retried_as: str | None
     attempts: list[Attempt]

@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 from lily.alert_shapes import ALERT_SHAPES
 from lily.approval_shapes import APPROVAL_SHAPES
 from lily.approvals.record import Need
+from lily.audit_shapes import AUDIT_SHAPES
 from lily.condition_shapes import CONDITION_SHAPES
 from lily.diagnostics import Diagnostic
 from lily.letter_shapes import LETTER_SHAPES
@@ -344,5 +345,6 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     **REVIEW_SHAPES,
     **RECEIPT_SHAPES,
     **CONDITION_SHAPES,
+    **AUDIT_SHAPES,
     "error": Failure,
 }

@@ -12,7 +12,7 @@ from lily.blueprints.define import BlueprintBase
 from lily.blueprints.secrets import Value, revealed
 from lily.errors import Code
 
-_GIVEN_BY_LILY = frozenset({"LILY_RUN_ID", "LILY_JOB_ID", "LILY_ATTEMPT", "LILY_SCHEDULED_FOR", "LILY_RUN_DIR", "LILY_PROCESS_ID"})
+_GIVEN_BY_LILY = frozenset(f"LILY_{name}" for name in ("RUN_ID", "JOB_ID", "ATTEMPT", "SCHEDULED_FOR", "RUN_DIR", "TRACE_ID", "PROCESS_ID"))
 _LINE_CHARACTERS = 300
 
 

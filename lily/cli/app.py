@@ -51,6 +51,7 @@ _DLQ = {
 _WORKER = {"status": "worker:status", "pause": "worker:pause", "resume": "worker:resume"}
 _STORE = {"export": "store:export", "checkpoint": "store:checkpoint", "reset": "store:reset"}
 _EVENTS = {"tail": "events:tail"}
+_AUDIT = {"list": "audit:list_audit", "verify": "audit:verify"}
 _APPROVALS = {
     "list": "approvals:list_approvals",
     "show": "approvals:show",
@@ -110,6 +111,7 @@ app.command(_group("approvals", "Runs that wait for a person's consent.", _APPRO
 app.command(_group("alerts", "Telling people of jobs that keep failing.", _ALERTS, sort_key=12))
 app.command(_group("worker", "Whether runs are taken, and what runs.", _WORKER, sort_key=13))
 app.command(_group("events", "The one stream of everything that happens.", _EVENTS, sort_key=14))
+app.command(_group("audit", "Who changed what, and why.", _AUDIT, sort_key=14))
 app.command(_group("store", "The database: copies, and starting over.", _STORE, sort_key=15))
 app.command(_group("db", "The database and what it can be rebuilt from.", _DB, sort_key=16))
 app.command(_group("blueprints", "What jobs can be made of.", _BLUEPRINTS, sort_key=20))
@@ -133,6 +135,7 @@ def load_all() -> App:
         "conditions": _CONDITIONS,
         "worker": _WORKER,
         "events": _EVENTS,
+        "audit": _AUDIT,
         "store": _STORE,
         "db": _DB,
         "blueprints": _BLUEPRINTS,

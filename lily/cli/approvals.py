@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from lily.cli import output
-from lily.cli.options import Json, Place, flag, opened, storable, usage, who
+from lily.cli.options import Json, Place, actor, flag, opened, storable, usage
 from lily.cli.runs import RunId
 from lily.clock import SystemClock
 from lily.errors import Code, LilyError
@@ -15,6 +15,7 @@ from lily.text import one_line
 from lily.workspace import Workspace, find_workspace
 
 if TYPE_CHECKING:
+    from lily.identity import Actor
     from lily.runs import Run
     from lily.settings import Settings
     from lily.storage.store import Store
@@ -137,7 +138,8 @@ def _decide(run_id: str, decision: str, note: str, json: bool, workspace: str | 
     from lily.operations.approvals import Decision, decide_run
 
     with opened(workspace) as (place, _, store):
-        run = decide_run(place, store, run_id, Decision(decision, who(), note))
+        by = actor(place, "approval.approve" if decision == "approved" else "approval.deny")
+        run = decide_run(place, store, run_id, Decision(decision, by.name, note), actor=by)
     _say(place, run, decision, json)
     return 0
 
@@ -161,8 +163,9 @@ def check(run: RunId, /, *, json: Json = False, workspace: Place = None) -> int:
     from lily.operations.approvals import shown, waiting_run
 
     with opened(workspace) as (place, settings, store):
+        by = actor(place, "approval.check")
         found, _ = waiting_run(store, run)
-        error = _look_now(place, settings, store, found)
+        error = _look_now(place, settings, store, found, by)
         found = store.run(found.run_id)
         (*_, view) = shown(place, store, found, SystemClock().now())
     if json:
@@ -174,7 +177,7 @@ def check(run: RunId, /, *, json: Json = False, workspace: Place = None) -> int:
     return 1 if error else 0
 
 
-def _look_now(place: Workspace, settings: "Settings", store: "Store", run: "Run") -> str:
+def _look_now(place: Workspace, settings: "Settings", store: "Store", run: "Run", by: "Actor") -> str:
     """Ask GitHub once; gives what kept it from answering."""
     import anyio
 
@@ -198,7 +201,7 @@ def _look_now(place: Workspace, settings: "Settings", store: "Store", run: "Run"
     except GhError as failed:
         note_failure(store, Waiting(run, check_of(store, run.run_id)), str(failed), began=began, poll_seconds=poll, clock=clock)
         return str(failed)
-    take_labels(place, store, run, labels, began=began, poll_seconds=poll, kind="cli", clock=clock)
+    take_labels(place, store, run, labels, began=began, poll_seconds=poll, looker=by, clock=clock)
     return ""
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from lily.cli import output
-from lily.cli.options import opened, who
+from lily.cli.options import actor, opened
 from lily.errors import Code, LilyError
+from lily.identity import Actor
 from lily.spec_index import SpecIndex
 from lily.workspace import Workspace, current_owner
 
@@ -33,8 +34,8 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 class _Templates:
     """Jobs by id, each read once; one that can't be used says so for each line that names it."""
 
-    def __init__(self, place: Workspace, common: str | None) -> None:
-        self._index, self._common, self._by = SpecIndex(place), common, who()
+    def __init__(self, place: Workspace, common: str | None, by: Actor) -> None:
+        self._index, self._common, self._by = SpecIndex(place), common, by
         self._known: dict[str | None, Template] = {}
         self._wrong: dict[str, LilyError] = {}
 
@@ -46,25 +47,28 @@ class _Templates:
         return known
 
     def _read(self, name: str | None) -> "Template":
+        from lily.operations.accept import caused_by
         from lily.operations.bulk import Template
 
         if name is None:
             raise LilyError(Code.USAGE, "it names no job", hint='{"job": "ID"}, or `lily jobs run ID --batch FILE`')
         if name not in self._wrong:
             try:
-                return Template(self._index.load(name), by=self._by)
+                return Template(self._index.load(name), by=self._by.name, lineage=caused_by(self._by))
             except LilyError as error:
                 self._wrong[name] = error
         raise self._wrong[name]
 
 
-def run_batch(place: Workspace, file: str, *, job_id: str | None, as_json: bool) -> int:
+def run_batch(place: Workspace, file: str, *, job_id: str | None, reason: str, as_json: bool) -> int:
     """Store a run for each line of `file` ("-": stdin) in one transaction, and print their ids in order."""
     from lily.operations.accept import accept_all
+    from lily.storage.state_audit import Submission
 
-    new = _read(_lines(file), file, _Templates(place, job_id))
+    by = actor(place, "run.submit")
+    new = _read(_lines(file), file, _Templates(place, job_id, by))
     with opened(str(place.root)) as (_, _, store):
-        runs = accept_all(place, store, new) if new else []
+        runs = accept_all(place, store, new, by=Submission(actor=by, reason=reason)) if new else []
     if as_json:
         output.put_json({"runs": [{"run_id": run.run_id, "job_id": run.job_id, "status": run.status.value} for run in runs]})
     else:

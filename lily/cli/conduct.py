@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from lily.cli import output
-from lily.cli.options import who
+from lily.cli.options import actor
 from lily.errors import Code, LilyError, exit_code
 from lily.operations.changes import cancel
 from lily.operations.client import follow
@@ -112,7 +112,7 @@ def _here(workspace: Workspace, settings: Settings, run_id: str, progress: Progr
 def _ask_to_stop(workspace: Workspace, store: Store, run_id: str) -> None:
     output.tell("canceling; Ctrl-C again leaves it to the supervisor")
     try:
-        cancel(workspace, store, run_id, by=who(), reason="Ctrl-C at the terminal")
+        cancel(workspace, store, run_id, by=actor(workspace, "run.cancel"), reason="Ctrl-C at the terminal")
     except LilyError as error:
         if error.code is not Code.RUN_STATE_INVALID:
             raise  # else it ended by itself meanwhile

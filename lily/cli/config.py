@@ -1,7 +1,7 @@
 """`lily config show`, `validate` and `reload`."""
 
 from lily.cli import output
-from lily.cli.options import Json, Place
+from lily.cli.options import Json, Place, Reason, actor, reason_of
 from lily.render import table
 from lily.settings import explain
 from lily.workspace import find_workspace
@@ -37,7 +37,7 @@ def validate(*, json: Json = False, workspace: Place = None) -> int:
     return 0
 
 
-def reload(*, json: Json = False, workspace: Place = None) -> int:
+def reload(*, reason: Reason = "", json: Json = False, workspace: Place = None) -> int:
     """Have the running supervisor read .lily/config.yaml again, and show what changed.
 
     A file that is wrong changes nothing: its mistake is printed with its place, and the exit status is 3. SIGHUP to the supervisor does the
@@ -45,7 +45,8 @@ def reload(*, json: Json = False, workspace: Place = None) -> int:
     """
     from lily.operations.client import reload_settings
 
-    changes = reload_settings(find_workspace(workspace))
+    why, place = reason_of(reason), find_workspace(workspace)
+    changes = reload_settings(place, actor(place, "config.change"), why)
     if json:
         output.put_json({"changes": changes})
         return 0

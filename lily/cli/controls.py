@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from lily.cli import moments, output
-from lily.cli.options import Json, Place, flag, opened, storable, usage, who
+from lily.cli.options import Json, Place, actor, flag, opened, storable, usage
 from lily.clock import SystemClock, stamp
 from lily.spec_index import SpecIndex
 from lily.time_views import control_lines, left_out_text
@@ -88,10 +88,10 @@ def _change(
     if len(storable(reason, "--reason")) > _LONGEST:
         raise usage(f"--reason has more than {_LONGEST} characters")
     with opened(workspace) as (place, _, store):
-        now = SystemClock().now()
+        now, by = SystemClock().now(), actor(place, f"job.{action}")
         windows, selection = _selected(place, store, action, ids, labels, set_id)
         end = moments.until(until, selection.zones, now) if until is not None else None
-        control = apply(place, windows, selection, at=now, until=end, reason=reason, by=who())
+        control = apply(place, windows, selection, at=now, until=end, reason=reason, by=by)
     if json:
         output.put_json(_view(selection, control))
         return 0

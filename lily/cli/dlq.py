@@ -115,6 +115,7 @@ def _whole(place: "Workspace", run: "Run", letter: DeadLetter, *, dead: bool) ->
     return {
         **msgspec.to_builtins(letter),
         "state": "dead" if dead else "retried",
+        "trace_id": run.trace_id,
         "retried_from": run.lineage.get("retried_from"),
         "retried_as": run.retried_as,
         "folder": str(place.run_dir(run.job_id, run.run_id)),
@@ -127,6 +128,7 @@ def _pairs(view: dict[str, Any], title: str) -> list[tuple[str, object]]:
         ("run", view["run_id"]),
         ("job", f"{view['job_id']} ({title})"),
         ("state", "dead: nobody has dealt with it" if view["state"] == "dead" else f"retried as {view['retried_as']}"),
+        ("trace", view["trace_id"]),
         ("added", when(view["added_at"])),
         ("error", f"{view['code']}: {view['reason']}"),
         ("cause", view["cause"]),

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from lily.cli import output
 from lily.cli.dlq import OfCause, OfJob, OfPrint, OfText, chosen
-from lily.cli.options import Json, Place, flag, opened, positive, storable, usage, who
+from lily.cli.options import Json, Place, actor, flag, opened, positive, storable, usage
 from lily.errors import Code, exit_code
 from lily.workspace import current_owner
 
@@ -49,7 +49,6 @@ def retry(
     """
     from lily.operations.dead_letters import named, prepared
     from lily.operations.dead_letters import retry as retry_letters
-    from lily.storage.audit import Actor
     from lily.storage.letters import Letters
 
     _one_way(runs, all, (match, job, cause, fingerprint, limit))
@@ -57,15 +56,16 @@ def retry(
     pace = None if rate is None else _pace(seconds_each(rate))
     storable(reason, "--reason")
     with opened(workspace) as (place, settings, store):
+        by = actor(place, "dead_letter.retry")
         ids, unknown = named(store, runs)
         ids = ids if runs else Letters(store).ids(chosen(job, cause, fingerprint, match), most)
         account = _Account(place, store, ids, as_json=json, dry_run=dry_run)
         account.take(unknown)
         if dry_run:
-            account.take(prepared(place, store, ids, by=who(), spec=spec))
+            account.take(prepared(place, store, ids, by=by, spec=spec))
             return account.close()
         see = (lambda run: _to_its_end(place, settings, store, run)) if canary else None
-        account.take(retry_letters(place, store, ids, actor=Actor(name=who()), reason=reason, spec=spec, canary=see, pace=pace))
+        account.take(retry_letters(place, store, ids, actor=by, reason=reason, spec=spec, canary=see, pace=pace))
         return account.close()
 
 

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import secrets
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from lily.cli import output
 from lily.clock import SystemClock, stamp
 from lily.errors import Code, LilyError, exit_code
+from lily.identity import new_request, request_id
 from lily.workspace import find_workspace
 
 if TYPE_CHECKING:
@@ -19,13 +19,19 @@ if TYPE_CHECKING:
     from lily.redaction import Redactor
 
 _LOG_BYTES = 1024 * 1024
-_GROUPS = frozenset({"jobs", "runs", "queue", "dlq", "schedule", "worker", "events", "store", "blueprints", "config", "selftest"})
+_GROUPS = frozenset(
+    {
+        *("jobs", "runs", "queue", "dlq", "schedule", "conditions", "review", "approvals", "alerts", "worker", "events", "audit"),
+        *("store", "db", "blueprints", "config", "selftest"),
+    }
+)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Do what `arguments` ask and give the exit status. Never raises but for SystemExit."""
     tokens = _hoisted(list(arguments))
     as_json = "--json" in _options(tokens)
+    new_request()
     output.prepare()
     try:
         status = _told_apart(_checked(lambda: _dispatch(tokens), tokens, as_json), tokens)
@@ -112,7 +118,7 @@ def _of_the_system(error: OSError) -> LilyError | None:
 
 
 def _unexpected(error: Exception, tokens: list[str], as_json: bool) -> LilyError:
-    trace = secrets.token_hex(8)
+    trace = request_id()
     redactor = _redactor(tokens)
     said = redactor.text(f"{type(error).__name__}: {error}")
     text = f"{stamp(SystemClock().now())} trace {trace}: lily {' '.join(tokens)}\n{traceback.format_exc()}\n"

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from lily.cli import output
-from lily.cli.options import Json, Place, flag, opened, usage, who
-from lily.cli.worker import reason_of
+from lily.cli.options import Json, Place, actor, flag, opened, reason_of, usage
 from lily.clock import SystemClock
 from lily.runs import TERMINAL, Run
 
@@ -31,7 +30,6 @@ def fail(
     """
     from lily.engines.sweeping import end_processes
     from lily.operations.emergency import fail_running
-    from lily.storage.audit import Actor
 
     if not running:
         raise usage("nothing says which runs", "--running: every one that is running; `lily runs cancel RUN` stops one")
@@ -39,7 +37,7 @@ def fail(
     if not why.strip():
         raise usage("runs that fail need a reason", "--reason R")
     with opened(workspace) as (place, _, store):
-        done = fail_running(place, store, Actor(name=who()), why, SystemClock().now(), end_processes=end_processes)
+        done = fail_running(place, store, actor(place, "run.fail"), why, SystemClock().now(), end_processes=end_processes)
         runs = _awaited(store, [*done.ended, *done.asked, *done.canceling])
     rows = [{"run_id": run.run_id, "job_id": run.job_id, "status": run.status.value} for run in runs]
     if json:

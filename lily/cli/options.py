@@ -1,7 +1,5 @@
 """Options that several commands share, and what they mean."""
 
-import getpass
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from lily.clock import Clock, SystemClock, parse_stamp
+from lily.clock import Clock, SystemClock, parse_stamp, stamp
 from lily.errors import Code, LilyError
+from lily.identity import Actor, account, acting
 from lily.settings import Settings, load_settings
 from lily.text import encodable
 from lily.time_text import check_duration
@@ -25,7 +24,10 @@ Limit = Annotated[int, Parameter(name="--limit", help="How many at most.")]
 # Written out for the type checker; a test holds it equal to `Status`.
 Word = Literal["queued", "running", "retry_scheduled", "waiting_approval", "succeeded", "failed", "canceled", "missed"]
 StatusFilter = Annotated[Word | None, Parameter(name="--status", help="Only runs in this state.")]
+Reason = Annotated[str, Parameter(name="--reason", help="Why, for whoever asks later.")]
 Since = Annotated[str | None, Parameter(name="--since", help="Only runs accepted since: 24h, 7d, 2026-05-04 or 2026-05-04T09:00:00Z.")]
+
+_LONGEST = 1000  # characters of a reason
 
 
 def flag(name: str, help: str) -> Parameter:
@@ -48,11 +50,13 @@ def opened(place: str | None) -> "Iterator[tuple[Workspace, Settings, Store]]":
 
 
 def who() -> str:
-    """The user whose command this is, as audit and receipts name them."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a number without a name, as in some containers
-        return f"uid {os.getuid()}"
+    """The account whose command this is, as audit and receipts name it."""
+    return account()
+
+
+def actor(place: Workspace, action: str) -> Actor:
+    """Who does `action` with this command: the account, or the run that it is called in. Raises `actor_forbidden`."""
+    return acting(place, "cli", action)
 
 
 def usage(message: str, hint: str = "") -> LilyError:
@@ -65,6 +69,13 @@ def storable(text: str, name: str) -> str:
     if encodable(text) != text or "\0" in text:
         raise usage(f"{name}: {encodable(text)[:60]!r} is not UTF-8 text")
     return text
+
+
+def reason_of(given: str) -> str:
+    """A reason that can be stored. Raises `usage`."""
+    if len(storable(given, "--reason")) > _LONGEST:
+        raise usage(f"--reason has more than {_LONGEST} characters")
+    return given
 
 
 def positive(value: int, name: str, most: int = 1_000_000) -> int:
@@ -88,13 +99,22 @@ def since(text: str | None, clock: Clock | None = None) -> str | None:
     """What `--since` says, as the time part of a run id. Raises `usage`."""
     if text is None:
         return None
+    at = _since(text, clock)
+    return f"{at.year:04d}{at:%m%dT%H%M%S}.{at.microsecond:06d}Z"
+
+
+def since_stamp(text: str, clock: Clock | None = None) -> str:
+    """The same as a stamp."""
+    return stamp(_since(text, clock))
+
+
+def _since(text: str, clock: Clock | None) -> datetime:
     try:
-        at = _instant(text, clock or SystemClock())
+        return _instant(text, clock or SystemClock())
     except (ValueError, OverflowError):
         raise usage(
             f"--since: {text[:40]!r} is neither a duration nor a time", "24h, 7d, 2026-05-04 and 2026-05-04T09:00:00Z are accepted"
         ) from None
-    return f"{at.year:04d}{at:%m%dT%H%M%S}.{at.microsecond:06d}Z"
 
 
 def _instant(text: str, clock: Clock) -> datetime:

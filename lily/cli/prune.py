@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from lily.cli import output
-from lily.cli.options import Json, Place, flag, length, opened, positive, usage
+from lily.cli.options import Json, Place, Reason, actor, flag, length, opened, positive, reason_of, usage
 from lily.render import run_view
 
 
@@ -17,6 +17,7 @@ def prune(
     ] = None,
     job: Annotated[str | None, Parameter(name="--job", help="Only runs of this job.")] = None,
     dry_run: Annotated[bool, flag("--dry-run", "Only say what would go.")] = False,
+    reason: Reason = "",
     json: Json = False,
     workspace: Place = None,
 ) -> int:
@@ -31,8 +32,10 @@ def prune(
     if keep is not None and keep != 0:
         positive(keep, "--keep")
     age = length(older_than, "--older-than") if older_than is not None else None
+    why = reason_of(reason)
     with opened(workspace) as (place, _, store):
-        gone = prune_runs(place, store, keep=keep, older_than=age, dry_run=dry_run, job_id=job)
+        by = actor(place, "run.prune")
+        gone = prune_runs(place, store, by=by, reason=why, keep=keep, older_than=age, dry_run=dry_run, job_id=job)
     if json:
         output.put_json({"runs": [run_view(run) for run in gone], "dry_run": dry_run})
         return 0

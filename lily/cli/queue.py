@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from lily.cli import output
-from lily.cli.options import Json, Limit, Place, flag, opened, positive, storable, usage, who
+from lily.cli.options import Json, Limit, Place, actor, flag, opened, positive, storable, usage
 from lily.render import fields, table, when
 from lily.summary import duration
 
@@ -130,18 +130,15 @@ def cancel(
     A cancel of many needs --reason. Runs that begin before they are reached go on, and are named.
     """
     from lily.operations.queue import cancel_matching, cancel_named
-    from lily.storage.audit import Actor
 
     _check_meaning(runs, bool(all or priority or job), running=running, dry_run=dry_run, reason=reason)
-    actor = Actor(name=who())
     with opened(workspace) as (place, _, store):
+        by = actor(place, "run.cancel")
         if runs:
-            found = cancel_named(place, store, runs, actor=actor, reason=storable(reason, "--reason"))
+            found = cancel_named(place, store, runs, actor=by, reason=storable(reason, "--reason"))
         else:
             storable(reason, "--reason")
-            found = cancel_matching(
-                place, store, priority=priority, job_id=job, running=running, dry_run=dry_run, actor=actor, reason=reason
-            )
+            found = cancel_matching(place, store, priority=priority, job_id=job, running=running, dry_run=dry_run, actor=by, reason=reason)
     if json:
         output.put_json(found)
     else:
@@ -182,7 +179,6 @@ def set_limits(
 ) -> int:
     """Set the queue's limits at once, until the supervisor starts again; with --persist for good. What is over them goes on."""
     from lily.operations.queue import set_limits as change
-    from lily.storage.audit import Actor
 
     given = {}
     if max_concurrent is not None:
@@ -192,7 +188,7 @@ def set_limits(
     if not given:
         raise usage("nothing to set", "--max-concurrent N, --max-size N")
     with opened(workspace) as (place, _, store):
-        found = change(place, store, given, persist=persist, actor=Actor(name=who()), reason=storable(reason, "--reason"))
+        found = change(place, store, given, persist=persist, actor=actor(place, "queue.set"), reason=storable(reason, "--reason"))
     if json:
         output.put_json(found)
         return 0

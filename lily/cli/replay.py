@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from lily.cli.options import Json, Place, flag, opened, storable, usage, who
+from lily.cli.options import Json, Place, actor, flag, opened, storable, usage
 from lily.cli.run_job import detached, tell_if_paused
 from lily.cli.runs import RunId
 from lily.workspace import Workspace
@@ -51,7 +51,7 @@ def replay(
             )
         if not detach:
             check_taking(place, settings, store)
-        made = replay_run(place, store, first, which=spec, approve=approve, reason=reason, by=who())
+        made = replay_run(place, store, first, which=spec, approve=approve, reason=reason, by=actor(place, "run.replay"))
         tell_if_paused(settings, store)
         if detach:
             return detached(place, made, as_json=json)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from lily.cli import output
-from lily.cli.options import Json, Place, flag, opened, storable, usage, who
+from lily.cli.options import Json, Place, Reason, actor, flag, opened, reason_of, storable, usage
 from lily.settings import load_settings
 from lily.spec_index import SpecIndex
 from lily.workspace import Workspace, current_owner, find_workspace
@@ -53,6 +53,7 @@ def run_job(
     batch: Batch = None,
     detach: Detach = False,
     dry_run: DryRun = False,
+    reason: Reason = "",
     json: Json = False,
     workspace: Place = None,
 ) -> int:
@@ -69,13 +70,13 @@ def run_job(
     ID is given here. Lines that are wrong are named, and nothing is stored then.
     """
     place = find_workspace(workspace)
-    settings = load_settings(place)
+    settings, why = load_settings(place), reason_of(reason)
     if batch is not None:
         from lily.cli.batch import run_batch
 
         if input or set or key is not None or priority is not None or dry_run:
             raise usage("--batch goes with none of --input, --set, --key, --priority and --dry-run", "its lines say these")
-        return run_batch(place, batch, job_id=job_id, as_json=json)
+        return run_batch(place, batch, job_id=job_id, reason=why, as_json=json)
     if job_id is None:
         raise usage("which job?", "`lily jobs list` shows them")
     given = [*set, f"runtime.priority={priority}"] if priority is not None else set
@@ -91,7 +92,7 @@ def run_job(
         origins = {path: _set_by(path, named) or where for path, where in index.retries.told(loaded).items()}
         return show_plan(place, settings, spec.canonical(), as_json=json, origins=origins)
 
-    return _run(place, settings, spec, key, detach=detach, as_json=json)
+    return _run(place, settings, spec, key, why, detach=detach, as_json=json)
 
 
 def _set_by(path: str, named: Sequence[str]) -> str:
@@ -99,10 +100,11 @@ def _set_by(path: str, named: Sequence[str]) -> str:
     return "--set" if any(path == each or path.startswith(f"{each}.") for each in named) else ""
 
 
-def _run(place: Workspace, settings: "Settings", spec: "JobSpec", key: str | None, *, detach: bool, as_json: bool) -> int:
+def _run(place: Workspace, settings: "Settings", spec: "JobSpec", key: str | None, reason: str, *, detach: bool, as_json: bool) -> int:
     from lily.operations.accept import accept
     from lily.operations.bulk import auto_key, checked_key
     from lily.operations.worker import check_taking
+    from lily.storage.state_audit import Submission
 
     named = None if key is None else auto_key(spec) if key == "auto" else checked_key(key)
     with opened(str(place.root)) as (_, _, store):
@@ -112,7 +114,7 @@ def _run(place: Workspace, settings: "Settings", spec: "JobSpec", key: str | Non
             from lily.cli.times import tell_if_not_active
 
             tell_if_not_active(store, spec.id)
-        run = accept(place, store, spec, by=who(), key=named)
+        run = accept(place, store, spec, by=Submission(actor=actor(place, "run.submit"), reason=reason), key=named)
         tell_if_paused(settings, store)
         if detach:
             return detached(place, run, as_json=as_json)

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from lily.approvals.record import pending
 from lily.cli import output
 from lily.cli.jobs import put_runs
-from lily.cli.options import Json, Limit, Place, Since, StatusFilter, opened, positive, since, storable, who
+from lily.cli.options import Json, Limit, Place, Since, StatusFilter, actor, opened, positive, since, storable
 from lily.receipts import seconds_between
 from lily.render import diff_lines, event_lines, fields, run_view, table, when
 from lily.runs import TERMINAL, Attempt, Run, Status
@@ -148,7 +148,7 @@ def cancel(
     from lily.operations.changes import cancel as cancel_run
 
     with opened(workspace) as (place, _, store):
-        found = cancel_run(place, store, run, by=who(), reason=storable(reason, "--reason"))
+        found = cancel_run(place, store, run, by=actor(place, "run.cancel"), reason=storable(reason, "--reason"))
     if json:
         output.put_json(run_view(found))
     elif found.status is Status.CANCELED:

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from lily.cli import moments, output
-from lily.cli.options import Json, Place, opened
+from lily.cli.options import Json, Place, Reason, actor, opened, reason_of
 from lily.cli.times import ledger
 from lily.clock import SystemClock, stamp
 from lily.spec_index import SpecIndex
@@ -89,12 +89,14 @@ def verify(
     return 1 if report.count else 0
 
 
-def rebuild(*, json: Json = False, workspace: Place = None) -> int:
+def rebuild(*, reason: Reason = "", json: Json = False, workspace: Place = None) -> int:
     """Have the scheduler's job store made anew from job files and ledger: it is deleted, and the next start writes it."""
     from lily.operations.schedule_state import rebuild as delete
 
+    why = reason_of(reason)
     with opened(workspace) as (place, _, store):
-        view = delete(place, SpecIndex(place).scan(), store, SystemClock().now())
+        by = actor(place, "schedule.rebuild")
+        view = delete(place, SpecIndex(place).scan(), store, SystemClock().now(), by, why)
     if json:
         output.put_json(view)
     else:

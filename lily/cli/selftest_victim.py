@@ -13,11 +13,12 @@ def main() -> int:
     opened = trapped(Trap(transition, How(how), Path(mark)))
     if words == ["up"]:
         from actors.up import run_up
+        from lily.cli.options import actor
         from lily.settings import load_settings
         from lily.workspace import find_workspace
 
         place = find_workspace(None)
-        return run_up(place, load_settings(place), opened=opened)
+        return run_up(place, load_settings(place), by=actor(place, "supervisor.start"), opened=opened)
     # Commands open their store by this name, and nothing else of theirs is different.
     session.open_store = opened  # type: ignore[assignment]
     from lily.cli.entry import run

@@ -6,8 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from lily.cli import output
-from lily.cli.options import Json, Place, flag, opened, usage, who
-from lily.cli.worker import Reason, reason_of
+from lily.cli.options import Json, Place, Reason, actor, flag, opened, reason_of, usage
 from lily.clock import SystemClock
 
 
@@ -30,15 +29,16 @@ def export(
     return 0
 
 
-def checkpoint(*, json: Json = False, workspace: Place = None) -> int:
+def checkpoint(*, reason: Reason = "", json: Json = False, workspace: Place = None) -> int:
     """Fold SQLite's log of changes into db/lily.sqlite3, so that a copy of that file is a copy of everything.
 
     The exit status is 1 when somebody is reading from before it: then part of the log is left, and it can be done again.
     """
     from lily.storage.maintenance import checkpoint as fold
 
-    with opened(workspace) as (_, _, store):
-        done = fold(store)
+    why = reason_of(reason)
+    with opened(workspace) as (place, _, store):
+        done = fold(store, actor(place, "store.checkpoint"), why, SystemClock().now())
     if json:
         output.put_json(done)
     elif done.done:
@@ -60,13 +60,12 @@ def reset(
     Job files and the artifacts of runs stay where they are; so do the audit and a pause of the worker.
     """
     from lily.operations.emergency import reset as apply
-    from lily.storage.audit import Actor
 
     why = reason_of(reason)
     if not yes:
         raise usage("this empties the store", "--yes does it; a backup is made first, in db/backups")
     with opened(workspace) as (place, _, store):
-        folder, gone = apply(place, store, Actor(name=who()), why, SystemClock().now())
+        folder, gone = apply(place, store, actor(place, "store.reset"), why, SystemClock().now())
     if json:
         output.put_json({"backup": str(folder), "rows": gone})
         return 0

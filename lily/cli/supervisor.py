@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from lily import __version__
 from lily.cli import output
-from lily.cli.options import Json, Place, flag, opened
+from lily.cli.options import Json, Place, Reason, actor, flag, opened, reason_of
 from lily.errors import Code, LilyError
+from lily.identity import Actor
 from lily.render import fields, table, when
 from lily.settings import Settings, load_settings
 from lily.workspace import Workspace, current_owner, find_workspace
@@ -27,13 +28,14 @@ def up(
     from actors.up import run_up
 
     place = find_workspace(workspace)
-    return run_up(place, load_settings(place), as_json=json_logs)
+    return run_up(place, load_settings(place), by=actor(place, "supervisor.start"), as_json=json_logs)
 
 
 def down(
     *,
     grace: Annotated[float | None, flag("--grace", "Seconds that running work may take to finish (supervisor.drain_seconds).")] = None,
     now: Annotated[bool, flag("--now", "Do not wait: what runs is interrupted, and taken up again at the next start.")] = False,
+    reason: Reason = "",
     workspace: Place = None,
 ) -> int:
     """Stop the supervisor and return when it is gone. What it could not finish stays owed."""
@@ -43,11 +45,12 @@ def down(
         raise usage("--now and --grace say two things", "give one of them")
     if grace is not None and not 0 <= grace <= 86_400:
         raise usage(f"--grace is a number of seconds from 0 to 86400, not {grace:g}")
-    place = find_workspace(workspace)
+    why, place = reason_of(reason), find_workspace(workspace)
+    by = actor(place, "supervisor.stop")
     seconds = 0.0 if now else load_settings(place).supervisor.drain_seconds if grace is None else grace
     owner = current_owner(place)
     before = _newest_event(place, workspace)
-    _request(place, seconds)
+    _request(place, seconds, by, why)
     output.tell(f"stopping; running work has {seconds:g} s to finish")
     while owner is not None and owner.alive() and current_owner(place) is not None:
         time.sleep(_LOOK_SECONDS)
@@ -90,13 +93,13 @@ def _tell_interrupted(place: Workspace, given: str | None, before: int) -> None:
         output.put(f"interrupted {run_id} {job_id}: {then}")
 
 
-def _request(place: Workspace, grace: float) -> None:
+def _request(place: Workspace, grace: float, by: Actor, reason: str) -> None:
     """Ask the owner to drain. One that is just starting has no socket yet, so that is tried for a while."""
     from lily.operations.client import request_down
 
     for left in range(_LOOKS, -1, -1):
         try:
-            return request_down(place, grace=grace)
+            return request_down(place, grace=grace, by=by, reason=reason)
         except LilyError as error:
             if error.code is not Code.SUPERVISOR_NOT_RUNNING or left == 0 or current_owner(place) is None:
                 raise

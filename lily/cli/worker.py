@@ -1,28 +1,16 @@
 """`lily worker status`, `pause` and `resume`."""
 
-from typing import Annotated
-
 import msgspec
-from cyclopts import Parameter
 
 from lily.cli import output
-from lily.cli.options import Json, Place, opened, storable, usage, who
+from lily.cli.options import Json, Place, actor, opened
+from lily.cli.options import Reason as Reason
+from lily.cli.options import reason_of as reason_of
 from lily.cli.times import ledger
 from lily.clock import SystemClock
 from lily.settings import load_settings
 from lily.watch_views import pause_text, worker_lines
 from lily.workspace import find_workspace
-
-_LONGEST = 1000  # characters of a reason
-
-Reason = Annotated[str, Parameter(name="--reason", help="Why, for whoever asks later.")]
-
-
-def reason_of(given: str) -> str:
-    """A reason that can be stored. Raises `usage`."""
-    if len(storable(given, "--reason")) > _LONGEST:
-        raise usage(f"--reason has more than {_LONGEST} characters")
-    return given
 
 
 def status(*, json: Json = False, workspace: Place = None) -> int:
@@ -44,11 +32,10 @@ def status(*, json: Json = False, workspace: Place = None) -> int:
 def pause(*, reason: Reason = "", json: Json = False, workspace: Place = None) -> int:
     """Take no more runs; what runs goes on, and schedules are accounted for. Holds at the next start too, until it is resumed."""
     from lily.operations.worker import pause as apply
-    from lily.storage.audit import Actor
 
     why = reason_of(reason)
     with opened(workspace) as (place, _, store):
-        before, after = apply(place, store, Actor(name=who()), why, SystemClock().now())
+        before, after = apply(place, store, actor(place, "worker.pause"), why, SystemClock().now())
     if json:
         output.put_json({"before": before, "paused": after})
         return 0
@@ -62,11 +49,10 @@ def resume(*, reason: Reason = "", json: Json = False, workspace: Place = None) 
     """Take runs again, in the queue's order."""
     from lily.operations.worker import resume as apply
     from lily.operations.worker import standstill
-    from lily.storage.audit import Actor
 
     why = reason_of(reason)
     with opened(workspace) as (place, settings, store):
-        before = apply(place, store, Actor(name=who()), why, SystemClock().now())
+        before = apply(place, store, actor(place, "worker.resume"), why, SystemClock().now())
     if json:
         output.put_json({"before": before, "paused": None})
         return 0

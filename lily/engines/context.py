@@ -285,6 +285,7 @@ class RunContext(Context):
             "LILY_ATTEMPT": str(self.attempt),
             "LILY_SCHEDULED_FOR": window,
             "LILY_RUN_DIR": str(folder),
+            "LILY_TRACE_ID": self.trace_id,
         }
 
 

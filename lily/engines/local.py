@@ -15,6 +15,7 @@ from lily.blueprints.secrets import values_of
 from lily.engines.context import Attempt, Ports, RunContext, Told
 from lily.engines.limits import Caps, limits_report
 from lily.errors import Code, LilyError
+from lily.identity import INSIDE, Inside
 from lily.moves import Outcome
 from lily.preflight import Ready
 from lily.redaction import Redactor, redacting, references
@@ -75,8 +76,12 @@ class LocalEngine:
             redactor=self.redactor(run.spec_hash, spec),
         )
         ctx = RunContext(self.ports, attempt)
-        with redacting(attempt.redactor):
-            outcome = await self._bounded(ctx, attempt, ready, base_result(ready, spec.runtime), timeout, scope)
+        inside = INSIDE.set(Inside(str(self.ports.workspace.root), run.run_id, run.trace_id))
+        try:
+            with redacting(attempt.redactor):
+                outcome = await self._bounded(ctx, attempt, ready, base_result(ready, spec.runtime), timeout, scope)
+        finally:
+            INSIDE.reset(inside)
         outcome = await self._files_kept(ctx, attempt, spec, outcome)
         return _hushed(outcome, attempt.redactor) if attempt.redactor else outcome
 

@@ -7,9 +7,11 @@ from typing import Any, Protocol
 
 from lily.clock import Clock, SystemClock, stamp
 from lily.errors import Code, LilyError
+from lily.identity import Actor
 from lily.operations.sockets import ring
 from lily.runs import Event, Run, decode_spec
 from lily.specs import spec_hash
+from lily.storage.state_audit import Submission
 from lily.storage.store import NewRun, Store, Then
 from lily.workspace import Workspace
 
@@ -70,17 +72,25 @@ def _folders(workspace: Workspace) -> tuple[str, str]:
     return str(workspace.runs), str(workspace.lily)
 
 
-def accept_all(workspace: Workspace, store: Store, new: Sequence[NewRun], then: Then | None = None) -> list[Run]:
-    """Store runs in one transaction, with what `then` does in it, and ring. They are owed from then on.
+def caused_by(actor: Actor) -> dict[str, Any]:
+    """The lineage of a run that `actor` has accepted: names the run that it came from, if a run acts."""
+    return {"triggered_by_run": actor.run_id} if actor.run_id else {}
+
+
+def accept_all(
+    workspace: Workspace, store: Store, new: Sequence[NewRun], then: Then | None = None, by: Submission | None = None
+) -> list[Run]:
+    """Store runs in one transaction, with what `then` does in it and with `by` in the audit, and ring. They are owed from then on.
 
     Raises `disk_full` or `workspace_invalid` where their artifacts could not be written.
     """
     check_place(workspace)
-    runs = store.submit(new, then)
+    runs = store.submit(new, then, by)
     ring(workspace)
     return runs
 
 
-def accept(workspace: Workspace, store: Store, spec: Spec, *, by: str, trigger_type: str = "manual", key: str | None = None) -> Run:
-    """Store one run of `spec` and ring."""
-    return accept_all(workspace, store, [new_run(spec.canonical(), by=by, trigger_type=trigger_type, key=key)])[0]
+def accept(workspace: Workspace, store: Store, spec: Spec, *, by: Submission, key: str | None = None) -> Run:
+    """Store one run of `spec`, audited, and ring."""
+    new = new_run(spec.canonical(), by=by.actor.name, key=key, lineage=caused_by(by.actor))
+    return accept_all(workspace, store, [new], by=by)[0]

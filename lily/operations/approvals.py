@@ -3,17 +3,20 @@
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+import msgspec
+
 from lily.approvals.labels import Issue, Label, Verdict, judge, parse_issue
 from lily.approvals.needs import changes, file_hash
 from lily.approvals.record import APPROVED, DENIED, EXPIRED, Approval, approvals_of, may_decide, pending
 from lily.clock import Clock, SystemClock, parse_stamp, stamp
 from lily.errors import Code, LilyError
+from lily.identity import Actor
 from lily.moves import approve, decided, deny, expire
 from lily.operations.sockets import ring
 from lily.runs import TERMINAL, Move, Run, Status
 from lily.spec_index import SpecIndex
 from lily.storage.approvals import Check, Waiting, check_of, decide, keep_checks, waiting
-from lily.storage.audit import Actor, Change
+from lily.storage.audit import Change
 from lily.storage.store import Store
 from lily.workspace import Workspace
 
@@ -31,8 +34,10 @@ class Decision(NamedTuple):
     at: datetime | None = None
 
 
-def decide_run(workspace: Workspace, store: Store, run_id: str, said: Decision, *, kind: str = "cli", clock: Clock | None = None) -> Run:
-    """Approve or deny what the run waits for.
+def decide_run(
+    workspace: Workspace, store: Store, run_id: str, said: Decision, *, actor: Actor | None = None, clock: Clock | None = None
+) -> Run:
+    """Approve or deny what the run waits for. Audited for `actor`, or by the name of who said it.
 
     Raises `run_state_invalid` for a run that does not wait, `approval_forbidden` for somebody who may not decide it, and
     `approval_expired` when the time was up before: then the run is failed.
@@ -45,7 +50,7 @@ def decide_run(workspace: Workspace, store: Store, run_id: str, said: Decision, 
         # What came by a label was judged by the time of the label.
         late = said.channel == "local" and approval.expires_at is not None and now > parse_stamp(approval.expires_at)
         move = expire(run, approval, now) if late else _move(run, approval, said, now)
-        if decide(store, move, Actor(name=said.by, kind=kind), _change(run, approval, move, said), stamp(now)) is None:
+        if decide(store, move, actor or Actor(name=said.by), _change(run, approval, move, said), stamp(now)) is None:
             ring(workspace)
             if late:
                 raise _too_late(run, approval)
@@ -131,9 +136,11 @@ def looked_after(waiting: Waiting, approval: Approval) -> tuple[bool, str]:
 
 
 def take_labels(
-    workspace: Workspace, store: Store, run: Run, labels: list[Label], *, began: datetime, poll_seconds: float, kind: str, clock: Clock
+    workspace: Workspace, store: Store, run: Run, labels: list[Label], *, began: datetime, poll_seconds: float, looker: Actor, clock: Clock
 ) -> Verdict:
-    """Remember what a look that `began` then found at the run's issue, and decide by it. A run that waits no more stays as it is."""
+    """Remember what a look that `began` then found at the run's issue, and decide by it.
+
+    The audit names who set the label, in the request of the `looker`. A run that waits no more stays as it is."""
     approval = pending(run)
     if approval is None:
         return Verdict()
@@ -148,7 +155,8 @@ def take_labels(
         at = parse_stamp(label.at) if label.at else None
         note = f"label {label.name} on issue {approval.issue}"
         said_so = Decision(verdict.decision, label.by or "unknown", note, "github", at)
-        decide_run(workspace, store, run.run_id, said_so, kind=kind, clock=clock)
+        by = msgspec.structs.replace(looker, name=said_so.by)
+        decide_run(workspace, store, run.run_id, said_so, actor=by, clock=clock)
     return verdict
 
 

@@ -52,11 +52,11 @@ def checked_priority(priority: str | None) -> str | None:
 class Template:
     """One job, of which runs are made."""
 
-    def __init__(self, spec: JobSpec, *, by: str) -> None:
-        """Raises `feature_unavailable` for what this version can't honour."""
+    def __init__(self, spec: JobSpec, *, by: str, lineage: Mapping[str, Any] | None = None) -> None:
+        """`lineage` is that of all its runs. Raises `feature_unavailable` for what this version can't honour."""
         self._spec, self._clock = spec, SystemClock()
         canonical = spec.canonical()
-        self._first = new_run(canonical, by=by)
+        self._first = new_run(canonical, by=by, lineage=lineage)
         self._trigger = self._first.trigger  # shared by all runs of one instant
         body = msgspec.json.decode(canonical)
         self._given = {"bindings": body["bindings"], "runtime": body["runtime"], "input": body["target"]["input"]}
@@ -91,6 +91,7 @@ class Template:
             trigger=trigger,
             priority=priority or first.priority,
             key=text,
+            lineage=first.lineage,
         )
 
     def _fired(self, at: str) -> dict[str, Any]:

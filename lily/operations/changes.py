@@ -1,30 +1,39 @@
 """Changing what is there: cancel, replay, prune, and comparing two runs."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from lily.clock import Clock, SystemClock, stamp
 from lily.errors import Code, LilyError
-from lily.operations.accept import accept_all, new_run
+from lily.identity import Actor, as_actor
+from lily.operations.accept import accept_all, caused_by, new_run
 from lily.operations.sockets import ring
 from lily.runs import TERMINAL, Run
 from lily.spec_index import SpecIndex
 from lily.storage.artifacts import read_receipt
-from lily.storage.audit import Actor
 from lily.storage.cancels import Done, cancel_runs
 from lily.storage.files import remove_folder
+from lily.storage.state_audit import Submission
 from lily.storage.store import Store
 from lily.workspace import Workspace
 
+_AT_ONCE = 200  # runs that one transaction deletes: others wait for it
 
-def cancel(workspace: Workspace, store: Store, run_id: str, *, by: str, reason: str, clock: Clock | None = None, kind: str = "cli") -> Run:
-    """Cancel a run: at once when it waits, through its owner when it runs; audited. Raises `run_state_invalid` for an ended one."""
+
+def cancel(
+    workspace: Workspace, store: Store, run_id: str, *, by: str | Actor, reason: str, clock: Clock | None = None, said_by: str = ""
+) -> Run:
+    """Cancel a run: at once when it waits, through its owner when it runs; audited. The receipt names `said_by`, or the actor.
+
+    Raises `run_state_invalid` for an ended one."""
     found = store.find(run_id)
-    actor, now = Actor(name=by, kind=kind), (clock or SystemClock()).now()
-    (told,) = cancel_runs(store, [found.run_id], actor=actor, reason=reason, at=now)
+    actor, now = as_actor(by), (clock or SystemClock()).now()
+    (told,) = cancel_runs(store, [found.run_id], actor=actor, reason=reason, at=now, said_by=said_by)
     if told.done is Done.ENDED:
         raise ended(told.run)
     ring(workspace)
@@ -39,21 +48,22 @@ def ended(run: Run) -> LilyError:
 
 
 def replay(
-    workspace: Workspace, store: Store, run: Run, *, which: str, approve: bool, reason: str, by: str, clock: Clock | None = None
+    workspace: Workspace, store: Store, run: Run, *, which: str, approve: bool, reason: str, by: str | Actor, clock: Clock | None = None
 ) -> Run:
     """A new run like `run`, with its pinned spec or the job's current one. It waits for an approval; `approve` gives it at once.
 
     Raises `approval_forbidden` when `by` may not approve it.
     """
-    body = replay_spec(workspace, store, run, which)
-    new = new_run(body, by=by, trigger_type="replay", clock=clock, lineage={"replayed_from": run.run_id, "spec": which})
+    body, actor = replay_spec(workspace, store, run, which), as_actor(by)
+    lineage = {"replayed_from": run.run_id, "spec": which, **caused_by(actor)}
+    new = new_run(body, by=actor.name, trigger_type="replay", clock=clock, lineage=lineage)
     if not approve:
-        return accept_all(workspace, store, [new])[0]
+        return accept_all(workspace, store, [new], by=Submission(actor=actor, action="run.replay", reason=reason))[0]
     if not reason.strip():
         raise LilyError(Code.USAGE, "an approval needs a reason", hint="--reason R")
     from lily.operations.replays import accept_approved
 
-    return accept_approved(workspace, store, new, by=by, reason=reason, clock=clock or SystemClock())
+    return accept_approved(workspace, store, new, actor=actor, reason=reason, clock=clock or SystemClock())
 
 
 def replay_spec(workspace: Workspace, store: Store, run: Run, which: str) -> bytes:
@@ -67,13 +77,15 @@ def prune(
     workspace: Workspace,
     store: Store,
     *,
+    by: Actor,
+    reason: str = "",
     keep: int | None = None,
     older_than: timedelta | None = None,
     dry_run: bool = False,
     job_id: str | None = None,
     clock: Clock | None = None,
 ) -> list[Run]:
-    """Delete ended runs with their artifacts: all but the newest `keep` of each job, or those that ended before `older_than`.
+    """Delete ended runs with their artifacts: all but the newest `keep` of each job, or those that ended before `older_than`. Audited.
 
     A run that has not ended, or whose artifacts are still owed, is never touched. Gives the runs that went (or would go).
     """
@@ -82,15 +94,21 @@ def prune(
     for job in [job_id] if job_id is not None else store.job_ids():
         gone += [run for run in _prunable(store, job, keep) if before is None or (run.ended_at or "") < before]
     if not dry_run:
-        for run in gone:
-            _remove_folder(workspace, run)
-        store.forget([run.run_id for run in gone])
+        for first in range(0, len(gone), _AT_ONCE):
+            some = gone[first : first + _AT_ONCE]
+            # The files first, and both before it holds: whoever is killed here finds the runs again and goes on.
+            store.forget([run.run_id for run in some], by, reason, partial(_remove_folders, workspace, some))
     return gone
 
 
 def _prunable(store: Store, job_id: str, keep: int | None) -> list[Run]:
     ended = [run for run in store.every_run(job_id) if run.status in TERMINAL]
     return [run for run in ended[keep or 0 :] if run.written]
+
+
+def _remove_folders(workspace: Workspace, runs: Sequence[Run]) -> None:
+    for run in runs:
+        _remove_folder(workspace, run)
 
 
 def _remove_folder(workspace: Workspace, run: Run) -> None:

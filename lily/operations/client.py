@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lily.errors import Code, LilyError
+from lily.identity import Actor
 from lily.operations.sockets import address, reader_path
 from lily.workspace import Workspace
 
@@ -66,10 +67,14 @@ def follow(workspace: Workspace, *, run_id: str | None = None, job_id: str | Non
     raise LilyError(Code.SUPERVISOR_NOT_RUNNING, "the supervisor went away", where=str(workspace.root))
 
 
-def request_down(workspace: Workspace, *, grace: float) -> None:
-    """Ask the owner to drain: running work may finish within `grace` seconds. Raises `supervisor_not_running`."""
-    for _ in ask(workspace, {"ask": "down", "grace": grace}):
+def request_down(workspace: Workspace, *, grace: float, by: Actor, reason: str = "") -> None:
+    """Ask the owner to drain, in somebody's name: running work may finish within `grace` seconds. Raises `supervisor_not_running`."""
+    for _ in ask(workspace, {"ask": "down", "grace": grace, "by": _told(by), "reason": reason}):
         return
+
+
+def _told(actor: Actor) -> dict[str, str]:
+    return {"name": actor.name, "kind": actor.kind, "request_id": actor.request_id, "trace_id": actor.trace_id}
 
 
 def listen(workspace: Workspace, *, timeout: float) -> socket.socket:
@@ -83,12 +88,12 @@ def listen(workspace: Workspace, *, timeout: float) -> socket.socket:
     return door
 
 
-def reload_settings(workspace: Workspace) -> list[dict[str, Any]]:
+def reload_settings(workspace: Workspace, by: Actor, reason: str = "") -> list[dict[str, Any]]:
     """Have the supervisor read its settings again; gives what has changed, as `queue_shapes.SettingChange`.
 
     Raises `config_invalid`, and nothing has changed then; `supervisor_not_running`.
     """
-    for answer in ask(workspace, {"ask": "reload"}):
+    for answer in ask(workspace, {"ask": "reload", "by": _told(by), "reason": reason}):
         changes: list[dict[str, Any]] = answer["changes"]
         return changes
     raise LilyError(Code.SUPERVISOR_NOT_RUNNING, "the supervisor went away", where=str(workspace.root))

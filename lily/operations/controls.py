@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from lily.errors import Code, LilyError
+from lily.identity import Actor
 from lily.ledger import Control, State
 from lily.operations.sockets import STATES, ring
 from lily.policies import scheduled
@@ -149,13 +150,13 @@ def of_set(windows: Windows, reads: WindowReads, action: Action, set_id: str, no
 
 
 def apply(
-    workspace: Workspace, windows: Windows, selection: Selection, *, at: datetime, until: datetime | None, reason: str, by: str
+    workspace: Workspace, windows: Windows, selection: Selection, *, at: datetime, until: datetime | None, reason: str, by: Actor
 ) -> Control:
     """Change the selected jobs in one transaction and ring; gives what was written."""
     changing = [target.job_id for target in selection.targets if target.changes]
     set_id = f"set-{secrets.token_hex(4)}" if selection.bulk and changing else None
-    control = Control(at=at, state=selection.to, until=until, reason=reason, by=by, set_id=set_id)
+    control = Control(at=at, state=selection.to, until=until, reason=reason, by=by.name, set_id=set_id)
     if changing:
-        windows.change(changing, control)
+        windows.change(changing, control, by)
         ring(workspace, STATES)
     return control

@@ -1,16 +1,18 @@
 """Retrying dead letters: each as a new run in its place, in batches or paced, a canary first; what can't be retried is passed over."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
 from lily.clock import Clock, SystemClock, stamp
 from lily.errors import Code, LilyError
-from lily.operations.accept import accept_all, new_run
+from lily.identity import Actor
+from lily.operations.accept import accept_all, caused_by, new_run
 from lily.runs import Run, Status
 from lily.spec_index import SpecIndex
-from lily.storage.audit import Actor
 from lily.storage.letters import Letters, Owed, gone
 from lily.storage.store import NewRun, Store
 from lily.workspace import Workspace
@@ -62,6 +64,15 @@ class Stopped:
     error: LilyError | None = None
 
 
+class Retries(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of dead letters: the new run of each by the old one's id, and what is wrong with those that stay. `stopped` says why
+    nothing more was accepted, and then the rest stays, too."""
+
+    runs: dict[str, str]
+    kept: dict[str, LilyError]
+    stopped: LilyError | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Ready:
     """A dead letter with the run that is to take its place."""
@@ -106,7 +117,7 @@ def named(store: Store, words: Sequence[str]) -> tuple[list[str], list[Kept]]:
 
 
 def prepared(
-    workspace: Workspace, store: Store, run_ids: Sequence[str], *, by: str, spec: Which = "pinned", clock: Clock | None = None
+    workspace: Workspace, store: Store, run_ids: Sequence[str], *, by: Actor, spec: Which = "pinned", clock: Clock | None = None
 ) -> Iterator[Ready | Kept]:
     """Each of these dead letters with its new run, or what is wrong with it. Nothing is stored."""
     specs = _Specs(workspace, store, spec)
@@ -142,12 +153,12 @@ class _Specs:
             return error
 
 
-def _prepared(specs: _Specs, owed: Owed | None, run_id: str, by: str, clock: Clock | None) -> Ready | Kept:
+def _prepared(specs: _Specs, owed: Owed | None, run_id: str, by: Actor, clock: Clock | None) -> Ready | Kept:
     if owed is None:
         return Kept(run_id, "", gone(run_id))
     try:
-        lineage = {"retried_from": run_id, "spec": specs.which}
-        made = new_run(specs.of(owed), by=by, trigger_type="retry", clock=clock, key=owed.key, lineage=lineage)
+        lineage = {"retried_from": run_id, "spec": specs.which, **caused_by(by)}
+        made = new_run(specs.of(owed), by=by.name, trigger_type="retry", clock=clock, key=owed.key, lineage=lineage)
     except LilyError as error:
         return Kept(run_id, owed.job_id, error)
     return Ready(run_id, owed.job_id, made)
@@ -172,7 +183,7 @@ def retry(
     """
     sender = _Sender(workspace, store, actor, reason, clock or SystemClock())
     batch: list[Ready] = []
-    for each in prepared(workspace, store, run_ids, by=actor.name, spec=spec, clock=clock):
+    for each in prepared(workspace, store, run_ids, by=actor, spec=spec, clock=clock):
         if isinstance(each, Kept):
             yield each
             continue
@@ -192,6 +203,22 @@ def retry(
                     yield Stopped(f"the canary {ended.run_id} is {ended.status}, so the rest was not retried")
                     return
     yield from sender.send(batch)
+
+
+def collected(steps: Iterable[Step]) -> Retries:
+    """All steps in one account."""
+    runs: dict[str, str] = {}
+    kept: dict[str, LilyError] = {}
+    stopped = None
+    for step in steps:
+        match step:
+            case Retried(old, run):
+                runs[old] = run.run_id
+            case Kept(old, _, error):
+                kept[old] = error
+            case Stopped(message, error):
+                stopped = error or LilyError(Code.RUN_STATE_INVALID, message)
+    return Retries(runs=runs, kept=kept, stopped=stopped)
 
 
 class _Sender:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 
 from lily.backlog import PRIORITIES, marks
 from lily.clock import Clock, SystemClock, parse_stamp, stamp
@@ -12,7 +13,7 @@ from lily.operations.config_file import with_values, write_config
 from lily.operations.sockets import ring
 from lily.queue_shapes import ClassCount, HeldLimits, LimitChange, Pressure, QueueCancel, QueueRow, QueueSet, QueueStats
 from lily.runs import TERMINAL, Run, Status
-from lily.settings import Queue, parse_settings
+from lily.settings import Settings, load_settings, parse_settings
 from lily.storage import queue_changes
 from lily.storage.audit import Actor
 from lily.storage.cancels import AT_ONCE, Canceled, Done, cancel_runs, to_cancel
@@ -135,20 +136,21 @@ def set_limits(workspace: Workspace, store: Store, given: Mapping[str, int], *, 
     before = queue_changes.standing(store).limits
     assert before is not None
 
-    def keep() -> Queue:
+    def write() -> Settings:
         write_config(workspace, text)
-        return parse_settings(text).queue
+        return parse_settings(text)
 
+    keep = queue_changes.Keep(partial(load_settings, workspace), write) if persist else None
     at = stamp(SystemClock().now())
-    after = queue_changes.hold(store, given, actor=actor, reason=reason, at=at, keep=keep if persist else None)
+    after = queue_changes.hold(store, given, actor=actor, reason=reason, at=at, keep=keep)
     changes = [LimitChange(key=f"queue.{name}", before=getattr(before, name), after=getattr(after, name)) for name in given]
-    return QueueSet(changes=changes, persisted=persist, supervisor=_told(workspace))
+    return QueueSet(changes=changes, persisted=persist, supervisor=_told(workspace, actor))
 
 
-def _told(workspace: Workspace) -> bool:
+def _told(workspace: Workspace, actor: Actor) -> bool:
     """Have a running supervisor take it now."""
     try:
-        reload_settings(workspace)
+        reload_settings(workspace, actor)
     except LilyError as error:
         if error.code is not Code.SUPERVISOR_NOT_RUNNING:
             raise

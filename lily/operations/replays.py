@@ -7,6 +7,7 @@ from lily.approvals.record import APPROVED, may_decide
 from lily.blueprints.registry import Registry
 from lily.clock import Clock, stamp
 from lily.errors import Code, LilyError
+from lily.identity import Actor, check_allowed
 from lily.moves import approved_event, decided
 from lily.operations.accept import check_place
 from lily.operations.sockets import ring
@@ -15,14 +16,15 @@ from lily.runs import Run, decode_spec
 from lily.settings import load_settings
 from lily.spec_index import SpecIndex
 from lily.storage.approvals import accept_audited
-from lily.storage.audit import Actor, Change
+from lily.storage.audit import Change
 from lily.storage.store import NewRun, Store
 from lily.workspace import Workspace
 
 
-def accept_approved(workspace: Workspace, store: Store, new: NewRun, *, by: str, reason: str, clock: Clock) -> Run:
+def accept_approved(workspace: Workspace, store: Store, new: NewRun, *, actor: Actor, reason: str, clock: Clock) -> Run:
     """Store the run with its approval and the audit row in one transaction, and ring. Raises `approval_forbidden`."""
-    settings, spec, now = load_settings(workspace), decode_spec(new.spec), clock.now()
+    check_allowed(actor, "approval.approve")
+    by, settings, spec, now = actor.name, load_settings(workspace), decode_spec(new.spec), clock.now()
     found = preflight(spec, Registry(workspace.blueprints), settings.policy)
     asks = found.asks if isinstance(found, Ready) else ()  # one that is refused fails in any case, with its own code
     first, which = new.lineage["replayed_from"], new.lineage["spec"]
@@ -39,6 +41,6 @@ def accept_approved(workspace: Workspace, store: Store, new: NewRun, *, by: str,
     check_place(workspace)
     after = {"decision": APPROVED, "by": by, "what": given.what}
     change = Change(action="approval.approve", job_id=new.job_id, reason=reason, before={"replayed_from": first}, after=after)
-    run = accept_audited(store, new, Actor(name=by), change)
+    run = accept_audited(store, new, actor, change)
     ring(workspace)
     return run

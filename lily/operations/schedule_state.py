@@ -9,12 +9,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from lily.clock import stamp
 from lily.errors import Code, LilyError
 from lily.ledger import State, misfire_seconds
 from lily.operations.client import supervisor_status
 from lily.own_jobs import is_own
 from lily.policies import scheduled
 from lily.spec_index import Catalog
+from lily.storage.audit import Actor, Change, record
+from lily.storage.database import writing
 from lily.storage.store import Store
 from lily.storage.windows import JobState, Windows
 from lily.trigger_forms import same_trigger
@@ -136,8 +139,8 @@ def _has_more(state: JobState) -> bool:
 # -- lily schedule rebuild -------------------------------------------------------------------------
 
 
-def rebuild(workspace: Workspace, catalog: Catalog, store: Store, now: datetime) -> dict[str, Any]:
-    """Delete the job store, which the next start writes from specs and ledger.
+def rebuild(workspace: Workspace, catalog: Catalog, store: Store, now: datetime, by: Actor, reason: str) -> dict[str, Any]:
+    """Delete the job store, which the next start writes from specs and ledger; audited.
 
     Raises `owner_conflict` while somebody owns the workspace.
     """
@@ -150,7 +153,10 @@ def rebuild(workspace: Workspace, catalog: Catalog, store: Store, now: datetime)
     kept = {job_id for job_id, state in states.items() if state.version is not None and job_id in set(catalog.claimed.values())}
     will = {entry.id for entry in catalog.jobs.values() if scheduled(entry.trigger)} | kept
     will |= {job_id for job_id, state in states.items() if state.version is not None and is_own(job_id)}
-    removed = remove_job_store(workspace)
+    change = Change(action="schedule.rebuild", reason=reason, before={"job_store": before.state}, after={"job_store": None})
+    with writing(store.engine) as connection:
+        record(connection, by, change, stamp(now))
+        removed = remove_job_store(workspace)
     return {"path": str(workspace.job_store), "removed": removed, "was": before.state, "will_register": sorted(will - off)}
 
 

@@ -1,22 +1,25 @@
-"""The audit: who changed what, and why, written in the transaction that changes it; each row is chained to the one before."""
+"""The audit: who changed what, and why, written in the transaction that changes it; each row is chained to the one before.
+
+Rows are numbered without gaps. The number and digest of the newest stand apart in `meta`, so that a tail that was cut off is missed.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
+from lily.identity import Actor as Actor  # where most look for it
+from lily.identity import check_allowed
 from lily.storage import schema
 from lily.storage.rows import dump
+from lily.storage.statements import Asked, ForRows
 
-
-class Actor(msgspec.Struct, frozen=True, kw_only=True):
-    """Who acts: a person's or program's name, through what (`cli`, `api`, `supervisor`, `scheduler`), and in which request."""
-
-    name: str
-    kind: str = "cli"
-    request_id: str = ""
+HEAD = "audit.head"  # the key of `meta` that holds "NUMBER DIGEST" of the newest row
+_FIELDS = ("at", "action", "object", "job_id", "actor", "actor_kind", "reason", "request_id", "trace_id", "before", "after")
+NAMES = tuple(sorted(_FIELDS))  # the order in which the digest takes them
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,25 +34,54 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     after: Any = None
 
 
+class _Statements:
+    """For one dialect: they are on the path of each submission."""
+
+    def __init__(self) -> None:
+        a, m = schema.audit, schema.meta
+        newest = select(func.max(a.c.sequence)).scalar_subquery()
+        self.head = Asked(select(newest, select(m.c.value).where(m.c.key == bindparam("key")).scalar_subquery()))
+        self.add = ForRows(insert(a).inline(), ["sequence", *_FIELDS, "digest"])
+        self.put = ForRows(update(m).where(m.c.key == bindparam("b_key")).values(value=bindparam("b_value")), ["b_value", "b_key"])
+        self.make = ForRows(insert(m).inline(), ["key", "value"])
+
+
+@lru_cache(maxsize=4)
+def _statements(dialect: str) -> _Statements:
+    return _Statements()
+
+
 def record(connection: Connection, actor: Actor, change: Change, at: str) -> None:
-    """Append a row, inside the transaction that makes the change (`writing`, so that no two appends cross). `at` is a stamp."""
+    """Append a row, inside the transaction that makes the change (`writing`, so that no two appends cross). `at` is a stamp.
+
+    Raises `actor_forbidden` for what a run may not do; nothing of the transaction is kept then.
+    """
     record_all(connection, actor, [change], at)
 
 
 def record_all(connection: Connection, actor: Actor, changes: Sequence[Change], at: str) -> None:
     """The same for several changes, in their order."""
-    a = schema.audit.c
-    last = connection.execute(select(a.digest).order_by(a.sequence.desc()).limit(1)).scalar() or ""
+    if not changes:
+        return
+    for change in changes:
+        check_allowed(actor, change.action)
+    statements = _statements(connection.dialect.name)
+    ((newest, head),) = statements.head(connection, key=HEAD)
+    # After the newest row, whoever wrote it, and chained to the head: what was put in or cut off by hand is not what the chain says.
+    number, last = newest or 0, head.partition(" ")[2] if head else ""
+    if head:
+        number = max(number, int(head.partition(" ")[0]))
     rows = []
     for change in changes:
-        row = _row(actor, change, at)
+        row, number = _row(actor, change, at), number + 1
         last = digest(row, last)
-        rows.append({**row, "digest": last})
-    if rows:
-        connection.execute(insert(schema.audit), rows)
+        rows.append({**row, "sequence": number, "digest": last})
+    statements.add(connection, rows)
+    if not statements.put(connection, [{"b_key": HEAD, "b_value": f"{number} {last}"}]):
+        statements.make(connection, [{"key": HEAD, "value": f"{number} {last}"}])
 
 
-def _row(actor: Actor, change: Change, at: str) -> dict[str, str]:
+def _row(actor: Actor, change: Change, at: str) -> dict[str, Any]:
     return {
         "at": at,
         "action": change.action,
@@ -59,13 +91,13 @@ def _row(actor: Actor, change: Change, at: str) -> dict[str, str]:
         "actor_kind": actor.kind,
         "reason": change.reason,
         "request_id": actor.request_id,
-        "trace_id": change.trace_id,
+        "trace_id": change.trace_id or actor.trace_id,
         "before": dump(change.before),
         "after": dump(change.after),
     }
 
 
-def digest(row: Mapping[str, str], last: str) -> str:
+def digest(row: Mapping[Any, Any], last: str) -> str:
     """SHA-256 over the row's fields in their order by name and the digest of the row before it."""
-    body = msgspec.json.encode([last, *(row[name] for name in sorted(row))])
+    body = msgspec.json.encode([last, *(row[name] for name in NAMES)])
     return hashlib.sha256(body).hexdigest()

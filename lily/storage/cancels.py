@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from lily.clock import stamp
+from lily.identity import SCHEDULER
 from lily.moves import cancel
 from lily.runs import TERMINAL, Run, Status
 from lily.storage import schema
@@ -16,6 +17,7 @@ from lily.storage.audit import Actor, Change, record_all
 from lily.storage.database import reading, writing
 from lily.storage.rows import dump, run_from
 from lily.storage.store import Store
+from lily.storage.window_runs import BY
 
 AT_ONCE = 500  # runs of one transaction
 
@@ -37,9 +39,13 @@ class Canceled:
     done: Done
 
 
-def cancel_runs(store: Store, run_ids: Sequence[str], *, actor: Actor, reason: str, at: datetime, running: bool = True) -> list[Canceled]:
-    """Cancel these runs, at most AT_ONCE of them, in one transaction; in the order of their ids. Without `running`, only what waits."""
-    request = {"at": stamp(at), "by": actor.name, "reason": reason}
+def cancel_runs(
+    store: Store, run_ids: Sequence[str], *, actor: Actor, reason: str, at: datetime, running: bool = True, said_by: str = ""
+) -> list[Canceled]:
+    """Cancel these runs, at most AT_ONCE of them, in one transaction; in the order of their ids. Without `running`, only what waits.
+
+    Their receipts name `said_by`, or the actor."""
+    request = {"at": stamp(at), "by": said_by or actor.name, "reason": reason}
     with writing(store.engine) as connection:
         r = schema.run
         rows = connection.execute(select(r).where(r.c.run_id.in_(run_ids)).order_by(r.c.run_id)).all()
@@ -51,7 +57,7 @@ def cancel_runs(store: Store, run_ids: Sequence[str], *, actor: Actor, reason: s
         moves = [cancel(each.run, request, at) for each in told if each.done is Done.CANCELED]
         if moves:
             store.write_moves(connection, moves)
-        _audit(connection, actor, reason, told, stamp(at))
+        audit_cancels(connection, actor, reason, told, stamp(at))
         return told
 
 
@@ -63,7 +69,8 @@ def _judged(run: Run, running: bool) -> Done:
     return Done.ASKED if running else Done.LEFT
 
 
-def _audit(connection: Connection, actor: Actor, reason: str, told: Sequence[Canceled], at: str) -> None:
+def audit_cancels(connection: Connection, actor: Actor, reason: str, told: Sequence[Canceled], at: str) -> None:
+    """What was canceled, for the audit, inside the transaction."""
     changes = [
         Change(
             action="run.cancel",
@@ -78,6 +85,21 @@ def _audit(connection: Connection, actor: Actor, reason: str, told: Sequence[Can
         if each.done in (Done.CANCELED, Done.ASKED)
     ]
     record_all(connection, actor, changes, at)
+
+
+def cancel_previous(store: Store, connection: Connection, run_ids: Sequence[str], at: datetime) -> None:
+    """End the runs that a fire with `overlap: cancel_previous` replaces, for the scheduler, inside the transaction of the fire."""
+    if not run_ids:
+        return
+    request = {"at": stamp(at), "by": BY, "reason": "overlap: cancel_previous"}
+    wanted = select(schema.run).where(schema.run.c.run_id.in_(run_ids))
+    runs = store.with_attempts(connection, [run_from(row) for row in connection.execute(wanted)])
+    store.statements.ask_to_cancel(connection, [{"b_run_id": run.run_id, "b_cancel": dump(request)} for run in runs])
+    waiting = [cancel(run, request, at) for run in runs if run.status is not Status.RUNNING]
+    if waiting:
+        store.write_moves(connection, waiting)
+    told = [Canceled(run, Done.ASKED if run.status is Status.RUNNING else Done.CANCELED) for run in runs]
+    audit_cancels(connection, SCHEDULER, request["reason"], told, request["at"])
 
 
 def to_cancel(store: Store, statuses: Sequence[Status], *, priority: int | None = None, job_id: str | None = None) -> list[str]:

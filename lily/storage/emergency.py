@@ -11,7 +11,8 @@ from lily.clock import stamp
 from lily.moves import stopped
 from lily.runs import EventName, Run, Status
 from lily.storage import schema
-from lily.storage.audit import Actor, Change, record, record_all
+from lily.storage.audit import HEAD, Actor, Change, record, record_all
+from lily.storage.config_audit import KNOWN
 from lily.storage.database import writing
 from lily.storage.receipt_chain import RESET_THROUGH, drop_unnamed, keep_reset
 from lily.storage.rows import dump
@@ -20,11 +21,11 @@ from lily.storage.store import Store
 from lily.storage.system_events import tell
 
 # What a reset leaves: pinned specs, which sessions of other processes may know to be there; the audit and the supervisors that were
-# there, which are history; a pause, which somebody meant; and how far files are known to be on disk, because numbers of events are
-# never given twice.
-# The last receipt of each job stays as well: the next one names it, so that the chain goes on over a reset.
+# there, which are history; a pause, which somebody meant; how far files are known to be on disk, because numbers of events are never
+# given twice; what the settings were when they were last seen; and the last receipt of each job, because the next one names it, so that
+# the chain goes on over a reset.
 _KEPT_TABLES = frozenset({"spec", "audit", "life", "meta", "receipt_head", "receipt_gone"})
-_KEPT_KEYS = (schema.WORKER_PAUSE, "synced_through", RESET_THROUGH)
+_KEPT_KEYS = (schema.WORKER_PAUSE, "synced_through", RESET_THROUGH, HEAD, KNOWN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,11 @@ class FilesProcess:
         with theirs:
             # In this process's own session, where no orphan is looked for.
             command = [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), str(workspace.root), *lossy]
-            self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), lock))
+            try:
+                self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), lock))
+            except OSError:
+                ours.close()
+                raise
         self._wire = _Wire(ours, Done | Ask | Crashed)
 
     def write(self, orders: Sequence[Order], now: float, again: bool, heads: Mapping[str, Link | None]) -> Done:

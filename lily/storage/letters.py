@@ -1,5 +1,6 @@
 """Dead letters in the store: reading them, and taking them out with what comes of each, in one transaction."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -172,6 +173,7 @@ class Letters:
                 job_id=run.job_id,
                 reason=reason,
                 trace_id=run.trace_id,
+                before={"retried_as": None},
                 after={"retried_as": run.run_id, "spec": run.lineage.get("spec"), "spec_hash": run.spec_hash},
             )
             for old, run in pairs
@@ -183,16 +185,18 @@ class Letters:
         cleared: list[str] = []
         for some in _chunks(run_ids):
             with writing(self._store.engine) as connection:
-                rows = connection.execute(select(*_LISTED).where(_box.run_id.in_(some)).order_by(_box.added_at, _box.run_id)).all()
+                run = schema.run.c
+                wanted = select(*_LISTED, run.trace_id).where(_box.run_id.in_(some), run.run_id == _box.run_id)
+                rows = connection.execute(wanted.order_by(_box.added_at, _box.run_id)).all()
                 self._store.letters.drop(connection, [row.run_id for row in rows])
                 record_all(connection, actor, [_cleared(row, reason) for row in rows], at)
                 cleared += [row.run_id for row in rows]
         return cleared
 
-    def prune(self, before: str, at: str, actor: Actor | None = None) -> list[Pruned]:
+    def prune(self, before: str, at: str, actor: Actor, reason: str = "") -> list[Pruned]:
         """Take out what was added before a stamp, and what is more than the maximum: some at a time, so that nobody waits long.
 
-        Audited where an actor asks; each entry that goes has an event in any case.
+        Each time is audited, and each entry that goes has an event.
         """
         gone: list[Pruned] = []
         with writing(self._store.engine) as connection:
@@ -201,9 +205,10 @@ class Letters:
             with writing(self._store.engine) as connection:
                 box = self._store.letters
                 went = box.expire(connection, before, at) or box.fit(connection, at)
-                if went and actor is not None:
-                    after = {"before": before, "runs": [each.run_id for each in went]}
-                    record(connection, actor, Change(action="dead_letter.prune", after=after), at)
+                if went:
+                    gone_now = {"runs": [each.run_id for each in went], "why": dict(Counter(each.reason for each in went))}
+                    after = {"left": box.count(connection), "kept_since": before}
+                    record(connection, actor, Change(action="dead_letter.prune", reason=reason, before=gone_now, after=after), at)
             if not went:
                 return gone
             gone += went
@@ -233,7 +238,7 @@ def gone(run_id: str) -> LilyError:
 
 def _cleared(row: Any, reason: str) -> Change:
     before = {"added_at": row.added_at, "code": row.code, "reason": row.reason, "fingerprint": row.fingerprint, "cause": row.cause}
-    return Change(action="dead_letter.clear", object=row.run_id, job_id=row.job_id, reason=reason, before=before)
+    return Change(action="dead_letter.clear", object=row.run_id, job_id=row.job_id, reason=reason, trace_id=row.trace_id, before=before)
 
 
 def _letter(row: Any, attempts: list[Attempt] | None = None) -> DeadLetter:

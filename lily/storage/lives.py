@@ -15,6 +15,7 @@ from lily.moves import Place
 from lily.runs import TERMINAL
 from lily.storage import schema
 from lily.storage.artifacts import whole
+from lily.storage.audit import Actor, Change, record
 from lily.storage.database import PG_OWNER_LOCK, reading, writing
 from lily.storage.receipt_chain import unchain
 from lily.storage.store import Store
@@ -23,8 +24,8 @@ from lily.workspace import Workspace
 _SYNCED = "synced_through"  # lifecycle sequence up to which the artifacts survive a power cut
 
 
-def begin_life(engine: Engine, place: Place, kind: str, at: str) -> str | None:
-    """Record that this process owns the store now; gives the boot id of the owner before it.
+def begin_life(engine: Engine, place: Place, kind: str, at: str, by: Actor | None = None) -> str | None:
+    """Record that this process owns the store now; gives the boot id of the owner before it. A supervisor's start is audited for `by`.
 
     Raises `owner_conflict` while another supervisor lives: its lock file may have been deleted under it.
     """
@@ -43,7 +44,20 @@ def begin_life(engine: Engine, place: Place, kind: str, at: str) -> str | None:
                 started_at=at,
             )
         )
+        if by is not None:
+            record(connection, by, _started(connection, place), at)
         return before
+
+
+def _started(connection: Connection, place: Place) -> Change:
+    """A supervisor starts: after one that stopped, or in the place of one that never said that it did."""
+    life = schema.life.c
+    wanted = select(life.life, life.pid, life.started_at, life.ended_at).where(life.kind == "up", life.life != place.life)
+    last = connection.execute(wanted.order_by(life.started_at.desc()).limit(1)).one_or_none()
+    before = dict(last._mapping) if last is not None else None
+    action = "supervisor.take_over" if last is not None and last.ended_at is None else "supervisor.start"
+    after = {"life": place.life, "pid": place.pid, "host": place.host, "version": __version__}
+    return Change(action=action, object=place.life, before=before, after=after)
 
 
 def _check_no_other(connection: Connection, place: Place) -> None:
@@ -61,10 +75,13 @@ def _check_no_other(connection: Connection, place: Place) -> None:
             )
 
 
-def end_life(engine: Engine, life: str, at: str) -> None:
-    """Record that this process gave the store back."""
+def end_life(engine: Engine, life: str, at: str, by: Actor | None = None, reason: str = "") -> None:
+    """Record that this process gave the store back. A supervisor's stop is audited for `by`, who asked for it."""
     with writing(engine) as connection:
         connection.execute(update(schema.life).where(schema.life.c.life == life).values(ended_at=at))
+        if by is not None:
+            before, after = {"life": life, "ended_at": None}, {"life": life, "ended_at": at}
+            record(connection, by, Change(action="supervisor.stop", object=life, reason=reason, before=before, after=after), at)
 
 
 def sync_files(store: Store, workspace: Workspace) -> int:

@@ -4,15 +4,18 @@ import os
 import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Table, select
 
+from lily.clock import stamp
 from lily.errors import Code, LilyError
 from lily.storage import schema
-from lily.storage.database import BUSY_SECONDS, store_errors
+from lily.storage.audit import Actor, Change, record
+from lily.storage.database import BUSY_SECONDS, store_errors, writing
 from lily.storage.files import NEW, make_folder
 from lily.storage.store import Store
 
@@ -47,14 +50,17 @@ def database_path(store: Store) -> Path | None:
     return Path(store.engine.url.database or "") if store.engine.dialect.name == "sqlite" else None
 
 
-def checkpoint(store: Store) -> Checkpoint:
-    """Move SQLite's log of changes into its file and cut the log, so that the file alone is a copy of all.
+def checkpoint(store: Store, actor: Actor, reason: str, at: datetime) -> Checkpoint:
+    """Move SQLite's log of changes into its file and cut the log, so that the file alone is a copy of all. Audited before it is done: a
+    row that came after it would be in the log.
 
     Not done while somebody reads from before it. Raises `feature_unavailable` on PostgreSQL, which has no such log.
     """
     if database_path(store) is None:
         said = "PostgreSQL keeps its own log and needs no checkpoint of Lily's"
         raise LilyError(Code.FEATURE_UNAVAILABLE, said, where="store.url", hint="pg_dump makes a copy of the database while it is used")
+    with writing(store.engine) as connection:
+        record(connection, actor, Change(action="store.checkpoint", reason=reason, after={"asked": True}), stamp(at))
     with store_errors(store.engine), closing(store.engine.raw_connection()) as raw:
         cursor = raw.cursor()
         cursor.execute(f"pragma busy_timeout={int(1000 * READERS_SECONDS)}")

@@ -1,38 +1,52 @@
 """Changing the queue's limits, and reading what is in it."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Select, bindparam, func, select, text
 
 from lily.backlog import CLASSES
+from lily.identity import SUPERVISOR
 from lily.runs import Run, Status
-from lily.settings import Queue
+from lily.settings import Queue, Settings
 from lily.storage import schema
 from lily.storage.audit import Actor, Change, record
+from lily.storage.config_audit import Read, note, remember
 from lily.storage.database import reading, writing
 from lily.storage.queue import HELD, LIMITS, Standing, in_force, tally_differences
 from lily.storage.rows import run_from
 from lily.storage.store import Store
 
 
-def hold(store: Store, given: Mapping[str, int], *, actor: Actor, reason: str, at: str, keep: Callable[[], Queue] | None = None) -> Queue:
+class Keep(NamedTuple):
+    """Limits that go into the file: what reads it, and what writes it and gives what it says then."""
+
+    read: Read
+    write: Callable[[], Settings]
+
+
+def hold(store: Store, given: Mapping[str, int], *, actor: Actor, reason: str, at: str, keep: Keep | None = None) -> Queue:
     """Have these limits hold, by name, until a supervisor starts; gives all that are in force then.
 
-    `keep` puts them into the file instead, inside the transaction, and gives the limits that the file has then.
+    `keep` puts them into the file instead, inside the transaction. Whoever is killed between the two leaves a file that the store does not
+    know: the next start or reload audits it as changed by hand.
     """
     with writing(store.engine) as connection:
         before = store.queue.standing(connection)
         assert before.limits is not None
         held = {name: value for name, value in before.held.items() if name in LIMITS and name not in given}
-        if keep is None:
+        if keep is not None:
+            note(connection, store, keep.read(), SUPERVISOR, "found before `lily queue set`", at)
+        else:
             held = {**held, **given, "at": at, "by": actor.name}
         store.queue.put(connection, HELD, held)
         was = {name: getattr(before.limits, name) for name in given}
         after = {**given, "kept_in": ".lily/config.yaml" if keep else "the store, until the supervisor starts again"}
         record(connection, actor, Change(action="queue.set", reason=reason, before=was, after=after), at)
         if keep is not None:
-            store.queue.limits = keep()
+            after_it = keep.write()
+            remember(connection, store, after_it)
+            store.queue.limits = after_it.queue
         store.queue.switch(connection, at)
         now = in_force(store.queue.limits, held)
         assert now is not None
@@ -57,14 +71,16 @@ def let_go(store: Store, *, actor: Actor, at: str) -> dict[str, tuple[int, int]]
         return wrong
 
 
-def follow_limits(store: Store, limits: Queue, at: str) -> Queue:
-    """The file says these now; gives what is in force."""
+def follow_settings(store: Store, read: Read, *, actor: Actor, reason: str, at: str) -> tuple[Settings, Queue]:
+    """What the file says now, and the limits in force then. What was edited since it was last seen is audited."""
     with writing(store.engine) as connection:
-        store.queue.limits = limits
+        settings = read()
+        note(connection, store, settings, actor, reason, at)
+        store.queue.limits = settings.queue
         store.queue.switch(connection, at)
         now = store.queue.standing(connection).limits
         assert now is not None
-        return now
+        return settings, now
 
 
 def standing(store: Store) -> Standing:

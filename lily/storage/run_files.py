@@ -59,6 +59,7 @@ class Published(msgspec.Struct, frozen=True, tag=True):
     first_seq: int
     lines: list[bytes]
     final: Status | None = None
+    trace_id: str = ""
 
 
 class Trouble(msgspec.Struct, frozen=True):
@@ -194,7 +195,7 @@ class RunFiles:
     def _append(self, log: EventLog, folder: int) -> None:
         lines = log.flush(folder, self._ts())
         if lines:
-            self._done.published.append(Published(log.run.run_id, log.run.job_id, log.seq - len(lines) + 1, lines))
+            self._done.published.append(Published(log.run.run_id, log.run.job_id, log.seq - len(lines) + 1, lines, None, log.run.trace_id))
 
     def _end(self, run: Run, log: EventLog) -> None:
         """The artifacts of a terminal run. A failure here is no failure of the run: they are owed."""
@@ -220,7 +221,7 @@ class RunFiles:
         self._heads[run.job_id] = written.link
         self._ended.add(run.run_id)
         self._done.written.append(written)
-        self._done.ended.append(Published(run.run_id, run.job_id, log.seq + 1, [], run.status))
+        self._done.ended.append(Published(run.run_id, run.job_id, log.seq + 1, [], run.status, run.trace_id))
 
     def _mend(self, run_ids: Sequence[str]) -> None:
         for run_id in run_ids:

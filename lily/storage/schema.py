@@ -5,7 +5,7 @@ A change here needs a migration in `migrations/versions` and a new `HEAD`.
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
-HEAD = "0007"
+HEAD = "0008"
 
 metadata = MetaData()
 
@@ -223,6 +223,9 @@ audit = Table(  # what persons and programs changed: append-only, each row's dig
     Column("after", Text, nullable=False),  # JSON
     Column("digest", Text, nullable=False),
     Index("audit_by_job", "job_id", "sequence"),
+    Index("audit_by_actor", "actor", "sequence"),
+    Index("audit_by_action", "action", "sequence"),
+    Index("audit_by_time", "at", "sequence"),
     sqlite_autoincrement=True,
 )
 

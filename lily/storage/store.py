@@ -20,16 +20,19 @@ from lily import __version__
 from lily.backlog import PRIORITIES, Gate
 from lily.clock import Clock, parse_stamp, stamp
 from lily.errors import LilyError
+from lily.identity import SUPERVISOR, Actor
 from lily.receipts import Written
 from lily.runs import OCCUPYING, TERMINAL, ErrorInfo, Event, EventName, Move, Run, Status, may_become
 from lily.settings import Queue
 from lily.storage import schema
+from lily.storage.audit import record, record_all
 from lily.storage.database import close_engine, open_engine, reading, upgrade, writing
 from lily.storage.letter_box import LetterBox
 from lily.storage.queue import QueueNumbers, refused
 from lily.storage.reads import Reads
 from lily.storage.receipt_chain import ChainReads, drop_unnamed, keep_pruned, mark
 from lily.storage.rows import PRUNED, attempt_row, dump, dump_optional, moved, run_from
+from lily.storage.state_audit import Submission, ended_approvals, pruned_runs
 from lily.storage.statements import CANCELED_AT_ONCE, Statements
 
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -117,10 +120,11 @@ class Store(Reads):
 
     # -- accepting --------------------------------------------------------------------------------
 
-    def submit(self, new: Sequence[NewRun], then: Then | None = None) -> list[Run]:
+    def submit(self, new: Sequence[NewRun], then: Then | None = None, by: Submission | None = None) -> list[Run]:
         """Accept runs in one transaction, all or none. A run whose key belongs to a run that is not terminal is that run.
 
-        `then` does more in the same transaction; what it raises takes all of it back. Raises `queue_full` and `queue_backpressure`.
+        `then` does more in the same transaction; what it raises takes all of it back. `by` is audited for the runs that are new. Raises
+        `queue_full` and `queue_backpressure`.
         """
         with writing(self.engine) as connection:
             gate = self.queue.gate(connection)
@@ -140,6 +144,8 @@ class Store(Reads):
                 accepted.append(run)
             if fresh:
                 self._insert_runs(connection, fresh, gate)
+                if by is not None:
+                    record(connection, by.actor, by.change([run for _, run in fresh]), ts)
             if then is not None:
                 then(connection, accepted)
         self._remember_specs(fresh)  # only now are they stored
@@ -228,6 +234,9 @@ class Store(Reads):
                 refusals, held = self._judge(connection, moves)
             if held:
                 self.write_moves(connection, held)
+                ended = ended_approvals(held)
+                if ended:
+                    record_all(connection, SUPERVISOR, ended, stamp(self._clock.now()))
             if steps:
                 at = stamp(self._clock.now())
                 self.statements.add_step(
@@ -339,13 +348,14 @@ class Store(Reads):
         with reading(self.engine) as connection:
             return list(connection.execute(wanted).scalars())
 
-    def forget(self, run_ids: Sequence[str]) -> None:
-        """Delete terminal runs with all that belongs to them."""
+    def forget(self, run_ids: Sequence[str], by: Actor, reason: str = "", then: Callable[[], None] | None = None) -> None:
+        """Delete terminal runs with all that belongs to them; the audit says which they were. `then` does more before it holds."""
         with writing(self.engine) as connection:
             terminal = [status.value for status in TERMINAL]
             r = schema.run.c
             found = connection.execute(select(r.run_id, r.status).where(r.run_id.in_(run_ids), r.status.in_(terminal))).all()
             ids = [run_id for run_id, _ in found]
+            record_all(connection, by, pruned_runs(ids, reason), stamp(self._clock.now()))
             gone = Counter(status for _, status in found)
             self.queue.count(connection, {status: -by for status, by in gone.items()}, stamp(self._clock.now()))
             self._note_pruned(connection, ids)
@@ -354,6 +364,8 @@ class Store(Reads):
             for table in (schema.step, schema.approval_check, schema.event, schema.attempt, schema.run):
                 connection.execute(table.delete().where(table.c.run_id.in_(ids)))
             drop_unnamed(connection)
+            if then is not None:
+                then()
 
     def _note_pruned(self, connection: Connection, ids: Sequence[str]) -> None:
         """Remember how far each job's runs were pruned: the window ledger goes on naming them, rightly."""

@@ -14,20 +14,21 @@ from sqlalchemy import Connection, bindparam, case, func, select, text, update
 from lily.clock import parse_stamp, stamp
 from lily.conditions.verdict import Looked, Standing, Wanted
 from lily.errors import Code, LilyError
+from lily.identity import SUPERVISOR
 from lily.ledger import Control, Failure, Row, Schedule, Settlement, State, Version, nobody_looked, settle
-from lily.moves import cancel
 from lily.runs import Event, Run, Status
 from lily.storage import schema
 from lily.storage.audit import Actor, record_all
+from lily.storage.cancels import cancel_previous
 from lily.storage.database import reading, writing
 from lily.storage.looks import judging, record_looks, standings
 from lily.storage.rows import dump, run_from
-from lily.storage.state_audit import state_change
+from lily.storage.state_audit import registered, removed, state_change
 from lily.storage.statements import ForRows
 from lily.storage.store import NewRun, Store
 from lily.storage.window_ledgers import chunks, ledgers
 from lily.storage.window_refusals import turn_away
-from lily.storage.window_runs import BY, Owed, fired_run, missed_run
+from lily.storage.window_runs import Owed, fired_run, missed_run
 
 _SCHEDULES_REMEMBERED = 20_000
 
@@ -136,7 +137,9 @@ class Windows:
             if changed:
                 self._put_schedule(connection, [{"job_id": job.job_id, "settled": at, "spec_hash": job.spec_hash} for job in changed])
             self._open_versions(connection, [job for job in jobs if differs(before.get(job.job_id), job)], before, now)
-            return self._states(connection, [job.job_id for job in jobs])
+            after = self._states(connection, [job.job_id for job in jobs])
+            record_all(connection, SUPERVISOR, registered(before, after), at)
+            return after
 
     def _open_versions(self, connection: Connection, jobs: Sequence[Registration], before: Mapping[str, JobState], now: datetime) -> None:
         if not jobs:
@@ -172,6 +175,7 @@ class Windows:
         with writing(self._store.engine) as connection:
             before = self._states(connection, job_ids)
             self._close(connection, [{"b_job_id": id, "b_until": stamp(max(now, each.settled))} for id, each in before.items()])
+            record_all(connection, SUPERVISOR, removed(before), stamp(now))
 
     # -- states -----------------------------------------------------------------------------------
 
@@ -187,9 +191,9 @@ class Windows:
         with reading(self._store.engine) as connection:
             return connection.execute(select(func.max(schema.control.c.sequence))).scalar() or 0
 
-    def change(self, job_ids: Sequence[str], to: Control) -> None:
+    def change(self, job_ids: Sequence[str], to: Control, actor: Actor | None = None) -> None:
         """Set the state of these jobs, from `to.at` on. Disabling ends their windows, enabling begins them again with the last trigger, and
-        so does the end of a disabling that has one."""
+        so does the end of a disabling that has one. Audited for `actor`, or by the name that stands in `to`."""
         if not job_ids:
             return
         with writing(self._store.engine) as connection:
@@ -207,7 +211,8 @@ class Windows:
                 for job_id in job_ids
             ]
             connection.execute(schema.control.insert(), c)
-            record_all(connection, Actor(name=to.by), [state_change(job_id, before.get(job_id), to) for job_id in job_ids], stamp(to.at))
+            by = actor or Actor(name=to.by)
+            record_all(connection, by, [state_change(job_id, before.get(job_id), to) for job_id in job_ids], stamp(to.at))
             s = schema.schedule
             told = [{**{k: v for k, v in row.items() if k != "at"}, "changed_at": row["at"], "settled": row["at"]} for row in c]
             add = self._store.upserts(s)
@@ -327,15 +332,7 @@ class Windows:
     def _cancel(self, connection: Connection, claims: Sequence[Claim], now: datetime) -> None:
         """End the runs that a fire with `overlap: cancel_previous` replaces."""
         for claim in claims:
-            if not claim.settlement.cancels:
-                continue
-            request = {"at": stamp(now), "by": BY, "reason": "overlap: cancel_previous"}
-            wanted = select(schema.run).where(schema.run.c.run_id.in_(claim.settlement.cancels))
-            runs = self._store.with_attempts(connection, [run_from(row) for row in connection.execute(wanted)])
-            self._store.statements.ask_to_cancel(connection, [{"b_run_id": run.run_id, "b_cancel": dump(request)} for run in runs])
-            waiting = [cancel(run, request, now) for run in runs if run.status is not Status.RUNNING]
-            if waiting:
-                self._store.write_moves(connection, waiting)
+            cancel_previous(self._store, connection, claim.settlement.cancels, now)
 
     def _told_again(self, connection: Connection, claims: Sequence[Claim]) -> None:
         asked = {claim.job_id: claim for claim in claims}

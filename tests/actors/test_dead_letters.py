@@ -259,7 +259,7 @@ def test_a_kill_between_the_steps_of_a_retry_loses_nothing(make_world: MakeWorld
     finish(world, run)
     real = Store.submit
 
-    def killed(self: Store, new: Any, then: Any = None) -> Any:
+    def killed(self: Store, new: Any, then: Any = None, by: Any = None) -> Any:
         def last(connection: Any, runs: Any) -> None:
             then(connection, runs)
             raise KeyboardInterrupt

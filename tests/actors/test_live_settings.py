@@ -1,5 +1,6 @@
 """Settings that are read again while a supervisor lives."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from actors.live_settings import LiveSettings, differences
 from lily.errors import LilyError
+from lily.identity import Actor
 from lily.log import SilentLog
 from lily.offload import inline
 from lily.settings import Queue, Settings, load_settings, parse_settings
@@ -24,10 +26,11 @@ def workspace(tmp_path: Path) -> Workspace:
 def live(workspace: Workspace, held: dict[str, int] | None = None) -> LiveSettings:
     """Settings of which `lily queue set` holds some."""
 
-    def queue(limits: Queue) -> Queue:
-        return msgspec.structs.replace(limits, **(held or {}))
+    def keep(read: Callable[[], Settings], by: Actor, reason: str) -> tuple[Settings, Queue]:
+        file = read()
+        return file, msgspec.structs.replace(file.queue, **(held or {}))
 
-    return LiveSettings(workspace, load_settings(workspace), queue=queue, offload=inline, log=SilentLog())
+    return LiveSettings(workspace, load_settings(workspace), keep=keep, offload=inline, log=SilentLog())
 
 
 def reloaded(settings: LiveSettings) -> dict[str, tuple[Any, Any, str]]:

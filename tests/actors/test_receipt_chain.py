@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 import actors.artifact_writer
+from lily.identity import Actor
 from lily.operations.changes import prune
 from lily.operations.emergency import reset
 from lily.receipts import Link, sha256_of
@@ -17,6 +18,8 @@ from lily.workspace import EVENTS, RECEIPT
 from tests.actors.conftest import MakeWorld
 from tests.receipts import TESTER, chain, folder_of, found, lived, made_old, ran, spoil, wordy
 from tests.work import without_fsync
+
+ADA = Actor(name="ada")
 
 
 def head(world: World, job_id: str = "job") -> Link | None:
@@ -119,15 +122,15 @@ def test_a_writer_that_remembers_few_jobs_asks_the_store(world: World, monkeypat
 def test_what_is_pruned_is_named_all_the_same_and_is_not_missing(world: World) -> None:
     """In the middle, from the beginning, and all of them: the next receipt goes on from the last one."""
     runs = ran(world, *["noop.v1"] * 4)
-    prune(world.workspace, world.store, keep=2, clock=world.clock)
+    prune(world.workspace, world.store, by=ADA, keep=2, clock=world.clock)
     assert (chain(world), found(world)) == ([run.run_id for run in runs[2:]], [])
     last = head(world)
-    prune(world.workspace, world.store, keep=0, clock=world.clock)
+    prune(world.workspace, world.store, by=ADA, keep=0, clock=world.clock)
     assert found(world) == []
     (later,) = ran(world, "noop.v1")
     assert world.receipt(later.run_id).previous == last
     assert found(world) == []
-    prune(world.workspace, world.store, keep=0, clock=world.clock)
+    prune(world.workspace, world.store, by=ADA, keep=0, clock=world.clock)
     gone = schema.receipt_gone
     with world.store.engine.connect() as connection:
         assert [row.run_id for row in connection.execute(gone.select())] == [later.run_id]  # of what nobody names nothing is kept
@@ -245,7 +248,7 @@ def test_on_postgresql_the_chain_is_the_same(make_world: MakeWorld, postgres_url
     world = make_world(wordy, url=postgres_url)
     runs = ran(world, "noop.v1", "wordy.v1", "noop.v1")
     assert (chain(world), found(world)) == ([run.run_id for run in runs], [])
-    prune(world.workspace, world.store, keep=2, clock=world.clock)
+    prune(world.workspace, world.store, by=ADA, keep=2, clock=world.clock)
     (folder_of(world, runs[1]) / RECEIPT).write_bytes(b"")
     assert damaged_by_power_cut(world.store, world.workspace) == [run.run_id for run in runs[1:]]
     lived(world, *runs[1:])

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from lily.blueprints.define import blueprint
+from lily.identity import Actor
 from lily.known_findings import Known
 from lily.ledger import State
 from lily.operations.controls import apply, named
@@ -20,7 +21,6 @@ from lily.review import Kind
 from lily.runs import decode_spec
 from lily.spec_index import SpecIndex
 from lily.storage import schema
-from lily.storage.audit import Actor
 from lily.storage.database import writing
 from lily.storage.review_reads import ReviewReads, high_and_open
 from lily.storage.windows import Registration, Windows
@@ -81,7 +81,7 @@ class Place:
     def pause(self, job_id: str, reason: str) -> None:
         now, index = self.world.clock.now(), SpecIndex(self.world.workspace)
         selection = named(index, self.windows, "pause", [job_id], now)
-        apply(self.world.workspace, self.windows, selection, at=now, until=None, reason=reason, by="ada")
+        apply(self.world.workspace, self.windows, selection, at=now, until=None, reason=reason, by=Actor(name="ada"))
 
     def look(self) -> Look:
         world = self.world

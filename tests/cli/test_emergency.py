@@ -19,9 +19,10 @@ HOURLY = {"type": "interval", "every": "1h"}
 
 
 def audit(root: Path) -> list[tuple[str, str, str]]:
-    """(action, object, reason) of every row."""
+    """(action, object, reason) of every row, but for who submitted a run, started a supervisor or edited a file."""
     with closing(sqlite3.connect(root / "db" / "lily.sqlite3")) as database:
-        return database.execute("select action, object, reason from audit order by sequence").fetchall()
+        rows = database.execute("select action, object, reason from audit order by sequence").fetchall()
+    return [row for row in rows if row[0] != "run.submit" and not row[0].startswith(("supervisor.", "schedule."))]
 
 
 def running(root: Path, lily: Lily, up: Any, job_id: str) -> str:

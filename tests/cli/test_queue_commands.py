@@ -32,7 +32,8 @@ def submitted(root: Path, count: int, job_id: str = "a", priority: str | None = 
 def audited(root: Path) -> list[tuple[str, str, str, Any, Any]]:
     """(action, object, reason, before, after) of every row, in order."""
     with sqlite3.connect(root / "db" / "lily.sqlite3") as db:
-        rows = db.execute("select action, object, reason, before, after from audit order by sequence").fetchall()
+        wanted = "action in ('queue.set', 'run.cancel')"  # who submits, starts and stops is elsewhere
+        rows = db.execute(f"select action, object, reason, before, after from audit where {wanted} order by sequence").fetchall()
     db.close()
     return [(action, of, reason, json.loads(before), json.loads(after)) for action, of, reason, before, after in rows]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lily.identity import SUPERVISOR
 from lily.ledger import Failure, State
 from lily.operations.accept import new_run
 from lily.settings import Queue
@@ -143,7 +144,7 @@ def test_why_says_that_the_run_was_pruned(lily: Lily, workspace: Path) -> None:
         made.register("a")
         (run,) = made.claim("a", hours=1)[0].fired
         made.succeed(run.run_id)
-        made.store.forget([run.run_id])
+        made.store.forget([run.run_id], SUPERVISOR)
     answer = why(lily, "a")
     assert answer["runs"] == [{"run_id": run.run_id, "status": None}]
     assert "pruned" in answer["because"][0]

@@ -52,6 +52,7 @@ PINNED = {
     "owner_conflict": 4,
     "supervisor_not_running": 1,
     "worker_paused": 4,
+    "actor_forbidden": 4,
     "store_unavailable": 1,
     "store_schema_newer": 4,
     "disk_full": 4,
@@ -73,7 +74,10 @@ def test_the_codes_and_their_exit_statuses_stand_still() -> None:
 def test_every_code_is_brought_about_here() -> None:
     """No code is only a name: each is the code of a command or of a run below, or the target's own beside it."""
     shown = {case.code for case in REFUSALS} | {case.code for case in RUNS} | {case.own for case in RUNS if case.own in PINNED}
-    below = {Code.FEATURE_UNAVAILABLE, Code.OWNER_CONFLICT, Code.DISK_FULL, Code.INTERRUPTED, Code.INTERNAL_ERROR, *DECIDED}
+    below = {
+        *(Code.FEATURE_UNAVAILABLE, Code.ACTOR_FORBIDDEN, Code.OWNER_CONFLICT, Code.DISK_FULL, Code.INTERRUPTED, Code.INTERNAL_ERROR),
+        *DECIDED,
+    }
     assert {str(code) for code in shown | below} == set(PINNED)
     assert {case.code for case in RUNS} | DECIDED == set(RUN_CODES)
 
@@ -180,6 +184,13 @@ def test_owner_conflict(lily: Lily, place: Path) -> None:
     with owned(place):
         line = check_line(lily("up"), Code.OWNER_CONFLICT)
     assert f"pid {os.getpid()} (lily up" in line
+
+
+def test_actor_forbidden(lily: Lily, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run may not do to the Lily that runs it, in the environment that its child has."""
+    monkeypatch.setenv("LILY_RUN_ID", "20260504T041500.123456Z-k3f9")
+    assert "worker.pause" in check_line(lily("worker", "pause"), Code.ACTOR_FORBIDDEN)
+    assert check_object(lily("worker", "pause", "--json"), Code.ACTOR_FORBIDDEN)["hint"]
 
 
 def test_disk_full(lily: Lily, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

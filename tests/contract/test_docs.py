@@ -31,6 +31,7 @@ GROUPS = frozenset(
         "review",
         "worker",
         "events",
+        "audit",
         "store",
         "db",
         "blueprints",

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from lily.identity import Actor
 from lily.operations.changes import cancel, prune
 from lily.operations.dead_letters import retry
 from lily.operations.emergency import reset
@@ -49,6 +50,8 @@ from tests.receipts import (
     with_a_past,
     wordy,
 )
+
+ADA = Actor(name="ada")
 
 
 @pytest.fixture
@@ -273,7 +276,7 @@ def test_what_was_pruned_or_reset_does_not_come_back(world: World) -> None:
     kept = {run.run_id: folder_of(world, run) for run in world.store.runs(limit=20)}
     aside = world.workspace.root / "aside"
     shutil.copytree(world.workspace.runs, aside)
-    prune(world.workspace, world.store, keep=1, job_id="job", clock=world.clock)
+    prune(world.workspace, world.store, by=ADA, keep=1, job_id="job", clock=world.clock)
     shutil.copytree(aside, world.workspace.runs, dirs_exist_ok=True)
     done, did = history_rebuilt(world)
     assert (did, done.counts["left_alone"], done.left) == ([], 2, 0)
@@ -287,7 +290,7 @@ def test_what_was_pruned_or_reset_does_not_come_back(world: World) -> None:
 def test_a_gap_in_the_chain_is_noted_and_no_finding_any_more(world: World) -> None:
     """The store was lost, and some runs had been pruned before: nothing tells of them but the links."""
     runs = world.store.runs(job_id="job")[::-1]
-    prune(world.workspace, world.store, keep=1, job_id="job", clock=world.clock)
+    prune(world.workspace, world.store, by=ADA, keep=1, job_id="job", clock=world.clock)
     emptied(world)
     _, did = history_rebuilt(world)
     assert sorted(did) == ["gap"] + ["run_added"] * 4

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lily.identity import Actor
 from lily.operations.changes import prune
 from lily.operations.run_check import check_run
 from lily.operations.verify_runs import Tally, verify
@@ -23,6 +24,8 @@ from tests.cli.conftest import Lily, supervisor, write_job
 from tests.contract.conform import check_fits
 from tests.contract.conftest import MakeWorld
 from tests.receipts import folder_of, forget_rows, found, made_old, ran, spoil, wordy
+
+ADA = Actor(name="ada")
 
 FILES = (RECEIPT, SUMMARY, EVENTS, "left.txt")
 r = schema.run.c
@@ -94,7 +97,7 @@ def _row(**values: Any) -> Callable[[World, Run], None]:
 def _pruned_and_left(world: World, run: Run) -> None:
     kept = folder_of(world, run).with_name("kept")
     shutil.copytree(folder_of(world, run), kept)
-    prune(world.workspace, world.store, keep=1, clock=world.clock)
+    prune(world.workspace, world.store, by=ADA, keep=1, clock=world.clock)
     kept.rename(folder_of(world, run))
 
 
@@ -219,7 +222,7 @@ def test_a_run_that_is_pruned_while_it_is_looked_at_is_no_finding(world: World, 
 
     def slow(*args: Any) -> Any:
         if first.pop() if first else False:
-            prune(world.workspace, world.store, keep=0, clock=world.clock)
+            prune(world.workspace, world.store, by=ADA, keep=0, clock=world.clock)
         return check_run(*args)
 
     monkeypatch.setattr("lily.operations.verify_runs.check_run", slow)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lily.engines.process_table import belonging_to, scan
+from lily.identity import Actor
 from lily.operations.accept import accept
 from lily.operations.client import supervisor_status
 from lily.operations.session import open_store
@@ -22,6 +23,7 @@ from lily.selftest.promises import Findings, check_runs, event_lines
 from lily.settings import load_settings
 from lily.spec_index import SpecIndex
 from lily.storage.artifacts import read_receipt
+from lily.storage.state_audit import Submission
 from lily.storage.store import Store
 from lily.workspace import Workspace
 from tests.real.nursery import Nursery
@@ -176,7 +178,7 @@ class House:
     def submit(self, job_id: str) -> str:
         """Accept a run, as any other process does; gives its id."""
         spec = SpecIndex(self.workspace).load(job_id)
-        run_id = accept(self.workspace, self.store, spec, by="test").run_id
+        run_id = accept(self.workspace, self.store, spec, by=Submission(actor=Actor(name="test"))).run_id
         self.run_ids.append(run_id)
         return run_id
 

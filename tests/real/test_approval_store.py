@@ -10,6 +10,7 @@ from lily.approvals.needs import requested
 from lily.approvals.record import Need, pending
 from lily.clock import stamp
 from lily.errors import LilyError
+from lily.identity import SUPERVISOR
 from lily.moves import approve, decided, refuse, start, wait_approval
 from lily.operations.approvals import Decision, decide_run, listed
 from lily.runs import ErrorInfo, Run, Status
@@ -57,7 +58,7 @@ def test_what_waits_comes_with_the_last_look_at_it(store: Store) -> None:
     begun = start(store.run(other.run_id), PLACE, AT, attempt=False)
     assert store.apply([begun, refuse(begun.run, ErrorInfo(code="x", message="y"), {}, AT)], written=[marked(other)]) == [None, None]
     keep_checks(store, [Check(run_id=other.run_id, checked_at=stamp(AT), next_at=stamp(AT))])
-    store.forget([other.run_id])
+    store.forget([other.run_id], SUPERVISOR)
     assert check_of(store, other.run_id) is None
     assert check_of(store, first.run_id) is not None
 

@@ -1,5 +1,6 @@
 """Dead letters in the store: one body of tests for SQLite and PostgreSQL."""
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from sqlalchemy import select, text
 from lily.clock import stamp
 from lily.dead_letters import Cause
 from lily.errors import Code, LilyError
+from lily.identity import SUPERVISOR
 from lily.moves import Outcome, Place, interrupt, refuse, settle, start
 from lily.runs import ErrorInfo, EventName, Move, Run, Runtime, Status
 from lily.storage import schema
@@ -187,11 +189,13 @@ def test_retention_takes_what_is_older_and_the_clock_decides(open_store: OpenSto
     letters = Letters(store)
     assert [(each.run_id, each.reason) for each in letters.prunable(cutoff)] == [(old, "retention")]
     assert box(store) == [old, edge, young]
-    assert [each.run_id for each in letters.prune(cutoff, now)] == [old]
+    assert [each.run_id for each in letters.prune(cutoff, now, SUPERVISOR, "too old")] == [old]
     assert box(store) == [edge, young]
     assert pruned(store) == [(old, "job", "retention")]
-    assert letters.prune(cutoff, now) == []
-    assert audited(store) == []
+    assert letters.prune(cutoff, now, SUPERVISOR) == []
+    (row,) = audited(store)
+    assert (row.action, row.actor_kind, row.reason) == ("dead_letter.prune", "supervisor", "too old")
+    assert json.loads(row.before) == {"runs": [old], "why": {"retention": 1}}
 
 
 def test_more_than_one_transaction_takes_go_in_several(open_store: OpenStore) -> None:
@@ -222,7 +226,7 @@ def test_pruning_a_run_takes_its_entry_away(open_store: OpenStore) -> None:
     """What can't be retried any more is no dead letter."""
     store = open_store()
     gone, stays = dead(store), dead(store)
-    store.forget([gone])
+    store.forget([gone], SUPERVISOR)
     assert box(store) == [stays]
 
 

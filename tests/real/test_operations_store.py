@@ -182,7 +182,7 @@ def test_a_reset_empties_the_store_and_leaves_a_backup_the_audit_and_a_pause(sto
     assert (gone["run"], gone["attempt"], gone["schedule"]) == (1, 1, 1)
     assert store.counts() == {}
     assert paused(store) is not None
-    assert [row["action"] for row in audit(store)] == ["worker.pause", "store.reset"]
+    assert [row["action"] for row in audit(store)] == ["schedule.add", "worker.pause", "store.reset"]
     assert events(store)[-1] == ("store_reset", {"by": "ada", "reason": "start over", "runs": 1, "backup": str(where)})
     assert newest(store) > before
     assert (folder / "summary.md").exists()
@@ -234,7 +234,7 @@ def test_a_checkpoint_empties_the_log_or_says_what_to_use(
     store.submit([new()])
     if url:
         with pytest.raises(LilyError) as caught:
-            checkpoint(store)
+            checkpoint(store, ADA, "", AT)
         assert caught.value.code is Code.FEATURE_UNAVAILABLE
         assert "pg_dump" in caught.value.hint
         return
@@ -243,8 +243,8 @@ def test_a_checkpoint_empties_the_log_or_says_what_to_use(
     with store.engine.connect() as reader:
         reader.execute(text("select count(*) from run")).scalar()
         store.submit([new()])
-        assert checkpoint(store).done is False
-    assert checkpoint(store).done is True
+        assert checkpoint(store, ADA, "", AT).done is False
+    assert checkpoint(store, ADA, "", AT).done is True
     assert wal.stat().st_size == 0
 
 

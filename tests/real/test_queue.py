@@ -18,6 +18,7 @@ from sqlalchemy import text
 
 from lily.clock import stamp
 from lily.errors import Code, LilyError
+from lily.identity import SUPERVISOR
 from lily.ledger import WindowStatus
 from lily.moves import Outcome, Place, cancel, due, interrupt, settle, start
 from lily.operations.accept import new_run
@@ -413,7 +414,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule()
     def prune(self) -> None:
-        self.store.forget([run.run_id for run in self.any_of(Status.CANCELED)])
+        self.store.forget([run.run_id for run in self.any_of(Status.CANCELED)], SUPERVISOR)
 
     @invariant()
     def the_tally_is_the_table(self) -> None:

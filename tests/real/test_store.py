@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from lily.clock import stamp
 from lily.errors import Code, LilyError
+from lily.identity import SUPERVISOR
 from lily.moves import Outcome, Place, cancel, due, interrupt, settle, start
 from lily.operations.accept import new_run
 from lily.runs import TERMINAL, TRANSITIONS, Attempt, ErrorInfo, Event, EventName, Move, Run, Runtime, Status
@@ -338,7 +339,7 @@ def test_a_run_that_has_ended_can_be_forgotten_with_all_that_belongs_to_it(store
     ended, queued = submit(store, new("a"), new("b"))
     done(store, ended)
     store.apply([], steps=[(ended.run_id, "s", b"1")])
-    store.forget([ended.run_id, queued.run_id, "unknown"])
+    store.forget([ended.run_id, queued.run_id, "unknown"], SUPERVISOR)
     assert store.find_run(ended.run_id) is None
     assert store.events(ended.run_id) == []
     assert store.steps(ended.run_id) == {}

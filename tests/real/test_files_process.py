@@ -1,0 +1,180 @@
+"""The process that writes files: what happens where none can be started, and when the store goes away while it asks."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from actors.owning import _files_apart
+from lily.cli import entry
+from lily.clock import SystemClock
+from lily.errors import Code, LilyError
+from lily.log import SilentLog
+from lily.runs import Event, PinnedSpec, Run
+from lily.storage.artifacts import read_receipt, whole
+from lily.storage.files_process import FilesProcess
+from lily.storage.run_files import Known, Mend, RunFiles
+from lily.storage.store import Store
+from lily.workspace import OwnerLock, Workspace, lock_path
+from tests.cli.conftest import write_job
+from tests.letters import dead
+
+
+class Kept(SilentLog):
+    """Warnings in memory."""
+
+    def __init__(self) -> None:
+        self.warnings: list[tuple[str, dict[str, object]]] = []
+
+    def warning(self, message: str, /, **fields: object) -> None:
+        self.warnings.append((message, fields))
+
+
+class Moody:
+    """A store that answers, or does not."""
+
+    def __init__(self, store: Known) -> None:
+        self._store = store
+        self.away = ""
+        self.asked: list[str] = []
+
+    def _check(self, what: str) -> None:
+        self.asked.append(what)
+        if self.away == what:
+            raise LilyError(Code.STORE_UNAVAILABLE, f"away for {what}")
+
+    def events(self, run_id: str) -> list[Event]:
+        self._check("events")
+        return self._store.events(run_id)
+
+    def find_run(self, run_id: str) -> Run | None:
+        self._check("run")
+        return self._store.find_run(run_id)
+
+    def spec(self, spec_hash: str) -> PinnedSpec:
+        return self._store.spec(spec_hash)
+
+    def spec_body(self, spec_hash: str) -> str:
+        self._check("spec")
+        return self._store.spec_body(spec_hash)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workspace:
+    """A workspace with a job."""
+    for folder in (".lily/jobs", ".lily/runs", ".lily/run", "db"):
+        (tmp_path / folder).mkdir(parents=True)
+    write_job(tmp_path, "a")
+    return Workspace(tmp_path)
+
+
+@pytest.fixture
+def lock(place: Workspace) -> Iterator[OwnerLock]:
+    """The owner's lock, which the process holds with its owner."""
+    made = OwnerLock(lock_path(place))
+    made.acquire(kind="up", since="2026-05-04T04:15:00.123456Z", life="test")
+    yield made
+    made.release()
+
+
+@pytest.fixture
+def store(place: Workspace) -> Iterator[Store]:
+    made = Store("", database_file=place.database, clock=SystemClock())
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("what", ["run", "events", "spec"])
+def test_a_store_that_is_away_while_it_is_asked_fails_the_batch_alone(place: Workspace, store: Store, lock: OwnerLock, what: str) -> None:
+    """With the store's own error, so that the batch is tried again; the same process then writes it."""
+    (run_id,) = dead(place.root, "a")
+    known = Moody(store)
+    files = FilesProcess(place, known, lock=lock.fileno())
+    try:
+        known.away = what
+        for _ in range(2):
+            with pytest.raises(LilyError, match=f"away for {what}"):
+                files.write([Mend([run_id])], 0.0, True, {"a": None})
+            assert read_receipt(place, "a", run_id) is None
+        known.away = ""
+        done = files.write([Mend([run_id])], 1.0, True, {"a": None})
+        assert ([told.run_id for told in done.ended], done.owed) == ([run_id], [])
+        assert whole(place, store.run(run_id))
+    finally:
+        files.close()
+
+
+def test_a_process_that_was_killed_is_said_to_have_gone(place: Workspace, store: Store, lock: OwnerLock) -> None:
+    """Its owner then starts another one; what it knew of is asked for again."""
+    (run_id,) = dead(place.root, "a")
+    files = FilesProcess(place, store, lock=lock.fileno())
+    files._child.kill()
+    files._child.wait()
+    with pytest.raises((RuntimeError, OSError)):
+        files.write([Mend([run_id])], 0.0, True, {"a": None})
+    with suppress(OSError):
+        files.close()
+    again = FilesProcess(place, store, lossy=[run_id], lock=lock.fileno())
+    try:
+        assert [told.run_id for told in again.write([Mend([run_id])], 0.0, True, {"a": None}).ended] == [run_id]
+    finally:
+        again.close()
+
+
+def test_where_no_process_can_be_started_files_are_written_here(
+    place: Workspace, store: Store, lock: OwnerLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the log says so, once for each start."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, os.strerror(11))
+
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    (run_id,) = dead(place.root, "a")
+    log = Kept()
+    files = _files_apart(place, store, SystemClock(), lock, log)([])
+    assert isinstance(files, RunFiles)
+    assert [told.run_id for told in files.write([Mend([run_id])], 0.0, True, {"a": None}).ended] == [run_id]
+    ((message, fields),) = log.warnings
+    assert (message.startswith("files are written here"), fields) == (True, {"error": os.strerror(11)})
+
+
+def test_a_supervisor_without_such_a_process_leaves_whole_files(place: Workspace) -> None:
+    """From the first event to the receipt, through its whole life."""
+    program = (
+        "import subprocess, sys\n"
+        "real = subprocess.Popen\n"
+        "class Refusing(real):\n"
+        "    def __init__(self, args, *more, **named):\n"
+        "        if 'lily.storage.files_process' in args:\n"
+        "            raise BlockingIOError(11, 'Resource temporarily unavailable')\n"
+        "        super().__init__(args, *more, **named)\n"
+        "subprocess.Popen = Refusing\n"
+        "from lily.cli.entry import run\n"
+        "sys.exit(run(['up', '--workspace', sys.argv[1]]))\n"
+    )
+    import sys
+
+    from tests.cli.conftest import environment
+
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(place.root)], env=environment(), stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+    ) as up:
+        assert up.stderr is not None
+        seen = []
+        for line in up.stderr:
+            seen.append(line)
+            if "lily is up" in line:
+                break
+        assert entry.run(["jobs", "run", "a", "--workspace", str(place.root)]) == 0
+        assert entry.run(["down", "--workspace", str(place.root)]) == 0
+        seen += up.stderr.readlines()
+    assert up.returncode == 0, seen
+    assert any("files are written here" in line for line in seen), seen
+    store = Store("", database_file=place.database, clock=SystemClock())
+    (run,) = store.runs()
+    assert whole(place, run)
+    store.close()
