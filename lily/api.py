@@ -35,8 +35,9 @@ from lily.settings import Settings, load_settings
 from lily.spec_index import SpecIndex
 from lily.storage.artifacts import read_receipt
 from lily.storage.letters import Filter, Letters
+from lily.storage.new_runs import NewRun
 from lily.storage.state_audit import Submission
-from lily.storage.store import NewRun, Store
+from lily.storage.store import Store
 from lily.storage.stream import StreamEvent, Wanted, newest
 from lily.text import encodable
 from lily.workspace import Workspace, current_owner, find_workspace

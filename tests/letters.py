@@ -10,7 +10,8 @@ from lily.operations.session import open_store
 from lily.runs import ErrorInfo, Runtime
 from lily.settings import load_settings
 from lily.spec_index import SpecIndex
-from lily.storage.store import NewRun, Store
+from lily.storage.new_runs import NewRun
+from lily.storage.store import Store
 from lily.workspace import Workspace
 
 PLACE = Place(life="test-life", pid=1, host="host")

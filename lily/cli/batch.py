@@ -16,7 +16,7 @@ from lily.workspace import Workspace, current_owner
 
 if TYPE_CHECKING:
     from lily.operations.bulk import Template
-    from lily.storage.store import NewRun
+    from lily.storage.new_runs import NewRun
 
 _SHOWN = 20  # lines that are wrong, of which each is named
 

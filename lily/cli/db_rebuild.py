@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from lily.cli import output
-from lily.cli.options import Json, Place, flag, opened, storable, usage, who
+from lily.cli.options import Json, Place, actor, flag, opened, storable, usage
 from lily.clock import SystemClock
 from lily.text import one_line
+from lily.workspace import find_workspace
 
 NAMED = 1000  # steps in a JSON document
 
@@ -36,7 +37,6 @@ def rebuild(
     from lily.operations.rebuild import Order, rebuild_files, rebuild_history
     from lily.operations.rebuild_files import Step
     from lily.operations.seal import seal
-    from lily.storage.audit import Actor
 
     if accept_losses and (dry_run or from_ != "store"):
         raise usage("--accept-losses goes with --from store alone", "`lily runs verify` says what is lost")
@@ -49,7 +49,8 @@ def rebuild(
             named.append(step)
 
     at = SystemClock().now()
-    order = Order(actor=Actor(name=who()), at=at, reason=storable(reason, "--reason"), dry_run=dry_run, tell=tell)
+    why, by = storable(reason, "--reason"), actor(find_workspace(workspace), "db.rebuild")
+    order = Order(actor=by, at=at, reason=why, dry_run=dry_run, tell=tell)
     writes_rows = accept_losses or (from_ == "receipts" and not dry_run)
     with opened(workspace) as (place, _, store), held(place, store, at) if writes_rows else nullcontext():
         done = rebuild_history(place, store, order) if from_ == "receipts" else rebuild_files(place, store, order)

@@ -7,7 +7,7 @@ import msgspec
 from cyclopts import Parameter
 
 from lily.cli import moments, output
-from lily.cli.options import Json, Limit, Place, flag, opened, positive, storable, usage, who
+from lily.cli.options import Json, Limit, Place, actor, flag, opened, positive, storable, usage, who
 from lily.cli.times import ledger
 from lily.clock import SystemClock, stamp
 from lily.render import fields, table, when
@@ -176,7 +176,6 @@ def ack(
     """Acknowledge findings: each stays quiet until it changes, or is gone. All of them, or none."""
     from lily.operations.findings import ack as acknowledge
     from lily.operations.findings import view
-    from lily.storage.audit import Actor
 
     if not ids:
         raise usage("which finding?", "`lily review list` shows them")
@@ -184,8 +183,8 @@ def ack(
         raise usage(f"--reason is text of 1 to {_LONGEST} characters")
     now = SystemClock().now()
     end = moments.until(until, {None}, now) if until is not None else None
-    with opened(workspace) as (_, _, store):
-        made = acknowledge(store, ids, Actor(name=who()), reason=reason, now=now, until=end)
+    with opened(workspace) as (place, _, store):
+        made = acknowledge(store, ids, actor(place, "review.ack"), reason=reason, now=now, until=end)
     views = [view(each, stamp(now)) for each in made]
     if json:
         output.put_json({"findings": views})

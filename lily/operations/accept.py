@@ -11,8 +11,9 @@ from lily.identity import Actor
 from lily.operations.sockets import ring
 from lily.runs import Event, Run, decode_spec
 from lily.specs import spec_hash
+from lily.storage.new_runs import NewRun
 from lily.storage.state_audit import Submission
-from lily.storage.store import NewRun, Store, Then
+from lily.storage.store import Store, Then
 from lily.workspace import Workspace
 
 ROOM_BYTES = 1 << 20  # what must be free on the disk where a run is to leave its artifacts

@@ -13,7 +13,7 @@ from lily.errors import Code, LilyError
 from lily.operations.accept import new_run
 from lily.runs import decode_spec
 from lily.specs import JobSpec, canonical_json, not_plain, spec_hash, with_overrides
-from lily.storage.store import NewRun
+from lily.storage.new_runs import NewRun
 from lily.text import encodable
 
 AUTO = "auto"  # a key made of the job, its input and its bindings

@@ -14,7 +14,8 @@ from lily.operations.accept import accept_all, caused_by, new_run
 from lily.runs import Run, Status
 from lily.spec_index import SpecIndex
 from lily.storage.letters import Letters, Owed, gone
-from lily.storage.store import NewRun, Store
+from lily.storage.new_runs import NewRun
+from lily.storage.store import Store
 from lily.workspace import Workspace
 
 BATCH = 200  # runs that one transaction accepts where no rate is given

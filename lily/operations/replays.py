@@ -17,7 +17,8 @@ from lily.settings import load_settings
 from lily.spec_index import SpecIndex
 from lily.storage.approvals import accept_audited
 from lily.storage.audit import Change
-from lily.storage.store import NewRun, Store
+from lily.storage.new_runs import NewRun
+from lily.storage.store import Store
 from lily.workspace import Workspace
 
 

@@ -15,7 +15,8 @@ from lily.errors import Code, LilyError
 from lily.runs import Move, Run
 from lily.settings import Settings
 from lily.storage.database import on_commit
-from lily.storage.store import NewRun, Store
+from lily.storage.new_runs import NewRun
+from lily.storage.store import Store
 from lily.workspace import Workspace
 
 SUBMITTED, CLAIMED, MISSED = "submitted", "claimed by the scheduler", "reported as missed"

@@ -10,8 +10,9 @@ from lily.runs import Move, Run, Status
 from lily.storage import schema
 from lily.storage.audit import Actor, Change, record
 from lily.storage.database import reading, writing
+from lily.storage.new_runs import NewRun
 from lily.storage.rows import dump, run_from
-from lily.storage.store import NewRun, Store
+from lily.storage.store import Store
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ All calls block; async callers go through their `offload`. Every change of a run
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,22 +16,22 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Table, func, select, text
 
-from lily import __version__
 from lily.backlog import PRIORITIES, Gate
 from lily.clock import Clock, parse_stamp, stamp
 from lily.errors import LilyError
 from lily.identity import SUPERVISOR, Actor
 from lily.receipts import Written
-from lily.runs import OCCUPYING, TERMINAL, ErrorInfo, Event, EventName, Move, Run, Status, may_become
+from lily.runs import OCCUPYING, TERMINAL, Move, Run, Status, may_become
 from lily.settings import Queue
 from lily.storage import schema
 from lily.storage.audit import record, record_all
 from lily.storage.database import close_engine, open_engine, reading, upgrade, writing
 from lily.storage.letter_box import LetterBox
+from lily.storage.new_runs import NewRun, accepted, event_rows, first_events, run_rows
 from lily.storage.queue import QueueNumbers, refused
 from lily.storage.reads import Reads
 from lily.storage.receipt_chain import ChainReads, drop_unnamed, keep_pruned, mark
-from lily.storage.rows import PRUNED, attempt_row, dump, dump_optional, moved, run_from
+from lily.storage.rows import PRUNED, attempt_row, moved, run_from
 from lily.storage.state_audit import Submission, ended_approvals, pruned_runs
 from lily.storage.statements import CANCELED_AT_ONCE, Statements
 
@@ -41,25 +41,7 @@ _SUFFIXES = len(_PAIRS) ** 2
 _MANY = 50
 _TIME = len("20260504T090000.000000Z")  # of a run's id
 _SPECS_REMEMBERED = 1000
-_STATUS = {status: status.value for status in Status}  # asking an enum for its value takes four times as long
 _OPEN = [status.value for status in Status if status not in TERMINAL]
-
-
-class NewRun(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A run to be accepted. `spec` is the canonical JSON of the job spec that it pins."""
-
-    job_id: str
-    spec: bytes
-    spec_hash: str
-    trigger: dict[str, Any]
-    priority: str = "normal"
-    key: str | None = None
-    lineage: dict[str, Any] = {}
-    approvals: list[dict[str, Any]] = []
-    events: list[Event] = []  # further lifecycle events of the acceptance, after job_queued
-    held: bool = False  # waits for the scheduler's word
-    missed: bool = False  # never runs: it reports windows that did not; `events` are all that it has
-    error: ErrorInfo | None = None
 
 
 Then = Callable[[Connection, list[Run]], None]  # what belongs into the transaction that accepts these runs
@@ -131,25 +113,25 @@ class Store(Reads):
             held = self._holders(connection, {n.key for n in new if n.key})
             dice, ts = self._dice_for(len(new)), stamp(self._clock.now())
             ids = self._ids(connection, dice)
-            accepted: list[Run] = []
+            runs: list[Run] = []
             fresh: list[tuple[NewRun, Run]] = []
             for each in new:
                 run = held.get(each.key) if each.key else None
                 if run is None:
                     self._let_in(gate, each, len(new))
-                    run = _accepted(each, next(ids), f"{dice.getrandbits(128):032x}", ts)
+                    run = accepted(each, next(ids), f"{dice.getrandbits(128):032x}", ts)
                     fresh.append((each, run))
                     if each.key:
                         held[each.key] = run
-                accepted.append(run)
+                runs.append(run)
             if fresh:
                 self._insert_runs(connection, fresh, gate)
                 if by is not None:
                     record(connection, by.actor, by.change([run for _, run in fresh]), ts)
             if then is not None:
-                then(connection, accepted)
+                then(connection, runs)
         self._remember_specs(fresh)  # only now are they stored
-        return accepted
+        return runs
 
     def _remember_specs(self, fresh: list[tuple[NewRun, Run]]) -> None:
         if len(self._stored_specs) + len(fresh) > _SPECS_REMEMBERED:
@@ -166,7 +148,7 @@ class Store(Reads):
         """Accept runs without a key that the queue's gate has let in, inside a transaction that writes more."""
         dice, ts = self._dice_for(len(new)), stamp(self._clock.now())
         ids = self._ids(connection, dice)
-        fresh = [(each, _accepted(each, next(ids), f"{dice.getrandbits(128):032x}", ts)) for each in new]
+        fresh = [(each, accepted(each, next(ids), f"{dice.getrandbits(128):032x}", ts)) for each in new]
         if fresh:
             self._insert_runs(connection, fresh)
         return [run for _, run in fresh]
@@ -178,8 +160,8 @@ class Store(Reads):
     def _insert_runs(self, connection: Connection, fresh: list[tuple[NewRun, Run]], gate: Gate | None = None) -> None:
         specs = {new.spec_hash: new.spec for new, _ in fresh if new.spec_hash not in self._stored_specs}
         self.statements.add_spec(connection, ((h, body.decode()) for h, body in specs.items()))
-        self.statements.add_run(connection, _run_rows(fresh))
-        self.statements.add_event(connection, _first_events(fresh))
+        self.statements.add_run(connection, run_rows(fresh))
+        self.statements.add_event(connection, first_events(fresh))
         self.queue.count(connection, Counter([run.status.value for _, run in fresh]), fresh[0][1].queued_at, gate)
 
     def _holders(self, connection: Connection, keys: Collection[str | None]) -> dict[str | None, Run]:
@@ -286,7 +268,7 @@ class Store(Reads):
             self.statements.put_attempt(connection, attempts)
         events: list[tuple[Any, ...]] = []
         for move in moves:
-            events += _event_rows(move.run.run_id, move.run.events - len(move.events) + 1, move.events)
+            events += event_rows(move.run.run_id, move.run.events - len(move.events) + 1, move.events)
         if events:
             self.statements.add_event(connection, events)
         self.letters.post(connection, moves)
@@ -391,66 +373,3 @@ def _insert_of(dialect: str) -> Any:
 def _compact(ts: str) -> str:
     """A stamp as it stands in a run's id."""
     return f"{ts[:4]}{ts[5:7]}{ts[8:13]}{ts[14:16]}{ts[17:]}"
-
-
-def _accepted(new: NewRun, run_id: str, trace_id: str, ts: str) -> Run:
-    return Run(
-        run_id=run_id,
-        job_id=new.job_id,
-        status=Status.MISSED if new.missed else Status.QUEUED,
-        spec_hash=new.spec_hash,
-        trigger=new.trigger,
-        queued_at=ts,
-        enqueued_at=ts,
-        trace_id=trace_id,
-        key=new.key,
-        lineage=new.lineage,
-        approvals=new.approvals,
-        ended_at=ts if new.missed else None,
-        error=new.error,
-        result={"lily_version": __version__} if new.missed else {},
-        events=len(new.events) + (not new.missed),
-        held=new.held,
-        priority=new.priority,
-    )
-
-
-def _run_rows(fresh: Iterable[tuple[NewRun, Run]]) -> Iterator[tuple[Any, ...]]:
-    """Rows for `Statements.add_run`."""
-    told: dict[int, str] = {}  # many share their trigger
-    for new, run in fresh:
-        yield (
-            run.run_id,
-            run.job_id,
-            _STATUS[run.status],
-            PRIORITIES[new.priority],
-            run.queued_at,
-            run.enqueued_at,
-            run.spec_hash,
-            run.key,
-            told.get(id(run.trigger)) or told.setdefault(id(run.trigger), dump(run.trigger)),
-            dump(run.lineage) if run.lineage else "{}",
-            dump(run.approvals) if run.approvals else "[]",
-            run.trace_id,
-            run.events,
-            int(run.held),
-            run.ended_at,
-            dump_optional(run.error),
-            dump_optional(run.result),
-        )
-
-
-def _first_events(fresh: Iterable[tuple[NewRun, Run]]) -> Iterator[tuple[Any, ...]]:
-    """Rows for `Statements.add_event`."""
-    name = EventName.JOB_QUEUED.value
-    for new, run in fresh:
-        if not new.missed:
-            queued = {"trigger": run.trigger, "spec_hash": run.spec_hash, "trace_id": run.trace_id}
-            yield run.run_id, 1, run.queued_at, name, dump(queued)
-        if new.events:
-            yield from _event_rows(run.run_id, 1 if new.missed else 2, new.events)
-
-
-def _event_rows(run_id: str, first: int, events: Sequence[Event]) -> Iterator[tuple[Any, ...]]:
-    for n, event in enumerate(events, first):
-        yield run_id, n, event.ts, event.event.value, dump(event.data)

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, select
 from lily.backlog import PRIORITIES, Gate
 from lily.ledger import Row, Settlement, WindowStatus
 from lily.storage import schema
+from lily.storage.new_runs import NewRun
 from lily.storage.queue import refused
-from lily.storage.store import NewRun
 from lily.storage.window_runs import Owed, refused_run
 
 New = list[tuple[list[Row], NewRun]]

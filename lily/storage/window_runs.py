@@ -9,7 +9,7 @@ from lily.clock import stamp
 from lily.conditions.verdict import Looked, evidence
 from lily.ledger import Failure, JobLedger, Row, Settlement, WindowStatus
 from lily.runs import ErrorInfo, Event, EventName, Status, decode_spec
-from lily.storage.store import NewRun
+from lily.storage.new_runs import NewRun
 
 BY = "scheduler"
 

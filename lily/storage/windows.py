@@ -22,10 +22,11 @@ from lily.storage.audit import Actor, record_all
 from lily.storage.cancels import cancel_previous
 from lily.storage.database import reading, writing
 from lily.storage.looks import judging, record_looks, standings
+from lily.storage.new_runs import NewRun
 from lily.storage.rows import dump, run_from
 from lily.storage.state_audit import registered, removed, state_change
 from lily.storage.statements import ForRows
-from lily.storage.store import NewRun, Store
+from lily.storage.store import Store
 from lily.storage.window_ledgers import chunks, ledgers
 from lily.storage.window_refusals import turn_away
 from lily.storage.window_runs import Owed, fired_run, missed_run

@@ -37,11 +37,15 @@ READS = {
     *("blueprints show", "jobs list", "jobs show", "jobs validate", "jobs schema", "jobs tail", "jobs history", "jobs next", "jobs why"),
     *("jobs plan", "runs list", "runs show", "runs active", "runs diff", "queue stats", "queue list", "dlq list", "dlq show", "dlq triage"),
     *("schedule list", "schedule status", "schedule verify", "schedule simulate", "approvals list", "approvals show", "approvals doctor"),
-    *("worker status", "audit list", "audit verify"),
+    *("worker status", "audit list", "audit verify", "runs verify", "conditions list", "conditions check", "alerts list", "alerts explain"),
+    *("review list", "review show"),
 }
 FILES_ONLY = {"init", "jobs new"}
 # Those that need a supervisor or a stand-in: each has a test of its own below, or beside the tests of approvals.
-APART = {"up", "down", "config reload", "approvals check"}
+APART = {
+    *("up", "down", "config reload", "approvals check", "alerts test", "review run", "review ack", "db rebuild"),
+    *("selftest crash", "selftest disk", "selftest clock"),  # in workspaces of their own
+}
 
 
 @dataclass(frozen=True)
@@ -284,6 +288,7 @@ def test_what_only_looks_leaves_no_row(lily: Lily, workspace: Path) -> None:
     }
     words |= {"jobs new": ("b", "--blueprint", "command.v1"), "blueprints show": ("command.v1",), "init": (".",)}
     words |= {"runs show": (run_id,), "runs diff": (run_id, other), "dlq show": (run_id,), "approvals show": (run_id,)}
+    words |= {"alerts explain": ("a",), "conditions check": ("a",), "review show": ("orphaned:a",)}
     words |= {"store export": ("--jsonl",), "schedule simulate": ("--from", "2026-03-28", "--to", "2026-03-29")}
     for command in sorted(READS | FILES_ONLY):
         said = lily(*command.split(), *words.get(command, ()))
@@ -295,7 +300,7 @@ def test_the_supervisors_start_and_stop_and_a_reload_are_audited_for_who_asked(l
     """With the request id that its log names; a reload says what the file says now, and one that changes nothing says nothing."""
     write_job(workspace, "a", trigger=HOURLY)
     with supervisor(workspace) as up:
-        while not any(row["action"] == "schedule.add" for row in audit(workspace)):
+        while not any((row["action"], row["job_id"]) == ("schedule.add", "a") for row in audit(workspace)):
             pass
         (workspace / ".lily" / "config.yaml").write_text("dlq: {max_entries: 5}\n")
         assert lily("config", "reload", "--reason", WHY).status == 0
@@ -303,7 +308,7 @@ def test_the_supervisors_start_and_stop_and_a_reload_are_audited_for_who_asked(l
         assert lily("down", "--reason", "bedtime").status == 0
         assert up.stderr is not None
         log = up.stderr.read()
-    started, added, changed, stopped = audit(workspace)
+    started, added, changed, stopped = (row for row in audit(workspace) if row["job_id"] != "lily.review")
     assert [row["action"] for row in (started, added, changed, stopped)] == [
         *("supervisor.start", "schedule.add", "config.change", "supervisor.stop")
     ]

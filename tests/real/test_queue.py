@@ -28,9 +28,10 @@ from lily.settings import Queue
 from lily.specs import spec_hash
 from lily.storage.audit import Actor
 from lily.storage.database import reading
+from lily.storage.new_runs import NewRun
 from lily.storage.queue import Standing, tally_differences
 from lily.storage.queue_changes import let_go
-from lily.storage.store import NewRun, Store
+from lily.storage.store import Store
 from lily.storage.window_reads import WindowReads
 from lily.storage.windows import Windows
 from lily.testing import FakeClock

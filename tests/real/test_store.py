@@ -20,7 +20,8 @@ from lily.runs import TERMINAL, TRANSITIONS, Attempt, ErrorInfo, Event, EventNam
 from lily.storage.audit import Actor
 from lily.storage.cancels import Done, cancel_runs
 from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, sync_files
-from lily.storage.store import NewRun, Store
+from lily.storage.new_runs import NewRun
+from lily.storage.store import Store
 from lily.testing import FakeClock, World
 from lily.workspace import Workspace, is_run_id
 from tests.work import ALL, marked
