@@ -89,7 +89,7 @@ async def owning(
     lock = OwnerLock(lock_path(workspace))
     await _take(lock, workspace, kind, life, wait, log)
     try:
-        store = await in_thread(lambda: open_store(workspace, settings))
+        store = await in_thread(_opened, workspace, settings, log)
         try:
             advisory = await in_thread(AdvisoryLock, store.engine)
             if not await in_thread(advisory.acquire):
@@ -140,6 +140,13 @@ async def owning(
             store.close()
     finally:
         lock.release()
+
+
+def _opened(workspace: Workspace, settings: Settings, log: Log) -> Store:
+    store = open_store(workspace, settings)
+    if (done := store.upgraded) is not None:
+        log.warning("the store's schema was brought up to date", before=done.before, after=done.after, backup=str(done.backup))
+    return store
 
 
 def _files_apart(workspace: Workspace, store: Store, clock: Clock, lock: OwnerLock, log: Log) -> Callable[[list[str]], Files]:

@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 from lily.approval_shapes import APPROVAL_SHAPES
 from lily.approvals.record import Need
 from lily.diagnostics import Diagnostic
+from lily.doctor_shapes import DOCTOR_SHAPES
 from lily.letter_shapes import LETTER_SHAPES
 from lily.queue_shapes import QUEUE_SHAPES
 from lily.receipts import Receipt
@@ -328,6 +329,7 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     **TIME_SHAPES,
     **LETTER_SHAPES,
     **WATCH_SHAPES,
+    **DOCTOR_SHAPES,
     **QUEUE_SHAPES,
     **APPROVAL_SHAPES,
     "error": Failure,

@@ -48,6 +48,8 @@ _DLQ = {
 }
 _WORKER = {"status": "worker:status", "pause": "worker:pause", "resume": "worker:resume"}
 _STORE = {"export": "store:export", "checkpoint": "store:checkpoint", "reset": "store:reset"}
+_DB = {"status": "db:status", "check": "db:check", "upgrade": "db:upgrade", "backup": "db:backup", "restore": "db:restore"}
+_SUPPORT = {"bundle": "support:bundle"}
 _EVENTS = {"tail": "events:tail"}
 _APPROVALS = {
     "list": "approvals:list_approvals",
@@ -68,6 +70,7 @@ _TOP = {
     "health": "health:health",
     "report": "report:report",
     "metrics": "metrics:metrics",
+    "doctor": "doctor:doctor",
 }
 
 
@@ -102,6 +105,8 @@ app.command(_group("approvals", "Runs that wait for a person's consent.", _APPRO
 app.command(_group("worker", "Whether runs are taken, and what runs.", _WORKER, sort_key=13))
 app.command(_group("events", "The one stream of everything that happens.", _EVENTS, sort_key=14))
 app.command(_group("store", "The database: copies, and starting over.", _STORE, sort_key=15))
+app.command(_group("db", "The database: how it stands, its schema, backups.", _DB, sort_key=16))
+app.command(_group("support", "What helps those who help.", _SUPPORT, sort_key=17))
 app.command(_group("blueprints", "What jobs can be made of.", _BLUEPRINTS, sort_key=20))
 app.command(_group("config", "Settings of the workspace.", _CONFIG, sort_key=21))
 
@@ -120,6 +125,8 @@ def load_all() -> App:
         "worker": _WORKER,
         "events": _EVENTS,
         "store": _STORE,
+        "db": _DB,
+        "support": _SUPPORT,
         "blueprints": _BLUEPRINTS,
         "config": _CONFIG,
     }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cyclopts import CycloptsError
 
 _LOG_BYTES = 1024 * 1024
-_GROUPS = frozenset({"jobs", "runs", "queue", "dlq", "schedule", "worker", "events", "store", "blueprints", "config"})
+_GROUPS = frozenset({"jobs", "runs", "queue", "dlq", "schedule", "worker", "events", "store", "db", "support", "blueprints", "config"})
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def _sqlite_engine(path: Path) -> Engine:
     except FileExistsError:
         pass
     except OSError as exc:
-        raise _unavailable(exc, str(path)) from None
+        raise unavailable(exc, str(path)) from None
     # No reset when a connection is given back: whoever takes one ends the transaction that it begins.
     arguments = {"check_same_thread": False, "timeout": BUSY_SECONDS}
     engine = create_engine(f"sqlite:///{path}", connect_args=arguments, pool_reset_on_return=None)
@@ -92,12 +92,16 @@ def _write_ahead(cursor: Any) -> None:
         time.sleep(0.01)
 
 
-def _unavailable(exc: BaseException, where: str, path: str | None = None) -> LilyError:
+def unavailable(exc: BaseException, where: str, path: str | None = None) -> LilyError:
+    """`store_unavailable` or `disk_full`, in one line, for what a driver or the system raised."""
     said = str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]
     if "database or disk is full" in said or getattr(exc, "errno", None) == errno.ENOSPC or _is_full(path):
         return LilyError(Code.DISK_FULL, f"the disk is full: {said}", where=where, hint="free some space and try again; nothing was stored")
     return LilyError(
-        Code.STORE_UNAVAILABLE, f"the store can't be used: {said}", where=where, hint="see that it is there, writable and not damaged"
+        Code.STORE_UNAVAILABLE,
+        f"the store can't be used: {said}",
+        where=where,
+        hint="`lily doctor` says what is wrong with it, and what mends it",
     )
 
 
@@ -118,7 +122,7 @@ def store_errors(engine: Engine) -> Iterator[None]:
         yield
     except (DBAPIError, engine.dialect.loaded_dbapi.Error) as exc:  # the latter from statements that go straight to the driver
         path = engine.url.database if engine.dialect.name == "sqlite" else None
-        raise _unavailable(exc, engine.url.render_as_string(hide_password=True), path) from exc
+        raise unavailable(exc, engine.url.render_as_string(hide_password=True), path) from exc
 
 
 @contextmanager
@@ -171,12 +175,15 @@ def reading(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def upgrade(engine: Engine) -> None:
-    """Bring the schema to HEAD. Raises `store_schema_newer` when a later Lily wrote it."""
+def upgrade(engine: Engine, before: Callable[[str], None] | None = None) -> None:
+    """Bring the schema to HEAD. Raises `store_schema_newer` when a later Lily wrote it.
+
+    `before` is told which schema is there, of a store that is not empty; what it raises leaves all as it is.
+    """
     with store_errors(engine), engine.connect() as connection:
         if _version(connection) == HEAD:
             return
-    _migrate(engine)
+    _migrate(engine, before)
 
 
 def _version(connection: Connection) -> str | None:
@@ -187,7 +194,7 @@ def _version(connection: Connection) -> str | None:
         return None
 
 
-def _migrate(engine: Engine) -> None:
+def _migrate(engine: Engine, before: Callable[[str], None] | None) -> None:
     # Alembic takes as long to import as all the rest: only a changed schema pays for it.
     from alembic import command
     from alembic.config import Config
@@ -206,6 +213,10 @@ def _migrate(engine: Engine) -> None:
                 where=engine.url.render_as_string(hide_password=True),
                 hint="use the Lily that wrote it, or a later one",
             )
+        if found == HEAD:
+            return  # another process was first
+        if found is not None and before is not None:
+            before(found)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 

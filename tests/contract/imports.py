@@ -46,6 +46,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.yaml_scalars",
                 "lily.workspace",
                 "lily.trigger_forms",
+                "lily.findings",
             }
         ),
     ),
@@ -62,6 +63,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.receipts",
                 "lily.shapes",
                 "lily.approval_shapes",
+                "lily.doctor_shapes",
                 "lily.schemas",
                 "lily.summary",
                 "lily.blueprints",

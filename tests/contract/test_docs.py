@@ -18,7 +18,9 @@ from lily.health import MORE
 from tests.contract.documents import PAGES, anchors, commands, links, marked, title
 from tests.contract.imports import REPOSITORY
 
-GROUPS = frozenset({"jobs", "runs", "queue", "dlq", "approvals", "schedule", "worker", "events", "store", "blueprints", "config"})
+GROUPS = frozenset(
+    {"jobs", "runs", "queue", "dlq", "approvals", "schedule", "worker", "events", "store", "db", "support", "blueprints", "config"}
+)
 TIMEOUT = 120
 
 
