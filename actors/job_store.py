@@ -4,6 +4,7 @@ The rows are a cache of what the ledger and the specs say: nothing is read back 
 damaged is made anew. No pickle is ever stored or loaded.
 """
 
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -142,6 +143,8 @@ class JobStore(MemoryJobStore):  # type: ignore[misc]  # APScheduler has no type
 
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # a workspace on PostgreSQL has none yet
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))  # for this user alone, as all that Lily makes
     connection = sqlite3.connect(path, isolation_level=None, timeout=15.0, check_same_thread=False)  # worker threads take turns
     try:
         connection.execute("pragma journal_mode=wal")

@@ -19,6 +19,7 @@ from lily.storage.copies import opened
 from lily.storage.maintenance import JSON_COLUMNS
 
 _ROWS_AT_ONCE = 500
+_LENIENT = "pragma writable_schema=on"  # nothing is written: without it SQLite refuses a file that is shorter than it says itself
 _DERIVED = frozenset({"tally"})  # counted again
 _TERMINAL = tuple(status.value for status in TERMINAL)
 _EVENT_NAMES = frozenset(name.value for name in EventName)
@@ -57,10 +58,12 @@ def salvage(broken: Path, fresh: Path, has_receipt: Callable[[str, str], bool]) 
     """
     try:
         with closing(sqlite3.connect(broken, isolation_level=None)) as probe:
+            probe.execute(_LENIENT)
             probe.execute("select count(*) from sqlite_master").fetchone()  # takes the log in, where it can be
     except sqlite3.DatabaseError as error:
         return Salvaged(problem=str(error))
     with closing(sqlite3.connect(fresh, isolation_level=None)) as here, opened(broken, alone=True) as there:
+        there.execute(_LENIENT)
         here.execute("begin immediate")
         tables = [_copied(there, here, table) for table in schema.metadata.sorted_tables if table.name not in _DERIVED]
         lost = _agree(here, has_receipt)
@@ -113,13 +116,13 @@ class _Gaps:
 
 def _rows(there: sqlite3.Connection, table: str, listed: str, gaps: _Gaps) -> Iterator[tuple[Any, ...]]:
     """From the front as far as it goes, then from the back down to there."""
-    reached = yield from _from(there, f'select rowid, {listed} from "{table}" where rowid > ? order by rowid limit ?', -(2**63), gaps)
+    reached = yield from _from(there, f'select rowid, {listed} from "{table}" where rowid > ? order by rowid limit ?', -(2**63), 1, gaps)
     if gaps.found:
         backwards = f'select rowid, {listed} from "{table}" where rowid < ? and rowid > {reached} order by rowid desc limit ?'
-        yield from _from(there, backwards, 2**63 - 1, gaps)
+        yield from _from(there, backwards, 2**63 - 1, -1, gaps)
 
 
-def _from(there: sqlite3.Connection, query: str, start: int, gaps: _Gaps) -> Any:
+def _from(there: sqlite3.Connection, query: str, start: int, step: int, gaps: _Gaps) -> Any:
     """Rows page by page; where a page can't be read, one by one. Gives the last row id."""
     at, size = start, _ROWS_AT_ONCE
     while True:
@@ -132,6 +135,9 @@ def _from(there: sqlite3.Connection, query: str, start: int, gaps: _Gaps) -> Any
             size = 1
             continue
         for row in page:
+            if (row[0] - at) * step <= 0:  # a damaged tree may lead in a circle
+                gaps.found = True
+                return at
             at = row[0]
             yield row[1:]
         if len(page) < size:
@@ -200,11 +206,22 @@ def _agree(here: sqlite3.Connection, has_receipt: Callable[[str, str], bool]) ->
     here.execute("update run set events = max(events, (select coalesce(max(n), 0) from event where event.run_id = run.run_id))")
     for table in ("event", "attempt", "step", "approval_check"):
         here.execute(f"delete from {table} where run_id <> '' and run_id not in (select run_id from run)")
+    _say_again(here)
     for table in ("trigger_version", "window"):
         here.execute(f'delete from "{table}" where job_id not in (select job_id from schedule)')
     here.execute("delete from tally")
     here.execute("insert into tally (status, runs) select status, count(*) from run group by status")
     return sorted(lost)
+
+
+def _say_again(here: sqlite3.Connection) -> None:
+    """The first event of a run that has only that one follows from its row."""
+    wanted = "select run_id, queued_at, trigger, spec_hash, trace_id from run where events = 1 and run_id not in (select run_id from event)"
+    for run_id, queued_at, trigger, spec_hash, trace_id in here.execute(wanted).fetchall():
+        data = msgspec.json.encode({"trigger": msgspec.Raw(trigger.encode()), "spec_hash": spec_hash, "trace_id": trace_id}).decode()
+        here.execute(
+            "insert into event (run_id, n, ts, name, data) values (?, 1, ?, ?, ?)", (run_id, queued_at, EventName.JOB_QUEUED.value, data)
+        )
 
 
 _HALF_RUNS = """
