@@ -52,7 +52,7 @@ def _modes(scene: Scene, findings: Sequence[Finding]) -> Iterator[Mended]:
     """All of them, and not only those that were shown; a folder that opens may show more."""
     count, first = 0, ""
     for _ in range(4):  # the workspace, a job, a run, a file
-        paths = [path for path in open_paths(scene) if not path.is_symlink()]
+        paths = list(open_paths(scene))
         for path in paths:
             path.chmod(private_mode(path, scene.workspace.lily))
             first = first or scene.shown(path)

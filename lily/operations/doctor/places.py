@@ -71,7 +71,7 @@ def _private(roots: list[Path], database: Path | None) -> Iterator[Path]:
         if root.is_dir():
             yield root
     if database is not None:
-        yield from sorted(path for path in database.parent.glob("*.sqlite3*") if path.is_file())
+        yield from sorted(path for path in database.parent.glob("*.sqlite3*") if path.is_file() and not path.is_symlink())
         yield from _all_files(database.parent / "backups")
     yield from _run_files(roots[1])
 
@@ -80,7 +80,8 @@ def _all_files(folder: Path) -> Iterator[Path]:
     if folder.is_dir() and not folder.is_symlink():
         yield folder
         for each in sorted(folder.iterdir()):
-            yield from _all_files(each) if each.is_dir() else [each]
+            if not each.is_symlink():
+                yield from _all_files(each) if each.is_dir() else [each]
 
 
 def _run_files(runs: Path) -> Iterator[Path]:
@@ -91,7 +92,7 @@ def _run_files(runs: Path) -> Iterator[Path]:
         for run in _folders_in(job):
             if is_run_id(run.name):
                 yield run
-                yield from (run / name for name in sorted(RESERVED) if (run / name).exists())
+                yield from (run / name for name in sorted(RESERVED) if (run / name).is_file() and not (run / name).is_symlink())
 
 
 def _folders_in(folder: Path) -> Iterator[Path]:
@@ -124,7 +125,7 @@ def _wrong(path: Path, *, lily: Path, database: Path | None) -> Iterator[tuple[s
 
 def private_mode(path: Path, lily: Path) -> int:
     """The mode that a path of Lily's own should have."""
-    about = path.lstat()
+    about = path.stat()
     if path == lily:
         return stat.S_IMODE(about.st_mode) & ~_WRITERS | 0o700
     return 0o700 if stat.S_ISDIR(about.st_mode) else stat.S_IMODE(about.st_mode) & 0o700 | 0o600
