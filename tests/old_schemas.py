@@ -69,9 +69,8 @@ def fill(connection: Connection, rows: Rows) -> None:
 def _go_on_counting(connection: Connection, known: MetaData) -> None:
     for table in known.sorted_tables:
         if "sequence" in table.columns and table.columns["sequence"].primary_key:
-            connection.exec_driver_sql(
-                f"select setval(pg_get_serial_sequence('{table.name}', 'sequence'), (select coalesce(max(sequence), 1) from \"{table.name}\"))"
-            )
+            last = f'(select coalesce(max(sequence), 1) from "{table.name}")'
+            connection.exec_driver_sql(f"select setval(pg_get_serial_sequence('{table.name}', 'sequence'), {last})")
 
 
 def build(path: Path, revision: str, rows: Rows) -> None:
