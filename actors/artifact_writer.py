@@ -7,10 +7,10 @@ run without its mark has its artifacts written again.
 """
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeGuard
 
 import anyio
 
@@ -20,10 +20,13 @@ from lily.errors import LilyError
 from lily.faults import Faults, no_faults
 from lily.log import Log
 from lily.offload import Offload
+from lily.receipts import Link, Written
 from lily.runs import TERMINAL, Status
+from lily.storage.database import is_damage
 from lily.storage.run_files import Done, Follow, Mend, Order, Published, PutDown, Say
 from lily.storage.store import Store
 
+HEADS = 5000  # jobs of which the last receipt is remembered
 MARK_SECONDS = 0.005  # how long a mark may wait to share a transaction with the next moves; its run's end is told after it
 FLUSH_SECONDS = 0.1  # how long a line may wait to share a write with the next ones
 REPAIR_SECONDS = 5.0  # between tries to write artifacts that could not be written
@@ -41,7 +44,7 @@ class Stored(NamedTuple):
 class Files(Protocol):
     """Whoever writes the files, here or in a process of its own. Both calls block."""
 
-    def write(self, orders: Sequence[Order], now: float, again: bool) -> Done: ...
+    def write(self, orders: Sequence[Order], now: float, again: bool, heads: Mapping[str, Link | None]) -> Done: ...
     def close(self) -> None: ...
 
 
@@ -66,7 +69,9 @@ class ArtifactWriter:
         self._store, self._new_files = store, new_files
         self._offload, self._log, self._fault = offload, log, fault
         self._waiting: list[str] = []  # runs with lines that are not on disk
-        self._to_mark: dict[str, Published] = {}  # artifacts written, mark not stored: what is told once it is
+        self._to_mark: dict[str, tuple[Published, Written]] = {}  # artifacts written, mark not stored: what is told once it is
+        # The last receipt of a job, which the next one names: it is known here before the store knows it.
+        self._heads: dict[str, Link | None] = {}
         self._owed: set[str] = set()  # terminal, artifacts could not be written
         self._lossy: set[str] = set()  # runs whose buffered lines went down with an earlier life of this actor
         self._stored: Mailbox[Stored] = Mailbox(AHEAD)
@@ -125,10 +130,37 @@ class ArtifactWriter:
 
     async def _follow_up(self, files: Files, part: list[WriterMessage], *, again: bool) -> None:
         """Write files, publish."""
-        self._take(await self._offload(files.write, self._orders(part), anyio.current_time(), again))
+        if again:
+            part = await self._not_written(part)
+        orders = self._orders(part)
+        heads = await self._heads_for(part)
+        self._take(await self._offload(files.write, orders, anyio.current_time(), again, heads))
         for message in part:
             if isinstance(message, Flush) and message.reply is not None:
                 message.reply.give(None)
+
+    async def _not_written(self, part: list[WriterMessage]) -> list[WriterMessage]:
+        """A batch that comes again, without the ends that were written the first time: later receipts may name theirs."""
+        ended = [message.move.run.run_id for message in part if _is_end(message)]
+        done = await self._offload(self._store.chain.written, ended) if ended else set()
+        done.update(self._to_mark)
+        return [message for message in part if not (_is_end(message) and message.move.run.run_id in done)]
+
+    async def _heads_for(self, part: list[WriterMessage]) -> dict[str, Link | None]:
+        """The last receipts of the jobs that this batch may have an end of."""
+        jobs = {message.move.run.job_id for message in part if _is_end(message)}
+        mended = [run_id for message in part if isinstance(message, Repair) for run_id in message.run_ids]
+        unknown = jobs - self._heads.keys()
+        if unknown or mended:
+            stored = await self._offload(self._store.chain.heads, unknown, mended)
+            jobs |= stored.keys()
+            self._heads = {**stored, **self._heads}
+        heads = {job_id: self._heads[job_id] for job_id in jobs}
+        if len(self._heads) > HEADS:
+            # Those of which the store has the mark can be asked for again.
+            unmarked = {written.job_id for _, written in self._to_mark.values()}
+            self._heads = {job_id: head for job_id, head in self._heads.items() if job_id in unmarked}
+        return heads
 
     def _orders(self, part: list[WriterMessage]) -> list[Order]:
         orders: list[Order] = []
@@ -153,7 +185,9 @@ class ArtifactWriter:
             self._log.error(trouble.message, run=trouble.run_id, trace=trouble.trace_id, error=trouble.error)
         self._waiting = done.waiting
         self._owed.update(done.owed)
-        self._to_mark.update((told.run_id, told) for told in done.ended)
+        for told, written in zip(done.ended, done.written, strict=True):
+            self._to_mark[told.run_id] = told, written
+            self._heads[written.job_id] = written.link
         self._publish(done.published)
 
     def _fail(self, part: list[WriterMessage], exc: Exception) -> None:
@@ -165,6 +199,8 @@ class ArtifactWriter:
                 self._owed.update(message.run_ids)
             elif isinstance(message, Apply) and message.move.run.status in TERMINAL and isinstance(exc, LilyError):
                 self._owed.add(message.move.run.run_id)  # if its end was stored all the same, only its files are missing
+        if is_damage(exc):
+            raise exc
 
     def _arm(self) -> None:
         if self._waiting or self._to_mark or self._owed:
@@ -188,7 +224,7 @@ class ArtifactWriter:
                     self._timer.set()  # not asleep until the next repair: the lines of other runs come meanwhile
 
     async def _settle(self, files: Files) -> None:
-        self._take(await self._offload(files.write, [PutDown(False)], math.inf, False))
+        self._take(await self._offload(files.write, [PutDown(False)], math.inf, False, {}))
         await self._commit([])
 
     def _publish(self, published: Sequence[TailMessage]) -> None:
@@ -203,9 +239,14 @@ class ArtifactWriter:
         marks = list(self._to_mark)
         if not (moves or steps or marks):
             return []
-        refusals = await self._offload(partial(self._store.apply, moves, steps=steps, written=marks))
-        self._publish([self._to_mark.pop(run_id) for run_id in marks])
+        written = [self._to_mark[run_id][1] for run_id in marks]
+        refusals = await self._offload(partial(self._store.apply, moves, steps=steps, written=written))
+        self._publish([self._to_mark.pop(run_id)[0] for run_id in marks])
         return refusals
+
+
+def _is_end(message: WriterMessage) -> TypeGuard[Apply]:
+    return isinstance(message, Apply) and message.move.run.status in TERMINAL
 
 
 def _answered(part: list[WriterMessage], refusals: list[Status | None]) -> list[WriterMessage]:

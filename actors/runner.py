@@ -8,6 +8,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 import anyio
 import trio
@@ -26,6 +27,7 @@ from lily.moves import Place, due, interrupt, release, stopped
 from lily.offload import Offload
 from lily.runs import TERMINAL, Move, PinnedSpec, Run, Status
 from lily.storage.approvals import statuses
+from lily.storage.database import is_damage
 from lily.storage.store import Look, Store
 
 LOOK_SECONDS = 1.0  # what a lost ring costs
@@ -193,8 +195,10 @@ class Runner:
         held = await self._offload(self._store.held)
         await self._released(held, await self._release(held, recovered=True), recovered=True)
         owed = await self._offload(self._store.unwritten)
-        for first in range(0, len(owed), 100):
-            await self._writer.tell(Repair(owed[first : first + 100]))
+        while owed:
+            for first in range(0, len(owed), 100):
+                await self._writer.tell(Repair(owed[first : first + 100]))
+            owed = await self._offload(partial(self._store.unwritten, after=owed[-1]))
 
     def _closed_orphan(self, run: Run, spec: PinnedSpec) -> Move:
         if run.cancel is not None:
@@ -216,6 +220,8 @@ class Runner:
                 await self._queue_due_retries()
                 await self._fill(tasks)
             except LilyError as exc:
+                if is_damage(exc):
+                    raise
                 self._log.error("the store can't be read; trying again", error=str(exc))
 
     def _patience(self) -> float:

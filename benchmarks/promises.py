@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from lily.dead_letters import is_dead
+from lily.operations.verify_runs import Tally, verify
 from lily.receipts import Receipt
 from lily.runs import FILE_ONLY, FINAL, TERMINAL, Event, EventName, Run, Status
 from lily.storage.artifacts import read_receipt, whole
@@ -39,6 +40,11 @@ def check_runs(workspace: Workspace, store: Store, run_ids: Iterable[str], findi
             findings.expect("an accepted run has ended", not all_ended, f"{run_id} is {run.status}")
             continue
         _check_ended(workspace, store, run, findings, all_ended)
+    for found in verify(workspace, store, Tally()):
+        findings.expect(
+            "receipts are one chain for each job, and all is as it was written", False, f"{found.run_id}: {found.code}: {found.what}"
+        )
+    findings.checked["receipts are one chain for each job, and all is as it was written"] += 1
 
 
 def _check_ended(workspace: Workspace, store: Store, run: Run, findings: Findings, settled: bool) -> None:

@@ -15,6 +15,7 @@ from lily.clock import parse_stamp
 from lily.time_text import seconds_of
 
 TICK = timedelta(microseconds=1)
+REBUILT = "rebuilt"  # the code of a skipped window that was settled when history was rebuilt, and of which no receipt tells
 AT_ONCE = 100_000  # windows that one settlement decides at most: more than a day of seconds; a longer downtime takes several
 
 

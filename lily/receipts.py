@@ -1,5 +1,6 @@
 """The receipt: what a reader trusts about a finished run. Pure: a record goes in, a document comes out."""
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -8,7 +9,7 @@ from lily.approvals.record import Approval, approvals_of
 from lily.clock import parse_stamp
 from lily.runs import Attempt, ErrorInfo, PinnedSpec, Run
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,6 +18,27 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     bytes: int
     sha256: str
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """A receipt that another one names: the run's, and the SHA-256 of the file."""
+
+    run_id: str
+    receipt_sha256: str
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """A receipt that is on disk: its digest, and the receipt of the same job that was written before it."""
+
+    run_id: str
+    job_id: str
+    receipt_sha256: str
+    previous: Link | None
+
+    @property
+    def link(self) -> Link:
+        """How the next receipt names this one."""
+        return Link(run_id=self.run_id, receipt_sha256=self.receipt_sha256)
 
 
 class ReceiptTarget(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +66,7 @@ class Durations(msgspec.Struct, frozen=True, kw_only=True):
     total_seconds: float
 
 
-class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+class ReceiptV1(msgspec.Struct, frozen=True, kw_only=True):
     """`run_receipt.json`, schema version 1."""
 
     schema_version: int
@@ -79,6 +101,17 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     lily_version: str
 
 
+class Receipt(ReceiptV1, frozen=True, kw_only=True):
+    """`run_receipt.json`, schema version 2. `previous` is the job's receipt that was written before this one; null for the first."""
+
+    # `artifacts` covers all that stands in the run's folder when this is written, events.jsonl as a whole: nothing is appended afterwards.
+    previous: Link | None
+
+
+class _Version(msgspec.Struct, frozen=True):
+    schema_version: int
+
+
 def seconds_between(start: str | None, end: str | None) -> float | None:
     """Seconds from one stamp to another, never below zero (the clock may have stepped back); None when one is missing."""
     if start is None or end is None:
@@ -99,11 +132,13 @@ def _attempt(attempt: Attempt) -> ReceiptAttempt:
     )
 
 
-def receipt_of(run: Run, spec: PinnedSpec, body: bytes | str, files: list[File]) -> Receipt:
+def receipt_of(
+    run: Run, spec: PinnedSpec, body: bytes | str, files: list[File], previous: Link | None = None, *, version: int = SCHEMA_VERSION
+) -> Receipt:
     """The receipt of a terminal run. `body` is the exact spec that ran; `files` stand in the run's folder."""
     result, ended = run.result, run.ended_at or run.queued_at
     return Receipt(
-        schema_version=SCHEMA_VERSION,
+        schema_version=version,
         run_id=run.run_id,
         job_id=run.job_id,
         title=spec.title,
@@ -137,14 +172,31 @@ def receipt_of(run: Run, spec: PinnedSpec, body: bytes | str, files: list[File])
         host=run.host,
         pid=run.pid,
         lily_version=result.get("lily_version", ""),
+        previous=previous,
     )
 
 
 def encode_receipt(receipt: Receipt) -> bytes:
-    """JSON with sorted keys, indented, and a newline at the end."""
-    return msgspec.json.format(msgspec.json.encode(receipt, order="sorted"), indent=2) + b"\n"
+    """JSON with sorted keys, indented, and a newline at the end; in the form of the receipt's own version."""
+    told = receipt if receipt.schema_version != 1 else _as(ReceiptV1, receipt)
+    return msgspec.json.format(msgspec.json.encode(told, order="sorted"), indent=2) + b"\n"
 
 
 def decode_receipt(body: bytes) -> Receipt:
-    """Raises msgspec.ValidationError or DecodeError for what is no receipt of this version."""
-    return msgspec.json.decode(body, type=Receipt)
+    """A receipt of any version that was ever written. Raises msgspec.ValidationError or DecodeError for what is none."""
+    version = msgspec.json.decode(body, type=_Version).schema_version
+    if version == SCHEMA_VERSION:
+        return msgspec.json.decode(body, type=Receipt)
+    if version == 1:
+        old: Receipt = _as(Receipt, msgspec.json.decode(body, type=ReceiptV1), previous=None)
+        return old
+    raise msgspec.ValidationError(f"a receipt of version {version}, and this Lily reads up to {SCHEMA_VERSION}")
+
+
+def _as(kind: type[Any], receipt: ReceiptV1, **more: Any) -> Any:
+    return kind(**{name: getattr(receipt, name) for name in ReceiptV1.__struct_fields__}, **more)
+
+
+def sha256_of(body: bytes) -> str:
+    """The digest by which a receipt is named."""
+    return hashlib.sha256(body).hexdigest()

@@ -12,7 +12,7 @@ import msgspec
 
 from lily.errors import Code
 from lily.event_fields import FIELDS, OWN, STAMP, Form
-from lily.receipts import SCHEMA_VERSION, Receipt
+from lily.receipts import SCHEMA_VERSION, Receipt, ReceiptV1
 from lily.runs import TERMINAL, EventName
 from lily.shapes import SHAPES
 from lily.time_shapes import LISTS
@@ -21,7 +21,13 @@ FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _RUN_ID = "^[0-9]{8}T[0-9]{6}\\.[0-9]{6}Z-[a-z0-9]{4,12}$"
 # Text of which the form is fixed, by the name of the property.
-_PATTERNS = {"run_id": _RUN_ID, "sha256": "^[0-9a-f]{64}$", "spec_hash": "^sha256:[0-9a-f]{64}$", "trace_id": "^[0-9a-f]{32}$"}
+_PATTERNS = {
+    "run_id": _RUN_ID,
+    "sha256": "^[0-9a-f]{64}$",
+    "receipt_sha256": "^[0-9a-f]{64}$",
+    "spec_hash": "^sha256:[0-9a-f]{64}$",
+    "trace_id": "^[0-9a-f]{32}$",
+}
 _STAMPS = ("ts", "since")
 # The codes that a run can end with; a command has more.
 RUN_CODES = (
@@ -55,7 +61,7 @@ _WINDOWS = {"coalesced": _CAP, "first": _STAMP, "last": _STAMP, "windows": _CAP,
 
 # Where a struct's type says less than is promised: (struct, field).
 _REFINED: dict[tuple[str, str], dict[str, Any]] = {
-    ("Receipt", "schema_version"): {"const": SCHEMA_VERSION},
+    ("Receipt", "schema_version"): {"enum": [*range(1, SCHEMA_VERSION + 1)]},  # commands show old ones too
     ("Receipt", "status"): {"enum": sorted(TERMINAL)},
     ("Receipt", "r0_status"): {"enum": ["ok", "error", None]},
     ("Receipt", "trigger"): _object(_FIRED, {"replayed_from": _RUN, "retried_from": _RUN, **_WINDOWS}),
@@ -72,7 +78,18 @@ _REFINED: dict[tuple[str, str], dict[str, Any]] = {
 
 def receipt_schema() -> dict[str, Any]:
     """Of run_receipt.json."""
-    return _published(f"run-receipt:{SCHEMA_VERSION}", "Lily run receipt", Receipt)
+    return _receipt(Receipt, SCHEMA_VERSION)
+
+
+def old_receipt_schema() -> dict[str, Any]:
+    """Of run_receipt.json as version 1 had it."""
+    return _receipt(ReceiptV1, 1)
+
+
+def _receipt(kind: type[ReceiptV1], version: int) -> dict[str, Any]:
+    made = _published(f"run-receipt:{version}", "Lily run receipt", kind)
+    made["$defs"]["Receipt"]["properties"]["schema_version"] = {"const": version}
+    return made
 
 
 def job_schema() -> dict[str, Any]:
@@ -121,7 +138,8 @@ def shape_schema(name: str) -> dict[str, Any]:
 
 
 def _published(name: str, title: str, shape: Any) -> dict[str, Any]:
-    made = _strict(msgspec.json.schema(shape))
+    # Both versions of the receipt are the receipt to whoever reads a schema.
+    made = _strict(msgspec.json.decode(msgspec.json.encode(msgspec.json.schema(shape)).replace(b"ReceiptV1", b"Receipt")))
     return {"$schema": _DRAFT, "$id": f"urn:lily-jobs:schema:{name}", **made, "title": title}
 
 
@@ -156,6 +174,7 @@ def all_schemas() -> dict[str, Callable[[], dict[str, Any]]]:
     made: dict[str, Callable[[], dict[str, Any]]] = {
         "job.schema.json": job_schema,
         "receipt.schema.json": receipt_schema,
+        "receipt-1.schema.json": old_receipt_schema,
         "event.schema.json": event_schema,
     }
     for name in SHAPES:

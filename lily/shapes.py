@@ -11,6 +11,7 @@ from lily.diagnostics import Diagnostic
 from lily.doctor_shapes import DOCTOR_SHAPES
 from lily.letter_shapes import LETTER_SHAPES
 from lily.queue_shapes import QUEUE_SHAPES
+from lily.receipt_shapes import RECEIPT_SHAPES
 from lily.receipts import Receipt
 from lily.runs import Attempt, ErrorInfo, Status
 from lily.time_shapes import TIME_SHAPES
@@ -332,5 +333,6 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     **DOCTOR_SHAPES,
     **QUEUE_SHAPES,
     **APPROVAL_SHAPES,
+    **RECEIPT_SHAPES,
     "error": Failure,
 }

@@ -10,6 +10,8 @@ from sqlalchemy import event
 
 from lily.blueprints.contract import BlueprintError, Envelope, ProcessRequest
 from lily.blueprints.define import DefinedBlueprint, blueprint
+from lily.receipts import Written, sha256_of
+from lily.runs import Run
 from lily.storage.database import close_engine
 from lily.storage.store import Store
 
@@ -19,6 +21,11 @@ def without_fsync(store: Store) -> None:
     if store.engine.dialect.name == "sqlite":
         close_engine(store.engine)
         event.listen(store.engine, "connect", lambda connection, record: connection.execute("pragma synchronous=off"))
+
+
+def marked(run: Run) -> Written:
+    """The mark of a run whose artifacts nobody has written."""
+    return Written(run_id=run.run_id, job_id=run.job_id, receipt_sha256=sha256_of(run.run_id.encode()), previous=None)
 
 
 class Nap(BaseModel):

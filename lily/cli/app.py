@@ -37,6 +37,7 @@ _RUNS = {
     "replay": "replay:replay",
     "diff": "runs:diff",
     "prune": "prune:prune",
+    "verify": "verify_runs:verify",
 }
 _DLQ = {
     "list": "dlq:list_letters",
@@ -48,7 +49,14 @@ _DLQ = {
 }
 _WORKER = {"status": "worker:status", "pause": "worker:pause", "resume": "worker:resume"}
 _STORE = {"export": "store:export", "checkpoint": "store:checkpoint", "reset": "store:reset"}
-_DB = {"status": "db:status", "check": "db:check", "upgrade": "db:upgrade", "backup": "db:backup", "restore": "db:restore"}
+_DB = {
+    "status": "db:status",
+    "check": "db:check",
+    "upgrade": "db:upgrade",
+    "backup": "db:backup",
+    "restore": "db:restore",
+    "rebuild": "db_rebuild:rebuild",
+}
 _SUPPORT = {"bundle": "support:bundle"}
 _EVENTS = {"tail": "events:tail"}
 _APPROVALS = {

@@ -31,11 +31,11 @@ def doctor(
     from lily.storage.audit import Actor
 
     place = find_workspace(workspace)
-    scene = scene_of(place, SystemClock().now(), lambda repository: ask_gh(place, repository))
+    scene = scene_of(place, SystemClock().now(), lambda repository: ask_gh(place, repository), Actor(name=who()))
     mended: list[Any] = []
     try:
         if repair:
-            done = mend(scene, Actor(name=who()))
+            done = mend(scene)
             findings, mended = done.findings, done.mended
         else:
             findings = examine(scene)

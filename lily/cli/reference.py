@@ -85,6 +85,8 @@ A list is an object with one plural key (but for `jobs next --all`, which is a b
 | `dlq clear` | `{{"cleared": [RUN_ID]}}` |
 | `dlq prune` | `{{"pruned": [{{"run_id", "job_id", "reason"}}], "dry_run"}}` |
 | `runs prune` | `{{"runs": [RUN], "dry_run"}}` |
+| `runs verify` | `{{"ok", "runs", "files", "jobs", "active", "owed", "unchained", "reset", "lost", "head", "count", "kinds", "findings": [{{"code", "run_id", "job_id", "what", "hint"}}]}}`; `head` is null without --job |
+| `db rebuild` | `{{"source", "dry_run", "runs", "counts", "steps": [{{"action", "run_id", "job_id", "what"}}]}}` |
 | `blueprints list` | `{{"blueprints": [{{"id", "version", "summary", "capabilities", "origin"}}], "specialists": [...], "synthesizers": [...], "diagnostics": [D]}}` |
 | `blueprints show` | `{{"id", "version", "summary", "capabilities", "origin", "in_process", "bindings_schema", "input_schema", "output_schema", "example", "example_job"}}` |
 | `config show` | `{{"settings": [{{"key", "value", "origin"}}]}}` |

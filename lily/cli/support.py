@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from lily.cli import output
 from lily.cli.doctor import ask_gh
-from lily.cli.options import Json, Place
+from lily.cli.options import Json, Place, who
 from lily.clock import SystemClock
 from lily.render import table
 from lily.workspace import find_workspace
@@ -32,9 +32,10 @@ def bundle(
 
     from lily.operations.doctor.scene import scene_of
     from lily.operations.support import default_name, gather, write
+    from lily.storage.audit import Actor
 
     place, now = find_workspace(workspace), SystemClock().now()
-    scene = scene_of(place, now, lambda repository: ask_gh(place, repository))
+    scene = scene_of(place, now, lambda repository: ask_gh(place, repository), Actor(name=who()))
     try:
         made = gather(scene, run)
         target = Path(file if file is not None else default_name(now)).absolute()

@@ -1,5 +1,6 @@
 """Copies of the store: making one while it is in use, and putting one in its place."""
 
+import errno
 import os
 import secrets
 import sqlite3
@@ -57,7 +58,7 @@ def backup(workspace: Workspace, settings: Settings, target: Path, *, force: boo
     try:
         copies.copy_file(path, target)
     except OSError as error:
-        raise unavailable(error, str(target), str(target)) from error
+        raise _unwritable(error, target) from error
     except sqlite3.Error as error:
         raise unavailable(error, str(path), str(target)) from error
     made = copies.examine(target)
@@ -66,6 +67,12 @@ def backup(workspace: Workspace, settings: Settings, target: Path, *, force: boo
         said = f"the copy can't be used: {made.problem}"
         raise LilyError(Code.STORE_UNAVAILABLE, said, where=str(path), hint="`lily doctor` says what is wrong with the store")
     return made
+
+
+def _unwritable(error: OSError, target: Path) -> LilyError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return unavailable(error, str(target), str(target))
+    return LilyError(Code.USAGE, f"this file can't be written: {error.strerror}", where=str(target), hint="name another one")
 
 
 def _check_target(target: Path, path: Path | None, force: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lily.clock import parse_stamp, stamp
 from lily.errors import Code, LilyError
-from lily.ledger import Control, State, Version, WindowStatus, grace_seconds, paused_at
+from lily.ledger import REBUILT, Control, State, Version, WindowStatus, grace_seconds, paused_at
 from lily.operations.times import local_of, running
 from lily.policies import scheduled, unschedulable
 from lily.spec_index import SpecEntry, SpecIndex
@@ -209,13 +209,19 @@ def _of_row(case: _Case, row: WindowRow) -> _Answer:
             answer.runs = [{"run_id": run_id, "status": found.get(run_id)} for run_id in ids]
         case WindowStatus.SKIPPED_PAUSED:
             answer.control = paused_at(case.controls, row.at)
-            answer.because = [_control_text(answer.control) if answer.control else "it was paused"]
+            answer.because = [_control_text(answer.control) if answer.control else _uncontrolled(row)]
         case WindowStatus.REFUSED:
             answer.because = _refused(row)
         case WindowStatus.EXCLUDED:
             answer.because = ["the trigger's `exclude` names this time"]
     answer.next = _next(case)
     return answer
+
+
+def _uncontrolled(row: WindowRow) -> str:
+    if row.code == REBUILT:
+        return "history was rebuilt from receipts, and none tells of this time: it was settled as skipped, so that it does not run again"
+    return "it was paused"
 
 
 _OUTCOMES = {WindowStatus.FIRED: "ran"}

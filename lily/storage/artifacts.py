@@ -1,13 +1,12 @@
 """The files of a run's end: summary and receipt, and whether what is on disk is whole. Everything here blocks."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from lily.receipts import File, Receipt, decode_receipt, encode_receipt, receipt_of
+from lily.receipts import File, Link, Receipt, Written, decode_receipt, encode_receipt, receipt_of, sha256_of
 from lily.runs import Event, PinnedSpec, Run
 from lily.storage.files import READ, digest, file_names, open_folder, put_file, shown, sync_path
 from lily.summary import summary_of
@@ -29,45 +28,66 @@ def sync_target_files(path: Path) -> None:
 
 
 def write_end(
-    folder: int, run: Run, spec: PinnedSpec, body: str, lifecycle: Sequence[Event], *, events: File | None = None, alone: bool = False
-) -> Receipt:
+    folder: int,
+    run: Run,
+    spec: PinnedSpec,
+    body: str,
+    lifecycle: Sequence[Event],
+    *,
+    previous: Link | None,
+    events: File | None = None,
+    alone: bool = False,
+) -> Written:
     """summary.md, then run_receipt.json, of a terminal run whose event log is complete. Raises OSError.
 
-    `events` describes events.jsonl where that is known without reading it, and `alone` says that it is all the folder holds.
+    `previous` is the job's last receipt. `events` describes events.jsonl where that is known without reading it, and `alone` says that
+    it is all the folder holds.
     """
     names = [EVENTS] if alone else [name for name in file_names(folder) if name not in (RECEIPT, SUMMARY)]
     files = [events if events is not None and name == EVENTS else digest(folder, name) for name in names]
-    receipt = receipt_of(run, spec, body, files)
-    summary = summary_of(receipt, lifecycle).encode()
-    named = File(name=SUMMARY, bytes=len(summary), sha256=hashlib.sha256(summary).hexdigest())
-    receipt = msgspec.structs.replace(receipt, artifacts=[*receipt.artifacts, named])
+    receipt, summary = completed(receipt_of(run, spec, body, files, previous), lifecycle)
+    told = encode_receipt(receipt)
     put_file(folder, SUMMARY, summary)
-    put_file(folder, RECEIPT, encode_receipt(receipt))
-    return receipt
+    put_file(folder, RECEIPT, told)
+    return Written(run_id=run.run_id, job_id=run.job_id, receipt_sha256=sha256_of(told), previous=previous)
+
+
+def completed(receipt: Receipt, lifecycle: Sequence[Event]) -> tuple[Receipt, bytes]:
+    """The receipt with the summary among its artifacts, as the last, and the summary."""
+    summary = summary_of(receipt, lifecycle).encode()
+    named = File(name=SUMMARY, bytes=len(summary), sha256=sha256_of(summary))
+    return msgspec.structs.replace(receipt, artifacts=[*receipt.artifacts, named]), summary
+
+
+def receipt_bytes(folder: int) -> bytes:
+    """The receipt's file as it stands. Raises OSError."""
+    with os.fdopen(os.open(RECEIPT, READ, dir_fd=folder), "rb") as file:
+        return file.read()
 
 
 def read_receipt(workspace: Workspace, job_id: str, run_id: str) -> Receipt | None:
     """The run's receipt from disk; None when it is missing, torn or not a receipt."""
     try:
         with open_folder(workspace.run_dir(job_id, run_id), create=False) as folder:
-            fd = os.open(RECEIPT, READ, dir_fd=folder)
-            with os.fdopen(fd, "rb") as file:
-                return decode_receipt(file.read())
+            return decode_receipt(receipt_bytes(folder))
     except (OSError, msgspec.MsgspecError):
         return None
 
 
-def whole(workspace: Workspace, run: Run) -> bool:
-    """Whether all three artifacts of a terminal run are on disk and agree with the run and with one another."""
-    receipt = read_receipt(workspace, run.job_id, run.run_id)
-    if receipt is None or (receipt.run_id, receipt.status, receipt.ended_at) != (run.run_id, run.status.value, run.ended_at):
-        return False
+def whole(workspace: Workspace, run: Run, receipt_sha256: str | None = None) -> bool:
+    """Whether all three artifacts of a terminal run are on disk and agree with the run, with one another and with the receipt's digest."""
     try:
         with open_folder(workspace.run_dir(run.job_id, run.run_id), create=False) as folder:
+            told = receipt_bytes(folder)
+            receipt = decode_receipt(told)
+            if receipt_sha256 not in (None, sha256_of(told)):
+                return False
+            if (receipt.run_id, receipt.status, receipt.ended_at) != (run.run_id, run.status.value, run.ended_at):
+                return False
             there = {shown(name): name for name in file_names(folder)}
             for file in receipt.artifacts:
                 if file.name not in there or digest(folder, there[file.name]) != file:
                     return False
-    except OSError:
+    except (OSError, msgspec.MsgspecError):
         return False
     return {SUMMARY, EVENTS} <= {file.name for file in receipt.artifacts}

@@ -147,7 +147,7 @@ def put_in_place(staged: Path, path: Path, aside: Path) -> list[Path]:
     moved = []
     for each in (path, *(side(path, suffix) for suffix in SIDE_FILES)):
         if each.exists():
-            _keep(each, aside / each.name)
+            keep(each, aside / each.name)
             moved.append(aside / each.name)
     for suffix in SIDE_FILES:
         with suppress(FileNotFoundError):
@@ -157,11 +157,12 @@ def put_in_place(staged: Path, path: Path, aside: Path) -> list[Path]:
     return moved
 
 
-def _keep(path: Path, target: Path) -> None:
+def keep(path: Path, target: Path) -> None:
+    """Have the file as `target`, too, whatever becomes of `path`: by a link, or on another file system by a copy. Raises OSError."""
     try:
         os.link(path, target, follow_symlinks=False)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK):
             raise
-        target.write_bytes(path.read_bytes())  # a file system without links
+        target.write_bytes(path.read_bytes())
         target.chmod(0o600)

@@ -20,6 +20,7 @@ from lily.errors import Code, LilyError
 from lily.storage.schema import HEAD
 
 BUSY_SECONDS = 15.0  # how long one process waits for another to let go of SQLite
+_DAMAGED = ("malformed", "not a database")  # as SQLite says it
 _WRITE = {"lily_write": True}
 _PAGES = 65_536  # bytes that a transaction, its log and the log's index may need
 # Any two transactions that hand out run ids or sequence numbers wait for each other on PostgreSQL, as they do on SQLite.
@@ -97,12 +98,14 @@ def unavailable(exc: BaseException, where: str, path: str | None = None) -> Lily
     said = str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]
     if "database or disk is full" in said or getattr(exc, "errno", None) == errno.ENOSPC or _is_full(path):
         return LilyError(Code.DISK_FULL, f"the disk is full: {said}", where=where, hint="free some space and try again; nothing was stored")
-    return LilyError(
-        Code.STORE_UNAVAILABLE,
-        f"the store can't be used: {said}",
-        where=where,
-        hint="`lily doctor` says what is wrong with it, and what mends it",
-    )
+    hint = "`lily doctor` says what is wrong with it, and what mends it"
+    more = {"damaged": True} if any(sign in said for sign in _DAMAGED) else {}
+    return LilyError(Code.STORE_UNAVAILABLE, f"the store can't be used: {said}", where=where, hint=hint, **more)
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether the store itself is broken: no later try will do, and each write may make it worse."""
+    return isinstance(error, LilyError) and error.detail.get("damaged") is True
 
 
 def _is_full(path: str | None) -> bool:

@@ -13,6 +13,7 @@ from lily.runs import EventName, Run, Status
 from lily.storage import schema
 from lily.storage.audit import Actor, Change, record, record_all
 from lily.storage.database import writing
+from lily.storage.receipt_chain import RESET_THROUGH, drop_unnamed, keep_reset
 from lily.storage.rows import dump
 from lily.storage.running import running_within
 from lily.storage.store import Store
@@ -21,8 +22,9 @@ from lily.storage.system_events import tell
 # What a reset leaves: pinned specs, which sessions of other processes may know to be there; the audit and the supervisors that were
 # there, which are history; a pause, which somebody meant; and how far files are known to be on disk, because numbers of events are
 # never given twice.
-_KEPT_TABLES = frozenset({"spec", "audit", "life", "meta"})
-_KEPT_KEYS = (schema.WORKER_PAUSE, "synced_through")
+# The last receipt of each job stays as well: the next one names it, so that the chain goes on over a reset.
+_KEPT_TABLES = frozenset({"spec", "audit", "life", "meta", "receipt_head", "receipt_gone"})
+_KEPT_KEYS = (schema.WORKER_PAUSE, "synced_through", RESET_THROUGH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,14 @@ def reset(store: Store, actor: Actor, reason: str, at: datetime, backup: Callabl
     """
     with writing(store.engine) as connection:
         folder = backup()
+        keep_reset(connection, store.upserts)
         gone = {}
         for table in reversed(schema.metadata.sorted_tables):
             if table.name in _KEPT_TABLES:
                 continue
             gone[table.name] = connection.execute(select(func.count()).select_from(table)).scalar_one()
             connection.execute(table.delete())
+        drop_unnamed(connection)
         connection.execute(schema.meta.delete().where(schema.meta.c.key.not_in(_KEPT_KEYS)))
         told = {"by": actor.name, "reason": reason, "runs": gone["run"], "backup": str(folder)}
         tell(connection, EventName.STORE_RESET, stamp(at), told)

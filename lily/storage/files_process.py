@@ -10,13 +10,14 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from lily.clock import SystemClock
+from lily.receipts import Link
 from lily.runs import Event, PinnedSpec, Run, decode_spec
 from lily.storage.run_files import Done, Known, Order, RunFiles
 from lily.workspace import Workspace
@@ -31,6 +32,7 @@ class Batch(msgspec.Struct, tag=True):
     orders: list[Order]
     now: float
     again: bool
+    heads: dict[str, Link | None]
 
 
 class Told(msgspec.Struct, tag=True):
@@ -67,9 +69,9 @@ class FilesProcess:
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), lock))
         self._wire = _Wire(ours, Done | Ask | Crashed)
 
-    def write(self, orders: Sequence[Order], now: float, again: bool) -> Done:
+    def write(self, orders: Sequence[Order], now: float, again: bool, heads: Mapping[str, Link | None]) -> Done:
         """See `RunFiles.write`. Raises RuntimeError when the process has gone or failed."""
-        self._wire.send(Batch(list(orders), now, again))
+        self._wire.send(Batch(list(orders), now, again, dict(heads)))
         refused: Exception | None = None
         while True:
             match self._wire.receive():
@@ -177,7 +179,7 @@ def main(number: str, root: str, *lossy: str) -> int:
     files = RunFiles(Workspace(Path(root)), _Asking(wire), SystemClock(), lossy=lossy)
     while isinstance(batch := wire.receive(), Batch):
         try:
-            done: Done | Crashed = files.write(batch.orders, batch.now, batch.again)
+            done: Done | Crashed = files.write(batch.orders, batch.now, batch.again, batch.heads)
         except Exception as exc:
             done = Crashed(f"{type(exc).__name__}: {exc}")
         try:

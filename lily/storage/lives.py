@@ -16,6 +16,7 @@ from lily.runs import TERMINAL
 from lily.storage import schema
 from lily.storage.artifacts import whole
 from lily.storage.database import PG_OWNER_LOCK, reading, writing
+from lily.storage.receipt_chain import unchain
 from lily.storage.store import Store
 from lily.workspace import Workspace
 
@@ -83,17 +84,19 @@ def sync_files(store: Store, workspace: Workspace) -> int:
 
 
 def damaged_by_power_cut(store: Store, workspace: Workspace) -> list[str]:
-    """Terminal runs since the last sync mark whose artifacts are not whole; they are marked as owed again."""
+    """Terminal runs since the last sync mark whose artifacts are not whole, and those whose receipts follow them in their job's chain: what
+    was lost changes a receipt, and with it every link to it. They are marked as owed again."""
     event, run = schema.event, schema.run
     with reading(store.engine) as connection:
         since = _mark(connection)
         wanted = select(event.c.run_id).where(event.c.sequence > since).distinct()
-        ids = list(connection.execute(select(run.c.run_id).where(run.c.run_id.in_(wanted), _ended(), run.c.written == 1)).scalars())
-    damaged = [run_id for run_id in ids if not whole(workspace, store.run(run_id))]
-    if damaged:
-        with writing(store.engine) as connection:
-            connection.execute(update(run).where(run.c.run_id.in_(damaged)).values(written=0))
-    return damaged
+        chosen = select(run.c.run_id, run.c.receipt_sha256).where(run.c.run_id.in_(wanted), _ended(), run.c.written == 1)
+        recent: dict[str, str | None] = dict(connection.execute(chosen).all())
+    damaged = [run_id for run_id, digest in recent.items() if not whole(workspace, store.run(run_id), digest)]
+    if not damaged:
+        return []
+    with writing(store.engine) as connection:
+        return unchain(connection, damaged, recent)
 
 
 def _ended() -> ColumnElement[bool]:

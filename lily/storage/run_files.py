@@ -4,13 +4,14 @@ What is to be done comes in batches. Nothing of a batch is lost by a crash in it
 terminal run without its mark has its artifacts written again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from lily.clock import Clock, stamp
 from lily.faults import Faults, no_faults
+from lily.receipts import Link, Written
 from lily.runs import TERMINAL, Event, EventName, Move, PinnedSpec, Run, Status
 from lily.storage.artifacts import write_end
 from lily.storage.event_log import EventLog
@@ -74,6 +75,7 @@ class Done(msgspec.Struct, tag=True):
 
     published: list[Published] = []
     ended: list[Published] = []
+    written: list[Written] = []  # the receipts of `ended`, in their order
     owed: list[str] = []  # terminal runs whose artifacts could not be written
     waiting: list[str] = []  # runs with lines that are not on disk yet
     troubles: list[Trouble] = []
@@ -98,11 +100,18 @@ class RunFiles:
         self._lossy = set(lossy)
         self._now = 0.0  # loop time of the batch
         self._again = False  # it was begun before, so its files may be there already
+        self._heads: dict[str, Link | None] = {}  # the last receipt of each job that has an end in the batch
+        self._ended: set[str] = set()  # runs whose artifacts this batch has written
         self._done = Done()
 
-    def write(self, orders: Sequence[Order], now: float, again: bool) -> Done:
-        """Carry out a batch that was taken at loop time `now`. Raises what the store raises; a disk's refusals are in the answer."""
+    def write(self, orders: Sequence[Order], now: float, again: bool, heads: Mapping[str, Link | None]) -> Done:
+        """Carry out a batch that was taken at loop time `now`. Raises what the store raises; a disk's refusals are in the answer.
+
+        `heads` has the last receipt of each job of which a run ends here. It is handed in with every batch: what came of a batch that
+        failed, or whose answer got lost, must not be named by later receipts.
+        """
         self._now, self._again, self._done = now, again, Done()
+        self._heads, self._ended = dict(heads), set()
         flush, asked = False, False
         for order in orders:
             match order:
@@ -200,17 +209,22 @@ class RunFiles:
                 self._fault("writer:before-receipt")
                 if not log.fresh:
                     drop_temporaries(folder)
-                write_end(folder, run, spec, body, log.lifecycle(), events=log.file, alone=alone)
+                written = write_end(
+                    folder, run, spec, body, log.lifecycle(), previous=self._heads[run.job_id], events=log.file, alone=alone
+                )
         except (OSError, ValueError, TypeError, LookupError) as exc:
             # The latter three: a receipt or summary that can't be made of this run. It must not take the supervisor down.
             self._trouble("artifacts could not be written; trying again", run, exc)
             self._done.owed.append(run.run_id)
             return
+        self._heads[run.job_id] = written.link
+        self._ended.add(run.run_id)
+        self._done.written.append(written)
         self._done.ended.append(Published(run.run_id, run.job_id, log.seq + 1, [], run.status))
 
     def _mend(self, run_ids: Sequence[str]) -> None:
         for run_id in run_ids:
-            run = self._known.find_run(run_id)
+            run = self._known.find_run(run_id) if run_id not in self._ended else None  # it may be asked for twice
             if run is not None and run.status in TERMINAL and not run.written:
                 self._end(run, EventLog(run, self._known.events))
 

@@ -207,6 +207,7 @@ def _agree(here: sqlite3.Connection, has_receipt: Callable[[str, str], bool]) ->
     for table in ("event", "attempt", "step", "approval_check"):
         here.execute(f"delete from {table} where run_id <> '' and run_id not in (select run_id from run)")
     _say_again(here)
+    _end_chains(here)
     for table in ("trigger_version", "window"):
         here.execute(f'delete from "{table}" where job_id not in (select job_id from schedule)')
     here.execute("delete from tally")
@@ -222,6 +223,15 @@ def _say_again(here: sqlite3.Connection) -> None:
         here.execute(
             "insert into event (run_id, n, ts, name, data) values (?, 1, ?, ?, ?)", (run_id, queued_at, EventName.JOB_QUEUED.value, data)
         )
+
+
+def _end_chains(here: sqlite3.Connection) -> None:
+    """The last receipt of a job's chain is the one that no other names."""
+    here.execute(
+        "insert or ignore into receipt_head (job_id, run_id, receipt_sha256)"
+        " select job_id, max(run_id), receipt_sha256 from run where receipt_sha256 is not null"
+        " and run_id not in (select previous_run_id from run where previous_run_id is not null) group by job_id"
+    )
 
 
 _HALF_RUNS = """

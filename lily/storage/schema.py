@@ -5,7 +5,7 @@ A change here needs a migration in `migrations/versions` and a new `HEAD`.
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
-HEAD = "0003"
+HEAD = "0006"
 
 metadata = MetaData()
 
@@ -73,6 +73,9 @@ run = Table(
     Column("written", Integer, nullable=False, server_default="0"),
     Column("held", Integer, nullable=False, server_default="0"),  # 1: claimed by the scheduler, which has not given its word yet
     Column("retried_as", Bytewise),  # the run that was made of this one's dead letter
+    Column("receipt_sha256", Text),  # of the receipt on disk; None: none yet, or one of version 1
+    Column("previous_run_id", Bytewise),  # the link that this receipt has
+    Column("previous_sha256", Text),
     Index("run_queue", "status", "priority", "enqueued_at", "run_id"),
     Index("run_by_job", "job_id", "run_id"),
     Index("run_unwritten", "status", "run_id"),  # where written = 0; saying so here would load both dialects
@@ -221,4 +224,21 @@ audit = Table(  # what persons and programs changed: append-only, each row's dig
     Column("digest", Text, nullable=False),
     Index("audit_by_job", "job_id", "sequence"),
     sqlite_autoincrement=True,
+)
+
+receipt_head = Table(  # the last receipt of each job, which the next one will name
+    "receipt_head",
+    metadata,
+    Column("job_id", Bytewise, primary_key=True),
+    Column("run_id", Bytewise, nullable=False),
+    Column("receipt_sha256", Text, nullable=False),
+)
+
+receipt_gone = Table(  # receipts that a link or a head still names, whose runs are no longer there
+    "receipt_gone",
+    metadata,
+    Column("run_id", Bytewise, primary_key=True),
+    Column("job_id", Bytewise, nullable=False),
+    Column("receipt_sha256", Text, nullable=False),
+    Column("why", Text, nullable=False),  # pruned, reset; lost: not found when history was rebuilt
 )

@@ -122,8 +122,15 @@ class Statements:
         self.move = ForRows(
             update(run).where(*same).values({c: bindparam(c) for c in _MOVED}), ["b_run_id", "b_expected", "b_events", *_MOVED]
         )
-        mark = update(run).where(run.c.run_id == bindparam("b_run_id")).values(written=text("1"))
-        self.mark_written = ForRows(mark, ["b_run_id"])
+        digests = ("receipt_sha256", "previous_run_id", "previous_sha256")
+        mark = update(run).where(run.c.run_id == bindparam("b_run_id"))
+        mark = mark.values(written=text("1"), **{name: bindparam(f"b_{name}") for name in digests})
+        self.mark_written = ForRows(mark, [*(f"b_{name}" for name in digests), "b_run_id"])
+        head = insert(schema.receipt_head)
+        named = {name: head.excluded[name] for name in ("run_id", "receipt_sha256")}
+        self.put_head = ForRows(
+            head.on_conflict_do_update(index_elements=["job_id"], set_=named).inline(), ["job_id", "run_id", "receipt_sha256"]
+        )
         asked = update(run).where(run.c.run_id == bindparam("b_run_id"), text("status = 'running'"))
         self.ask_to_cancel = ForRows(asked.values(cancel=bindparam("b_cancel")), ["b_cancel", "b_run_id"])
         self.standing = (

@@ -20,6 +20,7 @@ from lily import __version__
 from lily.backlog import PRIORITIES, Gate
 from lily.clock import Clock, parse_stamp, stamp
 from lily.errors import LilyError
+from lily.receipts import Written
 from lily.runs import OCCUPYING, TERMINAL, ErrorInfo, Event, EventName, Move, Run, Status, may_become
 from lily.settings import Queue
 from lily.storage import schema
@@ -27,6 +28,7 @@ from lily.storage.database import close_engine, open_engine, reading, upgrade, w
 from lily.storage.letter_box import LetterBox
 from lily.storage.queue import QueueNumbers, refused
 from lily.storage.reads import Reads
+from lily.storage.receipt_chain import ChainReads, drop_unnamed, keep_pruned, mark
 from lily.storage.rows import PRUNED, attempt_row, dump, dump_optional, moved, run_from
 from lily.storage.statements import CANCELED_AT_ONCE, Statements
 
@@ -100,6 +102,7 @@ class Store(Reads):
         self.statements = Statements(self._insert)
         self.letters = LetterBox(self._insert, max_dead_letters)
         self.queue = QueueNumbers(self._insert, limits)
+        self.chain = ChainReads(self.engine)
         self._stored_specs: set[str] = set()  # specs are never deleted
         self.upgraded: Upgrade | None = None  # what opening it has changed
         self._backups, self._may_upgrade = database_file.parent / "backups", may_upgrade
@@ -244,9 +247,10 @@ class Store(Reads):
         moves: Sequence[Move],
         *,
         steps: Sequence[tuple[str, str, bytes]] = (),
-        written: Sequence[str] = (),
+        written: Sequence[Written] = (),
     ) -> list[Status | None]:
-        """Moves, finished steps (run id, name, JSON) and marks "artifacts written", in one transaction.
+        """Moves, finished steps (run id, name, JSON) and marks "artifacts written", in one transaction. Marks come in the order in
+        which the receipts were written.
 
         Gives for each move None when it holds (also when it did already), else the status that stood in its way.
         """
@@ -256,7 +260,7 @@ class Store(Reads):
         return self._apply(moves, steps, written, judged=True)
 
     def _apply(
-        self, moves: Sequence[Move], steps: Sequence[tuple[str, str, bytes]], written: Sequence[str], *, judged: bool
+        self, moves: Sequence[Move], steps: Sequence[tuple[str, str, bytes]], written: Sequence[Written], *, judged: bool
     ) -> list[Status | None]:
         """Nearly always all moves hold, so they are judged by their effect; raises _Refused when one does not, and nothing is stored."""
         with writing(self.engine) as connection:
@@ -273,7 +277,7 @@ class Store(Reads):
                     [{"run_id": run_id, "name": name, "value": value.decode(), "at": at} for run_id, name, value in steps],
                 )
             if written:
-                self.statements.mark_written(connection, [{"b_run_id": run_id} for run_id in written])
+                mark(connection, self.statements, written)
             return refusals
 
     def _judge(self, connection: Connection, moves: Sequence[Move]) -> tuple[list[Status | None], list[Move]]:
@@ -366,11 +370,11 @@ class Store(Reads):
         with reading(self.engine) as connection:
             return self.with_attempts(connection, [run_from(row) for row in connection.execute(wanted)])
 
-    def unwritten(self, limit: int = 500) -> list[str]:
-        """Ids of terminal runs whose artifacts are not known to be on disk, oldest first."""
+    def unwritten(self, limit: int = 500, after: str = "") -> list[str]:
+        """Ids of terminal runs after this one whose artifacts are not known to be on disk, oldest first."""
         wanted = (
             select(schema.run.c.run_id)
-            .where(text("written = 0"), schema.run.c.status.in_([status.value for status in TERMINAL]))
+            .where(text("written = 0"), schema.run.c.status.in_([status.value for status in TERMINAL]), schema.run.c.run_id > after)
             .order_by(schema.run.c.run_id)
             .limit(limit)
         )
@@ -387,9 +391,11 @@ class Store(Reads):
             gone = Counter(status for _, status in found)
             self.queue.count(connection, {status: -by for status, by in gone.items()}, stamp(self._clock.now()))
             self._note_pruned(connection, ids)
+            keep_pruned(connection, self.upserts, ids)
             self.letters.drop(connection, ids)
             for table in (schema.step, schema.approval_check, schema.event, schema.attempt, schema.run):
                 connection.execute(table.delete().where(table.c.run_id.in_(ids)))
+            drop_unnamed(connection)
 
     def _note_pruned(self, connection: Connection, ids: Sequence[str]) -> None:
         """Remember how far each job's runs were pruned: the window ledger goes on naming them, rightly."""

@@ -1,7 +1,7 @@
 """How SQLite's file of the store stands, looked at so that nothing of it changes; and a fresh one in a damaged one's place. All block.
 
-Opening a file beside which lies the log of another one writes that log into it. So where nobody has the store open, a log is tried on
-a copy first.
+Whoever opens a file beside which lies the log of another one, and may write, writes that log into it at the end. So it is looked at
+through a connection that only reads.
 """
 
 import os
@@ -70,15 +70,8 @@ def _look(path: Path, *, in_use: bool, quick: bool) -> FileState:
         return FileState(there=False, log_alone=log > 0, log_bytes=log)
     if _size(path) == 0:
         return FileState(empty=True, log_alone=log > 0 and not in_use, log_bytes=log)
-    if in_use or not log:
-        found = _look_at(path, alone=not in_use, quick=quick)
-        return msgspec.structs.replace(found, log_bytes=log)
-    try:
-        with _copied(path) as copy:
-            found = _look_at(copy, alone=False, quick=quick)
-    except OSError as error:
-        return FileState(problem=f"it can't be looked at: {error.strerror}", log_bytes=log)
-    if found.problem:
+    found = _look_at(path, alone=not in_use and not log, quick=quick)
+    if found.problem and log and not in_use:
         without = _look_at(path, alone=True, quick=quick)
         if not without.problem:
             found = msgspec.structs.replace(without, log_foreign=True)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -50,8 +51,23 @@ class Past:
             database.execute("pragma wal_checkpoint(truncate)")
 
 
+_made: list[tuple[tempfile.TemporaryDirectory[str], Past]] = []  # the first one, of which all others are copies
+
+
 def past(root: Path, lily: Lily) -> Past:
     """Two runs that succeeded, one that failed, one that waits, and a paused schedule."""
+    if not _made:
+        kept = tempfile.TemporaryDirectory()
+        made = _past(root, lily)
+        shutil.copytree(root, Path(kept.name) / "home", symlinks=True)
+        _made.append((kept, made))
+        return made
+    ((kept, first),) = _made
+    shutil.copytree(Path(kept.name) / "home", root, symlinks=True, dirs_exist_ok=True)
+    return Past(root, first.ended, first.waiting, first.paused)
+
+
+def _past(root: Path, lily: Lily) -> Past:
     write_job(root, "good", bindings=shell("echo hello"))
     write_job(root, "bad", bindings=shell("echo no >&2; exit 3"))
     write_job(root, "later", trigger=HOURLY)

@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -118,14 +119,17 @@ def test_a_restore_is_refused_while_anybody_owns_the_workspace(lily: Lily, was: 
     assert before <= ids(lily)
 
 
-BAD = {
-    "nothing there": (lambda copy: copy.unlink(), "usage", 2),
+def another_database(copy: Path) -> None:
+    """Of somebody else's."""
+    copy.unlink()
+    with closing(sqlite3.connect(copy)) as database:
+        database.execute("create table x(y)")
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str, int]] = {
+    "nothing there": (Path.unlink, "usage", 2),
     "no database": (lambda copy: copy.write_text("hello\n" * 1000), "store_unavailable", 1),
-    "another database": (
-        lambda copy: (copy.unlink(), sqlite3.connect(copy).execute("create table x(y)").connection.close()),
-        "store_unavailable",
-        1,
-    ),
+    "another database": (another_database, "store_unavailable", 1),
     "empty": (lambda copy: copy.write_bytes(b""), "store_unavailable", 1),
     "cut off": (lambda copy: truncated(copy, 0.6), "store_unavailable", 1),
 }

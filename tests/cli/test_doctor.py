@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lily.cli import doctor as command_module
-from lily.findings import CODES, Finding
+from lily.findings import CODES
 from lily.health import StoreFacts
 from lily.operations.doctor import examine, machine, stores
 from lily.operations.doctor.mends import MENDS
@@ -22,6 +22,7 @@ from lily.workspace import Workspace, lock_path
 from tests.cli.conftest import Lily, Said, shell, started, supervisor, until, write_job
 from tests.cli.damage import HOURLY, codes, past
 from tests.contract.conform import check_fits, check_run
+from tests.contract.imports import REPOSITORY
 from tests.contract.test_docs import help_of, named
 
 
@@ -51,6 +52,17 @@ def test_every_command_that_a_finding_names_exists(code: str) -> None:
         printed = help_of(*words)
         assert printed, line
         assert all(option in printed for option in options)
+
+
+def test_the_page_on_recovery_has_each_code_and_says_which_are_mended() -> None:
+    """Whoever reads a code finds what it means."""
+    rows = re.findall(
+        r"^\| (`[^|]+) \| [^|]+ \| ([^|]*)\|$", (REPOSITORY / "docs" / "recovery.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    written = {code: bool(mended.strip()) for codes_of, mended in rows for code in re.findall(r"`(\w+)`", codes_of)}
+    assert written.keys() == CODES.keys()
+    both = {"lock_stale"}  # beside sockets, which are mended
+    assert {code for code, mended in written.items() if mended} - both == MENDS.keys()
 
 
 # -- nothing is wrong ------------------------------------------------------------------------------
@@ -400,7 +412,6 @@ def test_a_check_that_fails_is_a_finding_and_hides_no_other(lily: Lily, workspac
 
     def broken(scene: Any) -> Any:
         raise ValueError("by design")
-        yield Finding(check="", code="", severity="ok", message="")  # type: ignore[arg-type]
 
     monkeypatch.setattr(examine, "CHECKS", (("broken", broken), *examine.CHECKS))
     said = lily("doctor", "--json")

@@ -77,6 +77,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.report",
                 "lily.metrics",
                 "lily.queue_shapes",
+                "lily.receipt_shapes",
             }
         ),
     ),

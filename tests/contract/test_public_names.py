@@ -66,6 +66,8 @@ COMMANDS: dict[str, set[str]] = {
     "runs replay": {"RUN", "--spec", "--approve", "--reason", "--detach", "--dry-run", *JSON_HERE},
     "runs diff": {"A", "B", *JSON_HERE},
     "runs prune": {"--keep", "--older-than", "--job", "--dry-run", *JSON_HERE},
+    "runs verify": {"RUN", "--job", "--all", *JSON_HERE},
+    "db rebuild": {"--from", "--accept-losses", "--reason", "--dry-run", *JSON_HERE},
     "dlq list": {"--limit", *NARROW, *JSON_HERE},
     "dlq show": {"RUN", *JSON_HERE},
     "dlq triage": JSON_HERE,

@@ -18,9 +18,11 @@ from actors.messages import Rung
 from lily.blueprints.contract import BlueprintError
 from lily.blueprints.define import blueprint
 from lily.operations.changes import cancel, replay
-from lily.receipts import Receipt, encode_receipt, receipt_of
+from lily.operations.run_check import remade as remade_receipt
+from lily.receipts import Receipt, encode_receipt
 from lily.runs import ErrorInfo, Run
 from lily.storage.artifacts import whole
+from lily.storage.receipt_reads import ReceiptReads
 from lily.summary import summary_of
 from lily.testing import World
 from tests.contract.conform import ARTIFACTS, check_run, check_summary, receipt_in, rendered
@@ -249,10 +251,8 @@ def folder_of(world: World, run: Run) -> Path:
 
 def remade(world: World, run: Run) -> Receipt:
     """The receipt as it follows from the store, with the files that the one on disk names."""
-    stored = world.run(run.run_id)
-    on_disk = receipt_in(folder_of(world, run))
-    body = world.store.spec_body(stored.spec_hash)
-    return msgspec.structs.replace(receipt_of(stored, world.store.spec(stored.spec_hash), body, []), artifacts=on_disk.artifacts)
+    ((stored,),) = ReceiptReads(world.store).pages(run_id=run.run_id)
+    return remade_receipt(world.store, stored, receipt_in(folder_of(world, run)))
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.end.__name__)
@@ -549,4 +549,4 @@ def test_what_is_printed_is_what_is_kept(make_world: MakeWorld) -> None:
     folder = folder_of(world, with_steps_and_output(world))
     raw = (folder / "run_receipt.json").read_bytes()
     assert encode_receipt(receipt_in(folder)) == raw
-    assert json.loads(raw)["schema_version"] == 1
+    assert json.loads(raw)["schema_version"] == 2

@@ -36,7 +36,7 @@ def test_a_schema_is_a_schema_with_an_identity_of_its_own(name: str) -> None:
     """Each is valid for its draft, and no two share an id."""
     schema = validator(name.removesuffix(".schema.json")).schema
     assert isinstance(schema, dict)
-    assert re.fullmatch(r"urn:lily-jobs:schema:[a-z0-9-]+:1", schema["$id"])
+    assert re.fullmatch(r"urn:lily-jobs:schema:[a-z0-9-]+:[12]", schema["$id"])
     assert schema["title"]
     assert [each for each in NAMES if json.loads((FOLDER / each).read_text())["$id"] == schema["$id"]] == [name]
 
@@ -132,6 +132,8 @@ def test_everything_that_json_prints_fits_its_schema(lily: Lily, busy: tuple[str
         ("runs-show", ("runs", "show", waiting), 0),
         ("runs-diff", ("runs", "diff", done, failed), 0),
         ("runs-prune", ("runs", "prune", "--keep", "0", "--dry-run"), 0),
+        ("runs-verify", ("runs", "verify"), 0),
+        ("db-rebuild", ("db", "rebuild", "--from", "store"), 0),
         ("blueprints-list", ("blueprints", "list"), 0),
         ("config-show", ("config", "show"), 0),
         ("config-validate", ("config", "validate"), 0),

@@ -20,6 +20,7 @@ from lily.engines.fake_processes import Program
 from lily.errors import LilyError
 from lily.operations.approvals import Decision, decide_run
 from lily.operations.changes import cancel
+from lily.operations.verify_runs import Tally, verify
 from lily.runs import FILE_ONLY, FINAL, TERMINAL, Run, Status
 from lily.storage.artifacts import whole
 from lily.storage.letters import Letters
@@ -333,6 +334,8 @@ def _check_between(lives: Lives) -> None:
     """After every life: each accepted run is owed or terminal; what is terminal stays as it is; what is marked written is whole."""
     world, expect = lives.world, lives.expect
     expect(not +lives.under_way, f"attempts outlived their life: {dict(+lives.under_way)}")
+    for finding in verify(world.workspace, world.store, Tally()):
+        expect(False, f"{finding.run_id}: {finding.code}: {finding.what}")
     for run_id in lives.runs:
         run = world.run(run_id)
         expect(len(world.stored(run_id)) == run.events, f"{run_id}: {run.events} events, rows are {len(world.stored(run_id))}")

@@ -51,7 +51,7 @@ def test_a_receipt_says_what_ran_and_how_long() -> None:
     assert (receipt.durations.queued_seconds, receipt.durations.run_seconds, receipt.durations.total_seconds) == (2.0, 3.0, 5.0)
     assert [file.name for file in receipt.artifacts] == ["events.jsonl", "z.txt"]
     assert receipt.spec == msgspec.json.decode(BODY)
-    assert (receipt.schema_version, receipt.host, receipt.pid) == (1, "host", 7)
+    assert (receipt.schema_version, receipt.host, receipt.pid) == (2, "host", 7)
 
 
 def test_a_receipt_has_the_jobs_code_and_the_blueprints_beside_it() -> None:

@@ -21,6 +21,7 @@ from lily.storage.store import Store
 from lily.testing.clock import FakeClock
 from lily.workspace import Workspace
 from tests.real.test_store import AT, PLACE, OpenStore, new, open_store, store, submit
+from tests.work import marked
 
 __all__ = ["open_store", "store"]  # fixtures
 TERMS = Terms(ttl_hours=24.0, warn_hours=1.0, poll_seconds=30.0, approvers=[], repository="")
@@ -54,7 +55,7 @@ def test_what_waits_comes_with_the_last_look_at_it(store: Store) -> None:
     assert statuses(store, [first.run_id, other.run_id]) == {first.run_id: Status.WAITING_APPROVAL, other.run_id: Status.QUEUED}
     assert [each["run_id"] for each in listed(store, AT)] == [first.run_id, second.run_id]
     begun = start(store.run(other.run_id), PLACE, AT, attempt=False)
-    assert store.apply([begun, refuse(begun.run, ErrorInfo(code="x", message="y"), {}, AT)], written=[other.run_id]) == [None, None]
+    assert store.apply([begun, refuse(begun.run, ErrorInfo(code="x", message="y"), {}, AT)], written=[marked(other)]) == [None, None]
     keep_checks(store, [Check(run_id=other.run_id, checked_at=stamp(AT), next_at=stamp(AT))])
     store.forget([other.run_id])
     assert check_of(store, other.run_id) is None

@@ -22,7 +22,7 @@ from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, e
 from lily.storage.store import NewRun, Store
 from lily.testing import FakeClock, World
 from lily.workspace import Workspace, is_run_id
-from tests.work import ALL
+from tests.work import ALL, marked
 
 AT = datetime(2026, 3, 2, tzinfo=UTC)
 PLACE = Place(life="life-1", pid=1, host="host")
@@ -287,7 +287,7 @@ def test_unwritten_are_the_ended_runs_without_their_mark(store: Store) -> None:
     assert store.unwritten() == [ended.run_id, canceled.run_id]
     assert store.unwritten(1) == [ended.run_id]
     assert store.look(limit=0).canceled == [canceled.run_id]
-    store.apply([], written=[ended.run_id, canceled.run_id])
+    store.apply([], written=[marked(ended), marked(canceled)])
     assert store.unwritten() == []
     assert store.look(limit=0).canceled == []
     assert store.run(ended.run_id).written

@@ -24,6 +24,7 @@ from lily.storage.store import Store
 from lily.storage.window_reads import WindowReads, WindowRow
 from lily.storage.windows import Claim, Registration, Windows
 from lily.testing import FakeClock
+from tests.work import marked
 
 T0 = datetime(2026, 3, 2, tzinfo=UTC)
 PLACE = Place(life="life-1", pid=1, host="host")
@@ -199,7 +200,7 @@ def test_a_lost_answer_is_given_again_until_the_word_was_given(book: Book) -> No
     again = book.claim(30, again=True)
     assert [run.run_id for run in again.fired] == [first.run_id, book.rows()[-1].run_id]
     assert again.missed == missed
-    assert book.store.apply([release(first, at(30), recovered=False)], written=[missed[0].run_id]) == [None]
+    assert book.store.apply([release(first, at(30), recovered=False)], written=[marked(missed[0])]) == [None]
     later = book.claim(30, again=True)
     assert ([run.run_id for run in later.fired], later.missed) == ([book.rows()[-1].run_id], [])
 
@@ -472,10 +473,11 @@ def test_a_store_from_before_schedules_keeps_its_runs(open_book: OpenBook) -> No
     config = Config()
     config.set_main_option("script_location", str(Path(lily.storage.__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
+    of_receipts = ("receipt_head", "receipt_gone")
     with first.store.engine.begin() as connection:
-        for table in ("schedule", "trigger_version", "window", "control", "dead_letter", "approval_check", "tally", "audit"):
+        for table in ("schedule", "trigger_version", "window", "control", "dead_letter", "approval_check", "tally", "audit", *of_receipts):
             connection.execute(text(f'drop table "{table}"'))
-        for column in ("held", "retried_as"):
+        for column in ("held", "retried_as", "receipt_sha256", "previous_run_id", "previous_sha256"):
             connection.execute(text(f"alter table run drop column {column}"))
         connection.execute(text("update alembic_version set version_num = '0001'"))
         config.attributes["connection"] = connection

@@ -1,11 +1,12 @@
 """Runs: what a dead owner left running, and whether rows and files say the same."""
 
-from collections.abc import Generator, Iterator
+from collections import Counter
+from collections.abc import Iterator
 
 from lily.findings import Finding, fine, found
 from lily.operations.doctor.scene import Scene
-from lily.storage.doctor_reads import unknown_runs
-from lily.storage.run_checks import behind_receipts, damaged_runs, has_receipt, owed
+from lily.operations.run_check import Finding as Difference
+from lily.operations.verify_runs import Tally, verify
 from lily.storage.running import running
 
 SHOWN = 20  # runs of one kind, at most: the rest is counted
@@ -15,7 +16,7 @@ def orphans(scene: Scene) -> Iterator[Finding]:
     """Runs that are running, and nobody is there to run them."""
     if scene.store is None:
         return
-    left = [] if scene.owner is not None else running(scene.store)
+    left = [] if scene.owner is not None or scene.hidden_owner else running(scene.store)
     for run in left[:SHOWN]:
         said = f"job {run.job_id} is running since {run.started_at}, and its owner has gone" + _more(len(left))
         yield found("orphans", "run_orphaned", said, run.run_id)
@@ -27,44 +28,40 @@ def _more(count: int) -> str:
     return f" ({count} in all)" if count > SHOWN else ""
 
 
+# What `lily runs verify` finds, by what is to be done about it; all else is about one of the three files that Lily writes.
+_ABOUT = {
+    "receipt_without_row": "row_missing",
+    "receipt_without_end": "row_differs",
+    "row_edited": "row_differs",
+    "events_not_stored": "row_differs",
+    "folder_without_row": "folder_unknown",
+    "folder_left": "folder_unknown",
+    "artifact_missing": "artifact_differs",
+    "artifact_edited": "artifact_differs",
+    "artifact_unlisted": "artifact_differs",
+    "chain_broken": "chain_broken",
+    "chain_forked": "chain_broken",
+    "run_missing": "chain_broken",
+}
+
+
 def receipts(scene: Scene) -> Iterator[Finding]:
-    """Every run that has ended has its three files, and every receipt has its row."""
-    store, place = scene.store, scene.workspace
-    if store is None:
+    """What `lily runs verify` says: rows, receipts and files, and the chain of each job's receipts."""
+    if scene.store is None:
         return
-    torn = list(damaged_runs(store, place))
-    for job_id, run_id, wrong in torn[:SHOWN]:
-        yield found("runs", "files_damaged", wrong + _more(len(torn)), scene.shown(place.run_dir(job_id, run_id)))
-    behind = list(behind_receipts(store, place))
-    for job_id, run_id, status, ended in behind[:SHOWN]:
-        said = f"the store says {status}, and its receipt says {ended}" + _more(len(behind))
-        yield found("runs", "row_differs", said, scene.shown(place.run_dir(job_id, run_id)))
-    strange = yield from _without_rows(scene)
-    waiting = owed(store)
-    if waiting and scene.owner is None:
-        yield found("runs", "files_owed", f"{waiting} runs have ended whose files are not written yet")
-    if not (torn or behind or strange):
-        yield fine("runs", "rows and files agree")
-
-
-def _without_rows(scene: Scene) -> Generator[Finding, None, bool]:
-    """Gives whether there are receipts without rows."""
-    assert scene.store is not None
-    place, missing, unknown = scene.workspace, 0, 0
-    first: list[tuple[str, str]] = []
-    for job_id, run_id in unknown_runs(scene.store, place):
-        if not has_receipt(place, job_id, run_id):
-            unknown += 1
-            if unknown == 1:
-                strange = scene.shown(place.run_dir(job_id, run_id))
-            continue
-        missing += 1
-        if len(first) < SHOWN:
-            first.append((job_id, run_id))
-    for job_id, run_id in first:
-        said = "it has a receipt, and the store has no row of it" + _more(missing)
-        yield found("runs", "row_missing", said, scene.shown(place.run_dir(job_id, run_id)))
-    if unknown:
-        more = f" (and {unknown - 1} more)" if unknown > 1 else ""
-        yield found("runs", "folder_unknown", f"a run's folder without a receipt, of which the store knows nothing{more}", strange)
-    return bool(missing)
+    tally, counts, first = Tally(), Counter[str](), list[tuple[str, Difference]]()
+    scene.torn = []
+    for each in verify(scene.workspace, scene.store, tally):
+        code = _ABOUT.get(each.code, "files_damaged")
+        if code == "files_damaged" and (not scene.torn or scene.torn[-1] != (each.job_id, each.run_id)):
+            scene.torn.append((each.job_id, each.run_id))
+        counts[code] += 1
+        if counts[code] <= SHOWN:
+            first.append((code, each))
+    for code, each in first:
+        where = scene.workspace.run_dir(each.job_id, each.run_id) if each.run_id else scene.workspace.job_dir(each.job_id)
+        yield found("runs", code, each.what + _more(counts[code]), scene.shown(where))
+    if tally.owed and scene.owner is None:
+        yield found("runs", "files_owed", f"{tally.owed} runs have ended whose files are not written yet")
+    if not first:
+        yield fine("runs", f"{tally.runs} runs: rows, receipts and {tally.files} files agree")

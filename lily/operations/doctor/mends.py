@@ -10,15 +10,19 @@ from lily.clock import SystemClock
 from lily.findings import Finding
 from lily.operations.doctor.places import open_paths, private_mode, stale_sockets
 from lily.operations.doctor.scene import Scene
+from lily.operations.rebuild import Order, rebuild_files, rebuild_history
+from lily.operations.rebuild_files import Step
 from lily.operations.session import open_store
 from lily.storage import copies
 from lily.storage.files import make_folder
-from lily.storage.run_checks import close_orphans, damaged_runs, has_receipt, keep_torn, recount, write_again
+from lily.storage.run_checks import close_orphans, has_receipt, recount
 from lily.storage.running import running
 from lily.storage.salvage import Salvaged
 from lily.storage.store_file import move_log_aside, renew
 from lily.storage.upgrades import moment
 from lily.workspace import EVENTS, RECEIPT, SUMMARY
+
+SHOWN = 20  # steps of one kind, at most
 
 
 class Mended(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,24 +148,46 @@ def _tally(scene: Scene, findings: Sequence[Finding]) -> Iterator[Mended]:
 # -- runs ------------------------------------------------------------------------------------------
 
 
+def _history(scene: Scene, findings: Sequence[Finding]) -> Iterator[Mended]:
+    """From receipts: rows that are missing, and rows that say something else."""
+    if scene.store is not None:
+        steps: list[Step] = []
+        rebuild_history(scene.workspace, scene.store, _order(scene, steps))
+        yield from _steps(scene, findings[0].code, steps)
+
+
+def _order(scene: Scene, steps: list[Step]) -> Order:
+    return Order(actor=scene.actor, at=scene.now, reason="lily doctor --repair", tell=steps.append)
+
+
+def _steps(scene: Scene, code: str, steps: Sequence[Step]) -> Iterator[Mended]:
+    """The first few, and how many more there were."""
+    for step in steps[:SHOWN]:
+        where = scene.shown(scene.workspace.run_dir(step.job_id, step.run_id))
+        yield Mended(code=code, what=step.what, where=where, done=step.action not in ("skipped", "not_rebuilt"))
+    if len(steps) > SHOWN:
+        yield Mended(code=code, what=f"and {len(steps) - SHOWN} more; they are in the audit")
+
+
 def _files(scene: Scene, findings: Sequence[Finding]) -> Iterator[Mended]:
-    """From the store. What is there is kept beside it under a hidden name, until the run is pruned."""
-    store, place = scene.store, scene.workspace
-    if store is None:
+    """From the store. What is there is kept first."""
+    if scene.store is None:
         return
-    text = f"damaged-{moment(scene.now)}"
-    torn = list(damaged_runs(store, place))
-    for first in range(0, len(torn), 100):
-        some = torn[first : first + 100]
-        for job_id, run_id, _ in some:
-            for name in (RECEIPT, SUMMARY, EVENTS):
-                keep_torn(place.run_dir(job_id, run_id), name, text)
-        _, troubles = write_again(store, place, [run_id for _, run_id, _ in some], SystemClock())
-        for each in troubles:
-            yield Mended(code="files_damaged", what=f"could not be written: {each}", done=False)
-    if torn:
-        said = f"the files of {len(torn)} runs are written again; what was there is beside them, as .NAME.{text}"
-        yield Mended(code="files_damaged", what=said, where=scene.shown(place.run_dir(torn[0][0], torn[0][1])))
+    aside, steps = _aside(scene), list[Step]()
+    for job_id, run_id in scene.torn:
+        _keep(scene.workspace.run_dir(job_id, run_id), aside / job_id / run_id)
+    rebuild_files(scene.workspace, scene.store, _order(scene, steps), run_ids=[run_id for _, run_id in scene.torn])
+    yield from _steps(scene, "files_damaged", steps)
+    if aside.is_dir():
+        yield Mended(code="files_damaged", what="the files as they were are kept", where=scene.shown(aside))
+
+
+def _keep(folder: Path, aside: Path) -> None:
+    for name in (RECEIPT, SUMMARY, EVENTS):
+        path = folder / name
+        if path.is_file() and not path.is_symlink() and not (aside / name).exists():
+            make_folder(aside)
+            copies.keep(path, aside / name)
 
 
 def _orphans(scene: Scene, findings: Sequence[Finding]) -> Iterator[Mended]:
@@ -201,6 +227,8 @@ MENDS: dict[str, Mend] = {
     "schema_older": _upgrade,
     "store_log_large": _fold,
     "tally_wrong": _tally,
+    "row_missing": _history,
+    "row_differs": _history,
     "files_damaged": _files,
     "run_orphaned": _orphans,
     "job_store_damaged": _job_store,

@@ -148,6 +148,7 @@ def lock(scene: Scene) -> Iterator[Finding]:
     path, owner = lock_path(scene.workspace), scene.owner
     if scene.store is not None and (owner is None or owner.kind != "up"):
         other = other_supervisor(scene.store)
+        scene.hidden_owner = scene.hidden_owner or other is not None
         if other is not None:
             said = f"pid {other[0]} (lily up, since {other[1]}) is using this workspace, and its lock was deleted"
             yield found("owner", "lock_deleted", said, scene.shown(path))

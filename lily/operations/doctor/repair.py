@@ -6,7 +6,7 @@ runs that nobody works at.
 
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import msgspec
 
@@ -16,8 +16,9 @@ from lily.findings import CODES, Finding
 from lily.operations.doctor.examine import examine
 from lily.operations.doctor.mends import MENDS, Mended
 from lily.operations.doctor.scene import Scene
-from lily.storage.audit import Actor, Change, record_all
-from lily.storage.database import writing
+from lily.storage.audit import Change, record_all
+from lily.storage.database import close_engine, open_engine, store_errors, writing
+from lily.storage.lives import AdvisoryLock
 from lily.workspace import OwnerLock, lock_path
 
 _ROUNDS = 6
@@ -32,7 +33,7 @@ class Repaired(msgspec.Struct, frozen=True, kw_only=True):
     mended: list[Mended]
 
 
-def repair(scene: Scene, actor: Actor) -> Repaired:
+def repair(scene: Scene) -> Repaired:
     """Examine, mend, and examine again until nothing more can be mended. What was done is in the audit."""
     with _alone(scene):
         findings, mended = examine(scene), list[Mended]()
@@ -44,12 +45,22 @@ def repair(scene: Scene, actor: Actor) -> Repaired:
             tried |= {(each.code, each.where) for each in doing}
             mended += _mend_first(scene, doing, tried)
             findings = examine(scene)
-        _audit(scene, actor, mended)
-    return Repaired(findings=findings, mended=mended)
+        _audit(scene, mended)
+    return Repaired(findings=[_lost(each) for each in findings], mended=mended)
+
+
+def _lost(finding: Finding) -> Finding:
+    """Files that are still not right are so because a part of them is in no store: somebody has to say that this is accepted."""
+    if finding.code != "files_damaged":
+        return finding
+    return msgspec.structs.replace(finding, fix="a backup of .lily has it; or lily db rebuild --from store --accept-losses")
 
 
 def _may_mend(scene: Scene, finding: Finding) -> bool:
-    return CODES[finding.code].mends if finding.code in CODES and (scene.owner is None or finding.code in _BESIDE_OWNER) else False
+    if finding.code == "ok" or not CODES[finding.code].mends:
+        return False
+    alone = scene.owner is None and not scene.hidden_owner
+    return alone or finding.code in _BESIDE_OWNER
 
 
 def _mend_first(scene: Scene, doing: Sequence[Finding], tried: set[tuple[str, str]]) -> list[Mended]:
@@ -83,12 +94,33 @@ def _alone(scene: Scene) -> Iterator[None]:
         yield  # a folder that can't be written is what is to be mended
         return
     try:
-        yield
+        with _server_lock(scene):
+            yield
     finally:
         lock.release()
 
 
-def _audit(scene: Scene, actor: Actor, mended: list[Mended]) -> None:
+@contextmanager
+def _server_lock(scene: Scene) -> Iterator[None]:
+    """On PostgreSQL another machine may own the store. A server that can't be asked is a finding, and no reason to fail here."""
+    if scene.database is not None:
+        yield
+        return
+    engine = open_engine(scene.settings.store.url, database_file=scene.workspace.database)
+    advisory: AdvisoryLock | None = None
+    try:
+        with suppress(LilyError), store_errors(engine):
+            advisory = AdvisoryLock(engine)
+            if not advisory.acquire():
+                scene.hidden_owner = True
+        yield
+    finally:
+        if advisory is not None:
+            advisory.release()
+        close_engine(engine)
+
+
+def _audit(scene: Scene, mended: list[Mended]) -> None:
     if scene.store is None or not mended:
         return
     changes = [
@@ -96,4 +128,4 @@ def _audit(scene: Scene, actor: Actor, mended: list[Mended]) -> None:
         for each in mended
     ]
     with writing(scene.store.engine) as connection:
-        record_all(connection, actor, changes, stamp(scene.now))
+        record_all(connection, scene.actor, changes, stamp(scene.now))

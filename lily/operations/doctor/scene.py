@@ -9,6 +9,7 @@ from typing import Any
 from lily.errors import LilyError
 from lily.settings import Settings, load_settings, parse_settings
 from lily.spec_index import Catalog, SpecIndex
+from lily.storage.audit import Actor
 from lily.storage.store import Store
 from lily.workspace import Owner, Workspace, current_owner
 
@@ -25,8 +26,11 @@ class Scene:
     settings: Settings
     config_error: LilyError | None
     owner: Owner | None
+    actor: Actor
     store: Store | None = None
     said: dict[str, Any] | None = None  # what the supervisor says of itself
+    hidden_owner: bool = False  # a supervisor lives whose lock file was deleted
+    torn: list[tuple[str, str]] = field(default_factory=list)  # (job, run) of those with files that are to be written again
     _catalog: list[Catalog] = field(default_factory=list)
 
     @property
@@ -60,11 +64,11 @@ def database_file(workspace: Workspace, settings: Settings) -> Path | None:
     return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
 
 
-def scene_of(workspace: Workspace, now: datetime, ask_gh: AskGh) -> Scene:
+def scene_of(workspace: Workspace, now: datetime, ask_gh: AskGh, actor: Actor) -> Scene:
     """The scene before anything was looked at. Settings that can't be read are the defaults, and what is wrong with them is kept."""
     wrong = None
     try:
         settings = load_settings(workspace)
     except LilyError as error:
         settings, wrong = parse_settings(b""), error
-    return Scene(workspace, now, ask_gh, settings, wrong, current_owner(workspace))
+    return Scene(workspace, now, ask_gh, settings, wrong, current_owner(workspace), actor)

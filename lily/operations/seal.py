@@ -1,0 +1,59 @@
+"""Accepting what is lost: new receipts of what is there, for the damaged runs and for all that follow them in their job's chain."""
+
+from itertools import islice
+
+from lily.clock import Clock, SystemClock, stamp
+from lily.operations.rebuild import Order, Rebuilt, chain_closed, note
+from lily.operations.rebuild_files import Step
+from lily.operations.run_check import check_run
+from lily.storage.audit import Change, record
+from lily.storage.database import writing
+from lily.storage.receipt_chain import heads, runs_in_chain, unchain
+from lily.storage.receipt_reads import ReceiptReads
+from lily.storage.run_files import Mend, RunFiles
+from lily.storage.store import Store
+from lily.workspace import Workspace
+
+_AT_ONCE = 100
+_OF_ROWS = frozenset({"row_edited", "events_not_stored", "receipt_without_end"})  # those are mended from the receipts
+
+
+def seal(workspace: Workspace, store: Store, order: Order, clock: Clock | None = None) -> Rebuilt:
+    """Write receipts anew where files are lost or were changed, and link those after them to the new ones; audited with the chain's end
+    before. A receipt that is named and nowhere is noted as lost. What the old receipts could prove is gone then. Only by who owns the
+    workspace, after `rebuild_files`."""
+    done = Rebuilt()
+    for job_id, damaged in _damaged(workspace, store, order, done).items():
+        _seal_job(workspace, store, order, clock or SystemClock(), job_id, damaged)
+    for job_id in store.job_ids():
+        note(done, order, chain_closed(workspace, store, order, job_id, gaps=True))
+    return done
+
+
+def _damaged(workspace: Workspace, store: Store, order: Order, done: Rebuilt) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for page in ReceiptReads(store).pages():
+        done.runs += len(page)
+        for stored in page:
+            wrong, _ = check_run(workspace, store, stored)
+            lost = [each.what for each in wrong if each.code not in _OF_ROWS]
+            if not lost:
+                continue
+            found.setdefault(stored.run.job_id, []).append(stored.run.run_id)
+            what = f"it gets a new receipt, of what is there; accepted: {'; '.join(lost)}"
+            note(done, order, [Step(action="sealed", run_id=stored.run.run_id, job_id=stored.run.job_id, what=what)])
+    return found
+
+
+def _seal_job(workspace: Workspace, store: Store, order: Order, clock: Clock, job_id: str, damaged: list[str]) -> None:
+    with writing(store.engine) as connection:
+        before = heads(connection, [job_id]).get(job_id)
+        owed = unchain(connection, damaged, runs_in_chain(connection, job_id))
+        told = {"receipt_sha256": before.receipt_sha256, "run_id": before.run_id} if before else None
+        after = {"damaged": damaged, "written": len(owed)}
+        change = Change(action="receipts.seal", object=job_id, job_id=job_id, reason=order.reason, before=told, after=after)
+        record(connection, order.actor, change, stamp(order.at))
+    files, waiting = RunFiles(workspace, store, clock), iter(owed)
+    while some := list(islice(waiting, _AT_ONCE)):
+        done = files.write([Mend(some)], 0.0, True, store.chain.heads([job_id]))
+        store.apply([], written=done.written)

@@ -1,0 +1,329 @@
+"""`lily runs verify`: whatever was edited, cut, added or taken away is found, and what is whole is left in peace."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lily.operations.changes import prune
+from lily.operations.run_check import check_run
+from lily.operations.verify_runs import Tally, verify
+from lily.receipt_shapes import FindingCode
+from lily.runs import Run
+from lily.storage import schema
+from lily.storage.artifacts import read_receipt
+from lily.testing import World
+from lily.workspace import EVENTS, RECEIPT, SUMMARY
+from tests.cli.conftest import Lily, supervisor, write_job
+from tests.contract.conform import check_fits
+from tests.contract.conftest import MakeWorld
+from tests.receipts import folder_of, forget_rows, found, made_old, ran, spoil, wordy
+
+FILES = (RECEIPT, SUMMARY, EVENTS, "left.txt")
+r = schema.run.c
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    """A world with three runs of one job."""
+    made = make_world(wordy)
+    ran(made, "noop.v1", "wordy.v1", "noop.v1")
+    return made
+
+
+def middle(world: World) -> Run:
+    """The run that says something, between the others."""
+    return world.store.runs()[1]
+
+
+def test_what_is_whole_has_no_findings(world: World) -> None:
+    """It says how much was looked at."""
+    tally = Tally()
+    assert list(verify(world.workspace, world.store, tally)) == []
+    assert (tally.runs, tally.jobs, tally.files, tally.count) == (3, {"job"}, 10, 0)
+
+
+@given(name=st.sampled_from(FILES), at=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_changed_byte_is_found_wherever_it_is(world: World, name: str, at: float, flip: int) -> None:
+    """In the receipt, the summary, the events, an artifact; and nothing else is blamed for it."""
+    run = middle(world)
+    path = folder_of(world, run) / name
+    before = path.read_bytes()
+    where = int(at * len(before))
+    try:
+        path.write_bytes(before[:where] + bytes([before[where] ^ flip]) + before[where + 1 :])
+        kind = {RECEIPT: "receipt", SUMMARY: "summary", EVENTS: "events"}.get(name, "artifact")
+        assert found(world) == [(f"{kind}_edited", run.run_id)]
+    finally:
+        path.write_bytes(before)
+
+
+@given(name=st.sampled_from(FILES), keep=st.floats(0, 1, exclude_max=True), more=st.binary(max_size=3))
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_bytes_that_went_or_came_are_found(world: World, name: str, keep: float, more: bytes) -> None:
+    """At the end of any file."""
+    path = folder_of(world, middle(world)) / name
+    before = path.read_bytes()
+    changed = before + more if more else before[: int(keep * len(before))]
+    try:
+        path.write_bytes(changed)
+        assert len(found(world)) == 1
+    finally:
+        path.write_bytes(before)
+
+
+def _lose(name: str) -> Callable[[World, Run], None]:
+    return lambda world, run: (folder_of(world, run) / name).unlink()
+
+
+def _cut(world: World, run: Run) -> None:
+    path = folder_of(world, run) / EVENTS
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def _row(**values: Any) -> Callable[[World, Run], None]:
+    return lambda world, run: spoil(world, schema.run.update().where(r.run_id == run.run_id).values(values))
+
+
+def _pruned_and_left(world: World, run: Run) -> None:
+    kept = folder_of(world, run).with_name("kept")
+    shutil.copytree(folder_of(world, run), kept)
+    prune(world.workspace, world.store, keep=1, clock=world.clock)
+    kept.rename(folder_of(world, run))
+
+
+def _forked(world: World, run: Run) -> None:
+    named = world.store.runs()[0].run_id
+    row = schema.run.update().where(r.run_id == named)
+    spoil(world, row.values(previous_run_id=None, previous_sha256=None))
+
+
+def _link(world: World, run: Run) -> None:
+    spoil(world, schema.run.update().where(r.previous_run_id == run.run_id).values(previous_sha256="0" * 64))
+
+
+def _head(world: World, run: Run) -> None:
+    spoil(world, schema.receipt_head.update().values(run_id=run.run_id, receipt_sha256="0" * 64))
+
+
+def _rowless_folder(world: World, run: Run) -> None:
+    shutil.copytree(folder_of(world, run), folder_of(world, run).with_name("20990101T000000.000000Z-abcd"))
+    (folder_of(world, run).with_name("20990101T000000.000000Z-abcd") / RECEIPT).unlink()
+
+
+def _old_and_edited(world: World, run: Run) -> None:
+    made_old(world, *world.store.runs())
+    path = folder_of(world, run) / RECEIPT
+    path.write_bytes(path.read_bytes().replace(b'"status": "succeeded"', b'"status": "failed"'))
+
+
+def _gone_whole(world: World, run: Run) -> None:
+    forget_rows(world, run)
+    shutil.rmtree(folder_of(world, run))
+
+
+def _closed(world: World, run: Run) -> None:
+    (folder_of(world, run) / RECEIPT).unlink()
+    (folder_of(world, run) / RECEIPT).symlink_to("/dev/null")
+
+
+DAMAGE: dict[str, Callable[[World, Run], object]] = {
+    "receipt_missing": _lose(RECEIPT),
+    "receipt_edited": lambda world, run: (folder_of(world, run) / RECEIPT).write_bytes(b"{}"),
+    "receipt_unreadable": _closed,
+    "receipt_differs": _old_and_edited,
+    "receipt_without_row": lambda world, run: forget_rows(world, run),
+    "receipt_without_end": _row(status="queued", written=0),
+    "summary_missing": _lose(SUMMARY),
+    "summary_edited": lambda world, run: (folder_of(world, run) / SUMMARY).write_text("# Succeeded\n"),
+    "events_missing": _lose(EVENTS),
+    "events_truncated": _cut,
+    "events_edited": lambda world, run: (folder_of(world, run) / EVENTS).write_bytes(b"{}\n" * 1000),
+    "events_not_stored": lambda world, run: spoil(
+        world, schema.event.delete().where(schema.event.c.run_id == run.run_id, schema.event.c.n == 2)
+    ),
+    "artifact_missing": _lose("left.txt"),
+    "artifact_edited": lambda world, run: (folder_of(world, run) / "left.txt").write_text("gone"),
+    "artifact_unlisted": lambda world, run: (folder_of(world, run) / "more.txt").write_text("more"),
+    "row_edited": _row(status="failed"),
+    "run_missing": _gone_whole,
+    "chain_broken": _link,
+    "chain_forked": _forked,
+    "folder_left": _pruned_and_left,
+    "folder_without_row": _rowless_folder,
+}
+
+
+def test_every_code_is_brought_about() -> None:
+    """None is a name alone."""
+    assert sorted(DAMAGE) == sorted(FindingCode.__args__)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("code", DAMAGE)
+def test_each_kind_of_damage_has_its_code(world: World, code: str) -> None:
+    """With the run; what to do about it is said."""
+    run = middle(world)
+    DAMAGE[code](world, run)
+    findings = list(verify(world.workspace, world.store, Tally()))
+    assert code in {each.code for each in findings}, findings
+    assert all(each.hint and each.what and each.job_id == "job" for each in findings)
+
+
+@pytest.mark.parametrize(
+    "values", [{"receipt_sha256": None}, {"trace_id": "0" * 32}, {"interruptions": 3}, {"result": "{}"}, {"host": "h"}]
+)
+def test_a_row_that_was_changed_is_found_by_its_receipt(world: World, values: dict[str, Any]) -> None:
+    """Whichever column the receipt was made of."""
+    run = middle(world)
+    _row(**values)(world, run)
+    assert ("row_edited", run.run_id) in found(world)
+
+
+@pytest.mark.parametrize("damage", [_link, _head, _forked, lambda world, run: spoil(world, schema.receipt_head.delete())])
+def test_a_chain_that_was_changed_in_the_store_is_found(world: World, damage: Callable[[World, Run], None]) -> None:
+    """Links, the last receipt, a second beginning."""
+    damage(world, middle(world))
+    assert {code for code, _ in found(world)} & {"chain_broken", "chain_forked", "row_edited"}
+
+
+def test_the_scope_is_one_run_one_job_or_all(world: World) -> None:
+    """What lies outside is not looked at."""
+    (other,) = ran(world, "noop.v1", job_id="other")
+    (folder_of(world, other) / SUMMARY).unlink()
+    run = middle(world)
+    assert found(world, run_id=run.run_id) == found(world, job_id="job") == []
+    assert found(world, job_id="other") == found(world, run_id=other.run_id) == found(world) == [("summary_missing", other.run_id)]
+
+
+def test_runs_that_have_not_ended_or_wait_for_their_artifacts_are_only_counted(world: World) -> None:
+    """Nothing is wrong with them."""
+    from lily.operations.changes import cancel
+
+    world.submit("noop.v1")
+    canceled = world.submit("noop.v1")
+    cancel(world.workspace, world.store, canceled.run_id, by="tester", reason="", clock=world.clock)
+    tally = Tally()
+    assert list(verify(world.workspace, world.store, tally)) == []
+    assert (tally.active, tally.owed) == (1, 1)
+
+
+def test_a_run_that_is_pruned_while_it_is_looked_at_is_no_finding(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its row was read before, its folder is looked for after."""
+    first = [True]
+
+    def slow(*args: Any) -> Any:
+        if first.pop() if first else False:
+            prune(world.workspace, world.store, keep=0, clock=world.clock)
+        return check_run(*args)
+
+    monkeypatch.setattr("lily.operations.verify_runs.check_run", slow)
+    assert found(world) == []
+
+
+def test_many_runs_are_read_page_by_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no page is left out."""
+    monkeypatch.setattr("lily.storage.receipt_reads._AT_ONCE", 2)
+    monkeypatch.setattr("lily.operations.verify_runs._AT_ONCE", 2)
+    runs = ran(world, *["noop.v1"] * 4, job_id="other")
+    (folder_of(world, runs[-1]) / SUMMARY).unlink()
+    tally = Tally()
+    assert [each.run_id for each in verify(world.workspace, world.store, tally)] == [runs[-1].run_id]
+    assert tally.runs == 7
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def busy(lily: Lily, place: Path) -> list[Path]:
+    """Two runs of one job; gives their folders."""
+    write_job(place, "a", bindings={"argv": ["echo", "hello"]})
+    lily("jobs", "run", "a")
+    lily("jobs", "run", "a")
+    return sorted((place / ".lily" / "runs" / "a").iterdir())
+
+
+def test_the_command_says_that_all_is_well(lily: Lily, busy: list[Path]) -> None:
+    """In a line, with the chain's last receipt where a job was named."""
+    said = lily("runs", "verify")
+    assert (said.status, said.out, said.err) == (0, "2 runs of 1 job, 10 files: 0 findings\n", "")
+    assert lily("runs", "verify", "--all").out == said.out
+    last = read_receipt_sha(busy[1])
+    assert lily("runs", "verify", "--job", "a").out.splitlines()[1] == f"last receipt of a: {last}, run {busy[1].name}"
+    document = lily("runs", "verify", "--job", "a", "--json").json
+    check_fits("cli-runs-verify", document)
+    assert (document["ok"], document["runs"], document["head"]) == (True, 2, {"run_id": busy[1].name, "receipt_sha256": last})
+
+
+def read_receipt_sha(folder: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256((folder / RECEIPT).read_bytes()).hexdigest()
+
+
+def test_the_command_names_each_finding_in_a_line(lily: Lily, busy: list[Path]) -> None:
+    """Code, run, what, what to do; exit status 1. One run may be named by a part of its id."""
+    (busy[0] / "stdout.log").write_text("hallo\n")
+    said = lily("runs", "verify", busy[0].name[-4:])
+    first, last = said.out.splitlines()
+    assert said.status == 1
+    assert first.startswith(f"artifact_edited  {busy[0].name}  stdout.log is not what was written")
+    assert first.endswith(" · nothing but a backup has it")
+    assert last == "1 run of 1 job, 5 files: 1 finding"
+    document = lily("runs", "verify", "--json")
+    check_fits("cli-runs-verify", document.json)
+    assert (document.status, document.json["kinds"], document.json["count"]) == (1, {"artifact_edited": 1}, 1)
+    assert lily("runs", "verify", busy[1].name).status == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "code"),
+    [
+        (("--job", "a", "--all"), 2, "usage"),
+        (("X", "--all"), 2, "usage"),
+        (("--job", "none"), 3, "job_not_found"),
+        (("--job", "../a"), 3, "job_not_found"),
+        (("nothing",), 3, "run_not_found"),
+    ],
+)
+def test_a_command_that_makes_no_sense_is_refused_in_a_line(
+    lily: Lily, busy: list[Path], words: tuple[str, ...], status: int, code: str
+) -> None:
+    """As all commands do it."""
+    said = lily("runs", "verify", *words)
+    assert (said.status, said.err.partition(":")[0], said.err.count("\n")) == (status, code, 1)
+
+
+def test_old_receipts_are_shown_compared_and_counted(lily: Lily, make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`runs show`, `runs diff` and `runs verify` read both versions."""
+    world = make_world(wordy)
+    one, two = ran(world, "noop.v1", "wordy.v1")
+    made_old(world, one)
+    monkeypatch.chdir(world.workspace.root)
+    shown = lily("runs", "show", one.run_id, "--json").json
+    check_fits("cli-runs-show", shown)
+    check_fits("receipt-1", json.loads((folder_of(world, one) / RECEIPT).read_bytes()))
+    assert shown["receipt"]["schema_version"] == 1
+    assert lily("runs", "diff", one.run_id, two.run_id).status == 0
+    receipt = read_receipt(world.workspace, "job", one.run_id)
+    assert receipt is not None
+    assert receipt.previous is None
+
+
+def test_a_live_supervisor_is_verified_without_false_alarms(lily: Lily, place: Path) -> None:
+    """While runs start and end."""
+    write_job(place, "a", runtime={"max_parallel_runs": 8})
+    with supervisor(place):
+        for _ in range(3):
+            for _ in range(4):
+                lily("jobs", "run", "a", "--detach")
+            said = lily("runs", "verify")
+            assert said.status == 0, said
+        assert lily("jobs", "run", "a").status == 0
+        assert lily("runs", "verify").status == 0
