@@ -74,7 +74,7 @@ CODES: dict[str, Known] = {
     # runs
     "run_orphaned": Known(_W, "lily up; or `lily doctor --repair` to have them queued again", mends=True),
     "files_damaged": Known(_E, _REPAIR, mends=True),
-    "artifact_differs": Known(_W, "a backup of .lily has it; lily runs verify shows all"),
+    "artifact_differs": Known(_W, "put it back from a copy of the folder; lily runs verify"),
     "chain_broken": Known(_W, "lily runs verify; lily db rebuild --from receipts"),
     "files_owed": Known(_I, "lily up writes them"),
     "row_missing": Known(_E, _REPAIR, mends=True),

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from lily.findings import Finding, fine, found
+from lily.findings import Finding, Severity, fine, found
 from lily.operations.doctor.scene import Scene
 from lily.operations.run_check import Finding as Difference
 from lily.operations.verify_runs import Tally, verify
@@ -60,7 +60,8 @@ def receipts(scene: Scene) -> Iterator[Finding]:
             first.append((code, each))
     for code, each in first:
         where = scene.workspace.run_dir(each.job_id, each.run_id) if each.run_id else scene.workspace.job_dir(each.job_id)
-        yield found("runs", code, each.what + _more(counts[code]), scene.shown(where))
+        light = Severity.INFO if each.code == "artifact_unlisted" else None  # a file more takes nothing away
+        yield found("runs", code, each.what + _more(counts[code]), scene.shown(where), severity=light)
     if tally.owed and scene.owner is None:
         yield found("runs", "files_owed", f"{tally.owed} runs have ended whose files are not written yet")
     if not first:

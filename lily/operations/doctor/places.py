@@ -154,7 +154,7 @@ def lock(scene: Scene) -> Iterator[Finding]:
             yield found("owner", "lock_deleted", said, scene.shown(path))
     if owner is None:
         left = read_owner(path)
-        if left is not None:
+        if left is not None and left.pid != os.getpid():  # a repair holds it itself
             gone = "before the machine was started again" if left.boot != boot_id() else "and ended without a word"
             yield found("owner", "lock_stale", f"pid {left.pid} (lily {left.kind}) owned the workspace {gone}", scene.shown(path))
         yield fine("owner", "nobody owns the workspace; `lily up` starts a supervisor")

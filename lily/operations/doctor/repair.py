@@ -53,7 +53,7 @@ def _lost(finding: Finding) -> Finding:
     """Files that are still not right are so because a part of them is in no store: somebody has to say that this is accepted."""
     if finding.code != "files_damaged":
         return finding
-    return msgspec.structs.replace(finding, fix="a backup of .lily has it; or lily db rebuild --from store --accept-losses")
+    return msgspec.structs.replace(finding, fix="put it back from a copy of the folder, or lily db rebuild --from store --accept-losses")
 
 
 def _may_mend(scene: Scene, finding: Finding) -> bool:

@@ -1,8 +1,9 @@
 """Schedules: whether every window is accounted for, and the scheduler's job store."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+from lily.clock import parse_stamp
 from lily.findings import Finding, Severity, fine, found
 from lily.operations.doctor.scene import Scene
 from lily.operations.schedule_state import drift, read_job_store
@@ -12,7 +13,7 @@ from lily.storage.window_reads import WindowReads
 from lily.storage.windows import Windows
 
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
-_UNUSABLE = "can't be read"
+_FIRST = timedelta(seconds=30)
 
 
 def windows(scene: Scene) -> Iterator[Finding]:
@@ -49,6 +50,11 @@ def job_store(scene: Scene) -> Iterator[Finding]:
     yield from _drift(scene, up)
 
 
+def _just_started(scene: Scene) -> bool:
+    """A supervisor registers jobs in its first moments."""
+    return scene.said is not None and scene.now - parse_stamp(scene.said["started_at"]) < _FIRST
+
+
 def _drift(scene: Scene, up: bool) -> Iterator[Finding]:
     file = read_job_store(scene.workspace.job_store)
     if scene.store is None:
@@ -57,7 +63,7 @@ def _drift(scene: Scene, up: bool) -> Iterator[Finding]:
     for name, jobs in apart.items():
         some = ", ".join(jobs[:5]) + (f" and {len(jobs) - 5} more" if len(jobs) > 5 else "")
         fix = None if up else "lily up puts them together again"
-        bad = Severity.WARNING if up else Severity.INFO
+        bad = Severity.WARNING if up and not _just_started(scene) else Severity.INFO
         yield found("scheduler", "schedule_drift", f"{name.replace('_', ' ')}: {some}", severity=bad, fix=fix)
     if not apart:
         yield fine("scheduler", f"{len(file.jobs)} jobs in its file, as ledger and job files say", scene.shown(file.path))
