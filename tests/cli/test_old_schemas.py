@@ -18,7 +18,7 @@ from lily.storage.store import Store
 from lily.workspace import Workspace, lock_path
 from tests.cli.conftest import Lily, shell, started, supervisor, until, write_job
 from tests.cli.damage import codes
-from tests.contract.conform import check_run
+from tests.contract.conform import check_fits, check_run
 from tests.old_schemas import Rows, fill, load, migrate, revisions, rows_of, tables
 
 OLD = revisions()
@@ -91,7 +91,11 @@ def test_an_older_store_is_brought_up_to_date_after_a_copy(lily: Lily, old: Path
         assert lily("down").status == 0
         up.wait()
     for folder in (old.parents[1] / ".lily" / "runs").glob("*/*"):
-        check_run(folder)
+        receipt = json.loads((folder / "run_receipt.json").read_text())
+        if receipt["schema_version"] == 1:  # a run of then is made again as what it was
+            check_fits("receipt-1", receipt)
+        else:
+            check_run(folder)
     assert lily("runs", "show", waiting, "--json").json["status"] == "succeeded"
     assert lily("doctor", "--json").status == 0
 
