@@ -1,6 +1,8 @@
 """The list of checks, in the order in which they are made. One that fails is a finding itself, and hides no other."""
 
+import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from lily.errors import LilyError
 from lily.findings import Finding, found, is_wrong
@@ -9,7 +11,7 @@ from lily.operations.doctor import history, machine, outside, places, schedules,
 from lily.operations.doctor.scene import Scene
 
 Check = Callable[[Scene], Iterator[Finding]]
-ANSWER_SECONDS = 2.0
+ANSWER_SECONDS, LOOK_SECONDS = 2.0, 0.1
 
 # The store's check opens it for those that stand below it. A check of something else is one more line here, and its codes are lines of
 # the table in `lily.findings`.
@@ -38,11 +40,21 @@ def _wrong_or_fine(findings: list[Finding]) -> list[Finding]:
     return [each for each in findings if each.code != "ok" or not wrong]
 
 
+def _answer(scene: Scene) -> dict[str, Any] | None:
+    """What the owner says of itself. One that is just starting has no socket yet."""
+    end = time.monotonic() + ANSWER_SECONDS
+    while True:
+        said = supervisor_status(scene.workspace, timeout=ANSWER_SECONDS)
+        if said is not None or time.monotonic() > end:
+            return said
+        time.sleep(LOOK_SECONDS)
+
+
 def examine(scene: Scene) -> list[Finding]:
     """Everything that was looked at. Never raises for what is wrong with the workspace; `scene.store` stays open."""
     scene.close()
     if scene.owner is not None:
-        scene.said = supervisor_status(scene.workspace, timeout=ANSWER_SECONDS)
+        scene.said = _answer(scene)
     made: list[Finding] = []
     for name, check in CHECKS:
         try:

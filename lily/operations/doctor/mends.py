@@ -87,9 +87,8 @@ def _renew(scene: Scene, findings: Sequence[Finding]) -> Iterator[Mended]:
         return
     scene.close()
     aside = _aside(scene)
-    saved, moved = renew(path, aside, SystemClock(), lambda job_id, run_id: has_receipt(place, job_id, run_id))
+    saved, _ = renew(path, aside, SystemClock(), lambda job_id, run_id: has_receipt(place, job_id, run_id))
     yield Mended(code="store_damaged", what="moved aside, with all that belonged to it", where=scene.shown(aside))
-    del moved
     for what in _saved_lines(saved):
         yield Mended(code="store_damaged", what=what, where=scene.shown(path))
 

@@ -106,7 +106,11 @@ def _server_lock(scene: Scene) -> Iterator[None]:
     if scene.database is not None:
         yield
         return
-    engine = open_engine(scene.settings.store.url, database_file=scene.workspace.database)
+    try:
+        engine = open_engine(scene.settings.store.url, database_file=scene.workspace.database)
+    except LilyError:
+        yield
+        return
     advisory: AdvisoryLock | None = None
     try:
         with suppress(LilyError), store_errors(engine):
