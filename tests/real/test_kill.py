@@ -179,7 +179,9 @@ class TestATornFile:
             house.until_ended(run_id)
         up.kill()
         with house.store.engine.begin() as connection:
-            connection.exec_driver_sql("update run set written = 0")
+            unmarked = "written = 0, receipt_sha256 = null, previous_run_id = null, previous_sha256 = null"
+            connection.exec_driver_sql(f"update run set {unmarked}")
+            connection.exec_driver_sql("delete from receipt_head")
         (house.folder(done[0]) / RECEIPT).unlink()
         (house.folder(done[1]) / SUMMARY).write_text("# torn")
         shutil.rmtree(house.folder(done[2]))
