@@ -18,6 +18,7 @@ from lily.settings import Settings
 from lily.spec_index import SUFFIXES
 from lily.workspace import Workspace
 
+_LEAST = 4  # characters: a shorter secret would take ordinary words away
 _SHORTEST = 8  # characters of a value that is a secret by its name alone
 _NAMES = re.compile(r"pass(word|wd|phrase)?$|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credential|cookie", re.IGNORECASE)
 _PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/:@]*:([^\s/]*)@", re.IGNORECASE)
@@ -58,8 +59,10 @@ class Scrubber:
     """Takes known secrets, in the forms in which programs write them, and all that looks like one out of text and plain JSON."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        known = {secret for secret in secrets if secret.strip()}
-        self._known = sorted(known | {form for secret in known for form in encodings(secret)})
+        known = {secret for secret in secrets if len(secret.strip()) >= _LEAST}
+        self._known = sorted(
+            known | {form for secret in known for form in encodings(secret) if len(form) >= _LEAST}, key=lambda form: (-len(form), form)
+        )
 
     def text(self, given: str) -> str:
         """The text without them."""
@@ -88,14 +91,24 @@ class Scrubber:
 
     def _line(self, line: str) -> str:
         try:
-            value = json.loads(line)
+            value = json.loads(line, parse_constant=_no_json)
         except ValueError:
             return self.text(line)
-        return json.dumps(self.json(value), ensure_ascii=False)
+        return self._again(json.dumps(self.json(value), ensure_ascii=False))
 
     def document(self, given: Any) -> str:
         """Plain JSON as text."""
-        return json.dumps(self.json(given), ensure_ascii=False, indent=2) + "\n"
+        return self._again(json.dumps(self.json(given), ensure_ascii=False, indent=2)) + "\n"
+
+    def _again(self, given: str) -> str:
+        """Without what came together only in the text."""
+        for secret in self._known:
+            given = given.replace(secret, MASK)
+        return given
+
+
+def _no_json(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON")
 
 
 def encodings(secret: str) -> set[str]:
