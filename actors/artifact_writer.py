@@ -22,6 +22,7 @@ from lily.log import Log
 from lily.offload import Offload
 from lily.receipts import Link, Written
 from lily.runs import TERMINAL, Status
+from lily.storage.database import is_damage
 from lily.storage.run_files import Done, Follow, Mend, Order, Published, PutDown, Say
 from lily.storage.store import Store
 
@@ -198,6 +199,8 @@ class ArtifactWriter:
                 self._owed.update(message.run_ids)
             elif isinstance(message, Apply) and message.move.run.status in TERMINAL and isinstance(exc, LilyError):
                 self._owed.add(message.move.run.run_id)  # if its end was stored all the same, only its files are missing
+        if is_damage(exc):
+            raise exc
 
     def _arm(self) -> None:
         if self._waiting or self._to_mark or self._owed:

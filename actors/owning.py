@@ -137,7 +137,7 @@ async def owning(
     own = _secrets(settings, workspace, log)
     await _take(lock, workspace, kind, life, wait, log)
     try:
-        store = await in_thread(opened, workspace, settings)
+        store = await in_thread(_opened, opened, workspace, settings, log)
         try:
             advisory = await in_thread(AdvisoryLock, store.engine)
             if not await in_thread(advisory.acquire):
@@ -216,6 +216,13 @@ def _system(
         new_files=new_files,
         taking=settings.worker.enabled,
     )
+
+
+def _opened(opened: OpenStore, workspace: Workspace, settings: Settings, log: Log) -> Store:
+    store = opened(workspace, settings)
+    if (done := store.upgraded) is not None:
+        log.warning("the store's schema was brought up to date", before=done.before, after=done.after, backup=str(done.backup))
+    return store
 
 
 def _files_apart(workspace: Workspace, store: Store, clock: Clock, lock: OwnerLock, log: Log) -> Callable[[list[str]], Files]:

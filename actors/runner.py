@@ -27,6 +27,7 @@ from lily.moves import Place, due, interrupt, release, stopped
 from lily.offload import Offload
 from lily.runs import TERMINAL, Move, PinnedSpec, Run, Status
 from lily.storage.approvals import statuses
+from lily.storage.database import is_damage
 from lily.storage.store import Look, Store
 
 LOOK_SECONDS = 1.0  # what a lost ring costs
@@ -219,6 +220,8 @@ class Runner:
                 await self._queue_due_retries()
                 await self._fill(tasks)
             except LilyError as exc:
+                if is_damage(exc):
+                    raise
                 self._log.error("the store can't be used; trying again", error=str(exc))
                 await anyio.sleep(LOOK_SECONDS)
 

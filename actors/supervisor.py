@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import anyio
 
+from lily.storage.database import is_damage
+
 
 class Escalated(Exception):
     """An actor crashed more often than its supervisor tolerates; the cause is chained."""
@@ -33,13 +35,16 @@ async def supervise(
     intensity: Intensity,
     on_crash: Callable[[str, Exception], None],
 ) -> None:
-    """Run `actor` until it ends by itself; start it again after a crash. Raises Escalated with the cause."""
+    """Run `actor` until it ends by itself; start it again after a crash. Raises Escalated with the cause, and at once when the store
+    is damaged."""
     crashes: list[float] = []
     while True:
         try:
             return await actor()
         except Exception as exc:
             cause = _innermost(exc)
+            if is_damage(cause):
+                raise cause from exc  # whoever starts again meets it again
             crashes.append(anyio.current_time())
             on_crash(name, cause)
             pause = intensity.decide(crashes)

@@ -11,6 +11,7 @@ from lily.approvals.record import Need
 from lily.audit_shapes import AUDIT_SHAPES
 from lily.condition_shapes import CONDITION_SHAPES
 from lily.diagnostics import Diagnostic
+from lily.doctor_shapes import DOCTOR_SHAPES
 from lily.letter_shapes import LETTER_SHAPES
 from lily.queue_shapes import QUEUE_SHAPES
 from lily.receipt_shapes import RECEIPT_SHAPES
@@ -339,6 +340,7 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     **LETTER_SHAPES,
     **SELFTEST_SHAPES,
     **WATCH_SHAPES,
+    **DOCTOR_SHAPES,
     **QUEUE_SHAPES,
     **ALERT_SHAPES,
     **APPROVAL_SHAPES,

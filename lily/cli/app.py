@@ -39,7 +39,6 @@ _RUNS = {
     "prune": "prune:prune",
     "verify": "verify_runs:verify",
 }
-_DB = {"rebuild": "db_rebuild:rebuild"}
 _DLQ = {
     "list": "dlq:list_letters",
     "show": "dlq:show",
@@ -50,6 +49,15 @@ _DLQ = {
 }
 _WORKER = {"status": "worker:status", "pause": "worker:pause", "resume": "worker:resume"}
 _STORE = {"export": "store:export", "checkpoint": "store:checkpoint", "reset": "store:reset"}
+_DB = {
+    "status": "db:status",
+    "check": "db:check",
+    "upgrade": "db:upgrade",
+    "backup": "db:backup",
+    "restore": "db:restore",
+    "rebuild": "db_rebuild:rebuild",
+}
+_SUPPORT = {"bundle": "support:bundle"}
 _EVENTS = {"tail": "events:tail"}
 _AUDIT = {"list": "audit:list_audit", "verify": "audit:verify"}
 _APPROVALS = {
@@ -75,6 +83,7 @@ _TOP = {
     "health": "health:health",
     "report": "report:report",
     "metrics": "metrics:metrics",
+    "doctor": "doctor:doctor",
 }
 
 
@@ -113,7 +122,8 @@ app.command(_group("worker", "Whether runs are taken, and what runs.", _WORKER, 
 app.command(_group("events", "The one stream of everything that happens.", _EVENTS, sort_key=14))
 app.command(_group("audit", "Who changed what, and why.", _AUDIT, sort_key=14))
 app.command(_group("store", "The database: copies, and starting over.", _STORE, sort_key=15))
-app.command(_group("db", "The database and what it can be rebuilt from.", _DB, sort_key=16))
+app.command(_group("db", "The database: how it stands, its schema, backups.", _DB, sort_key=16))
+app.command(_group("support", "What helps those who help.", _SUPPORT, sort_key=17))
 app.command(_group("blueprints", "What jobs can be made of.", _BLUEPRINTS, sort_key=20))
 app.command(_group("config", "Settings of the workspace.", _CONFIG, sort_key=21))
 app.command(_group("selftest", "Lily's promises, put to the test on this machine.", _SELFTEST, sort_key=22))
@@ -138,6 +148,7 @@ def load_all() -> App:
         "audit": _AUDIT,
         "store": _STORE,
         "db": _DB,
+        "support": _SUPPORT,
         "blueprints": _BLUEPRINTS,
         "config": _CONFIG,
         "selftest": _SELFTEST,

@@ -22,7 +22,7 @@ _LOG_BYTES = 1024 * 1024
 _GROUPS = frozenset(
     {
         *("jobs", "runs", "queue", "dlq", "schedule", "conditions", "review", "approvals", "alerts", "worker", "events", "audit"),
-        *("store", "db", "blueprints", "config", "selftest"),
+        *("store", "db", "blueprints", "config", "support", "selftest"),
     }
 )
 

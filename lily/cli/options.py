@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from lily.cli.output import tell
 from lily.clock import Clock, SystemClock, parse_stamp, stamp
 from lily.errors import Code, LilyError
 from lily.identity import Actor, account, acting
@@ -43,6 +44,9 @@ def opened(place: str | None) -> "Iterator[tuple[Workspace, Settings, Store]]":
     workspace = find_workspace(place)
     settings = load_settings(workspace)
     store = open_store(workspace, settings)
+    if store.upgraded is not None:
+        told = store.upgraded
+        tell(f"the store's schema was {told.before} and is {told.after} now; a copy from before: {told.backup}")
     try:
         yield workspace, settings, store
     finally:

@@ -69,6 +69,13 @@ A list is an object with one plural key (but for `jobs next --all`, which is a b
 | `store export` | a line for each row: `{{"table", "row"}}` |
 | `store checkpoint` | `{{"done", "log_pages", "moved_pages"}}` |
 | `store reset` | `{{"backup", "rows": {{"TABLE": N}}}}` |
+| `doctor` | `{{"ok", "repair", "findings": [{{"check", "code", "severity", "message", "where", "fix"}}], "repaired": [{{"code", "what", "where", "done"}}]}}` |
+| `db status` | `{{"kind", "where", "state", "problem", "schema", "head", "bytes", "log_bytes", "runs", "backups": [{{"path", "bytes", "made_at"}}]}}` |
+| `db check` | `{{"ok", "where", "schema", "problems"}}` |
+| `db upgrade` | `{{"before", "after", "backup"}}`; `backup` is null where nothing was to be done |
+| `db backup` | `{{"path", "bytes", "schema", "runs"}}` |
+| `db restore` | `{{"path", "schema", "upgraded_from", "runs", "aside", "newer_runs"}}` |
+| `support bundle` | `{{"path", "bytes", "files": [{{"name", "bytes", "cut"}}], "left_out"}}` |
 | `runs fail` | `{{"runs": [{{"run_id", "job_id", "status"}}]}}` |
 | `runs diff` | `{{"a", "b", "differences": {{"FIELD": {{"a", "b"}}}}}}` |
 | `dlq list` | `{{"dead_letters": [LETTER], "total"}}`, newest first |

@@ -57,7 +57,7 @@ def read_job_store(path: Path) -> JobStoreFile:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as connection:
             rows = connection.execute("select id, next_run_time, body from job order by id").fetchall()
         return JobStoreFile(path, {str(row[0]): _stored(row[1], row[2]) for row in rows})
-    except (sqlite3.Error, ValueError) as error:
+    except (sqlite3.Error, ValueError, TypeError) as error:  # a page of zeros reads as rows of nothing
         return JobStoreFile(path, problem=f"can't be read ({error}); it is a cache, and the next start makes it anew")
 
 

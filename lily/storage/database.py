@@ -23,6 +23,7 @@ from lily.redaction import Redactor
 from lily.storage.schema import HEAD
 
 BUSY_SECONDS = 15.0  # how long one process waits for another to let go of SQLite
+_DAMAGED = ("malformed", "not a database")  # as SQLite says it
 _WRITE = {"lily_write": True}
 _PAGES = 65_536  # bytes that a transaction, its log and the log's index may need
 # Any two transactions that hand out run ids or sequence numbers wait for each other on PostgreSQL, as they do on SQLite.
@@ -88,7 +89,7 @@ def _sqlite_engine(path: Path) -> Engine:
     except FileExistsError:
         pass
     except OSError as exc:
-        raise _unavailable(exc, str(exc), str(path)) from None
+        raise unavailable(exc, str(path), said=str(exc)) from None
     # No reset when a connection is given back: whoever takes one ends the transaction that it begins.
     arguments = {"check_same_thread": False, "timeout": BUSY_SECONDS}
     engine = create_engine(f"sqlite:///{path}", connect_args=arguments, pool_reset_on_return=None)
@@ -123,12 +124,19 @@ def _write_ahead(cursor: Any) -> None:
         time.sleep(0.01)
 
 
-def _unavailable(exc: BaseException, said: str, where: str, path: str | None = None) -> LilyError:
+def unavailable(exc: BaseException, where: str, path: str | None = None, said: str = "") -> LilyError:
+    """`store_unavailable` or `disk_full`, in one line, for what a driver or the system raised: it, or what may be `said` of it."""
+    said = said or str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]
     if "database or disk is full" in said or getattr(exc, "errno", None) == errno.ENOSPC or _is_full(path):
         return LilyError(Code.DISK_FULL, f"the disk is full: {said}", where=where, hint="free some space and try again; nothing was stored")
-    return LilyError(
-        Code.STORE_UNAVAILABLE, f"the store can't be used: {said}", where=where, hint="see that it is there, writable and not damaged"
-    )
+    hint = "`lily doctor` says what is wrong with it, and what mends it"
+    more = {"damaged": True} if any(sign in said for sign in _DAMAGED) else {}
+    return LilyError(Code.STORE_UNAVAILABLE, f"the store can't be used: {said}", where=where, hint=hint, **more)
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether the store itself is broken: no later try will do, and each write may make it worse."""
+    return isinstance(error, LilyError) and error.detail.get("damaged") is True
 
 
 def _is_full(path: str | None) -> bool:
@@ -146,7 +154,7 @@ def _told(engine: Engine, exc: BaseException) -> LilyError | None:
     if not isinstance(exc, (DBAPIError, engine.dialect.loaded_dbapi.Error)):  # the latter from statements that go straight to the driver
         return None
     path = engine.url.database if engine.dialect.name == "sqlite" else None
-    return _unavailable(exc, said_by(engine, exc), shown_url(engine), path)
+    return unavailable(exc, shown_url(engine), path, said_by(engine, exc))
 
 
 @contextmanager
@@ -257,13 +265,16 @@ def reading(engine: Engine) -> Iterator[Connection]:
 _ONE_MIGRATES = threading.Lock()  # Alembic keeps what it works on in globals
 
 
-def upgrade(engine: Engine) -> None:
-    """Bring the schema to HEAD. Raises `store_schema_newer` when a later Lily wrote it."""
+def upgrade(engine: Engine, before: Callable[[str], None] | None = None) -> None:
+    """Bring the schema to HEAD. Raises `store_schema_newer` when a later Lily wrote it.
+
+    `before` is told which schema is there, of a store that is not empty; what it raises leaves all as it is.
+    """
     with store_errors(engine), engine.connect() as connection:
         if _version(connection) == HEAD:
             return
     with _ONE_MIGRATES:
-        _migrate(engine)
+        _migrate(engine, before)
 
 
 def _version(connection: Connection) -> str | None:
@@ -274,7 +285,7 @@ def _version(connection: Connection) -> str | None:
         return None
 
 
-def _migrate(engine: Engine) -> None:
+def _migrate(engine: Engine, before: Callable[[str], None] | None) -> None:
     # Alembic takes as long to import as all the rest: only a changed schema pays for it.
     from alembic import command
     from alembic.config import Config
@@ -293,6 +304,10 @@ def _migrate(engine: Engine) -> None:
                 where=shown_url(engine),
                 hint="use the Lily that wrote it, or a later one",
             )
+        if found == HEAD:
+            return  # another process was first
+        if found is not None and before is not None:
+            before(found)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 

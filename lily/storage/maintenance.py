@@ -23,7 +23,7 @@ TABLES = tuple(schema.metadata.tables)
 _ROWS_AT_ONCE = 1000
 READERS_SECONDS = 2.0  # how long a checkpoint waits for those who read
 # Columns that hold JSON: a line has what they say, and not a text with quotes in it.
-_JSON: dict[str, frozenset[str]] = {
+JSON_COLUMNS: dict[str, frozenset[str]] = {
     "run": frozenset({"trigger", "lineage", "approvals", "error", "result", "cancel"}),
     "attempt": frozenset({"error"}),
     "event": frozenset({"data"}),
@@ -118,7 +118,7 @@ def rows(store: Store, tables: Collection[str] = ()) -> Iterator[bytes]:
 
 
 def _rows_of(connection: Connection, table: Table) -> Iterator[bytes]:
-    names, nested = [column.name for column in table.columns], _JSON.get(table.name, frozenset())
+    names, nested = [column.name for column in table.columns], JSON_COLUMNS.get(table.name, frozenset())
     wanted = select(table).order_by(*table.primary_key.columns)
     for row in connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(wanted):
         given = {name: _raw(value) if name in nested else value for name, value in zip(names, row, strict=True)}

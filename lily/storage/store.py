@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from sqlalchemy import Connection, Table, func, select, text
@@ -34,6 +34,9 @@ from lily.storage.receipt_chain import ChainReads, drop_unnamed, keep_pruned, ma
 from lily.storage.rows import PRUNED, attempt_row, moved, run_from
 from lily.storage.state_audit import Submission, ended_approvals, pruned_runs
 from lily.storage.statements import CANCELED_AT_ONCE, Statements
+
+if TYPE_CHECKING:
+    from lily.storage.upgrades import Upgrade
 
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PAIRS = [a + b for a in _LETTERS for b in _LETTERS]
@@ -74,8 +77,10 @@ class Store(Reads):
         dice: random.Random | None = None,
         limits: Queue | None = None,
         max_dead_letters: int = 1000,
+        may_upgrade: Callable[[str], None] = lambda found: None,
     ) -> None:
-        """Connects and brings the schema up to date. `dice` makes run ids repeatable in tests; without `limits` the queue has none."""
+        """Connects and brings the schema up to date, after a copy of what was there. `dice` makes run ids repeatable in tests; without
+        `limits` the queue has none; `may_upgrade` is told which schema is there, and raises where it must stay."""
         super().__init__()
         self.engine = open_engine(url, database_file=database_file)
         self._clock = clock
@@ -86,11 +91,19 @@ class Store(Reads):
         self.queue = QueueNumbers(self._insert, limits)
         self.chain = ChainReads(self.engine)
         self._stored_specs: set[str] = set()  # specs are never deleted
+        self.upgraded: Upgrade | None = None  # what opening it has changed
+        self._backups, self._may_upgrade = database_file.parent / "backups", may_upgrade
         try:
-            upgrade(self.engine)
+            upgrade(self.engine, self._before_upgrade)
         except LilyError:
             close_engine(self.engine)
             raise
+
+    def _before_upgrade(self, found: str) -> None:
+        from lily.storage.upgrades import copy_before_upgrade  # once in the life of a schema
+
+        self._may_upgrade(found)
+        self.upgraded = copy_before_upgrade(self.engine, self._backups, found, self._clock.now())
 
     def upserts(self, table: Table) -> Any:
         """An INSERT into `table` that knows ON CONFLICT, for this store's database."""

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from actors.supervisor import Escalated, Intensity, supervise
+from lily.errors import Code, LilyError
+from lily.storage.database import unavailable
 
 
 class Injected(Exception):
@@ -33,6 +35,23 @@ def test_restart_intensity_is_a_window_not_a_total() -> None:
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
     assert len(starts) > 40
+
+
+def test_a_damaged_store_ends_it_at_once() -> None:
+    """Each new start would meet it again, and write to it."""
+    starts: list[float] = []
+
+    async def actor() -> None:
+        starts.append(anyio.current_time())
+        raise unavailable(ValueError("database disk image is malformed"), "db/lily.sqlite3")
+
+    async def main() -> None:
+        with pytest.raises(LilyError) as ended:
+            await supervise("writer", actor, Intensity(), no_one)
+        assert (ended.value.code, ended.value.detail) == (Code.STORE_UNAVAILABLE, {"damaged": True})
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert len(starts) == 1
 
 
 def test_a_crash_loop_escalates_with_its_cause_after_growing_pauses() -> None:

@@ -57,6 +57,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.conditions.verdict",
                 "lily.conditions.compare",
                 "lily.conditions.glob",
+                "lily.findings",
             }
         ),
     ),
@@ -86,6 +87,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.review_shapes",
                 "lily.alert_shapes",
                 "lily.audit_shapes",
+                "lily.doctor_shapes",
                 "lily.schemas",
                 "lily.summary",
                 "lily.blueprints",

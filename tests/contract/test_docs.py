@@ -36,6 +36,7 @@ GROUPS = frozenset(
         "db",
         "blueprints",
         "config",
+        "support",
         "selftest",
     }
 )

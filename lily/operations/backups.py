@@ -1,0 +1,216 @@
+"""Copies of the store: making one while it is in use, and putting one in its place."""
+
+import errno
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from lily.clock import stamp
+from lily.errors import Code, LilyError
+from lily.operations.database import backups_folder, nothing_there, where_of
+from lily.operations.doctor.scene import database_file
+from lily.operations.session import open_store
+from lily.settings import Settings
+from lily.storage import copies, server_copies
+from lily.storage.audit import Actor, Change, record
+from lily.storage.copies import Copy
+from lily.storage.database import close_engine, open_engine, unavailable, writing
+from lily.storage.doctor_reads import other_supervisor, unknown_runs
+from lily.storage.lives import AdvisoryLock
+from lily.storage.probe import probe
+from lily.storage.schema import HEAD
+from lily.storage.store_file import folded, look
+from lily.storage.upgrades import moment
+from lily.workspace import OwnerLock, Workspace, lock_path
+
+_NUMBERED = ("event", "control", "audit")  # tables whose numbers are never given twice
+
+
+class Restored(msgspec.Struct, frozen=True, kw_only=True):
+    """What a restore came to. `newer` is how many runs are on disk that the restored store does not know."""
+
+    schema: str
+    upgraded_from: str | None
+    runs: int
+    aside: Path | None
+    newer: int
+
+
+def backup(workspace: Workspace, settings: Settings, target: Path, *, force: bool = False) -> Copy:
+    """Copy the store of this moment to `target`, whoever is using it; gives what the copy holds.
+
+    Raises `usage` for a target that is there already (without `force`) or can't be one, `store_unavailable`, `disk_full`, and
+    `feature_unavailable` where PostgreSQL's own program is needed and is not there.
+    """
+    path = database_file(workspace, settings)
+    _check_target(target, path, force)
+    if path is None:
+        return _backup_of_server(workspace, settings, target)
+    if not path.exists():
+        raise nothing_there(str(path))
+    try:
+        copies.copy_file(path, target)
+    except OSError as error:
+        raise _unwritable(error, target) from error
+    except sqlite3.Error as error:
+        raise unavailable(error, str(path), str(target)) from error
+    made = copies.examine(target)
+    if made.problem:
+        target.unlink()
+        said = f"the copy can't be used: {made.problem}"
+        raise LilyError(Code.STORE_UNAVAILABLE, said, where=str(path), hint="`lily doctor` says what is wrong with the store")
+    return made
+
+
+def _unwritable(error: OSError, target: Path) -> LilyError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return unavailable(error, str(target), str(target))
+    return LilyError(Code.USAGE, f"this file can't be written: {error.strerror}", where=str(target), hint="name another one")
+
+
+def _check_target(target: Path, path: Path | None, force: bool) -> None:
+    if target.is_dir():
+        raise LilyError(Code.USAGE, "a backup is a file, and this is a folder", where=str(target))
+    if path is not None and path.exists() and target.exists() and os.path.samefile(target, path):
+        raise LilyError(Code.USAGE, "this is the store itself", where=str(target), hint="name another file")
+    if os.path.lexists(target) and not force:
+        raise LilyError(Code.USAGE, "there is a file of this name already", where=str(target), hint="--force replaces it")
+    if not target.parent.is_dir():
+        raise LilyError(Code.USAGE, "there is no such folder", where=str(target.parent))
+
+
+def _backup_of_server(workspace: Workspace, settings: Settings, target: Path) -> Copy:
+    engine = open_engine(settings.store.url, database_file=workspace.database)
+    try:
+        facts = probe(settings.store.url, database_file=workspace.database, folders=[])
+        if facts.problem:
+            raise LilyError(Code.STORE_UNAVAILABLE, f"the store {facts.problem}", where=where_of(workspace, settings))
+        if not facts.there:
+            raise nothing_there(where_of(workspace, settings))
+        server_copies.dump(engine, target)
+    finally:
+        close_engine(engine)
+    return Copy(schema=facts.schema)
+
+
+# -- restoring -------------------------------------------------------------------------------------
+
+
+def restore(workspace: Workspace, settings: Settings, source: Path, actor: Actor, now: datetime) -> Restored:
+    """Put a copy in the store's place. What was there is kept in db/backups; a copy of an older schema is brought up to date.
+
+    Raises `usage` for no such file, `store_unavailable` for one that is no whole store, `store_schema_newer`, `owner_conflict` while
+    anybody owns the workspace. Then nothing has changed.
+    """
+    if not source.is_file():
+        raise LilyError(Code.USAGE, "there is no such file", where=str(source), hint="`lily db status` lists the copies in db/backups")
+    path = database_file(workspace, settings)
+    with _alone(workspace, now):
+        put = partial(_restore_server, workspace, settings) if path is None else partial(_restore_file, workspace, settings, path)
+        aside = put(source, now)
+        store = open_store(workspace, settings)
+        try:
+            runs, newer = sum(store.counts().values()), sum(1 for _ in unknown_runs(store, workspace))
+            came_from = store.upgraded.before if store.upgraded else None
+            after = {"schema": HEAD, "upgraded_from": came_from, "aside": str(aside or "")}
+            with writing(store.engine) as connection:
+                record(connection, actor, Change(action="store.restore", object=source.name, after=after), stamp(now))
+        finally:
+            store.close()
+    return Restored(schema=HEAD, upgraded_from=came_from, runs=runs, aside=aside, newer=newer)
+
+
+@contextmanager
+def _alone(workspace: Workspace, now: datetime) -> Iterator[None]:
+    lock = OwnerLock(lock_path(workspace))
+    lock.acquire(kind="run", since=stamp(now), life=secrets.token_hex(8))
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _checked(found: Copy, source: Path) -> Copy:
+    if found.problem:
+        raise LilyError(
+            Code.STORE_UNAVAILABLE, f"this file can't be restored: {found.problem}", where=str(source), hint="nothing was changed"
+        )
+    copies.refuse_newer(found.schema, source)
+    return found
+
+
+def _restore_file(workspace: Workspace, settings: Settings, path: Path, source: Path, now: datetime) -> Path | None:
+    if path.exists() and os.path.samefile(source, path):
+        raise LilyError(Code.USAGE, "this is the store itself", where=str(source))
+    _checked(copies.examine(source), source)
+    numbers = _leave(workspace, settings, path)
+    staged = copies.staging(path)
+    try:
+        copies.copy_file(source, staged, alone=not copies.has_log(source))
+        _number_on(staged, numbers)
+        aside = backups_folder(workspace) / f"before-restore-{moment(now)}"
+        return aside if copies.put_in_place(staged, path, aside) else None
+    except (OSError, sqlite3.Error) as error:
+        raise unavailable(error, str(path), str(path)) from error
+    finally:
+        copies.drop(staged)
+
+
+def _leave(workspace: Workspace, settings: Settings, path: Path) -> dict[str, int]:
+    """See that nobody uses the store that is there, and fold it, so that its file alone is all of it; gives how far its numbers went."""
+    if not look(path, in_use=False, quick=True).usable:
+        return {}
+    store = open_store(workspace, settings)
+    try:
+        other = other_supervisor(store)
+    finally:
+        store.close()
+    if other is not None:
+        said = f"pid {other[0]} (lily up, since {other[1]}) uses this store, and its lock was deleted"
+        raise LilyError(Code.OWNER_CONFLICT, said, where=str(path), hint="end that process first")
+    if not folded(path):
+        raise LilyError(Code.OWNER_CONFLICT, "a command is reading the store", where=str(path), hint="try again when it has ended")
+    with copies.opened(path) as connection:
+        return dict(connection.execute("select name, seq from sqlite_sequence").fetchall())
+
+
+def _number_on(staged: Path, numbers: dict[str, int]) -> None:
+    """Whoever follows the stream by numbers must not be told new events under old ones."""
+    with sqlite3.connect(staged) as connection:
+        for name in _NUMBERED:
+            known = connection.execute("select 1 from sqlite_master where type = 'table' and name = ?", (name,)).fetchone()
+            if known is None or name not in numbers:
+                continue
+            if connection.execute("update sqlite_sequence set seq = max(seq, ?) where name = ?", (numbers[name], name)).rowcount == 0:
+                connection.execute("insert into sqlite_sequence (name, seq) values (?, ?)", (name, numbers[name]))
+    connection.close()
+
+
+def _restore_server(workspace: Workspace, settings: Settings, source: Path, now: datetime) -> Path | None:
+    engine = open_engine(settings.store.url, database_file=workspace.database)
+    try:
+        _checked(server_copies.examine(engine, source), source)
+        advisory = AdvisoryLock(engine)
+        try:
+            if not advisory.acquire():
+                raise LilyError(Code.OWNER_CONFLICT, "another process owns this store", where="store.url", hint="stop it first")
+            facts, aside = probe(settings.store.url, database_file=workspace.database, folders=[]), None
+            if facts.problem:
+                raise LilyError(Code.STORE_UNAVAILABLE, f"the store {facts.problem}", where=where_of(workspace, settings))
+            if facts.there:
+                aside = backups_folder(workspace) / f"before-restore-{moment(now)}.dump"
+                server_copies.dump(engine, aside)
+            server_copies.restore(engine, source)
+            return aside
+        finally:
+            with suppress(Exception):
+                advisory.release()
+    finally:
+        close_engine(engine)

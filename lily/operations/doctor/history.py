@@ -1,0 +1,68 @@
+"""Runs: what a dead owner left running, and whether rows and files say the same."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from lily.findings import Finding, Severity, fine, found
+from lily.operations.doctor.scene import Scene
+from lily.operations.run_check import Finding as Difference
+from lily.operations.verify_runs import Tally, verify
+from lily.storage.running import running
+
+SHOWN = 20  # runs of one kind, at most: the rest is counted
+
+
+def orphans(scene: Scene) -> Iterator[Finding]:
+    """Runs that are running, and nobody is there to run them."""
+    if scene.store is None:
+        return
+    left = [] if scene.owner is not None or scene.hidden_owner else running(scene.store)
+    for run in left[:SHOWN]:
+        said = f"job {run.job_id} is running since {run.started_at}, and its owner has gone" + _more(len(left))
+        yield found("orphans", "run_orphaned", said, run.run_id)
+    if not left:
+        yield fine("orphans", "none")
+
+
+def _more(count: int) -> str:
+    return f" ({count} in all)" if count > SHOWN else ""
+
+
+# What `lily runs verify` finds, by what is to be done about it; all else is about one of the three files that Lily writes.
+_ABOUT = {
+    "receipt_without_row": "row_missing",
+    "receipt_without_end": "row_differs",
+    "row_edited": "row_differs",
+    "events_not_stored": "row_differs",
+    "folder_without_row": "folder_unknown",
+    "folder_left": "folder_unknown",
+    "artifact_missing": "artifact_differs",
+    "artifact_edited": "artifact_differs",
+    "artifact_unlisted": "artifact_differs",
+    "chain_broken": "chain_broken",
+    "chain_forked": "chain_broken",
+    "run_missing": "chain_broken",
+}
+
+
+def receipts(scene: Scene) -> Iterator[Finding]:
+    """What `lily runs verify` says: rows, receipts and files, and the chain of each job's receipts."""
+    if scene.store is None:
+        return
+    tally, counts, first = Tally(), Counter[str](), list[tuple[str, Difference]]()
+    scene.torn = []
+    for each in verify(scene.workspace, scene.store, tally):
+        code = _ABOUT.get(each.code, "files_damaged")
+        if code == "files_damaged" and (not scene.torn or scene.torn[-1] != (each.job_id, each.run_id)):
+            scene.torn.append((each.job_id, each.run_id))
+        counts[code] += 1
+        if counts[code] <= SHOWN:
+            first.append((code, each))
+    for code, each in first:
+        where = scene.workspace.run_dir(each.job_id, each.run_id) if each.run_id else scene.workspace.job_dir(each.job_id)
+        light = Severity.INFO if each.code == "artifact_unlisted" else None  # a file more takes nothing away
+        yield found("runs", code, each.what + _more(counts[code]), scene.shown(where), severity=light)
+    if tally.owed and scene.owner is None:
+        yield found("runs", "files_owed", f"{tally.owed} runs have ended whose files are not written yet")
+    if not first:
+        yield fine("runs", f"{tally.runs} runs: rows, receipts and {tally.files} files agree")

@@ -1,0 +1,192 @@
+"""The workspace's own files: settings, job files, folders and who may enter them, the lock, the sockets."""
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from lily.clock import boot_id
+from lily.findings import Finding, Severity, fine, found
+from lily.operations.doctor.scene import Scene
+from lily.operations.sockets import address, doorbell_path, reader_path
+from lily.storage.doctor_reads import other_supervisor
+from lily.workspace import RESERVED, is_job_id, is_run_id, lock_path, read_owner
+
+SHOWN = 20  # paths of one kind, at most: the rest is counted
+_OTHERS = 0o077
+_WRITERS = 0o022
+
+
+def config(scene: Scene) -> Iterator[Finding]:
+    """The settings, and whether others can read a password in them."""
+    error, path = scene.config_error, scene.workspace.config
+    if error is not None:
+        yield found("config", "config_invalid", error.message, error.where)
+        return
+    if _has_password(scene.settings.store.url) and path.stat().st_mode & _OTHERS:
+        yield found("config", "config_open", "others can read the password in store.url", scene.shown(path))
+    given = sum(origin != "default" for origin in scene.settings.origins.values())
+    yield fine("config", f"{given} settings are given, the others are the defaults", scene.shown(path) if path.exists() else "")
+
+
+def _has_password(url: str) -> bool:
+    return ":" in url.partition("://")[2].rpartition("@")[0]
+
+
+def job_files(scene: Scene) -> Iterator[Finding]:
+    """Files that can't be used; each is named once."""
+    catalog, told = scene.catalog, set()
+    for each in catalog.diagnostics:
+        if each.path not in told:
+            told.add(each.path)
+            yield found("jobs", "job_file_unusable", each.message, f"{each.path}:{each.line}")
+    yield fine("jobs", f"{len(catalog.jobs)} job files can be used")
+
+
+def folders(scene: Scene) -> Iterator[Finding]:
+    """Whether they are there, are this user's, and are closed to others where the workspace makes them so."""
+    place = scene.workspace
+    if not place.jobs.is_dir():
+        yield found("folders", "folder_missing", "there is no folder for job files", scene.shown(place.jobs))
+    database = scene.database
+    roots = [place.runtime, place.runs, *([database.parent] if database else [])]
+    many: dict[tuple[str, str], list[str]] = {}
+    looked = 0
+    for path in (place.lily, *_private(roots, database)):
+        looked += 1
+        for code, message in _wrong(path, lily=place.lily, database=database):
+            many.setdefault((code, message), []).append(scene.shown(path))
+    for (code, message), paths in many.items():
+        more = f" ({len(paths)} in all)" if len(paths) > SHOWN else ""
+        for path_shown in paths[:SHOWN]:
+            light = code == "mode_open" and database is not None and path_shown == scene.shown(database.parent)
+            yield found("folders", code, message + more, path_shown, severity=Severity.INFO if light else None)
+    yield fine("folders", f"{looked} folders and files of Lily's own")
+
+
+def _private(roots: list[Path], database: Path | None) -> Iterator[Path]:
+    """What Lily makes for this user alone: the folders, the store's files, and what it writes of each run."""
+    for root in roots:
+        if root.is_dir():
+            yield root
+    if database is not None:
+        yield from sorted(path for path in database.parent.glob("*.sqlite3*") if path.is_file() and not path.is_symlink())
+        yield from _all_files(database.parent / "backups")
+    yield from _run_files(roots[1])
+
+
+def _all_files(folder: Path) -> Iterator[Path]:
+    if folder.is_dir() and not folder.is_symlink():
+        yield folder
+        for each in sorted(folder.iterdir()):
+            if not each.is_symlink():
+                yield from _all_files(each) if each.is_dir() else [each]
+
+
+def _run_files(runs: Path) -> Iterator[Path]:
+    for job in _folders_in(runs):
+        if not is_job_id(job.name):
+            continue
+        yield job
+        for run in _folders_in(job):
+            if is_run_id(run.name):
+                yield run
+                yield from (run / name for name in sorted(RESERVED) if (run / name).is_file() and not (run / name).is_symlink())
+
+
+def _folders_in(folder: Path) -> Iterator[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return
+    yield from (folder / name for name in names)
+
+
+def _wrong(path: Path, *, lily: Path, database: Path | None) -> Iterator[tuple[str, str]]:
+    try:
+        about = path.stat()
+    except OSError:
+        return
+    if about.st_uid != os.geteuid():
+        yield "not_yours", f"it belongs to user {about.st_uid}"
+        return
+    mode = stat.S_IMODE(about.st_mode)
+    needed = 0o700 if stat.S_ISDIR(about.st_mode) else 0o600
+    if mode & needed != needed:
+        yield "not_usable", f"its mode is {mode:04o}, and its owner needs {needed:04o}"
+    elif path == lily:
+        if mode & _WRITERS:  # in a repository others may read it
+            yield "mode_open", f"its mode is {mode:04o}: others can write there"
+    elif mode & _OTHERS:
+        yield "mode_open", f"its mode is {mode:04o}: it is for its owner alone ({needed:04o})"
+
+
+def private_mode(path: Path, lily: Path) -> int:
+    """The mode that a path of Lily's own should have."""
+    about = path.stat()
+    if path == lily:
+        return stat.S_IMODE(about.st_mode) & ~_WRITERS | 0o700
+    return 0o700 if stat.S_ISDIR(about.st_mode) else stat.S_IMODE(about.st_mode) & 0o700 | 0o600
+
+
+def open_paths(scene: Scene) -> Iterator[Path]:
+    """Every path of which the mode is to be changed."""
+    database = scene.database
+    roots = [scene.workspace.runtime, scene.workspace.runs, *([database.parent] if database else [])]
+    for path in (scene.workspace.lily, *_private(roots, database)):
+        if any(code in ("mode_open", "not_usable") for code, _ in _wrong(path, lily=scene.workspace.lily, database=database)):
+            yield path
+
+
+# -- who is here -----------------------------------------------------------------------------------
+
+
+def lock(scene: Scene) -> Iterator[Finding]:
+    """Who owns the workspace, and whether that is what the files say."""
+    path, owner = lock_path(scene.workspace), scene.owner
+    if scene.store is not None and (owner is None or owner.kind != "up"):
+        other = other_supervisor(scene.store)
+        scene.hidden_owner = scene.hidden_owner or other is not None
+        if other is not None:
+            said = f"pid {other[0]} (lily up, since {other[1]}) is using this workspace, and its lock was deleted"
+            yield found("owner", "lock_deleted", said, scene.shown(path))
+    if owner is None:
+        left = read_owner(path)
+        if left is not None and left.pid != os.getpid():  # a repair holds it itself
+            gone = "before the machine was started again" if left.boot != boot_id() else "and ended without a word"
+            yield found("owner", "lock_stale", f"pid {left.pid} (lily {left.kind}) owned the workspace {gone}", scene.shown(path))
+        yield fine("owner", "nobody owns the workspace; `lily up` starts a supervisor")
+    elif owner.kind == "up" and scene.said is None:
+        yield found("owner", "owner_silent", f"pid {owner.pid} (lily up, since {owner.since}) does not answer", scene.shown(path))
+    else:
+        yield fine("owner", f"pid {owner.pid} (lily {owner.kind}, since {owner.since})")
+
+
+def sockets(scene: Scene) -> Iterator[Finding]:
+    """Sockets that nobody listens to."""
+    stale = stale_sockets(scene)
+    for path in stale:
+        yield found("sockets", "socket_stale", "nobody listens to it", scene.shown(path))
+    if not stale:
+        yield fine("sockets", "none is stale")
+
+
+def stale_sockets(scene: Scene) -> list[Path]:
+    """Those of an owner that has gone."""
+    kinds = ((doorbell_path(scene.workspace), socket.SOCK_DGRAM), (reader_path(scene.workspace), socket.SOCK_STREAM))
+    return [path for path, kind in kinds if path.is_socket() and not _heard(path, kind)]
+
+
+def _heard(path: Path, kind: int) -> bool:
+    with socket.socket(socket.AF_UNIX, kind) as door:
+        door.settimeout(1.0)
+        try:
+            with address(path) as where:
+                door.connect(where)
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True  # not known, so left
+    return True

@@ -1,0 +1,145 @@
+"""Taking secrets out of what is given to others: those that the workspace refers to, and all that looks like one."""
+
+import base64
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from lily.blueprints.contract import BlueprintError
+from lily.blueprints.secrets import secret_text
+from lily.redaction import MASK, redacted, references
+from lily.settings import Settings
+from lily.spec_index import SUFFIXES
+from lily.workspace import Workspace
+
+_LEAST = 4  # characters: a shorter secret would take ordinary words away
+_SHORTEST = 8  # characters of a value that is a secret by its name alone
+_NAMES = re.compile(r"pass(word|wd|phrase)?$|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credential|cookie", re.IGNORECASE)
+_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/:@]*:([^\s/]*)@", re.IGNORECASE)
+_REFERENCES = ("env:", "file:")
+_MOST_BYTES = 1024 * 1024  # of a job file
+
+
+def secrets_of(workspace: Workspace, settings: Settings, specs: Iterable[Any], environment: Mapping[str, str]) -> set[str]:
+    """All secrets that can be known: what settings, job files and pinned specs refer to, passwords in addresses, and the values of
+    environment variables that are named like secrets."""
+    plain = msgspec.to_builtins(settings)
+    named = {*references(plain), *(each for spec in specs for each in references(spec)), *_in_job_files(workspace)}
+    known = {value for reference in named for value in _value(reference, environment)}
+    known |= {form for password in _PASSWORD.findall(settings.store.url) for form in (password, unquote(password))}
+    return known | {value for name, value in environment.items() if _NAMES.search(name) and len(value) >= _SHORTEST}
+
+
+def _in_job_files(workspace: Workspace) -> Iterator[str]:
+    from lily.yaml_reader import read_yaml
+
+    for path in sorted(workspace.jobs.glob("*")) if workspace.jobs.is_dir() else ():
+        if path.name.endswith(SUFFIXES) and path.is_file() and path.stat().st_size <= _MOST_BYTES:
+            body = path.read_bytes()
+            if b"secret" in body:
+                yield from references(read_yaml(body).value)
+
+
+def _value(reference: str, environment: Mapping[str, str]) -> Iterator[str]:
+    try:
+        value = secret_text(reference, environment)
+    except (BlueprintError, OSError):
+        return  # it can't be read, so nothing that Lily wrote can hold it
+    yield value
+    yield from (line for line in value.splitlines() if len(line) >= _SHORTEST)
+
+
+class Scrubber:
+    """Takes known secrets, in the forms in which programs write them, and all that looks like one out of text and plain JSON."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        known = {secret for secret in secrets if len(secret.strip()) >= _LEAST}
+        self._known = sorted(
+            known | {form for secret in known for form in encodings(secret) if len(form) >= _LEAST}, key=lambda form: (-len(form), form)
+        )
+
+    def text(self, given: str) -> str:
+        """The text without them."""
+        return redacted(given, self._known)
+
+    def json(self, given: Any) -> Any:
+        """The same for plain JSON: keys, values, and all of what stands under a name that is one of secrets."""
+        if isinstance(given, str):
+            return self.text(given)
+        if isinstance(given, dict):
+            return {self.text(str(key)): self._under(str(key), value) for key, value in given.items()}
+        if isinstance(given, list):
+            return [self.json(each) for each in given]
+        if type(given) in (int, float) and self.text(str(given)) != str(given):
+            return MASK
+        return given
+
+    def _under(self, name: str, value: Any) -> Any:
+        if isinstance(value, str) and value and _NAMES.search(name) and not value.startswith(_REFERENCES):
+            return MASK
+        return self.json(value)
+
+    def lines(self, given: str) -> str:
+        """JSON lines, each as JSON where it is some."""
+        return "".join(self._line(line) + "\n" for line in given.splitlines())
+
+    def _line(self, line: str) -> str:
+        try:
+            value = json.loads(line, parse_constant=_no_json)
+        except ValueError:
+            return self.text(line)
+        return self._again(json.dumps(self.json(value), ensure_ascii=False))
+
+    def document(self, given: Any) -> str:
+        """Plain JSON as text."""
+        return self._again(json.dumps(self.json(given), ensure_ascii=False, indent=2)) + "\n"
+
+    def _again(self, given: str) -> str:
+        """Without what came together only in the text."""
+        for secret in self._known:
+            given = given.replace(secret, MASK)
+        return given
+
+
+def _no_json(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON")
+
+
+def encodings(secret: str) -> set[str]:
+    """A secret as JSON, Python and URLs spell it, in hexadecimal, and what of it shows in base64 wherever it begins there."""
+    plain = secret.encode("utf-8", "surrogateescape")
+    escaped: list[Callable[[str], str]] = [
+        json.dumps,
+        lambda text: json.dumps(text, ensure_ascii=False),
+        repr,
+        lambda text: json.dumps(json.dumps(text)[1:-1]),
+    ]
+    made = {write(secret)[1:-1] for write in escaped}
+    made |= {plain.hex(), plain.hex().upper(), "".join(f"%{number:02x}" for number in plain), "".join(f"%{number:02X}" for number in plain)}
+    for shift in range(3):
+        coded = base64.b64encode(b"\0" * shift + plain).decode()
+        core = coded[-(-8 * shift // 6) : 8 * (shift + len(plain)) // 6]
+        made |= {core, core.replace("+", "-").replace("/", "_")}
+    return {form for form in made if form}
+
+
+def environment_now() -> Mapping[str, str]:
+    """The environment in which this process was started."""
+    return dict(os.environ)
+
+
+def tail_of(path: Path, most: int) -> tuple[str, bool]:
+    """The end of a file as text, from a whole line on; whether something was left out. Raises OSError."""
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - most))
+        body = file.read(most)
+    if size > most:
+        body = body.partition(b"\n")[2]
+    return body.decode("utf-8", "backslashreplace"), size > most

@@ -1,0 +1,105 @@
+"""Copies of a store on PostgreSQL, made and put back by PostgreSQL's own programs. Everything blocks."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from sqlalchemy import Engine, inspect, text
+
+from lily.errors import Code, LilyError
+from lily.storage import schema
+from lily.storage.copies import Copy, drop, staging
+from lily.storage.files import make_folder, sync_path
+from lily.storage.schema import HEAD
+
+_VERSION = "alembic_version"
+
+
+def dump(engine: Engine, target: Path) -> None:
+    """A copy of Lily's tables, of one moment, in pg_dump's own format; for this user alone; one that is there is replaced.
+
+    Raises `feature_unavailable` where pg_dump is not there or can't be used with this server.
+    """
+    program = _program("pg_dump")
+    make_folder(target.parent)
+    staged = staging(target)
+    try:
+        os.close(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        tables = [f"--table={name}" for name in _tables(engine)]
+        _run(engine, [program, "--format=custom", "--no-owner", "--no-privileges", f"--file={staged}", *tables], dbname=True)
+        sync_path(staged)
+        os.rename(staged, target)
+        sync_path(target.parent)
+    finally:
+        drop(staged)
+
+
+def _tables(engine: Engine) -> list[str]:
+    """Those of Lily's tables that are there, as pg_dump names them: a database may hold other things beside a store."""
+    with engine.connect() as connection:
+        there = set(inspect(connection).get_table_names())
+        place = connection.execute(text("select current_schema()")).scalar_one()
+    return [f'"{place}"."{name}"' for name in (_VERSION, *schema.metadata.tables) if name in there]
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise LilyError(
+            Code.FEATURE_UNAVAILABLE,
+            f"the store is on PostgreSQL, and its program {name} is not on PATH",
+            where="store.url",
+            hint="install PostgreSQL's client programs, or use what your server's backups offer",
+        )
+    return found
+
+
+def _run(engine: Engine, command: list[str], *, dbname: bool) -> str:
+    """Gives stdout. The password goes by the environment: everybody on the machine may read a command line."""
+    url = engine.url.set(drivername="postgresql", password=None)
+    environment = dict(os.environ)
+    if engine.url.password is not None:
+        environment["PGPASSWORD"] = str(engine.url.password)
+    if dbname:
+        command = [*command, f"--dbname={url.render_as_string(hide_password=False)}"]
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        said = " ".join(done.stderr.split())[:300] or f"exit status {done.returncode}"
+        name = Path(command[0]).name
+        raise LilyError(Code.FEATURE_UNAVAILABLE, f"{name} failed: {said}", where="store.url", hint=f"see that {name} fits the server")
+    return done.stdout
+
+
+def examine(engine: Engine, path: Path) -> Copy:
+    """What a file of pg_dump's holds. Raises `feature_unavailable` where pg_restore is not there."""
+    program = _program("pg_restore")
+    try:
+        listed = _run(engine, [program, "--list", str(path)], dbname=False)
+        version = _run(engine, [program, "--data-only", f"--table={_VERSION}", "--file=-", str(path)], dbname=False)
+    except LilyError as error:
+        return Copy(problem=f"it is no file of pg_dump's: {error.message}")
+    found = re.search(rf"^COPY \S*{_VERSION} [^\n]*\n(\w+)\n", version, re.MULTILINE)
+    if found is None or not re.search(r"TABLE DATA \S+ run ", listed):
+        return Copy(problem="it holds no store of Lily's")
+    return Copy(schema=found[1], newer=found[1] > HEAD)
+
+
+def restore(engine: Engine, path: Path) -> None:
+    """Put the tables of a file of pg_dump's in the place of those that are there, all or none. Raises `feature_unavailable`."""
+    command = [_program("pg_restore"), "--clean", "--if-exists", "--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"]
+    newer = [table for table in _later(engine, path) if table]
+    with engine.begin() as connection:
+        for table in newer:
+            connection.execute(text(f'drop table "{table}" cascade'))
+    _run(engine, [*command, str(path)], dbname=True)
+
+
+def _later(engine: Engine, path: Path) -> list[str]:
+    """Tables of Lily's that are there and not in the file: an older store has none of them, and its upgrade makes them anew."""
+    listed = _run(engine, [_program("pg_restore"), "--list", str(path)], dbname=False)
+    held = set(re.findall(r"TABLE DATA \S+ (\S+) ", listed))
+    with engine.connect() as connection:
+        there = set(inspect(connection).get_table_names())
+    return [name for name in schema.metadata.tables if name in there and name not in held]

@@ -1,0 +1,298 @@
+"""`lily db`: backups of a store that is in use, and putting one back, whatever state the present store is in."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from lily.storage.schema import HEAD
+from lily.workspace import Workspace, lock_path
+from tests.cli.conftest import Lily, supervisor, write_job
+from tests.cli.damage import Past, codes, past, truncated
+from tests.contract.conform import check_fits
+from tests.old_schemas import load, revisions, rows_of
+
+
+@pytest.fixture
+def was(workspace: Path, lily: Lily) -> Past:
+    """A workspace with a past."""
+    return past(workspace, lily)
+
+
+def ids(lily: Lily) -> set[str]:
+    """The runs that the store knows."""
+    return {run["run_id"] for run in lily("runs", "list", "--limit", "100", "--json").json["runs"]}
+
+
+def test_a_backup_of_a_store_in_use_is_one_whole_file_for_its_owner_alone(lily: Lily, was: Past) -> None:
+    """Made beside a supervisor; what is in it fits together; the copy needs no log."""
+    with supervisor(was.root):
+        for _ in range(3):
+            lily("jobs", "run", "good", "--detach")
+        said = lily("db", "backup", "copy.sqlite3", "--json")
+        assert said.status == 0, said
+        check_fits("cli-db-backup", said.json)
+        lily("down")
+    copy = was.root / "copy.sqlite3"
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert not list(was.root.glob("copy.sqlite3-*")) + list(was.root.glob(".copy*"))
+    with closing(sqlite3.connect(copy)) as database:
+        assert database.execute("pragma integrity_check").fetchall() == [("ok",)]
+        assert database.execute("pragma journal_mode").fetchone() == ("delete",)
+        (runs,) = database.execute("select count(*) from run").fetchone()
+        (counted,) = database.execute("select sum(runs) from tally").fetchone()
+        assert runs == counted == said.json["runs"]
+
+
+@pytest.mark.parametrize(
+    ("file", "status", "says"),
+    [
+        ("there", 2, "--force replaces it"),
+        ("folder", 2, "a backup is a file"),
+        ("none/such", 2, "there is no such folder"),
+        ("db/lily.sqlite3", 2, "this is the store itself"),
+    ],
+)
+def test_a_backup_is_refused_where_it_would_harm_something(lily: Lily, was: Past, file: str, status: int, says: str) -> None:
+    """In one line; what is there stays as it is."""
+    (was.root / "there").write_text("mine")
+    (was.root / "folder").mkdir()
+    said = lily("db", "backup", file)
+    assert (said.status, said.err.count("\n")) == (status, 1), said
+    assert says in said.err
+    assert (was.root / "there").read_text() == "mine"
+    if file == "there":
+        assert lily("db", "backup", file, "--force").status == 0
+        assert lily("db", "restore", file).status == 0
+    assert lily("db", "backup", "db/lily.sqlite3", "--force").status == 2
+    assert ids(lily)
+
+
+def test_a_backup_of_nothing_and_of_what_is_damaged_is_refused(lily: Lily, workspace: Path) -> None:
+    """No file is left that looks like one."""
+    said = lily("db", "backup", "copy")
+    assert (said.status, said.err.partition(":")[0]) == (1, "store_unavailable")
+    was = past(workspace, lily)
+    was.fold()
+    truncated(was.store, 0.5)
+    said = lily("db", "backup", "copy")
+    assert (said.status, said.err.partition(":")[0], said.err.count("\n")) == (1, "store_unavailable", 1)
+    assert not list(workspace.glob("*copy*"))
+
+
+def test_a_restore_puts_the_copy_back_and_keeps_what_was_there(lily: Lily, was: Past) -> None:
+    """Runs that came later are named, with the way back; numbers of events go on; it is in the audit."""
+    before = ids(lily)
+    lily("db", "backup", "copy")
+    last = was.query("select max(sequence) from event")[0][0]
+    lily("jobs", "run", "bad")
+    newest = was.query("select max(sequence) from event")[0][0]
+    assert newest > last
+    said = lily("db", "restore", "copy", "--json")
+    assert said.status == 0
+    check_fits("cli-db-restore", said.json)
+    assert (said.json["newer_runs"], said.json["upgraded_from"], said.json["runs"]) == (1, None, len(before))
+    assert ids(lily) == before
+    assert len(rows_of(Path(said.json["aside"]) / "lily.sqlite3")["run"]) == len(before) + 1
+    assert [row[0] for row in was.query("select action from audit order by sequence desc limit 1")] == ["store.restore"]
+    lily("jobs", "run", "good")
+    assert was.query("select min(sequence) from event where sequence > ?", last)[0][0] > newest
+    text = lily("db", "restore", "copy")
+    assert "lily db rebuild --from receipts" in text.err
+
+
+def test_a_restore_is_refused_while_anybody_owns_the_workspace(lily: Lily, was: Past) -> None:
+    """Also when the supervisor's lock file was deleted under it."""
+    lily("db", "backup", "copy")
+    before = ids(lily)
+    with supervisor(was.root):
+        said = lily("db", "restore", "copy")
+        assert (said.status, said.err.partition(":")[0]) == (4, "owner_conflict")
+        lock_path(Workspace(was.root)).unlink()
+        said = lily("db", "restore", "copy")
+        assert (said.status, said.err.partition(":")[0]) == (4, "owner_conflict")
+        assert "lock_deleted" in codes(lily("doctor", "--json"))
+    assert before <= ids(lily)
+
+
+def another_database(copy: Path) -> None:
+    """Of somebody else's."""
+    copy.unlink()
+    with closing(sqlite3.connect(copy)) as database:
+        database.execute("create table x(y)")
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str, int]] = {
+    "nothing there": (Path.unlink, "usage", 2),
+    "no database": (lambda copy: copy.write_text("hello\n" * 1000), "store_unavailable", 1),
+    "another database": (another_database, "store_unavailable", 1),
+    "empty": (lambda copy: copy.write_bytes(b""), "store_unavailable", 1),
+    "cut off": (lambda copy: truncated(copy, 0.6), "store_unavailable", 1),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_file_that_is_no_whole_store_is_refused_before_anything_is_moved(lily: Lily, was: Past, kind: str) -> None:
+    """One line; the present store is as it was."""
+    lily("db", "backup", "copy")
+    make, code, status = BAD[kind]
+    make(was.root / "copy")
+    before = ids(lily)
+    said = lily("db", "restore", "copy")
+    assert (said.status, said.err.partition(":")[0], said.err.count("\n")) == (status, code, 1), said
+    assert not list((was.root / "db").glob("backups/before-restore*"))
+    assert ids(lily) == before
+
+
+def test_a_copy_of_tomorrow_is_refused(lily: Lily, was: Past) -> None:
+    """And named as such."""
+    lily("db", "backup", "copy")
+    with closing(sqlite3.connect(was.root / "copy")) as database:
+        database.execute("update alembic_version set version_num = '9999'")
+        database.commit()
+    said = lily("db", "restore", "copy")
+    assert (said.status, said.err.partition(":")[0]) == (4, "store_schema_newer")
+
+
+def test_a_copy_of_an_older_schema_is_brought_up_to_date(lily: Lily, was: Past) -> None:
+    """It comes from before an upgrade of Lily."""
+    load(was.root / "old", "0001", {})
+    said = lily("db", "restore", "old", "--json").json
+    assert (said["upgraded_from"], said["schema"]) == (revisions()[0], HEAD)
+    assert {row["run_id"] for row in rows_of(was.root / "old")["run"]} == ids(lily)
+    assert said["newer_runs"] == len(list(was.root.glob(".lily/runs/*/*")))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "deleted", "garbage"])
+def test_a_restore_works_whatever_is_in_its_place(lily: Lily, was: Past, damage: str) -> None:
+    """The damaged store is moved aside as it is."""
+    lily("db", "backup", "copy")
+    was.fold()
+    if damage == "truncated":
+        truncated(was.store, 0.4)
+    elif damage == "garbage":
+        was.store.write_bytes(b"garbage" * 3000)
+    else:
+        was.store.unlink()
+    before = was.store.read_bytes() if was.store.exists() else None
+    said = lily("db", "restore", "copy", "--json")
+    assert said.status == 0, said
+    if before is not None:
+        assert (Path(said.json["aside"]) / "lily.sqlite3").read_bytes() == before
+    assert lily("doctor", "--json").status == 0
+    assert was.waiting in ids(lily)
+
+
+def test_a_restore_that_fails_half_way_leaves_the_store_whole(lily: Lily, was: Past, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old one or the new one, at every step."""
+    lily("db", "backup", "copy")
+    lily("jobs", "run", "bad")
+    before = ids(lily)
+    real = os.rename
+    for step in ("copy", "place"):
+
+        def broken(source: str, target: str, *more: object, step: str = step, **rest: object) -> None:
+            if (str(target).endswith("lily.sqlite3")) == (step == "place"):
+                raise OSError(5, "Input/output error")
+            real(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("lily.storage.copies.os.rename", broken)
+            said = lily("db", "restore", "copy")
+            assert (said.status, said.err.count("\n")) == (1, 1), said
+        assert ids(lily) == before
+        assert not [each for each in (was.root / "db").iterdir() if each.name.startswith(".")]
+        assert lily("db", "check").status == 0
+
+
+def test_status_and_check_change_nothing_and_say_how_it_stands(lily: Lily, workspace: Path) -> None:
+    """Before there is a store, and after."""
+    said = lily("db", "status", "--json")
+    check_fits("cli-db-status", said.json)
+    assert (said.status, said.json["state"]) == (0, "none")
+    assert not (workspace / "db").exists()
+    for words in (("db", "check"), ("db", "upgrade")):
+        assert lily(*words).err.startswith("store_unavailable: there is no store yet")
+    write_job(workspace, "a")
+    lily("jobs", "run", "a")
+    view = lily("db", "status", "--json").json
+    assert (view["state"], view["schema"], view["runs"]) == ("current", HEAD, 1)
+    assert lily("db", "check", "--json").json == {"ok": True, "where": view["where"], "schema": HEAD, "problems": []}
+    assert lily("db", "upgrade").out == f"nothing to do: the schema is {HEAD}\n"
+    assert json.loads(lily("db", "upgrade", "--json").out) == {"before": HEAD, "after": HEAD, "backup": None}
+    assert "runs " in lily("db", "status").out
+
+
+def test_a_store_that_is_damaged_is_said_by_status_and_check(lily: Lily, was: Past) -> None:
+    """Without a traceback, and with exit status 1 from the check."""
+    was.fold()
+    truncated(was.store, 0.5)
+    assert lily("db", "status", "--json").json["state"] == "unusable"
+    said = lily("db", "check")
+    assert said.status == 1
+    assert "damaged" in said.out
+
+
+# -- PostgreSQL ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(workspace: Path, postgres_url: str) -> Path:
+    """A workspace with its store on PostgreSQL."""
+    (workspace / ".lily" / "config.yaml").write_text(json.dumps({"store": {"url": postgres_url}}))
+    return workspace
+
+
+def test_a_server_is_backed_up_and_restored_by_its_own_programs(lily: Lily, served: Path) -> None:
+    """What came after the backup is gone, and named; what was there before the restore is kept."""
+    write_job(served, "a")
+    lily("jobs", "run", "a")
+    before = ids(lily)
+    assert lily("db", "backup", "copy.dump").status == 0
+    assert (served / "copy.dump").stat().st_mode & 0o777 == 0o600
+    lily("jobs", "run", "a")
+    said = lily("db", "restore", "copy.dump", "--json")
+    assert said.status == 0, said
+    assert ids(lily) == before
+    assert said.json["newer_runs"] == 1
+    assert Path(said.json["aside"]).stat().st_size > 0
+    assert lily("db", "restore", said.json["aside"]).status == 0
+    assert len(ids(lily)) == 2
+    assert lily("jobs", "run", "a").status == 0
+    assert lily("db", "check").status == 0
+    assert lily("doctor", "--json").status == 0
+
+
+def test_without_pg_dump_a_backup_is_refused_in_plain_words(lily: Lily, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing is left."""
+    write_job(served, "a")
+    lily("jobs", "run", "a")
+    monkeypatch.setenv("PATH", str(served))
+    said = lily("db", "backup", "copy.dump")
+    assert (said.status, said.err.partition(":")[0], said.err.count("\n")) == (4, "feature_unavailable", 1)
+    assert "pg_dump" in said.err
+    assert not list(served.glob("*copy*"))
+
+
+def test_what_is_no_file_of_pg_dump_is_refused(lily: Lily, served: Path) -> None:
+    """Before anything is touched."""
+    write_job(served, "a")
+    lily("jobs", "run", "a")
+    (served / "copy.dump").write_text("hello\n" * 100)
+    said = lily("db", "restore", "copy.dump")
+    assert (said.status, said.err.partition(":")[0], said.err.count("\n")) == (1, "store_unavailable", 1), said
+    assert len(ids(lily)) == 1
+
+
+def test_a_server_that_is_away_is_said(lily: Lily, workspace: Path) -> None:
+    """By doctor, status and check; none of them fails itself."""
+    (workspace / ".lily" / "config.yaml").write_text("store:\n  url: postgresql://nobody:secret@127.0.0.1:9/none?connect_timeout=2\n")
+    assert codes(lily("doctor", "--json")) >= {"store_unreachable"}
+    said = lily("db", "status")
+    assert said.status == 0
+    assert "secret" not in said.out
+    assert lily("db", "check").err.startswith("store_unavailable: ")

@@ -1,0 +1,120 @@
+"""`lily doctor` and the files of runs: whatever is lost of them, or of their rows, comes back from the other side."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Lily
+from tests.cli.damage import Past, codes, past, truncated
+from tests.contract.conform import check_run
+
+
+@pytest.fixture
+def was(workspace: Path, lily: Lily) -> Past:
+    """A workspace with a past."""
+    return past(workspace, lily)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What is in it, hidden files aside."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def half_a_line(folder: Path) -> None:
+    """A crash in the middle of an append."""
+    with open(folder / "events.jsonl", "ab") as file:
+        file.write(b'{"seq":99,"ts":"2026-')
+
+
+FILES: dict[str, Callable[[Path], object]] = {
+    "events.jsonl torn at its end": half_a_line,
+    "receipt missing": lambda folder: (folder / "run_receipt.json").unlink(),
+    "receipt torn": lambda folder: truncated(folder / "run_receipt.json", 0.5),
+    "receipt empty": lambda folder: (folder / "run_receipt.json").write_bytes(b""),
+    "summary deleted": lambda folder: (folder / "summary.md").unlink(),
+    "summary edited": lambda folder: (folder / "summary.md").write_text("all is well\n"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_that_is_lost_or_torn_comes_back_as_it_was(lily: Lily, was: Past, kind: str) -> None:
+    """Byte for byte; what was found there is kept."""
+    folder = was.folder(was.ended[1])
+    before = contents(folder)
+    FILES[kind](folder)
+    damaged = contents(folder)
+    said = lily("doctor", "--json")
+    assert (said.status, codes(said)) == (1, {"files_damaged"})
+    assert contents(folder) == damaged
+    said = lily("doctor", "--repair", "--json")
+    assert (said.status, codes(said)) == (0, set()), said.json
+    assert contents(folder) == before
+    check_run(folder)
+    (aside,) = was.root.glob(f"db/damaged-*/*/{folder.name}")
+    kept = contents(aside)
+    assert kept == {name: damaged[name] for name in ("run_receipt.json", "summary.md", "events.jsonl") if name in damaged}
+    assert was.query("select count(*) from audit where action = 'doctor.repair'")[0][0] >= 1
+
+
+def test_output_that_is_in_no_store_is_not_made_up(lily: Lily, was: Past) -> None:
+    """The rest comes back; what is lost stays a finding, with the command that accepts it."""
+    folder = was.folder(was.ended[0])
+    lines = (folder / "events.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "events.jsonl").write_bytes(b"".join(line for line in lines if b'"event":"output"' not in line)[:-20])
+    said = lily("doctor", "--repair", "--json")
+    assert (said.status, codes(said)) == (1, {"files_damaged"})
+    fix = next(each["fix"] for each in said.json["findings"] if each["code"] == "files_damaged")
+    assert "lily db rebuild --from store --accept-losses" in fix
+    assert lily("db", "rebuild", "--from", "store", "--accept-losses", "--reason", "it was a test").status == 0
+    assert lily("doctor", "--json").status == 0
+    assert json.loads((folder / "events.jsonl").read_text().splitlines()[-1])["event"] == "job_completed"
+
+
+def test_rows_without_receipts_get_their_files_again(lily: Lily, was: Past) -> None:
+    """Somebody deleted the folder of a run."""
+    folder = was.folder(was.ended[2])
+    shutil.rmtree(folder)
+    assert codes(lily("doctor", "--json")) == {"files_damaged"}
+    lily("doctor", "--repair")
+    assert json.loads((folder / "run_receipt.json").read_text())["status"] == "succeeded"
+    assert (folder / "summary.md").exists()
+
+
+@pytest.mark.parametrize("table", ["run", "attempt and event"])
+def test_receipts_without_rows_get_their_rows_again(lily: Lily, was: Past, table: str) -> None:
+    """Somebody deleted rows, or the store is older than the runs."""
+    run_id = was.ended[1]
+    before = lily("runs", "show", run_id, "--json").json
+    for name in (table, "attempt", "event") if table == "run" else table.split(" and "):
+        was.execute(f"delete from {name} where run_id = ?", run_id)
+    said = lily("doctor", "--json")
+    assert codes(said) & {"row_missing", "row_differs"}
+    said = lily("doctor", "--repair", "--json")
+    assert (said.status, codes(said)) == (0, set()), said.json
+    assert lily("runs", "show", run_id, "--json").json == before
+    assert run_id in {letter["run_id"] for letter in lily("dlq", "list", "--json").json["dead_letters"]}
+
+
+def test_a_run_that_the_store_takes_for_running_and_that_has_a_receipt_is_not_run_again(lily: Lily, was: Past) -> None:
+    """The store lost its newest rows: the receipt knows better, and comes before what orphans get."""
+    run_id = was.ended[0]
+    was.execute("update run set status = 'running', ended_at = null, written = 0 where run_id = ?", run_id)
+    said = lily("doctor", "--json")
+    assert {"row_differs", "run_orphaned"} <= codes(said)
+    said = lily("doctor", "--repair", "--json")
+    assert (said.status, codes(said)) == (0, set()), said.json
+    assert lily("runs", "show", run_id, "--json").json["status"] == "succeeded"
+
+
+def test_a_folder_of_nobody_is_only_said(lily: Lily, was: Past) -> None:
+    """Nothing is deleted that somebody may want."""
+    folder = was.root / ".lily" / "runs" / "good" / "20260504T041500.123456Z-k3f9"
+    folder.mkdir(mode=0o700)
+    (folder / "note").write_text("mine")
+    said = lily("doctor", "--repair", "--json")
+    assert said.status == 0
+    assert "folder_unknown" in {each["code"] for each in said.json["findings"]}
+    assert (folder / "note").read_text() == "mine"

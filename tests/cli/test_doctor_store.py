@@ -1,0 +1,197 @@
+"""`lily doctor` and a store that is damaged: every kind of damage is made for real, found, and mended without losing what can be kept."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Lily, supervisor
+from tests.cli.damage import Past, codes, crashed_copy, overwritten, past, truncated
+from tests.contract.conform import check_run
+
+Do = Callable[[Past], object]
+
+
+@pytest.fixture
+def was(workspace: Path, lily: Lily) -> Past:
+    """A workspace with a past."""
+    return past(workspace, lily)
+
+
+def check_whole(lily: Lily, was: Past, *, waiting: bool = True) -> None:
+    """Everything is as it was: doctor has nothing to say, history is there, and what waited runs."""
+    said = lily("doctor", "--json")
+    assert (said.status, codes(said)) == (0, set()), said.json
+    runs = {run["run_id"]: run["status"] for run in lily("runs", "list", "--json").json["runs"]}
+    assert [runs.get(run_id) for run_id in was.ended] == ["succeeded", "failed", "succeeded"]
+    for run_id in was.ended:
+        check_run(was.folder(run_id))
+    assert runs.get(was.waiting) == ("queued" if waiting else None)
+
+
+DAMAGE: dict[str, Do] = {
+    "cut in half": lambda was: truncated(was.store, 0.5),
+    "cut to a tenth": lambda was: truncated(was.store, 0.1),
+    "pages in the middle": lambda was: overwritten(was.store, 0.3, 16384),
+    "its last pages": lambda was: overwritten(was.store, 0.9),
+    "no database at all": lambda was: was.store.write_bytes(b"this was a database once\n" * 500),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_store_is_one_clear_line_everywhere_and_is_mended(lily: Lily, was: Past, kind: str) -> None:
+    """Commands name the doctor; the doctor runs without the store; the old file stays; ended runs come back from their receipts."""
+    was.fold()
+    DAMAGE[kind](was)
+    for words in (("runs", "list"), ("status",), ("jobs", "run", "good"), ("queue", "list")):
+        said = lily(*words)
+        if said.status:  # a part that is not damaged may still be read
+            *log, line = said.err.splitlines()
+            assert line.startswith("store_unavailable: "), (words, said)
+            assert "lily doctor" in line
+            assert all("could not be stored" in each for each in log)  # the damage was met in the middle of a run
+    before = was.store.read_bytes()
+    said = lily("doctor", "--json")
+    assert said.status == 1
+    assert "store_damaged" in codes(said)
+    assert was.store.read_bytes() == before
+    said = lily("doctor", "--repair", "--json")
+    assert (said.status, codes(said)) == (0, set()), said.json
+    (aside,) = (was.root / "db").glob("damaged-*")
+    assert (aside / "lily.sqlite3").read_bytes() == before
+    done = {each["code"] for each in said.json["repaired"]}
+    assert "store_damaged" in done
+    runs = {run["run_id"]: run["status"] for run in lily("runs", "list", "--json").json["runs"]}
+    assert [runs.get(run_id) for run_id in was.ended] == ["succeeded", "failed", "succeeded"]
+    for run_id in was.ended:
+        check_run(was.folder(run_id))
+    told = " ".join(each["what"] for each in said.json["repaired"])
+    states = {row["job_id"]: row["state"] for row in lily("schedule", "list", "--json").json["schedules"]}
+    assert states[was.paused] == "paused" or "pauses" in told
+    assert was.waiting in runs or "had not ended" in told or "not all rows of these could be read: " in told
+    assert was.query("select distinct action from audit where action = 'doctor.repair'") == [("doctor.repair",)]
+    assert lily("jobs", "run", "good").status == 0
+
+
+def test_the_log_of_another_store_is_found_and_moved_aside(lily: Lily, was: Past) -> None:
+    """A file that was copied back beside an old log; whoever opens both spoils the file, so the doctor tries it on a copy."""
+    aside = crashed_copy(was, lambda: lily("jobs", "run", "good"))
+    other = was.root / "other"
+    other.mkdir()
+    assert lily("init", str(other)).status == 0
+    assert lily("runs", "list", "--workspace", str(other)).status == 0
+    shutil.copy(other / "db" / "lily.sqlite3", was.store)
+    sound = was.store.read_bytes()
+    shutil.copy(aside / "lily.sqlite3-wal", f"{was.store}-wal")
+    said = lily("doctor", "--json")
+    assert was.store.read_bytes() == sound
+    assert "store_log_foreign" in codes(said)
+    said = lily("doctor", "--repair", "--json")
+    (kept,) = (was.root / "db").glob("damaged-*")
+    assert (kept / "lily.sqlite3-wal").exists()
+    assert "store_log_foreign" in {each["code"] for each in said.json["repaired"]}
+    assert (said.status, codes(said)) == (0, set()), said.json
+
+
+def test_what_stood_in_a_log_that_was_lost_comes_back_from_receipts(lily: Lily, was: Past) -> None:
+    """The file alone is older than what happened: the run that it does not know has its receipt."""
+    aside = crashed_copy(was, lambda: lily("jobs", "run", "bad"))
+    lost = lily("runs", "list", "--limit", "1", "--json").json["runs"][0]["run_id"]
+    for suffix in ("-wal", "-shm"):
+        Path(f"{was.store}{suffix}").unlink(missing_ok=True)
+    shutil.copy(aside / "lily.sqlite3", was.store)
+    said = lily("doctor", "--json")
+    assert codes(said) == {"row_missing"}
+    assert lost in json.dumps(said.json)
+    assert lily("doctor", "--repair").status == 0
+    check_whole(lily, was)
+    assert lily("runs", "show", lost, "--json").json["status"] == "failed"
+
+
+def test_an_index_of_the_log_that_was_lost_is_made_again(lily: Lily, was: Past) -> None:
+    """-shm holds nothing of its own."""
+    aside = crashed_copy(was, lambda: lily("jobs", "run", "good"))
+    for suffix in ("", "-wal"):
+        shutil.copy(aside / f"lily.sqlite3{suffix}", f"{was.store}{suffix}")
+    Path(f"{was.store}-shm").unlink(missing_ok=True)
+    assert lily("doctor", "--json").status == 0
+    check_whole(lily, was)
+
+
+def test_a_log_without_a_store_is_kept_from_being_thrown_away(lily: Lily, was: Past) -> None:
+    """SQLite drops a log whose file is not there, and a command would make an empty store."""
+    aside = crashed_copy(was, lambda: lily("jobs", "run", "good"))
+    was.store.unlink()
+    shutil.copy(aside / "lily.sqlite3-wal", f"{was.store}-wal")
+    assert {"store_log_alone", "store_missing"} <= codes(lily("doctor", "--json"))
+    said = lily("doctor", "--repair", "--json")
+    assert (said.status, codes(said)) == (0, set()), said.json
+    (kept,) = (was.root / "db").glob("damaged-*")
+    assert (kept / "lily.sqlite3-wal").exists()
+    check_whole(lily, was, waiting=False)
+
+
+@pytest.mark.parametrize("empty", [False, True], ids=["deleted", "empty"])
+def test_a_store_that_is_gone_is_made_again_from_receipts(lily: Lily, was: Past, empty: bool) -> None:
+    """What had not ended is lost, and that is said."""
+    was.fold()
+    was.store.unlink()
+    if empty:
+        was.store.touch(mode=0o600)
+    assert codes(lily("doctor", "--json")) == {"store_missing"}
+    said = lily("doctor", "--repair")
+    assert said.status == 0
+    assert "lost, unless a backup has it" in said.out
+    check_whole(lily, was, waiting=False)
+
+
+def test_a_repair_leaves_the_store_alone_while_a_supervisor_is_up(lily: Lily, was: Past) -> None:
+    """It says what to do first; what does not touch the store is mended all the same."""
+    with supervisor(was.root):
+        torn = was.folder(was.ended[0]) / "summary.md"
+        torn.unlink()
+        (was.root / ".lily" / "runs").chmod(0o755)
+        said = lily("doctor", "--repair")
+        assert said.status == 1
+        assert "lily down" in said.err
+        assert not torn.exists()
+        assert (was.root / ".lily" / "runs").stat().st_mode & 0o777 == 0o700
+        assert lily("down").status == 0
+    assert lily("doctor", "--repair").status == 0
+    assert torn.exists()
+
+
+def test_the_doctor_finds_nothing_wrong_beside_a_supervisor(lily: Lily, was: Past) -> None:
+    """Also in the middle of its work."""
+    with supervisor(was.root):
+        said = lily("doctor", "--json")
+        assert (said.status, codes(said)) == (0, set()), said.json
+
+
+def test_a_schema_of_tomorrow_is_refused_and_said(lily: Lily, was: Past) -> None:
+    """By every command, and the doctor says what can be done."""
+    was.execute("update alembic_version set version_num = '9999'")
+    for words in (("runs", "list"), ("up",), ("db", "check"), ("db", "upgrade"), ("jobs", "run", "good")):
+        said = lily(*words)
+        assert (said.status, said.err.partition(":")[0]) == (4, "store_schema_newer"), (words, said)
+    assert codes(lily("doctor", "--repair", "--json")) == {"schema_newer"}
+    assert lily("db", "status", "--json").json["state"] == "newer"
+
+
+def test_tables_that_were_changed_by_hand_are_named(lily: Lily, was: Past) -> None:
+    """What is missing, and that a backup is the way back."""
+    was.execute("drop index run_by_job")
+    said = lily("db", "check")
+    assert said.status == 1
+    assert "index run_by_job is missing" in said.out
+    assert codes(lily("doctor", "--repair", "--json")) == {"schema_differs"}
+
+
+def test_a_wrong_tally_is_counted_again(lily: Lily, was: Past) -> None:
+    """Only a change by hand brings it about."""
+    was.execute("update tally set runs = 99 where status = 'succeeded'")
+    assert codes(lily("doctor", "--json")) == {"tally_wrong"}
+    assert lily("doctor", "--repair").status == 0
+    check_whole(lily, was)

@@ -1,0 +1,204 @@
+"""`lily support bundle`: what is in it, and what never is."""
+
+import base64
+import json
+import tarfile
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lily.operations.scrub import Scrubber, encodings
+from tests.cli.conftest import Lily, shell, write_job
+from tests.cli.damage import past, truncated
+from tests.contract.conform import check_fits
+
+SECRET = 'pässw"ord\\1/=+x'
+SECRETS = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters=" *"), min_size=8, max_size=40).filter(
+    lambda text: len(set(text)) > 5
+)
+AROUND = st.text(st.characters(codec="ascii", categories=["L", "N"]), max_size=7)
+
+
+def members(path: Path) -> dict[str, str]:
+    """The files of a bundle by name, the folder left out."""
+    with tarfile.open(path) as archive:
+        made = {}
+        for each in archive.getmembers():
+            assert each.isfile()
+            assert each.mode == 0o600
+            file = archive.extractfile(each)
+            assert file is not None
+            made[each.name.partition("/")[2]] = file.read().decode()
+        return made
+
+
+def written(secret: str, before: str, after: str) -> dict[str, str]:
+    """How programs write a secret that stands between other text."""
+    whole = f"{before}{secret}{after}"
+    return {
+        "plain": whole,
+        "json": json.dumps({"text": whole}),
+        "json as it is": json.dumps([whole], ensure_ascii=False),
+        "json in json": json.dumps(json.dumps(whole)),
+        "python": repr(whole),
+        "base64": base64.b64encode(whole.encode()).decode(),
+        "base64 for addresses": base64.urlsafe_b64encode(whole.encode()).decode(),
+        "address": quote(whole, safe=""),
+        "hexadecimal": whole.encode().hex(),
+        "HEXADECIMAL": whole.encode().hex().upper(),
+    }
+
+
+def shows(text: str, secret: str) -> bool:
+    """Whether somebody who reads the text, and decodes what is in it, sees the secret."""
+    plain = secret.encode()
+    if secret in text or any(form in text for form in encodings(secret)):
+        return True
+    if json.dumps(secret)[1:-1] in text or quote(secret, safe="") in text or plain.hex() in text.lower():
+        return True
+    for skip in range(4):
+        coded = text[skip:].rstrip("=").replace("-", "+").replace("_", "/")
+        try:
+            if plain in base64.b64decode(coded + "=" * (-len(coded) % 4)):
+                return True
+        except ValueError:
+            continue
+    return False
+
+
+@given(secret=SECRETS, before=AROUND, after=AROUND)
+def test_no_form_of_a_secret_gets_through(secret: str, before: str, after: str) -> None:
+    """As it is and encoded, in the middle of other text, as text, as a line and as a document."""
+    scrub = Scrubber([secret])
+    for how, text in written(secret, before, after).items():
+        for clean in (scrub.text(text), scrub.lines(text), scrub.document({"said": text, secret: [text]})):
+            assert not shows(clean, secret), (how, text, clean)
+
+
+@given(secret=st.integers(10_000_000, 10**15))
+def test_a_number_that_is_a_secret_is_taken_out(secret: int) -> None:
+    """Also where it stands as a number."""
+    scrub = Scrubber([str(secret)])
+    assert str(secret) not in scrub.document({"pin": secret, "n": [secret, 1]})
+
+
+def test_what_stands_under_the_name_of_a_secret_is_taken_out() -> None:
+    """Nobody refers to it, so only its name tells. References stay."""
+    scrub = Scrubber([])
+    made = json.loads(
+        scrub.document({"api_key": "abcd1234", "env": {"DB_PASSWORD": "hunter22"}, "secret": "env:KEY", "run_id": "r", "n": 1})
+    )
+    assert made == {"api_key": "***", "env": {"DB_PASSWORD": "***"}, "secret": "env:KEY", "run_id": "r", "n": 1}
+
+
+def leaking(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that refers to a secret, and tells it in every way."""
+    monkeypatch.setenv("LILY_TEST_SECRET", SECRET)
+    coded = base64.b64encode(f"user:{SECRET}".encode()).decode()
+    write_job(
+        root,
+        "leak",
+        bindings={
+            "argv": ["sh", "-c", 'printf "%s\\n" "$KEY" | tee said; echo basic ' + coded + "; exit 3"],
+            "env": {"KEY": {"secret": "env:LILY_TEST_SECRET"}},
+        },
+    )
+
+
+def test_a_bundle_holds_what_helps_and_no_secret(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run that printed its secret, with an error log that has it, too; and it says what is in it."""
+    (workspace / ".lily" / "config.yaml").write_text("llm: {api_key: {secret: 'env:LILY_TEST_SECRET'}}\n")
+    leaking(workspace, monkeypatch)
+    lily("jobs", "run", "leak")
+    (run,) = lily("runs", "list", "--json").json["runs"]
+    (workspace / ".lily" / "run" / "errors.log").write_text(f"Traceback: {SECRET!r} {json.dumps(SECRET)} {quote(SECRET)}\n")
+    said = lily("support", "bundle", run["run_id"], "--output", "bundle.tar.gz", "--json")
+    assert said.status == 0, said
+    check_fits("cli-support-bundle", said.json)
+    path = workspace / "bundle.tar.gz"
+    assert path.stat().st_mode & 0o777 == 0o600
+    found = members(path)
+    assert set(found) == {
+        *("README.txt", "versions.json", "config.json", "doctor.json", "health.json", "status.json", "database.json", "jobs.json"),
+        *("audit.jsonl", "event.jsonl", "errors.log"),
+        *("run/files.json", "run/run_receipt.json", "run/summary.md", "run/events.jsonl", "run/row.json", "run/spec.json"),
+    }
+    assert said.json["left_out"] == []
+    for name, text in found.items():
+        assert not any(form in text for form in [SECRET, *encodings(SECRET)]), name
+    assert json.loads(found["run/run_receipt.json"])["status"] == "failed"
+    assert json.loads(found["run/spec.json"])["bindings"]["env"] == {"KEY": {"secret": "env:LILY_TEST_SECRET"}}
+    assert all(name in found["README.txt"] for name in found if name != "README.txt")
+    assert {each["name"] for each in said.json["files"]} == set(found) - {"README.txt"}
+
+
+def test_a_bundle_is_made_of_a_workspace_that_is_broken(lily: Lily, workspace: Path) -> None:
+    """A damaged store, a torn receipt, settings that can't be read: each is named, and hides nothing else."""
+    was = past(workspace, lily)
+    was.fold()
+    truncated(was.store, 0.3)
+    (was.folder(was.ended[0]) / "run_receipt.json").write_text('{"torn')
+    (workspace / ".lily" / "config.yaml").write_text("queue: {max_size: many}\n")
+    said = lily("support", "bundle", was.ended[0], "--json")
+    assert said.status == 0, said
+    (path,) = workspace.glob("lily-support-*.tar.gz")
+    found = members(path)
+    assert found["run/run_receipt.json"] == '{"torn'
+    assert "store_damaged" in found["doctor.json"]
+    assert "config_invalid" in found["config.json"]
+    assert any("the store can't be asked" in each for each in said.json["left_out"])
+
+
+def test_a_password_in_an_address_and_a_variable_of_a_telling_name_are_taken_out(
+    lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has to refer to them."""
+    monkeypatch.setenv("SOME_TOKEN", "tok-84c1f2e09b7a")
+    (workspace / ".lily" / "config.yaml").write_text("store:\n  url: postgresql://lily:pa55w%2Frd@127.0.0.1:9/none?connect_timeout=1\n")
+    write_job(workspace, "a", bindings=shell("echo tok-84c1f2e09b7a pa55w/rd"), title="tok-84c1f2e09b7a")
+    assert lily("support", "bundle").status == 0
+    (path,) = workspace.glob("lily-support-*.tar.gz")
+    text = json.dumps(members(path))
+    assert not [each for each in ("tok-84c1f2e09b7a", "pa55w%2Frd", "pa55w/rd") if each in text]
+
+
+def test_a_bundle_is_bounded_and_follows_no_link(lily: Lily, workspace: Path) -> None:
+    """Of a large file the end is there, from a whole line on; what a link points at is not."""
+    write_job(workspace, "a")
+    lily("jobs", "run", "a")
+    (run,) = lily("runs", "list", "--json").json["runs"]
+    folder = workspace / ".lily" / "runs" / "a" / run["run_id"]
+    with open(folder / "events.jsonl", "a") as file:
+        file.writelines(json.dumps({"seq": number, "text": "x" * 1000}) + "\n" for number in range(2000))
+    (workspace / "outside").write_text("not yours")
+    (folder / "summary.md").unlink()
+    (folder / "summary.md").symlink_to(workspace / "outside")
+    said = lily("support", "bundle", run["run_id"], "--json").json
+    found = members(Path(said["path"]))
+    assert len(found["run/events.jsonl"]) <= 512 * 1024
+    assert json.loads(found["run/events.jsonl"].splitlines()[0])["seq"] > 1000
+    assert [each["cut"] for each in said["files"] if each["name"] == "run/events.jsonl"] == [True]
+    assert "run/summary.md" not in found
+    assert any(each.startswith("run/summary.md") for each in said["left_out"])
+    assert "not yours" not in json.dumps(found)
+
+
+@pytest.mark.parametrize("words", [("nobody",), ("../x",), ("20260504T041500.123456Z-k3f9",)])
+def test_a_run_that_is_not_there_is_refused(lily: Lily, workspace: Path, words: tuple[str, ...]) -> None:
+    """And no file is made."""
+    write_job(workspace, "a")
+    lily("jobs", "run", "a")
+    said = lily("support", "bundle", *words)
+    assert (said.status, said.err.partition(":")[0], said.err.count("\n")) == (3, "run_not_found", 1)
+    assert not list(workspace.glob("lily-support*"))
+
+
+def test_a_file_that_is_there_is_not_replaced(lily: Lily, workspace: Path) -> None:
+    """A bundle is cheap, and what was there may not be."""
+    (workspace / "mine.tar.gz").write_text("mine")
+    assert lily("support", "bundle", "--output", "mine.tar.gz").status == 2
+    assert lily("support", "bundle", "--output", "none/such.tar.gz").status == 2
+    assert (workspace / "mine.tar.gz").read_text() == "mine"
