@@ -33,6 +33,8 @@ JSON_COLUMNS: dict[str, frozenset[str]] = {
     "dead_letter": frozenset({"attempts"}),
     "approval_check": frozenset({"labels"}),
     "audit": frozenset({"before", "after"}),
+    "finding": frozenset({"evidence"}),
+    "alert_delivery": frozenset({"log"}),
     "evaluation": frozenset({"observed"}),
 }
 
