@@ -88,6 +88,8 @@ CODES: dict[str, Known] = {
     "schedule_drift": Known(_W, "lily schedule status"),
     # outside
     "gh_unusable": Known(_W, "lily approvals doctor"),
+    "sink_unusable": Known(_W, "lily config show; then lily alerts test"),
+    "alerts_undelivered": Known(_W, "lily alerts list --undelivered"),
     "check_failed": Known(_E, "report it, with what this line says"),
 }
 

@@ -24,7 +24,7 @@ class Sender:
 
     async def send(self, sink: Sink, message: Message) -> str:
         """Gives what is to be remarked of it, mostly nothing. Raises SinkError, without secrets, when nobody has the message."""
-        secrets = await in_thread(_revealed, sink)
+        secrets = await in_thread(revealed, sink, self._root)
         known = list(secrets.values())
         try:
             with anyio.fail_after(sink.timeout_seconds):
@@ -79,13 +79,13 @@ def _places(sink: Sink) -> Iterable[str]:
     return [each.secret for each in given if isinstance(each, SecretAt)]
 
 
-def _revealed(sink: Sink) -> dict[str, str]:
-    """The values of all secrets that the sink refers to, by their reference."""
+def revealed(sink: Sink, root: Path) -> dict[str, str]:
+    """The values of all secrets that the sink refers to, by their reference; relative paths begin at `root`. Raises SinkError."""
     from lily.blueprints.contract import BlueprintError
     from lily.blueprints.secrets import secret_text
 
     try:
-        found = {place: secret_text(place) for place in _places(sink)}
+        found = {place: secret_text(place, base=root) for place in _places(sink)}
     except BlueprintError as error:
         raise SinkError(error.message) from None
     empty = [place for place, text in found.items() if not text]

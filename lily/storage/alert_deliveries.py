@@ -162,3 +162,8 @@ def prune(store: Store, now: datetime) -> int:
             connection.execute(schema.alert_delivery.delete().where(d.alert_id.in_(ids)))
             connection.execute(schema.alert.delete().where(a.alert_id.in_(ids)))
     return len(ids)
+
+
+def undelivered(connection: Connection) -> int:
+    """How many deliveries were tried, failed, and wait for another try; inside a transaction."""
+    return connection.execute(select(func.count()).select_from(schema.alert_delivery).where(*LATE)).scalar_one()

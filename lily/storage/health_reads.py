@@ -12,7 +12,7 @@ from lily.clock import parse_stamp
 from lily.health import QueueFacts
 from lily.runs import Status
 from lily.storage import schema
-from lily.storage.alert_deliveries import LATE
+from lily.storage.alert_deliveries import undelivered
 from lily.storage.database import reading
 from lily.storage.store import Store
 
@@ -26,7 +26,7 @@ def queue_facts(store: Store, now: datetime) -> QueueFacts:
         standing = store.queue.standing(connection)
         oldest = _oldest_queued(connection)
         expires = _first_to_expire(connection)
-        late = connection.execute(select(func.count()).select_from(schema.alert_delivery).where(*LATE)).scalar_one()
+        late = undelivered(connection)
         letters = connection.execute(select(func.count()).select_from(schema.dead_letter)).scalar_one()
     return QueueFacts(
         counts=counts,

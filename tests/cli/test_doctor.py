@@ -407,6 +407,23 @@ def test_github_is_asked_only_where_an_approval_needs_it(lily: Lily, workspace: 
     assert one(said, "gh_unusable")["fix"] == "install it"
 
 
+@pytest.mark.parametrize(
+    ("sink", "why"),
+    [
+        ("{kind: command, argv: [no-such-program]}", "there is no program no-such-program"),
+        ("{kind: file, path: nowhere/alerts.jsonl}", "can't be written"),
+        ("{kind: webhook, url: {secret: env:NO_SUCH_VARIABLE}}", "NO_SUCH_VARIABLE is not set"),
+    ],
+)
+def test_a_sink_that_could_take_no_alert_is_a_finding(lily: Lily, workspace: Path, sink: str, why: str) -> None:
+    """Without sending anything; the sink that is in order is none."""
+    (workspace / ".lily" / "config.yaml").write_text(f"alerts: {{sinks: {{good: {{kind: log}}, page: {sink}}}}}\n")
+    said = lily("doctor", "--json")
+    assert (said.status, codes(said)) == (1, {"sink_unusable"})
+    found = one(said, "sink_unusable")
+    assert (found["where"], why in found["message"]) == ("alerts.sinks.page", True)
+
+
 def test_a_check_that_fails_is_a_finding_and_hides_no_other(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One defect of Lily's must not take the whole doctor away."""
 

@@ -31,6 +31,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("windows", schedules.windows),
     ("scheduler", schedules.job_store),
     ("gh", outside.github),
+    ("sinks", outside.sinks),
 )
 
 
