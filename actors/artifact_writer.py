@@ -130,8 +130,8 @@ class ArtifactWriter:
 
     async def _follow_up(self, files: Files, part: list[WriterMessage], *, again: bool) -> None:
         """Write files, publish."""
-        if again:
-            part = await self._not_written(part)
+        if any(_is_end(message) and (again or message.again) for message in part):
+            part = await self._not_written(part, again)
         orders = self._orders(part)
         heads = await self._heads_for(part)
         self._take(await self._offload(files.write, orders, anyio.current_time(), again, heads))
@@ -139,11 +139,11 @@ class ArtifactWriter:
             if isinstance(message, Flush) and message.reply is not None:
                 message.reply.give(None)
 
-    async def _not_written(self, part: list[WriterMessage]) -> list[WriterMessage]:
-        """A batch that comes again, without the ends that were written the first time: later receipts may name theirs."""
-        ended = [message.move.run.run_id for message in part if _is_end(message)]
-        done = await self._offload(self._store.chain.written, ended) if ended else set()
-        done.update(self._to_mark)
+    async def _not_written(self, part: list[WriterMessage], again: bool) -> list[WriterMessage]:
+        """The batch without the ends that came before and were written then: later receipts may name theirs."""
+        ends = {message.move.run.run_id for message in part if _is_end(message) and (again or message.again)}
+        done = ends & self._to_mark.keys()  # before the store is asked: a mark that is stored meanwhile is in neither afterwards
+        done |= await self._offload(self._store.chain.written, ends)
         return [message for message in part if not (_is_end(message) and message.move.run.run_id in done)]
 
     async def _heads_for(self, part: list[WriterMessage]) -> dict[str, Link | None]:

@@ -176,21 +176,21 @@ class Conductor:
         except trio.Cancelled:
             # Not in a shielded scope from the beginning: for a short run that would cost more than all the rest of its end.
             with trio.CancelScope(shield=True):
-                await self.surely(move)  # twice is once
+                await self.surely(move, again=True)  # twice is once
             raise
 
-    async def surely(self, move: Move, reply: Reply[Status | None] | None = None) -> bool:
+    async def surely(self, move: Move, reply: Reply[Status | None] | None = None, *, again: bool = False) -> bool:
         """Whether the move holds, however long the store is away: an error may hide one that was stored, and the same move tells.
 
         False, too, when the store stays away while all drains: the run stays as the store has it, and the next start takes it up. `reply`
-        is that of a move which is with the writer already.
+        is that of a move which is with the writer already, `again` says that it was asked for before.
         """
         tries = 0
         while True:
             try:
-                return await (self.move(move) if reply is None else self._held_by_store(move, reply))
+                return await (self.move(move, again=again) if reply is None else self._held_by_store(move, reply))
             except LilyError as exc:
-                pause, reply = STORE_RETRY_SECONDS[min(tries, len(STORE_RETRY_SECONDS) - 1)], None
+                pause, reply, again = STORE_RETRY_SECONDS[min(tries, len(STORE_RETRY_SECONDS) - 1)], None, True
                 told = {"run": move.run.run_id, "trace": move.run.trace_id, "to": move.run.status.value}
                 self._log.error("a run's move can't be stored; trying again", **told, error=str(exc), pause=pause)
                 tries += 1
@@ -198,10 +198,10 @@ class Conductor:
                     return False
                 await anyio.sleep(pause)
 
-    async def move(self, move: Move) -> bool:
+    async def move(self, move: Move, *, again: bool = False) -> bool:
         """Whether the move holds. Raises LilyError when the store can't say."""
         reply: Reply[Status | None] = Reply()
-        await self._writer.tell(Apply(move, reply))
+        await self._writer.tell(Apply(move, reply, again))
         return await self._held_by_store(move, reply)
 
     async def _held_by_store(self, move: Move, reply: Reply[Status | None]) -> bool:

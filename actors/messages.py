@@ -60,6 +60,7 @@ class Apply(msgspec.Struct, frozen=True, tag=True):
 
     move: Move
     reply: Any  # Reply[Status | None]
+    again: bool = False  # asked before, so that it may be stored, and its files written
 
 
 class Journal(msgspec.Struct, frozen=True, tag=True):
