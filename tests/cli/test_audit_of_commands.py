@@ -38,12 +38,13 @@ READS = {
     *("jobs plan", "runs list", "runs show", "runs active", "runs diff", "queue stats", "queue list", "dlq list", "dlq show", "dlq triage"),
     *("schedule list", "schedule status", "schedule verify", "schedule simulate", "approvals list", "approvals show", "approvals doctor"),
     *("worker status", "audit list", "audit verify", "runs verify", "conditions list", "conditions check", "alerts list", "alerts explain"),
-    *("review list", "review show"),
+    *("review list", "review show", "doctor", "db status", "db check", "db backup", "support bundle"),
 }
 FILES_ONLY = {"init", "jobs new"}
 # Those that need a supervisor or a stand-in: each has a test of its own below, or beside the tests of approvals.
 APART = {
-    *("up", "down", "config reload", "approvals check", "alerts test", "review run", "review ack", "db rebuild"),
+    *("up", "down", "config reload", "approvals check", "alerts test", "review run", "review ack"),
+    *("db rebuild", "db restore", "db upgrade"),
     *("selftest crash", "selftest disk", "selftest clock"),  # in workspaces of their own
 }
 
@@ -289,6 +290,7 @@ def test_what_only_looks_leaves_no_row(lily: Lily, workspace: Path) -> None:
     words |= {"jobs new": ("b", "--blueprint", "command.v1"), "blueprints show": ("command.v1",), "init": (".",)}
     words |= {"runs show": (run_id,), "runs diff": (run_id, other), "dlq show": (run_id,), "approvals show": (run_id,)}
     words |= {"alerts explain": ("a",), "conditions check": ("a",), "review show": ("orphaned:a",)}
+    words |= {"db backup": (str(workspace / "copy"),), "support bundle": ("--output", str(workspace / "bundle.tar.gz"))}
     words |= {"store export": ("--jsonl",), "schedule simulate": ("--from", "2026-03-28", "--to", "2026-03-29")}
     for command in sorted(READS | FILES_ONLY):
         said = lily(*command.split(), *words.get(command, ()))

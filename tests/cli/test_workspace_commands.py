@@ -108,7 +108,7 @@ def test_blueprints_list_has_all_that_jobs_may_name(lily: Lily, workspace: Path)
     assert "Do [it]." in said.out
     assert "broken.py:1" in said.err
     found = lily("blueprints", "list", "--json").json
-    assert set(found) == {"blueprints", "specialists", "synthesizers", "diagnostics"}
+    assert set(found) == {"blueprints", "specialists", "synthesizers", "subjects", "diagnostics"}
     assert {"command.v1", "http.v1", "council.v1", "pipeline.v1", "plan_execute_verify.v1", "python.v1", "review.v1", "mine.v1"} == {
         row["id"] for row in found["blueprints"]
     }
