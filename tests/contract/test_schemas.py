@@ -221,6 +221,7 @@ def test_everything_that_json_prints_fits_its_schema(lily: Lily, busy: tuple[str
         "config-reload",
         "approvals-show",
         "approvals-check",
+        "selftest",
     } == SHAPES.keys()
 
 

@@ -204,8 +204,9 @@ def test_what_ended_before_alerts_were_there_is_told_to_nobody(tmp_path: Path) -
                 table.drop(connection)
             connection.execute(schema.meta.delete().where(schema.meta.c.key == taking.CURSOR))
             config.attributes["connection"] = connection
-            command.stamp(config, "0003")
-        database.upgrade(made.engine)
+            command.stamp(config, "0004")
+            command.upgrade(config, "0005")
+            command.stamp(config, "head")
         assert take_up(made) == []
         assert mark(made) > 0
         end(made, ("a", "x"), ("a", "x"))

@@ -14,6 +14,7 @@ from lily.selftest.matrix import run_matrix
 from lily.selftest.promises import Findings
 from lily.selftest.rows import ROWS
 from lily.selftest.trap import WRITTEN, edge
+from tests.contract.conform import check_fits
 
 
 def play(root: Path, url: str, transition: str) -> Findings:
@@ -47,6 +48,7 @@ def test_the_command_says_what_it_checked_and_leaves_nothing(tmp_path: Path) -> 
         check=False,
     )
     said = msgspec.json.decode(ended.stdout)
+    check_fits("cli-selftest", said)
     assert (ended.returncode, said["broken"]) == (0, []), ended.stderr
     assert said["left_out"] or said["promises"]["a submission is refused in one line"] == 2
     assert list(tmp_path.iterdir()) == []

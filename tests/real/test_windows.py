@@ -481,6 +481,7 @@ def test_a_store_from_before_schedules_keeps_its_runs(open_book: OpenBook) -> No
             connection.execute(text(f'drop table "{table}"'))
         for column in ("held", "retried_as", "receipt_sha256", "previous_run_id", "previous_sha256"):
             connection.execute(text(f"alter table run drop column {column}"))
+        connection.execute(text("delete from meta"))
         connection.execute(text("update alembic_version set version_num = '0001'"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
