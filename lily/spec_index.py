@@ -15,6 +15,7 @@ from lily.clock import Clock, SystemClock
 from lily.diagnostics import Diagnostic, to_error
 from lily.errors import Code, LilyError
 from lily.retry_defaults import RetryDefaults, defaults_of, stamp_of
+from lily.trigger_forms import bare
 from lily.workspace import Workspace, is_job_id
 from lily.yaml_scalars import MAX_BYTES
 
@@ -371,7 +372,7 @@ def entry_of(spec: "JobSpec", digest: str, path: str, place: tuple[int, int], fi
         title=spec.title,
         target_id=spec.target.id,
         target_version=spec.target.version,
-        trigger=spec.trigger.model_dump(exclude_defaults=True),
+        trigger=bare(spec.trigger.model_dump()),
         timezone=spec.timezone,
         labels=spec.labels,
         digest=digest,
@@ -386,8 +387,6 @@ def entry_of(spec: "JobSpec", digest: str, path: str, place: tuple[int, int], fi
 
 def _own_entry(job: "OwnJob") -> SpecEntry:
     from lily.own_jobs import PLACE
-    from lily.trigger_forms import bare
-
     spec = job.spec
     return SpecEntry(
         id=spec.id,

@@ -282,3 +282,11 @@ def scheduler_of(lily: Lily) -> tuple[int, float]:
     """(windows that are not accounted for, seconds that the ledger is behind) as health has them."""
     value = next(check["value"] for check in lily("health", "--json").json["checks"] if check["name"] == "scheduler")
     return value["unaccounted"], value["lag_seconds"]
+
+
+def test_a_field_that_is_the_default_is_no_edit(lily: Lily, workspace: Path) -> None:
+    """However much of the subject is written out, the schedule does not drift."""
+    condition(workspace, subject={"kind": "file", "path": "flag", "field": "exists"}, operator="eq", value=True)
+    with ledger(workspace, SystemClock().now()) as made:
+        made.register("a")
+    assert not any(lily("schedule", "status", "--json").json["drift"]["edited"])
