@@ -78,8 +78,8 @@ def why(index: SpecIndex, store: Store | None, job_id: str, at: datetime | None,
         row, at = _latest(case)
         if at is None:
             return _view(job_id, case.version.timezone, None, _none_yet(case))
-    else:
-        row = _row_at(case, at)
+        return _view(job_id, case.version.timezone, at, _held_now(case, _of_row(case, row) if row is not None else _without_row(case, at)))
+    row = _row_at(case, at)
     if row is not None:
         return _view(job_id, case.version.timezone, row.at, _of_row(case, row))
     return _view(job_id, case.version.timezone, at, _without_row(case, at))
@@ -177,6 +177,16 @@ def _none_yet(case: _Case) -> _Answer:
     if control is not None and control.state is not State.ACTIVE:
         told.append(_control_text(control))
     return _Answer("no_window_yet", told, control=control, next=_next(case))
+
+
+def _held_now(case: _Case, answer: _Answer) -> _Answer:
+    """Who asks for the latest window also wants to know why none has come since."""
+    control = case.control_at(case.now)
+    over = control is None or control.state is State.ACTIVE or (control.until is not None and control.until <= case.now)
+    if control is not None and not over and control != answer.control:
+        answer.because.append(f"now it is {_control_text(control)}")
+        answer.control = answer.control or control
+    return answer
 
 
 def _next(case: _Case) -> datetime | None:

@@ -289,6 +289,23 @@ def test_why_uses_the_trigger_that_held_then(lily: Lily, workspace: Path) -> Non
     assert "that trigger (version 1) held until 2026-03-02 10:00:00Z" in answer["because"]
 
 
+@pytest.mark.parametrize("state", [State.PAUSED, State.DISABLED])
+def test_why_of_the_latest_window_says_what_keeps_others_from_coming(lily: Lily, workspace: Path, state: State) -> None:
+    """Whoever sees that nothing comes any more asks without a time, and the window that ran is no answer."""
+    write_job(workspace, "a", trigger={**HOURLY, "end_at": "2026-03-02T10:30:00Z"})
+    with ledger(workspace) as made:
+        made.register("a")
+        made.claim("a", hours=1)
+        made.change("a", state, reason="moving house")
+    answer = lily("jobs", "why", "a", "--json").json
+    assert (answer["outcome"], answer["control"]["reason"]) == ("ran", "moving house")
+    assert answer["because"][-1] == f"now it is {state.value} by ada since 2026-03-02 10:00:00Z: moving house"
+    with ledger(workspace) as made:
+        made.clock.jump(hours=2)
+        made.change("a", State.ACTIVE)
+    assert not any("now it is" in told for told in lily("jobs", "why", "a", "--json").json["because"])
+
+
 def test_why_of_the_time_in_which_a_job_was_disabled_names_who_did_it(lily: Lily, workspace: Path) -> None:
     """From the control, for such a time has no rows."""
     write_job(workspace, "a", trigger=HOURLY)
