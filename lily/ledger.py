@@ -218,13 +218,21 @@ def _looked_at(found: Settlement, judge: Judge) -> Settlement:
     decided = judge(rows[n])
     if decided is None:
         look = rows[n]
-        # Those that name a window which has no row yet wait with it.
-        first = next(m for m, row in enumerate(rows) if m == n or (row.into is not None and row.into >= look.at))
+        first = _without_names(rows, n)
         kept = rows[:first]
         fires = any(row.status is WindowStatus.FIRED for row in kept)
         return Settlement(kept, rows[first].at - TICK, False, found.cancels if fires else [], look)
     rows[n] = _with(rows[n], decided[0], code=decided[1])
     return found if found.fired else replace(found, cancels=[])
+
+
+def _without_names(rows: Sequence[Row], first: int) -> int:
+    """How many of the rows before `first` may be kept alone: those that name a window which has no row yet wait with it."""
+    while True:
+        named = next((m for m, row in enumerate(rows[:first]) if row.into is not None and row.into >= rows[first].at), first)
+        if named == first:
+            return first
+        first = named
 
 
 def _due(job: JobLedger, now: datetime, schedule_of: Callable[[Version], Schedule], limit: int) -> tuple[list[Row], datetime]:

@@ -387,6 +387,7 @@ def entry_of(spec: "JobSpec", digest: str, path: str, place: tuple[int, int], fi
 
 def _own_entry(job: "OwnJob") -> SpecEntry:
     from lily.own_jobs import PLACE
+
     spec = job.spec
     return SpecEntry(
         id=spec.id,

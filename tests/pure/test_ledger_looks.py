@@ -71,6 +71,16 @@ def test_a_look_before_an_edit_is_looked_for_by_what_it_was() -> None:
     assert told(settled(42, *versions, judge=always(NOT_MET))) == [(10, C), (20, NOT_MET), (30, F), (40, F)]
 
 
+def test_what_is_coalesced_into_a_window_behind_a_look_waits_for_it_too() -> None:
+    """Else that window might be missed by the time it is decided, and nothing would have run in the place of the first."""
+    parts = version(until=7, step=7), condition(2, since=7, until=14, step=7), version(3, since=14, until=21, step=7)
+    versions = (*parts, condition(4, since=21, step=7))
+    found = settled(28, *versions)
+    assert found.look is not None
+    assert (told(found), found.look.at) == ([], at(28))
+    assert told(settled(28, *versions, judge=always(NOT_MET))) == [(7, C), (14, C), (21, F), (28, NOT_MET)]
+
+
 def _rows(versions: list[Version], nows: list[float], answers: list[WindowStatus | None]) -> list[Row]:
     """Every row of a history in which each settlement that asks is answered, or not, and asked again."""
     rows: list[Row] = []
