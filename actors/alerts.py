@@ -59,7 +59,7 @@ class Alerts:
         self._workspace, self._store, self._send = workspace, store, send
         self.settings = settings  # may be changed
         self._offload, self._clock, self._log, self._fault = offload, clock, log, fault
-        self._taking_up = TakingUp(store)
+        self._taking_up = TakingUp(store, workspace.root)
         self._wake = anyio.Event()
         self._busy: set[str] = set()
         self._hurry: set[str] = set()  # sinks that are tried again before their time
@@ -83,7 +83,7 @@ class Alerts:
         """Until canceled. A start is a new chance for every sink."""
         self._busy.clear()
         self._hurry |= self.settings.alerts.sinks.keys()
-        self._taking_up = TakingUp(self._store)
+        self._taking_up = TakingUp(self._store, self._workspace.root)
         async with anyio.create_task_group() as tasks:
             while True:
                 self._wake = anyio.Event()
@@ -94,7 +94,7 @@ class Alerts:
                     pause = STORE_RETRY_SECONDS
                 except Exception as exc:  # whatever is wrong with telling of runs, it is no reason to end them
                     self._log.error("alerts don't work; trying again in a minute", error=f"{type(exc).__name__}: {exc}")
-                    self._taking_up, pause = TakingUp(self._store), BROKEN_SECONDS
+                    self._taking_up, pause = TakingUp(self._store, self._workspace.root), BROKEN_SECONDS
                 with anyio.move_on_after(pause):
                     await self._wake.wait()
 

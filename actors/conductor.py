@@ -1,6 +1,7 @@
 """Conducting one run: whether it may start, its attempt, and what becomes of it; a move counts once the writer has stored it."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from lily.moves import Outcome, Place, interrupt, refuse, settle, start, stopped
 from lily.offload import Offload
 from lily.preflight import Ready, Refused, preflight
 from lily.runs import ErrorInfo, Event, EventName, Move, PinnedSpec, Run, Status
+from lily.storage.artifacts import hide_names
 from lily.storage.store import Store
 from lily.text import text_of
 
@@ -57,6 +59,13 @@ class Conductor:
         """The spec that it pins."""
         known = self._store.known_spec(run.spec_hash)
         return known if known is not None else await self._offload(self._store.spec, run.spec_hash)
+
+    async def hide_names(self, run: Run) -> None:
+        """Give files of an attempt that was cut off other names where theirs are secret: the receipt will list them."""
+        redactor = self._engine.redactor(run.spec_hash, await self.spec(run))
+        if redactor:
+            with suppress(OSError):
+                await self._offload(hide_names, self._engine.ports.workspace.run_dir(run.job_id, run.run_id), redactor.holds)
 
     async def begin(self, active: Active) -> Beginning | None:
         """Judge the run and store its start; None when it is refused, or was canceled first."""

@@ -185,6 +185,7 @@ class Runner:
             self._log.warning("runs were interrupted", runs=len(orphans), processes_ended=found)
         for run in orphans:
             spec = await self.conductor.spec(run)
+            await self.conductor.hide_names(run)
             await self.conductor.move(self._closed_orphan(run, spec))
         for run in left:
             if run.status is Status.RETRY_SCHEDULED:
@@ -196,6 +197,10 @@ class Runner:
         await self._released(held, await self._release(held, recovered=True), recovered=True)
         owed = await self._offload(self._store.unwritten)
         while owed:
+            for run_id in owed:  # somebody may have ended them while nobody was here to look at their files
+                ended = await self._offload(self._store.find_run, run_id)
+                if ended is not None and ended.attempts:
+                    await self.conductor.hide_names(ended)
             for first in range(0, len(owed), 100):
                 await self._writer.tell(Repair(owed[first : first + 100]))
             owed = await self._offload(partial(self._store.unwritten, after=owed[-1]))

@@ -208,6 +208,7 @@ class SpecIndex:
         given, self._next = self._next, None
         if given is not None and given != self._retries:
             self._retries, self._records, self._catalog = given, None, None
+            self._config = _UNTRUSTED  # these need not be those of the file that was seen last
             self._bodies.clear()
         known = self._load_cache() if self._records is None else self._records
         try:

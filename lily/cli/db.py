@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from lily.cli import output
-from lily.cli.options import Json, Place, flag, who
+from lily.cli.options import Json, Place, actor, flag
 from lily.clock import SystemClock
 from lily.render import fields, table, when
 from lily.settings import load_settings
@@ -125,10 +125,9 @@ def restore(file: File, /, *, json: Json = False, workspace: Place = None) -> in
     came after the copy still have their receipts, and `lily db rebuild --from receipts` takes them into the history again.
     """
     from lily.operations.backups import restore as apply
-    from lily.storage.audit import Actor
 
     place = find_workspace(workspace)
-    done = apply(place, load_settings(place), Path(file).absolute(), Actor(name=who()), SystemClock().now())
+    done = apply(place, load_settings(place), Path(file).absolute(), actor(place, "store.restore"), SystemClock().now())
     if json:
         output.put_json(
             {

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from lily.cli import output
-from lily.cli.options import Json, Place, flag, who
+from lily.cli.options import Json, Place, actor, flag, who
 from lily.clock import SystemClock
 from lily.findings import Finding, is_wrong
 from lily.render import table
@@ -31,7 +31,8 @@ def doctor(
     from lily.storage.audit import Actor
 
     place = find_workspace(workspace)
-    scene = scene_of(place, SystemClock().now(), lambda repository: ask_gh(place, repository), Actor(name=who()))
+    by = actor(place, "doctor.repair") if repair else Actor(name=who())  # who only looks may be anybody
+    scene = scene_of(place, SystemClock().now(), lambda repository: ask_gh(place, repository), by)
     mended: list[Any] = []
     try:
         if repair:

@@ -47,7 +47,7 @@ def down(
         raise usage(f"--grace is a number of seconds from 0 to 86400, not {grace:g}")
     why, place = reason_of(reason), find_workspace(workspace)
     by = actor(place, "supervisor.stop")
-    seconds = 0.0 if now else load_settings(place).supervisor.drain_seconds if grace is None else grace
+    seconds = 0.0 if now else _drain_seconds(place) if grace is None else grace
     owner = current_owner(place)
     before = _newest_event(place, workspace)
     _request(place, seconds, by, why)
@@ -91,6 +91,15 @@ def _tell_interrupted(place: Workspace, given: str | None, before: int) -> None:
     for run_id, job_id, status in [*found, *left]:
         then = "not resumed: interrupted too often" if status == "failed" else "resumes at the next start"
         output.put(f"interrupted {run_id} {job_id}: {then}")
+
+
+def _drain_seconds(place: Workspace) -> float:
+    """What the settings say; where they can't be read, what a supervisor has without them: it must be possible to stop it."""
+    try:
+        return load_settings(place).supervisor.drain_seconds
+    except LilyError as error:
+        output.tell(str(error))
+        return 30.0
 
 
 def _request(place: Workspace, grace: float, by: Actor, reason: str) -> None:

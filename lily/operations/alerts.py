@@ -3,6 +3,7 @@
 import socket
 from datetime import datetime, timedelta
 from functools import cache
+from pathlib import Path
 
 import msgspec
 
@@ -27,8 +28,9 @@ _MOST_NOTE = 500  # of what a sink said
 class TakingUp:
     """Takes ends up where they were left. `at` is how far; what is not stored of it led to nothing."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, base: Path) -> None:
+        """Relative paths of secrets begin at `base`."""
+        self._store, self._base = store, base
         self.at: int | None = None
         self._stored = 0
 
@@ -47,7 +49,7 @@ class TakingUp:
                 self.at,
                 terms=terms_of(settings),
                 routes=lambda: routes_of(settings.alerts, now),
-                redact=redactor(self._store),
+                redact=redactor(self._store, self._base),
                 now=now,
             )
             if taken is None:
@@ -91,25 +93,25 @@ def _quiet_note(until: datetime) -> str:
 # -- secrets ---------------------------------------------------------------------------------------
 
 
-def redactor(store: Store) -> Redact:
+def redactor(store: Store, base: Path) -> Redact:
     """Takes out of text what looks like a secret, and the secrets that the run's spec refers to."""
     known: dict[str, list[str]] = {}
 
     @cache  # what is broken says the same thing again and again
     def redact(text: str, spec_hash: str) -> str:
         if spec_hash not in known:
-            known[spec_hash] = _secrets_of(store, spec_hash)
+            known[spec_hash] = _secrets_of(store, spec_hash, base)
         return redacted(text[:_MOST_READ], known[spec_hash])[:_MOST_CHARS]  # cut last: half a secret is one too
 
     return redact
 
 
-def _secrets_of(store: Store, spec_hash: str) -> list[str]:
+def _secrets_of(store: Store, spec_hash: str, base: Path) -> list[str]:
     """Those that this process can read; the others are known by their look alone."""
     spec, found = store.spec(spec_hash), []
     for place in dict.fromkeys(references([spec.bindings, spec.target.input])):
         try:
-            found.append(secret_text(place))
+            found.append(secret_text(place, base=base))
         except BlueprintError:
             continue
     return found

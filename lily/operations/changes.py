@@ -98,6 +98,8 @@ def prune(
             some = gone[first : first + _AT_ONCE]
             # The files first, and both before it holds: whoever is killed here finds the runs again and goes on.
             store.forget([run.run_id for run in some], by, reason, partial(_remove_folders, workspace, some))
+        if gone:
+            store.forget_unnamed()
     return gone
 
 

@@ -14,6 +14,7 @@ from lily.clock import stamp
 from lily.operations.rebuild_files import Step, mend_files
 from lily.operations.rebuild_history import Candidate, Unbelievable, candidates, names_of, read_past
 from lily.operations.verify_runs import job_folders
+from lily.storage.alerts import newest_event, pass_over
 from lily.storage.audit import Actor, Change, record
 from lily.storage.database import writing
 from lily.storage.history import Past, fix_head, note_gaps, put_back, retries
@@ -117,8 +118,10 @@ def _rebuild_job(workspace: Workspace, store: Store, order: Order, job_id: str, 
         past, steps = _read(workspace, job_id, some, names, made_of)
         if past and not order.dry_run:
             with writing(store.engine) as connection:
+                newest = newest_event(connection)
                 put_back(connection, store, past, stamp(order.at))
                 windows.put_back(connection, job_id, [each.run for each in past], stamp(order.at))
+                pass_over(store, connection, newest)
                 _audit(connection, order, "receipts", [step for step in steps if step.action != "skipped"])
         note(done, order, steps)
     if not order.dry_run:

@@ -31,7 +31,7 @@ def secrets_of(workspace: Workspace, settings: Settings, specs: Iterable[Any], e
     environment variables that are named like secrets."""
     plain = msgspec.to_builtins(settings)
     named = {*references(plain), *(each for spec in specs for each in references(spec)), *_in_job_files(workspace)}
-    known = {value for reference in named for value in _value(reference, environment)}
+    known = {value for reference in named for value in _value(reference, environment, workspace.root)}
     known |= {form for password in _PASSWORD.findall(settings.store.url) for form in (password, unquote(password))}
     return known | {value for name, value in environment.items() if _NAMES.search(name) and len(value) >= _SHORTEST}
 
@@ -46,9 +46,9 @@ def _in_job_files(workspace: Workspace) -> Iterator[str]:
                 yield from references(read_yaml(body).value)
 
 
-def _value(reference: str, environment: Mapping[str, str]) -> Iterator[str]:
+def _value(reference: str, environment: Mapping[str, str], base: Path) -> Iterator[str]:
     try:
-        value = secret_text(reference, environment)
+        value = secret_text(reference, environment, base=base)
     except (BlueprintError, OSError):
         return  # it can't be read, so nothing that Lily wrote can hold it
     yield value
@@ -66,7 +66,7 @@ class Scrubber:
 
     def text(self, given: str) -> str:
         """The text without them."""
-        return redacted(given, self._known)
+        return self._again(redacted(given, self._known))
 
     def json(self, given: Any) -> Any:
         """The same for plain JSON: keys, values, and all of what stands under a name that is one of secrets."""

@@ -237,6 +237,8 @@ def write(scene: Scene, made: Bundle, target: Path) -> int:
                 about.size, about.mode, about.mtime = len(body), 0o600, int(scene.now.timestamp())
                 archive.addfile(about, io.BytesIO(body))
         os.rename(staged, target)
+    except OSError as error:
+        raise LilyError(Code.USAGE, f"this file can't be written: {error.strerror}", where=str(target), hint="name another one") from None
     finally:
         drop(staged)
     return target.stat().st_size

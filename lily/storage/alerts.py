@@ -119,6 +119,17 @@ def put_mark(store: Store, connection: Connection, upto: int) -> None:
     connection.execute(put.on_conflict_do_update(index_elements=["key"], set_={"value": put.excluded.value}))
 
 
+def newest_event(connection: Connection) -> int:
+    """The number of the newest event, inside a transaction."""
+    return int(connection.execute(_NEWEST).scalar() or 0)
+
+
+def pass_over(store: Store, connection: Connection, before: int) -> None:
+    """Take nothing up of the events that this transaction has added after the number `before`: they tell of what is long past."""
+    if _mark(connection) >= before:
+        put_mark(store, connection, newest_event(connection))
+
+
 def keep_mark(store: Store, upto: int) -> None:
     """The same in a transaction of its own; one that stands further is left there."""
     with writing(store.engine) as connection:

@@ -68,9 +68,8 @@ def record_all(connection: Connection, actor: Actor, changes: Sequence[Change], 
     statements = _statements(connection.dialect.name)
     ((newest, head),) = statements.head(connection, key=HEAD)
     # After the newest row, whoever wrote it, and chained to the head: what was put in or cut off by hand is not what the chain says.
-    number, last = newest or 0, head.partition(" ")[2] if head else ""
-    if head:
-        number = max(number, int(head.partition(" ")[0]))
+    told, _, last = (head or "").partition(" ")
+    number = max(newest or 0, int(told) if told.isdecimal() else 0)  # a head that is none was written by hand: `verify` says so
     rows = []
     for change in changes:
         row, number = _row(actor, change, at), number + 1

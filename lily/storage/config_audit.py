@@ -30,7 +30,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 def known_of(settings: Settings) -> Known:
     """What is remembered of a file with these settings."""
     given = {key: value for key, value in values_of(settings).items() if settings.origins[key] != "default"}
-    digest = hashlib.sha256(msgspec.json.encode(given, order="sorted")).hexdigest()
+    whole = {"given": given, "sinks": settings.alerts.sinks}  # of a sink's address and headers `given` has what may be shown
+    digest = hashlib.sha256(msgspec.json.encode(whole, order="sorted")).hexdigest()
     return Known(digest=digest, values={key: redacted(value) if isinstance(value, str) else value for key, value in given.items()})
 
 
@@ -67,7 +68,10 @@ def remember(connection: Connection, store: Store, settings: Settings) -> None:
 
 def _known(connection: Connection) -> Known | None:
     found = connection.execute(select(schema.meta.c.value).where(schema.meta.c.key == KNOWN)).scalar()
-    return None if found is None else msgspec.json.decode(found, type=Known)
+    try:
+        return None if found is None else msgspec.json.decode(found, type=Known)
+    except (msgspec.MsgspecError, RecursionError):  # somebody wrote there by hand
+        return None
 
 
 def _part(known: Known, keys: list[str]) -> dict[str, Any]:

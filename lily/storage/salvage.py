@@ -65,13 +65,22 @@ def salvage(broken: Path, fresh: Path, has_receipt: Callable[[str, str], bool]) 
     with closing(sqlite3.connect(fresh, isolation_level=None)) as here, opened(broken, alone=True) as there:
         there.execute(_LENIENT)
         here.execute("begin immediate")
+        here.execute("delete from meta")  # what the migrations put there is the old store's to say
         tables = [_copied(there, here, table) for table in schema.metadata.sorted_tables if table.name not in _DERIVED]
         lost = _agree(here, has_receipt)
         _go_on_counting(there, here)
+        _keep_up(here)
         counted = [msgspec.structs.replace(each, rows=_count(here, each.table)) for each in tables]
         here.execute("commit")
         here.execute("pragma wal_checkpoint(truncate)")
     return Salvaged(tables=counted, lost=lost)
+
+
+def _keep_up(here: sqlite3.Connection) -> None:
+    """Where its marks were not rescued: nobody is told of old failures again, and the audit goes on from its last row."""
+    put = "insert or ignore into meta (key, value) "
+    here.execute(put + "select 'alerts.cursor', cast(coalesce(max(sequence), 0) as text) from event")
+    here.execute(put + "select 'audit.head', sequence || ' ' || digest from audit order by sequence desc limit 1")
 
 
 def _count(here: sqlite3.Connection, table: str) -> int:

@@ -358,9 +358,13 @@ class Store(Reads):
             self.letters.drop(connection, ids)
             for table in (schema.step, schema.approval_check, schema.event, schema.attempt, schema.run):
                 connection.execute(table.delete().where(table.c.run_id.in_(ids)))
-            drop_unnamed(connection)
             if then is not None:
                 then()
+
+    def forget_unnamed(self) -> None:
+        """Forget the receipts of deleted runs that nothing names any more: once after many were deleted, for it reads all runs."""
+        with writing(self.engine) as connection:
+            drop_unnamed(connection)
 
     def _note_pruned(self, connection: Connection, ids: Sequence[str]) -> None:
         """Remember how far each job's runs were pruned: the window ledger goes on naming them, rightly."""

@@ -195,3 +195,29 @@ def test_a_wrong_tally_is_counted_again(lily: Lily, was: Past) -> None:
     assert codes(lily("doctor", "--json")) == {"tally_wrong"}
     assert lily("doctor", "--repair").status == 0
     check_whole(lily, was)
+
+
+def test_after_a_repair_the_audit_goes_on_and_nobody_is_told_of_old_failures_again(lily: Lily, was: Past) -> None:
+    """The marks of the old store hold in the new one: the chain fits, and the next run raises no alert."""
+    (was.root / ".lily" / "config.yaml").write_text(
+        "alerts: {sinks: {kept: {kind: file, path: alerts.jsonl}}}\nscheduler: {failure_notification_threshold: 1}\n"
+    )
+    was.fold()
+    overwritten(was.store, 0.9)
+    lily("doctor", "--repair")
+    assert lily("jobs", "run", "good").status == 0
+    assert not (was.root / "alerts.jsonl").exists()
+
+
+def test_history_that_is_rebuilt_is_told_to_nobody(lily: Lily, was: Past) -> None:
+    """However long ago it failed: what receipts say is past."""
+    (was.root / ".lily" / "config.yaml").write_text(
+        "alerts: {sinks: {kept: {kind: file, path: alerts.jsonl}}}\nscheduler: {failure_notification_threshold: 1}\n"
+    )
+    for path in was.store.parent.glob("lily.sqlite3*"):
+        path.unlink()
+    assert lily("db", "rebuild", "--from", "receipts").status == 0
+    assert lily("jobs", "run", "good").status == 0
+    assert lily("alerts", "list", "--json").json["alerts"] == []
+    assert lily("jobs", "run", "bad").status == 1
+    assert [alert["failures"] for alert in lily("alerts", "list", "--json").json["alerts"]] == [1]

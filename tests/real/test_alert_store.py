@@ -60,7 +60,7 @@ def end(store: Store, *ends: tuple[str, str]) -> list[str]:
 
 def take_up(store: Store, settings: Settings = TWO, now: datetime = T0) -> list[str]:
     """Take all up; gives what was raised or refreshed."""
-    return [f"A{number} {decision.act.value}" for number, decision in TakingUp(store).all(settings, now)]
+    return [f"A{number} {decision.act.value}" for number, decision in TakingUp(store, Path()).all(settings, now)]
 
 
 def due(store: Store, now: datetime = T0, busy: tuple[str, ...] = ()) -> list[tuple[int, str]]:
@@ -95,7 +95,7 @@ def test_the_size_of_a_page_changes_nothing(store: Store, monkeypatch: pytest.Mo
 def test_of_two_who_take_up_the_same_only_one_does(store: Store) -> None:
     """The second finds the mark beyond the place that it began from, and does nothing."""
     end(store, ("a", "x"), ("a", "x"))
-    first, second = TakingUp(store), TakingUp(store)
+    first, second = TakingUp(store, Path()), TakingUp(store, Path())
     second.at = mark(store)
     assert first.all(TWO, T0)
     assert second.step(TWO, T0) == (True, [])

@@ -11,9 +11,11 @@ from sqlalchemy import text
 from lily.clock import stamp
 from lily.errors import Code, LilyError
 from lily.identity import SCHEDULER, SUPERVISOR, Actor
+from lily.settings import parse_settings
 from lily.storage import schema
 from lily.storage.audit import HEAD, Change, digest, record, record_all
 from lily.storage.audit_reads import Which, head, newest, verify
+from lily.storage.config_audit import known_of
 from lily.storage.database import reading, writing
 from lily.storage.store import Store
 from lily.testing import FakeClock
@@ -284,3 +286,12 @@ def test_a_store_of_before_gets_numbers_without_gaps_and_its_head(url: str, tmp_
     add(again, 4)
     assert (found(again), head(again)[0]) == (None, 5)
     again.close()
+
+
+@pytest.mark.parametrize("edit", ["url: https://host/b", "url: https://host/a, headers: {X-Key: two}"])
+def test_an_edit_of_what_is_not_shown_of_a_sink_is_seen(edit: str) -> None:
+    """Its address and headers are masked where settings are shown, and count all the same."""
+    before = parse_settings(b"alerts: {sinks: {x: {kind: webhook, url: https://host/a, headers: {X-Key: one}}}}")
+    after = parse_settings(f"alerts: {{sinks: {{x: {{kind: webhook, {edit}}}}}}}".encode())
+    assert known_of(before) != known_of(after)
+    assert known_of(before) == known_of(before)

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from lily.runs import Status
+from lily.storage.database import PG_OWNER_LOCK
 from tests.real.house import House, alive
 
 
@@ -58,9 +59,10 @@ def test_a_supervisor_whose_lock_is_gone_stops_and_its_work_is_taken_up_by_the_n
     with engine.connect() as connection:
         ended = connection.execute(
             text(
-                "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted and database ="
+                "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted and objid = :owner and database ="
                 " (select oid from pg_database where datname = current_database())"
-            )
+            ),
+            {"owner": PG_OWNER_LOCK},
         ).all()
     engine.dispose()
     assert len(ended) == 1

@@ -121,6 +121,23 @@ class TestWhatAProgramSays:
         assert len([name for name in names if name.startswith("redacted-")]) == 1
         assert leaks(house.root, "plain-key-of-test") == []
 
+    @pytest.mark.parametrize("ended_by_hand", [False, True])
+    def test_a_file_that_is_named_after_it_has_another_name_after_a_kill(self, house: House, ended_by_hand: bool) -> None:
+        """Whether the next supervisor ends the run, or a person did before it came."""
+        code = "import os, time; open(os.environ['LILY_RUN_DIR'] + '/' + os.environ['TOKEN'] + '.txt', 'w').close(); time.sleep(1000)"
+        house.script("names", code, bindings={"env": {"TOKEN": {"secret": "env:PLAIN_OF_TEST"}}}, interrupt_max=0)
+        up = house.up()
+        run_id = house.submit("names")
+        named = house.workspace.run_dir("names", run_id) / "plain-key-of-test.txt"
+        until(named.exists, "the file")
+        up.kill()
+        if ended_by_hand:
+            assert house.lily("runs", "fail", "--running", "--reason", "test").status == 0
+        house.up()
+        house.until_ended(run_id)
+        assert not named.exists()
+        assert leaks(house.root, "plain-key-of-test") == []
+
 
 class TestWhatAFunctionSays:
     def job(self, house: House, job_id: str, code: str) -> None:

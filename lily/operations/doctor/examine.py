@@ -28,6 +28,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("sockets", places.sockets),
     ("orphans", history.orphans),
     ("runs", history.receipts),
+    ("audit", history.audit),
     ("windows", schedules.windows),
     ("scheduler", schedules.job_store),
     ("gh", outside.github),

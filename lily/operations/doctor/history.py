@@ -1,4 +1,4 @@
-"""Runs: what a dead owner left running, and whether rows and files say the same."""
+"""What was: what a dead owner left running, whether rows and files say the same, and whether the audit is whole."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from lily.findings import Finding, Severity, fine, found
 from lily.operations.doctor.scene import Scene
 from lily.operations.run_check import Finding as Difference
 from lily.operations.verify_runs import Tally, verify
+from lily.storage.audit_reads import verify as verify_audit
 from lily.storage.running import running
 
 SHOWN = 20  # runs of one kind, at most: the rest is counted
@@ -66,3 +67,14 @@ def receipts(scene: Scene) -> Iterator[Finding]:
         yield found("runs", "files_owed", f"{tally.owed} runs have ended whose files are not written yet")
     if not first:
         yield fine("runs", f"{tally.runs} runs: rows, receipts and {tally.files} files agree")
+
+
+def audit(scene: Scene) -> Iterator[Finding]:
+    """What `lily audit verify` says."""
+    if scene.store is None:
+        return
+    found_out = verify_audit(scene.store)
+    if found_out.fault is None:
+        yield fine("audit", f"{found_out.rows} rows, each fits the one before it")
+    else:
+        yield found("audit", "audit_broken", f"row {found_out.fault.sequence}: {found_out.fault.message}")
