@@ -172,6 +172,7 @@ def main(root: str, at: float) -> None:
     import anyio
 
     import actors.up as up
+    from lily.identity import Actor
     from lily.settings import load_settings
 
     workspace = Workspace(Path(root))
@@ -183,7 +184,7 @@ def main(root: str, at: float) -> None:
             await inner(session)  # type: ignore[arg-type]
 
     up._keep_synced = beside  # type: ignore[assignment]
-    up.run_up(workspace, load_settings(workspace))
+    up.run_up(workspace, load_settings(workspace), by=Actor(name="benchmark"))
     os.write(1, json.dumps({"blocked": _WORST[0]}).encode())
 
 
