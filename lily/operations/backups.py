@@ -30,7 +30,7 @@ from lily.storage.store_file import folded, look
 from lily.storage.upgrades import moment
 from lily.workspace import OwnerLock, Workspace, lock_path
 
-_NUMBERED = ("event", "control", "audit")  # tables whose numbers are never given twice
+_NUMBERED = ("event", "control", "alert")  # tables whose numbers are never given twice
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):

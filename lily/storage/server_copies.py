@@ -90,10 +90,11 @@ def restore(engine: Engine, path: Path) -> None:
     """Put the tables of a file of pg_dump's in the place of those that are there, all or none. Raises `feature_unavailable`."""
     command = [_program("pg_restore"), "--clean", "--if-exists", "--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"]
     newer = [table for table in _later(engine, path) if table]
+    _run(engine, [*command, str(path)], dbname=True)
+    # Only now: whatever fails before leaves all as it was.
     with engine.begin() as connection:
         for table in newer:
             connection.execute(text(f'drop table "{table}" cascade'))
-    _run(engine, [*command, str(path)], dbname=True)
 
 
 def _later(engine: Engine, path: Path) -> list[str]:

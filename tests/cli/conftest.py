@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from lily.__main__ import main
+from lily.operations.client import supervisor_status
+from lily.workspace import Workspace
 
 DEADLINE = 60.0  # seconds after which a process that hangs fails its test
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -134,7 +136,8 @@ def supervisor(root: Path) -> Iterator[subprocess.Popen[str]]:
             seen.append(line)
             if "lily is up" in line:
                 break
-        assert process.poll() is None, seen
+        while supervisor_status(Workspace(root)) is None:  # its sockets come after its word
+            assert process.poll() is None, seen
         yield process
 
 
