@@ -7,8 +7,11 @@ import trio
 
 from actors.mailbox import Mailbox
 from actors.messages import Journal, KeepStep, Reply, WriterMessage
+from lily.errors import LilyError
 from lily.preflight import Ready
 from lily.runs import Event, Move, PinnedSpec, Run, Status
+
+STORE_RETRY_SECONDS = 0.5  # between tries to keep a step; the attempt's own time goes on meanwhile
 
 
 class Active:
@@ -60,6 +63,10 @@ class Told:
         await self._writer.tell(Journal(self._run, events))
 
     async def step_done(self, name: str, value: bytes) -> None:
-        reply: Reply[None] = Reply()
-        await self._writer.tell(KeepStep(self._run.run_id, name, value, reply))
-        await reply.wait()
+        while True:
+            reply: Reply[None] = Reply()
+            await self._writer.tell(KeepStep(self._run.run_id, name, value, reply))
+            try:
+                return await reply.wait()
+            except LilyError:  # it is done, so it must not be lost; kept twice is once
+                await trio.sleep(STORE_RETRY_SECONDS)

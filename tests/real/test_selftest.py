@@ -13,7 +13,7 @@ import pytest
 from lily.selftest.matrix import run_matrix
 from lily.selftest.promises import Findings
 from lily.selftest.rows import ROWS
-from lily.selftest.trap import WRITTEN, edge
+from lily.selftest.trap import STEP, WRITTEN, edge
 from tests.contract.conform import check_fits
 
 
@@ -31,7 +31,7 @@ def play(root: Path, url: str, transition: str) -> Findings:
     return findings
 
 
-@pytest.mark.parametrize("transition", [edge("queued", "running"), edge("running", "queued"), edge("running", "succeeded"), WRITTEN])
+@pytest.mark.parametrize("transition", [edge("queued", "running"), edge("running", "queued"), edge("running", "succeeded"), STEP, WRITTEN])
 def test_a_transition_met_in_every_way_keeps_every_promise(tmp_path: Path, transition: str) -> None:
     findings = play(tmp_path, "", transition)
     assert findings.checked["three whole artifacts that agree with one another"] == 3
