@@ -210,7 +210,7 @@ def _restore_server(workspace: Workspace, settings: Settings, source: Path, now:
             server_copies.restore(engine, source)
             return aside
         finally:
-            with suppress(Exception):
+            with suppress(Exception):  # the lock ends with its session, which is closed below
                 advisory.release()
     finally:
         close_engine(engine)

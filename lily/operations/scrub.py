@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import msgspec
 
+from lily.addresses import passwords_in
 from lily.blueprints.contract import BlueprintError
 from lily.blueprints.secrets import secret_text
 from lily.redaction import MASK, redacted, references
@@ -21,7 +21,6 @@ from lily.workspace import Workspace
 _LEAST = 4  # characters: a shorter secret would take ordinary words away
 _SHORTEST = 8  # characters of a value that is a secret by its name alone
 _NAMES = re.compile(r"pass(word|wd|phrase)?$|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credential|cookie", re.IGNORECASE)
-_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/:@]*:([^\s/]*)@", re.IGNORECASE)
 _REFERENCES = ("env:", "file:")
 _MOST_BYTES = 1024 * 1024  # of a job file
 
@@ -32,7 +31,7 @@ def secrets_of(workspace: Workspace, settings: Settings, specs: Iterable[Any], e
     plain = msgspec.to_builtins(settings)
     named = {*references(plain), *(each for spec in specs for each in references(spec)), *_in_job_files(workspace)}
     known = {value for reference in named for value in _value(reference, environment, workspace.root)}
-    known |= {form for password in _PASSWORD.findall(settings.store.url) for form in (password, unquote(password))}
+    known |= set(passwords_in(settings.store.url))
     return known | {value for name, value in environment.items() if _NAMES.search(name) and len(value) >= _SHORTEST}
 
 
