@@ -10,6 +10,8 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple, Protocol, TypeGuard
 
 import anyio
@@ -74,7 +76,7 @@ class ArtifactWriter:
         self._heads: dict[str, Link | None] = {}
         self._owed: set[str] = set()  # terminal, artifacts could not be written
         self._lossy: set[str] = set()  # runs whose buffered lines went down with an earlier life of this actor
-        self._stored: Mailbox[Stored] = Mailbox(AHEAD)
+        self._stored: Mailbox[Stored] = Mailbox(AHEAD, batch=AHEAD)
         self._timer = anyio.Event()
 
     async def run(self) -> None:
@@ -124,8 +126,11 @@ class ArtifactWriter:
         await self._stored.tell(Stored(_answered(part, refusals), again))
 
     async def _write_files(self, files: Files) -> None:
-        async for (stored,), times in self._stored.batches():
-            await self._in_parts(stored.part, times, partial(self._follow_up, files, again=stored.again or times > 1))
+        async for batch, times in self._stored.batches():
+            # All that waits goes in one piece: to hand it over and to get its answer takes turns of a busy loop.
+            for again, some in groupby(batch, attrgetter("again")):
+                part = [message for stored in some for message in stored.part]
+                await self._in_parts(part, times, partial(self._follow_up, files, again=again or times > 1))
             self._arm()
 
     async def _follow_up(self, files: Files, part: list[WriterMessage], *, again: bool) -> None:

@@ -1,6 +1,7 @@
 """The receipt: what a reader trusts about a finished run. Pure: a record goes in, a document comes out."""
 
 import hashlib
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -167,13 +168,19 @@ def receipt_of(
         policy=result.get("policy", {}),
         limits=result.get("limits", {}),
         artifacts=sorted(files, key=lambda file: file.name),
-        spec=msgspec.json.decode(body),
+        spec=_plain(body),
         spec_hash=run.spec_hash,
         host=run.host,
         pid=run.pid,
         lily_version=result.get("lily_version", ""),
         previous=previous,
     )
+
+
+@lru_cache(maxsize=64)  # nearly all runs of a job have the same
+def _plain(body: bytes | str) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(body)
+    return found
 
 
 def encode_receipt(receipt: Receipt) -> bytes:

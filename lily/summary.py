@@ -56,14 +56,20 @@ def summary_of(receipt: Receipt, events: Sequence[Event]) -> str:
 
 def _outcome(receipt: Receipt) -> str:
     target = receipt.target.id + (f" {receipt.target.version}" if receipt.target.version else "")
+    title, name = _named(receipt.title, target)
     took = f" after {duration(receipt.durations.run_seconds)}" if receipt.started_at else " before it started"
     if receipt.status == "missed":
         took = " when it was due"
     return (
-        f"# {_HEADLINE[receipt.status]}: {markdown(receipt.title)}\n\n"
-        f"Job `{receipt.job_id}` ({markdown(target)}) {receipt.status}{took}.{_condition(receipt)}\n\n"
+        f"# {_HEADLINE[receipt.status]}: {title}\n\n"
+        f"Job `{receipt.job_id}` ({name}) {receipt.status}{took}.{_condition(receipt)}\n\n"
         f"Run `{receipt.run_id}` · trace `{receipt.trace_id}`\n"
     )
+
+
+@lru_cache(maxsize=64)  # nearly all runs of a job have the same
+def _named(title: str, target: str) -> tuple[str, str]:
+    return markdown(title), markdown(target)
 
 
 def _condition(receipt: Receipt) -> str:

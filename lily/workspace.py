@@ -5,6 +5,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from lily.clock import boot_id, process_start_ticks, this_process
@@ -79,11 +80,16 @@ class Workspace:
 
     def run_dir(self, job_id: str, run_id: str) -> Path:
         """The folder of one run. Raises `run_not_found` for what can't be a run id."""
+        return Path(self.run_path(job_id, run_id))
+
+    def run_path(self, job_id: str, run_id: str) -> str:
+        """The same as text: every run asks for it several times."""
         if not is_run_id(run_id):
             raise LilyError(Code.RUN_NOT_FOUND, f"{run_id!r} can't be a run id", hint="see `lily runs list`")
-        return self.root / f"{_job_dir(job_id)}/{run_id}"  # in one join: every run asks for it several times
+        return f"{self.root}/{_job_dir(job_id)}/{run_id}"
 
 
+@lru_cache(maxsize=256)
 def _job_dir(job_id: str) -> str:
     if not is_job_id(job_id):
         raise LilyError(Code.JOB_NOT_FOUND, f"{job_id!r} can't be a job id", hint="see `lily jobs list`")

@@ -22,9 +22,7 @@ _encoder = msgspec.json.Encoder()
 def encode_event(seq: int, run: Run, event: Event) -> bytes:
     """One line of events.jsonl: seq, ts, event, job_id, run_id, then the event's own fields."""
     line: dict[str, Any] = {"seq": seq, "ts": event.ts, "event": event.event, "job_id": run.job_id, "run_id": run.run_id}
-    for name, value in event.data.items():
-        line.setdefault(name, value)  # an event's own fields never overwrite the five
-    return _encoder.encode(line) + b"\n"
+    return _encoder.encode(line | event.data | line) + b"\n"  # an event's own fields never overwrite the five
 
 
 def _weight(event: Event) -> int:
@@ -95,13 +93,16 @@ class EventLog:
         """All lifecycle events of the run."""
         return self.told if self._stored is None else self._stored(self.run.run_id)[: self.run.events]
 
-    def flush(self, folder: int, ts: str) -> list[bytes]:
-        """Append what is pending in one write; gives the lines. After a failed write nothing torn stays. Raises OSError."""
+    def flush(self, folder: int, ts: str, *, new: bool = False) -> list[bytes]:
+        """Append what is pending in one write; gives the lines. After a failed write nothing torn stays. Raises OSError.
+
+        `new` says that the folder was made just now, and so is empty.
+        """
         if self._size is None:
             self._take_up(folder, ts)
         if not self.pending:
             return []
-        if self._size != _size_of(folder):
+        if self._size != (0 if new else _size_of(folder)):
             # Somebody else wrote here, or took the file away: what is not ours is cut off, what is missing is said.
             self._stored = self._stored or (lambda _: list(self.told))
             self._take_up(folder, ts, reason="the file was changed by somebody else")

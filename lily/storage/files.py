@@ -39,26 +39,39 @@ def make_folder(path: str | Path) -> bool:
 
 def make_inner_folder(path: str | Path) -> bool:
     """The same for a folder of a run: where its job's folder is a link, nothing is made behind it. Raises OSError."""
+    fd, made = reach_folder(path)
+    os.close(fd)
+    return made
+
+
+def reach_folder(path: str | Path) -> tuple[int, bool]:
+    """A folder as `open_folder` gives it, made where it is missing, and whether it was. Whoever asks closes it. Raises OSError."""
     above, name = os.path.split(path)
     try:
-        with _held(above) as parent:
-            os.mkdir(name, 0o700, dir_fd=parent)
+        parent = os.open(above, _PLACE)
+        try:
+            made = True
+            try:
+                os.mkdir(name, 0o700, dir_fd=parent)
+            except FileExistsError:
+                made = False
+            return os.open(name, FOLDER, dir_fd=parent), made
+        finally:
+            os.close(parent)
     except FileNotFoundError:
         make_folder(above)
-        return make_inner_folder(path)
-    except FileExistsError:
-        return False
-    return True
+        return reach_folder(path)
 
 
 @contextlib.contextmanager
 def open_folder(path: str | Path, *, create: bool) -> Iterator[int]:
     """The folder of a run, or one like it, as a descriptor; neither it nor the folder around it may be a link. Raises OSError."""
     if create:
-        make_inner_folder(path)
-    above, name = os.path.split(path)
-    with _held(above) as parent:
-        fd = os.open(name, FOLDER, dir_fd=parent)
+        fd, _ = reach_folder(path)
+    else:
+        above, name = os.path.split(path)
+        with _held(above) as parent:
+            fd = os.open(name, FOLDER, dir_fd=parent)
     try:
         yield fd
     finally:
@@ -89,9 +102,9 @@ def remove_folder(path: Path) -> None:
 
 def write_all(fd: int, body: bytes) -> None:
     """Write all of `body`, however many calls it takes."""
-    view = memoryview(body)
-    while view:
-        view = view[os.write(fd, view) :]
+    done = os.write(fd, body)
+    while done < len(body):
+        done += os.write(fd, memoryview(body)[done:])
 
 
 def temporary_name(name: str) -> str:

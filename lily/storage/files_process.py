@@ -10,7 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ import msgspec
 
 from lily.clock import SystemClock
 from lily.receipts import Link
-from lily.runs import Event, PinnedSpec, Run, decode_spec
-from lily.storage.run_files import Done, Known, Order, RunFiles
+from lily.runs import Event, PinnedSpec, Run, Status, decode_spec
+from lily.storage.run_files import START_SECONDS, Done, Follow, Known, Mend, Order, PutDown, RunFiles, Say
 from lily.workspace import Workspace
 
 _CLOSE_SECONDS = 60.0  # a batch that is under way may take so long to end
@@ -72,14 +72,21 @@ class FilesProcess:
                 ours.close()
                 raise
         self._wire = _Wire(ours, Done | Ask | Crashed)
+        self._starts = Starts()
+        self._waiting: list[str] = []  # runs whose lines wait there
 
     def write(self, orders: Sequence[Order], now: float, again: bool, heads: Mapping[str, Link | None]) -> Done:
         """See `RunFiles.write`. Raises RuntimeError when the process has gone or failed."""
-        self._wire.send(Batch(list(orders), now, again, dict(heads)))
+        orders = self._starts.woven(orders, now, again)
+        if not orders or (not self._waiting and orders == [PutDown(False)]):
+            return Done(waiting=[*self._waiting, *self._starts])
+        self._wire.send(Batch(orders, now, again, dict(heads)))
         refused: Exception | None = None
         while True:
             match self._wire.receive():
                 case Done() as done:
+                    self._waiting = done.waiting
+                    done.waiting = [*self._waiting, *self._starts]
                     return done
                 case Ask(what, id):
                     try:
@@ -107,6 +114,41 @@ class FilesProcess:
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
+
+
+class Starts:
+    """First starts that are not sent yet: the end of a short run comes soon, and then both are one order."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Follow] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held)
+
+    def woven(self, orders: Sequence[Order], now: float, again: bool) -> list[Order]:
+        """What to send for these orders: without the starts that may wait, and with those that waited for one of them."""
+        found: list[Order] = []
+        for order in orders:
+            match order:
+                case Follow(move) if not again and move.run.status is Status.RUNNING and move.run.run_id not in self._held:
+                    self._held[move.run.run_id] = Follow(move, now)
+                    continue
+                case Follow(move):
+                    held = self._held.pop(move.run.run_id, None)
+                    if held is not None:
+                        order = Follow(msgspec.structs.replace(move, events=[*held.move.events, *move.events]))
+                case Say(run):
+                    found += self._released([run.run_id])
+                case Mend(run_ids):
+                    found += self._released(run_ids)
+                case PutDown(everything):
+                    due = now if everything else now - START_SECONDS
+                    found += self._released([run_id for run_id, held in self._held.items() if held.since is None or held.since <= due])
+            found.append(order)
+        return found
+
+    def _released(self, run_ids: Iterable[str]) -> list[Follow]:
+        return [self._held.pop(run_id) for run_id in run_ids if run_id in self._held]
 
 
 class _Wire:

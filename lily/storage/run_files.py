@@ -4,6 +4,7 @@ What is to be done comes in batches. Nothing of a batch is lost by a crash in it
 terminal run without its mark has its artifacts written again.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from lily.receipts import Link, Written
 from lily.runs import TERMINAL, Event, EventName, Move, PinnedSpec, Run, Status
 from lily.storage.artifacts import write_end
 from lily.storage.event_log import EventLog
-from lily.storage.files import clear_the_way, drop_temporaries, make_inner_folder, open_folder
+from lily.storage.files import clear_the_way, drop_temporaries, open_folder, reach_folder
 from lily.workspace import RESERVED, Workspace
 
 START_SECONDS = 0.3  # how long a run that has said nothing but that it started may wait for its end to come along
@@ -24,9 +25,10 @@ RETRY_SECONDS = 1.0  # between tries to write lines that could not be written
 
 
 class Follow(msgspec.Struct, frozen=True, tag=True):
-    """A move that holds: its events, and the artifacts if it is the last one."""
+    """A move that holds: its events, and the artifacts if it is the last one. `since` is the loop time from which on it has waited."""
 
     move: Move
+    since: float | None = None
 
 
 class Say(msgspec.Struct, frozen=True, tag=True):
@@ -100,6 +102,7 @@ class RunFiles:
         self._waiting: dict[str, float] = {}  # logs with lines that are not on disk, and the loop time from which on they are due
         self._lossy = set(lossy)
         self._now = 0.0  # loop time of the batch
+        self._ts = ""  # and its wall time
         self._again = False  # it was begun before, so its files may be there already
         self._heads: dict[str, Link | None] = {}  # the last receipt of each job that has an end in the batch
         self._ended: set[str] = set()  # runs whose artifacts this batch has written
@@ -112,12 +115,13 @@ class RunFiles:
         failed, or whose answer got lost, must not be named by later receipts.
         """
         self._now, self._again, self._done = now, again, Done()
+        self._ts = stamp(self._clock.now())
         self._heads, self._ended = dict(heads), set()
         flush, asked = False, False
         for order in orders:
             match order:
-                case Follow():
-                    self._follow(order.move)
+                case Follow(move, since):
+                    self._follow(move, now if since is None else since)
                 case Say():
                     self._say(order.run, order.events)
                 case Mend():
@@ -135,7 +139,7 @@ class RunFiles:
     def close(self) -> None:
         """Nothing is held open between batches."""
 
-    def _follow(self, move: Move) -> None:
+    def _follow(self, move: Move, since: float) -> None:
         run = move.run
         log = self._log_of(run, fresh=run.events - len(move.events) == 1 and len(run.attempts) <= 1 and not run.interruptions)
         if log.lacks(run.events - len(move.events)):
@@ -144,7 +148,7 @@ class RunFiles:
         if run.status in TERMINAL:
             self._end(run, log)
             return
-        self._waiting.setdefault(run.run_id, self._now + START_SECONDS)
+        self._waiting.setdefault(run.run_id, since + START_SECONDS)
         if run.status is not Status.RUNNING:
             self._flush(log)
             if run.run_id not in self._waiting:
@@ -161,12 +165,9 @@ class RunFiles:
                 log.add(Event(EventName.JOB_QUEUED, run.queued_at, data))
             if run.run_id in self._lossy:
                 self._lossy.discard(run.run_id)
-                log.add(Event(EventName.EVENTS_LOST, self._ts(), {"reason": "the artifact writer was restarted"}))
+                log.add(Event(EventName.EVENTS_LOST, self._ts, {"reason": "the artifact writer was restarted"}))
         log.run = run
         return log
-
-    def _ts(self) -> str:
-        return stamp(self._clock.now())
 
     def _say(self, run: Run, events: Sequence[Event]) -> None:
         log = self._log_of(run, fresh=False)
@@ -180,20 +181,20 @@ class RunFiles:
         """What can't be written stays in memory, bounded; the next flush tries again."""
         run = log.run
         if self._now < log.not_before:
-            log.shed(self._ts())
+            log.shed(self._ts)
             return
         try:
-            with open_folder(self._workspace.run_dir(run.job_id, run.run_id), create=True) as folder:
+            with open_folder(self._workspace.run_path(run.job_id, run.run_id), create=True) as folder:
                 self._append(log, folder)
         except OSError as exc:
             self._trouble("events could not be written", run, exc)
             log.not_before = self._now + RETRY_SECONDS
-            log.shed(self._ts())
+            log.shed(self._ts)
             return
         self._waiting.pop(run.run_id, None)
 
-    def _append(self, log: EventLog, folder: int) -> None:
-        lines = log.flush(folder, self._ts())
+    def _append(self, log: EventLog, folder: int, *, new: bool = False) -> None:
+        lines = log.flush(folder, self._ts, new=new)
         if lines:
             self._done.published.append(Published(log.run.run_id, log.run.job_id, log.seq - len(lines) + 1, lines, None, log.run.trace_id))
 
@@ -203,16 +204,17 @@ class RunFiles:
         self._waiting.pop(run.run_id, None)
         try:
             body, spec = self._known.spec_body(run.spec_hash), self._known.spec(run.spec_hash)
-            path = self._workspace.run_dir(run.job_id, run.run_id)
-            alone = make_inner_folder(path)  # a folder that is made only now holds nothing of the target's
-            with open_folder(path, create=False) as folder:
-                self._append(log, folder)
+            folder, made = reach_folder(self._workspace.run_path(run.job_id, run.run_id))
+            try:
+                self._append(log, folder, new=made)
                 self._fault("writer:before-receipt")
                 if not log.fresh:
                     drop_temporaries(folder)
-                written = write_end(
-                    folder, run, spec, body, log.lifecycle(), previous=self._heads[run.job_id], events=log.file, alone=alone
-                )
+                # A folder that is made only now holds nothing of the target's.
+                previous, events = self._heads[run.job_id], log.file
+                written = write_end(folder, run, spec, body, log.lifecycle(), previous=previous, events=events, alone=made)
+            finally:
+                os.close(folder)
         except (OSError, ValueError, TypeError, LookupError) as exc:
             # The latter three: a receipt or summary that can't be made of this run. It must not take the supervisor down.
             self._trouble("artifacts could not be written; trying again", run, exc)
