@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-import anyio
 import anyio.lowlevel
-import anyio.to_thread
+import trio
 
 T = TypeVar("T")
 
@@ -18,7 +17,7 @@ class Offload(Protocol):
 
 async def in_thread(fn: Callable[..., T], /, *args: Any) -> T:
     """Run `fn` in a worker thread. Cancellation waits for it: a thread that is left alone would go on writing."""
-    return await anyio.to_thread.run_sync(fn, *args)
+    return await trio.to_thread.run_sync(fn, *args)  # anyio's own does the same, and takes longer than many a look at the store
 
 
 async def in_thread_or_left(fn: Callable[..., T], /, *args: Any) -> T:
@@ -28,12 +27,12 @@ async def in_thread_or_left(fn: Callable[..., T], /, *args: Any) -> T:
     """
     global _left
     if _left is None:
-        _left = anyio.CapacityLimiter(LEFT)
-    return await anyio.to_thread.run_sync(fn, *args, abandon_on_cancel=True, limiter=_left)
+        _left = trio.CapacityLimiter(LEFT)
+    return await trio.to_thread.run_sync(fn, *args, abandon_on_cancel=True, limiter=_left)
 
 
 LEFT = 16
-_left: anyio.CapacityLimiter | None = None  # made by the first who needs it
+_left: trio.CapacityLimiter | None = None  # made by the first who needs it
 
 
 async def inline(fn: Callable[..., T], /, *args: Any) -> T:

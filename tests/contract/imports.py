@@ -164,6 +164,7 @@ HEAVY: dict[str, frozenset[str]] = {
         {
             "lily.testing",
             "lily.engines.local",
+            "lily.offload",
             "lily.approvals.gh",
             "lily.alerts.program",
             "actors.runner",
