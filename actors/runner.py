@@ -299,11 +299,14 @@ class Runner:
             return
         held, left = self._held(), []
         together: list[Beginning] = []
-        for run in self._backlog:
+        for place, run in enumerate(self._backlog):
+            if self._free <= 0:
+                left += self._backlog[place:]
+                break
             if run.run_id in self._active:
                 continue
             spec = await self.conductor.spec(run)
-            if self._free > 0 and held[run.job_id] < spec.runtime.max_parallel_runs:
+            if held[run.job_id] < spec.runtime.max_parallel_runs:
                 held[run.job_id] += 1
                 active = self._active[run.run_id] = Active(run)
                 ready = self.conductor.judge_at_once(run, spec)

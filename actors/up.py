@@ -270,16 +270,16 @@ class _Logged(msgspec.Struct):
 
 
 _logged = msgspec.json.Decoder(_Logged).decode
-_MORE = _Logged.__struct_fields__[4:]
+_OWN = 4  # of its fields, which every line has
+_MORE = _Logged.__struct_fields__[_OWN:]
 _WARNINGS = frozenset({"job_failed", "job_attempt_failed", "job_dead_lettered", "job_interrupted", "policy_denied", "events_lost"})
 
 
 def _event_line(log: StreamLog, trace_id: str, event: _Logged) -> str:
     fields: dict[str, Any] = {"job": event.job_id, "run": event.run_id, "trace": trace_id}
-    for name in _MORE:
-        value = getattr(event, name)
-        if value:
-            fields[name] = value
+    told = msgspec.structs.astuple(event)[_OWN:]
+    if any(told):
+        fields.update({name: value for name, value in zip(_MORE, told, strict=True) if value})
     return log.line("warning" if event.event in _WARNINGS else "info", event.event, fields, ts=event.ts)
 
 

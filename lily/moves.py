@@ -75,15 +75,17 @@ def start(run: Run, place: Place, at: datetime, *, attempt: bool, more: Sequence
     )
 
 
-def _last(run: Run, at: datetime, status: str, error: ErrorInfo | None = None, **changes: Any) -> Attempt | None:
+def _last(run: Run, ts: str, status: str, error: ErrorInfo | None = None, **changes: Any) -> Attempt | None:
     if not run.attempts or run.attempts[-1].ended_at is not None:
         return None
-    return replace(run.attempts[-1], ended_at=stamp(at), status=status, error=error, **changes)
+    return replace(run.attempts[-1], ended_at=ts, status=status, error=error, **changes)
+
+
+_ENDS = {Status.SUCCEEDED: EventName.JOB_COMPLETED, Status.FAILED: EventName.JOB_FAILED, Status.CANCELED: EventName.JOB_CANCELED}
 
 
 def _final(status: Status, error: ErrorInfo | None, ts: str, **more: Any) -> Event:
-    name = {Status.SUCCEEDED: EventName.JOB_COMPLETED, Status.FAILED: EventName.JOB_FAILED, Status.CANCELED: EventName.JOB_CANCELED}[status]
-    return Event(name, ts, {"status": status.value, **_told(error), **more})
+    return Event(_ENDS[status], ts, {"status": status.value, **_told(error), **more})
 
 
 def _failing(error: ErrorInfo, ts: str) -> list[Event]:
@@ -116,7 +118,7 @@ def settle(run: Run, outcome: Outcome, runtime: Runtime, at: datetime) -> Move:
 def _succeed(run: Run, outcome: Outcome, at: datetime, tries: int) -> Move:
     ts, number = stamp(at), len(run.attempts)
     events = [Event(EventName.JOB_ATTEMPT_SUCCEEDED, ts, {"attempt": number}), _final(Status.SUCCEEDED, None, ts)]
-    last = _last(run, at, "succeeded")
+    last = _last(run, ts, "succeeded")
     return _moved(run, events, last, status=Status.SUCCEEDED, ended_at=ts, tries=tries, result=outcome.result)
 
 
@@ -128,7 +130,7 @@ def _retry(run: Run, outcome: Outcome, runtime: Runtime, at: datetime, tries: in
         Event(EventName.JOB_ATTEMPT_FAILED, ts, {"attempt": number, "status": outcome.status, **_told(outcome.error), "will_retry": True}),
         Event(EventName.JOB_RETRY_SCHEDULED, ts, {"attempt": number + 1, "at": due, "pause_seconds": round(pause, 6)}),
     ]
-    last = _last(run, at, outcome.status, outcome.error, will_retry=True, next_attempt_at=due)
+    last = _last(run, ts, outcome.status, outcome.error, will_retry=True, next_attempt_at=due)
     # The result stays: a run that is canceled before its next attempt has a receipt that says what was enforced.
     return _moved(run, events, last, status=Status.RETRY_SCHEDULED, tries=tries, next_attempt_at=due, result=outcome.result)
 
@@ -140,7 +142,7 @@ def _fail(run: Run, outcome: Outcome, at: datetime, tries: int) -> Move:
         Event(EventName.JOB_ATTEMPT_FAILED, ts, {"attempt": number, "status": outcome.status, **_told(error), "will_retry": False}),
         *_failing(error, ts),
     ]
-    last = _last(run, at, outcome.status, error)
+    last = _last(run, ts, outcome.status, error)
     return _moved(run, events, last, status=Status.FAILED, ended_at=ts, tries=tries, error=error, result=outcome.result)
 
 
@@ -157,7 +159,7 @@ def cancel(run: Run, request: Mapping[str, Any], at: datetime, result: Mapping[s
     return _moved(
         run,
         [_final(Status.CANCELED, None, ts, **told)],
-        _last(run, at, "canceled"),
+        _last(run, ts, "canceled"),
         status=Status.CANCELED,
         ended_at=ts,
         next_attempt_at=None,
@@ -175,7 +177,7 @@ def stopped(run: Run, request: Mapping[str, Any], at: datetime, result: Mapping[
         data={"reason": "failed_by_operator"},
     )
     given = _versioned(result or run.result)
-    if _last(run, at, "failed") is None:
+    if _last(run, stamp(at), "failed") is None:
         return refuse(run, error, given, at)
     return _fail(run, Outcome(status="failed", result=given, error=error), at, run.tries)
 
@@ -184,7 +186,7 @@ def interrupt(run: Run, runtime: Runtime, at: datetime, *, reason: str, recovere
     """running → queued again, not charged; or failed, once it was interrupted more often than `interrupt_max`."""
     ts, count = stamp(at), run.interruptions + 1
     events = [Event(EventName.JOB_INTERRUPTED, ts, {"attempt": len(run.attempts), "reason": reason, "interruptions": count})]
-    last = _last(run, at, "interrupted")
+    last = _last(run, ts, "interrupted")
     if count > runtime.interrupt_max:
         error = ErrorInfo(
             code=Code.JOB_EXECUTION_FAILED,
@@ -218,13 +220,13 @@ def due(run: Run, at: datetime) -> Move:
 
 def wait_approval(run: Run, approval: Approval, at: datetime, result: Mapping[str, Any] | None = None) -> Move:
     """queued or running → waiting_approval. An attempt that asked midway ends here and is not charged; its finished steps stay."""
-    asked = _about(approval, kind=approval.kind, why=approval.why, expires_at=approval.expires_at)
+    ts, asked = stamp(at), _about(approval, kind=approval.kind, why=approval.why, expires_at=approval.expires_at)
     if approval.issue:
         asked["issue"] = approval.issue
     return _moved(
         run,
-        [Event(EventName.JOB_WAITING_APPROVAL, stamp(at), asked)],
-        _last(run, at, "waiting_approval"),
+        [Event(EventName.JOB_WAITING_APPROVAL, ts, asked)],
+        _last(run, ts, "waiting_approval"),
         status=Status.WAITING_APPROVAL,
         approvals=with_approval(run, approval),
         owner=None,
