@@ -77,9 +77,14 @@ crash-matrix *ARGS:
 windows N="100" *ARGS:
     {{python}} -m benchmarks.windows --kills {{N}} {{ARGS}}
 
-# Speed and memory as ratios in one run.
-bench:
-    {{python}} -m benchmarks.run
+# Other job runners beside Lily, then Lily's own speed and memory, all as ratios. Half an hour, on a machine with nothing else to do; --quick, --write.
+bench *ARGS:
+    {{python}} -m benchmarks.peers.run "$@"
+    {{python}} -m benchmarks.run "$@"
+
+# Lily alone: --quick, --write.
+bench-lily *ARGS:
+    {{python}} -m benchmarks.run "$@"
 
 # Other job runners beside Lily, each in a virtual environment of its own: --quick, --write, --only NAMES, --measures NAMES.
 bench-peers *ARGS:
