@@ -141,6 +141,8 @@ class RunFiles:
 
     def _follow(self, move: Move, since: float) -> None:
         run = move.run
+        if run.run_id in self._ended:
+            return  # its artifacts were mended in this very batch: a second receipt would name the first one
         log = self._log_of(run, fresh=run.events - len(move.events) == 1 and len(run.attempts) <= 1 and not run.interruptions)
         if log.lacks(run.events - len(move.events)):
             log = self._logs[run.run_id] = log.renewed(self._known.events)

@@ -13,10 +13,10 @@ from lily.cli import entry
 from lily.clock import SystemClock
 from lily.errors import Code, LilyError
 from lily.log import SilentLog
-from lily.runs import Event, PinnedSpec, Run
+from lily.runs import Event, Move, PinnedSpec, Run, Status
 from lily.storage.artifacts import read_receipt, whole
 from lily.storage.files_process import FilesProcess
-from lily.storage.run_files import Known, Mend, RunFiles
+from lily.storage.run_files import Follow, Known, Mend, RunFiles
 from lily.storage.store import Store
 from lily.workspace import OwnerLock, Workspace, lock_path
 from tests.cli.conftest import write_job
@@ -105,6 +105,19 @@ def test_a_store_that_is_away_while_it_is_asked_fails_the_batch_alone(place: Wor
         assert whole(place, store.run(run_id))
     finally:
         files.close()
+
+
+def test_an_end_that_comes_in_the_batch_that_mends_it_makes_no_second_receipt(place: Workspace, store: Store) -> None:
+    """Its end was stored and reported failed, so it is owed and asked for again: a second receipt would name the first."""
+    (run_id,) = dead(place.root, "a")
+    run, events = store.run(run_id), store.events(run_id)
+    files = RunFiles(place, store, SystemClock())
+    done = files.write([Mend([run_id]), Follow(Move(run=run, expected=Status.RUNNING, events=events[-1:]))], 0.0, True, {"a": None})
+    assert [told.run_id for told in done.ended] == [run_id]
+    receipt = read_receipt(place, "a", run_id)
+    assert receipt is not None
+    assert receipt.previous is None
+    assert whole(place, run)
 
 
 def test_a_process_that_was_killed_is_said_to_have_gone(place: Workspace, store: Store, lock: OwnerLock) -> None:
