@@ -286,6 +286,12 @@ def _version(connection: Connection) -> str | None:
 
 
 def _migrate(engine: Engine, before: Callable[[str], None] | None) -> None:
+    with writing(engine) as connection:
+        if _table_version(connection) is None:
+            from lily.storage import fresh  # once in the life of a store
+
+            fresh.make(connection)
+            return
     # Alembic takes as long to import as all the rest: only a changed schema pays for it.
     from alembic import command
     from alembic.config import Config
@@ -295,9 +301,9 @@ def _migrate(engine: Engine, before: Callable[[str], None] | None) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
     with writing(engine) as connection:
-        found = _table_version(connection)
+        found = _table_version(connection) or ""
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        if found is not None and found not in known:
+        if found not in known:
             raise LilyError(
                 Code.STORE_SCHEMA_NEWER,
                 f"the store's schema is {found}, this Lily knows up to {HEAD}",
@@ -306,7 +312,7 @@ def _migrate(engine: Engine, before: Callable[[str], None] | None) -> None:
             )
         if found == HEAD:
             return  # another process was first
-        if found is not None and before is not None:
+        if before is not None:
             before(found)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -1,6 +1,6 @@
 """The tables, the same on SQLite and PostgreSQL. Times are stamps (see `lily.clock.stamp`), structures are JSON text.
 
-A change here needs a migration in `migrations/versions` and a new `HEAD`.
+A change here needs a migration in `migrations/versions` and a new `HEAD`; new stores are made from here (`fresh`), without migrations.
 """
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
