@@ -1,5 +1,6 @@
 """The receipt: what a reader trusts about a finished run. Pure: a record goes in, a document comes out."""
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -198,6 +199,4 @@ def _as(kind: type[Any], receipt: ReceiptV1, **more: Any) -> Any:
 
 def sha256_of(body: bytes) -> str:
     """The digest by which a receipt is named."""
-    import hashlib  # brings OpenSSL, which lists of runs do without
-
     return hashlib.sha256(body).hexdigest()
