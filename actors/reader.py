@@ -175,7 +175,7 @@ class Reader:
             yield fresh, max(last, after)
 
 
-_UNASKED = {"grace": 30.0, "from_seq": 0, "run_id": None, "job_id": None, "statuses": [], "since": None, "limit": 20}
+_UNASKED: dict[str, Any] = {"grace": 30.0, "from_seq": 0, "run_id": None, "job_id": None, "statuses": [], "since": None, "limit": 20}
 _STATUSES = [status.value for status in Status]
 
 

@@ -139,12 +139,11 @@ def run_views(
     """Runs as lists show them, newest first: as the supervisor tells, which has loaded what that takes, else read here."""
     from lily.operations.client import supervisor_runs
 
-    wanted = {"job_id": job_id, "statuses": statuses, "since": since, "limit": limit}
-    told = supervisor_runs(find_workspace(place), **wanted)
+    told = supervisor_runs(find_workspace(place), job_id=job_id, statuses=statuses, since=since, limit=limit)
     if told is not None:
         return told
     with opened(place) as (_, _, store):
-        return [run_view(run) for run in store.runs(**wanted)]
+        return [run_view(run) for run in store.runs(job_id=job_id, statuses=statuses, since=since, limit=limit)]
 
 
 def _must_exist(place: Workspace, store: "Store", job_id: str) -> None:
