@@ -1,12 +1,16 @@
 """APScheduler's job store: in memory, with JSON rows in SQLite written behind.
 
+In memory a job is what it is made of, and is made whenever APScheduler asks for it: ten thousand of its own would take half of a start,
+and twenty megabytes, and most of them are asked for once a day.
+
 The rows are a cache of what the ledger and the specs say: nothing is read back from them but to compare, and a file that is lost or
 damaged is made anew. No pickle is ever stored or loaded.
 """
 
 import os
 import sqlite3
-from collections.abc import Callable
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
@@ -14,13 +18,15 @@ from typing import Any
 
 import anyio
 import msgspec
-from apscheduler.jobstores.memory import MemoryJobStore
+from apscheduler.job import Job
+from apscheduler.jobstores.base import BaseJobStore, ConflictingIdError, JobLookupError
 
 from lily.clock import stamp
 from lily.offload import Offload
 
 RETRY_SECONDS = 10.0
 DUE_AT_ONCE = 50  # jobs of one pass, which is one synchronous call
+FIRE = "lily.fire:fire"  # what every job calls, by its name
 _CREATE = "create table if not exists job(id text primary key, next_run_time text, body text not null) without rowid"
 _PUT = (
     "insert into job(id, next_run_time, body) values(?, ?, ?)"
@@ -28,68 +34,134 @@ _PUT = (
 )
 
 
-class JobStore(MemoryJobStore):  # type: ignore[misc]  # APScheduler has no types
-    """Jobs in memory; `write_behind` keeps the file."""
+class Placed(msgspec.Struct, frozen=True, gc=False):
+    """A job of Lily's as the store keeps it: the version of its trigger, and when it is due next."""
+
+    id: str
+    version: int
+    trigger: Any  # APScheduler's side of a schedule
+    due: datetime
+    misfire_grace_seconds: int
+
+
+class JobStore(BaseJobStore):  # type: ignore[misc]  # APScheduler has no types
+    """Jobs in memory, first due first; `write_behind` keeps the file."""
 
     def __init__(self, path: Path | None, offload: Offload) -> None:
         """`path` None keeps no file."""
         super().__init__()
         self._path, self._offload = path, offload
-        self._changed: dict[str, tuple[str, str | None, str] | None] = {}
+        self._jobs: dict[str, Placed] = {}
+        self._order: list[tuple[float, str]] = []
+        self._changed: dict[str, Placed | None] = {}
         self._connection: sqlite3.Connection | None = None
         self._due = anyio.Event()
         self.failure: BaseException | None = None  # APScheduler logs what a store raises and goes on; the scheduler raises this instead
 
     def __len__(self) -> int:
-        return len(self._jobs_index)
+        return len(self._jobs)
+
+    def put(self, jobs: Iterable[Placed]) -> None:
+        """Have these jobs, in place of those with their ids."""
+        placed = {job.id: job for job in jobs}
+        replaced = placed.keys() & self._jobs.keys()
+        if replaced:
+            self._order = [each for each in self._order if each[1] not in replaced]
+        self._order += [(job.due.timestamp(), job.id) for job in placed.values()]
+        self._order.sort()  # what was there is in order: this is a merge
+        self._jobs |= placed
+        self._changed |= placed
+        self._due.set()
+
+    def discard(self, job_ids: Iterable[str]) -> None:
+        """Have these jobs no more, as far as they are there."""
+        for job_id in job_ids:
+            if job_id in self._jobs:
+                self.remove_job(job_id)
+
+    def lag(self, now: datetime) -> float:
+        """How many seconds ago the first of all next windows was due; 0.0 while none is."""
+        return max(0.0, round(now.timestamp() - self._order[0][0], 3)) if self._order else 0.0
 
     # -- what APScheduler calls -------------------------------------------------------------------
 
-    def get_due_jobs(self, now: datetime) -> list[Any]:
+    def get_due_jobs(self, now: datetime) -> list[Job]:
         """The first few that are due; the rest comes with the next pass, at once."""
         try:
-            due: list[Any] = []
-            for job, timestamp in self._jobs:
-                if timestamp is None or timestamp > now.timestamp() or len(due) == DUE_AT_ONCE:
-                    break
-                due.append(job)
-            return due
+            until = now.timestamp()
+            return [self._made(self._jobs[job_id]) for at, job_id in self._order[:DUE_AT_ONCE] if at <= until]
         except Exception as exc:
             self.failure = exc
             raise
 
-    def lag(self, now: datetime) -> float:
-        """How many seconds ago the first of all next windows was due; 0.0 while none is."""
-        first = next((timestamp for _, timestamp in self._jobs if timestamp is not None), None)
-        return 0.0 if first is None else max(0.0, round(now.timestamp() - first, 3))
-
-    def add_job(self, job: Any) -> None:
+    def get_next_run_time(self) -> datetime | None:
         """See BaseJobStore."""
-        super().add_job(job)
-        self._note(job)
+        return self._jobs[self._order[0][1]].due if self._order else None
 
-    def update_job(self, job: Any) -> None:
+    def lookup_job(self, job_id: str) -> Job | None:
         """See BaseJobStore."""
-        super().update_job(job)
-        self._note(job)
+        found = self._jobs.get(job_id)
+        return None if found is None else self._made(found)
+
+    def get_all_jobs(self) -> list[Job]:
+        """See BaseJobStore."""
+        return [self._made(self._jobs[job_id]) for _, job_id in self._order]
+
+    def add_job(self, job: Job) -> None:
+        """See BaseJobStore."""
+        if job.id in self._jobs:
+            raise ConflictingIdError(job.id)
+        self._set(job)
+
+    def update_job(self, job: Job) -> None:
+        """See BaseJobStore."""
+        self._out_of_order(job.id)
+        self._set(job)
 
     def remove_job(self, job_id: str) -> None:
         """See BaseJobStore."""
-        super().remove_job(job_id)
+        self._out_of_order(job_id)
+        del self._jobs[job_id]
         self._changed[job_id] = None
         self._due.set()
 
+    def remove_all_jobs(self) -> None:
+        """See BaseJobStore."""
+        self.discard(list(self._jobs))
+
     def shutdown(self) -> None:
         """The rows stay: they say what was registered last."""
-        super().remove_all_jobs()
+        self._jobs, self._order = {}, []
 
-    def _note(self, job: Any) -> None:
-        if self._path is None:
-            return
-        body = {"version": job.kwargs["version"], "misfire_grace_seconds": job.misfire_grace_time}
-        at = stamp(job.next_run_time) if job.next_run_time else None
-        self._changed[job.id] = (job.id, at, msgspec.json.encode(body).decode())
+    def _set(self, job: Job) -> None:
+        placed = Placed(job.id, job.kwargs["version"], job.trigger, job.next_run_time, job.misfire_grace_time)
+        insort(self._order, (placed.due.timestamp(), placed.id))
+        self._jobs[job.id] = self._changed[job.id] = placed
         self._due.set()
+
+    def _out_of_order(self, job_id: str) -> None:
+        found = self._jobs.get(job_id)
+        if found is None:
+            raise JobLookupError(job_id)
+        del self._order[bisect_left(self._order, (found.due.timestamp(), job_id))]
+
+    def _made(self, placed: Placed) -> Job:
+        job = Job(
+            self._scheduler,
+            id=placed.id,
+            trigger=placed.trigger,
+            executor="default",
+            func=FIRE,
+            args=(),
+            kwargs={"job_id": placed.id, "version": placed.version},
+            name=placed.id,
+            misfire_grace_time=placed.misfire_grace_seconds,
+            coalesce=True,
+            max_instances=1,
+            next_run_time=placed.due,
+        )
+        job._jobstore_alias = self._alias
+        return job
 
     # -- the file ---------------------------------------------------------------------------------
 
@@ -122,13 +194,13 @@ class JobStore(MemoryJobStore):  # type: ignore[misc]  # APScheduler has no type
                 self._changed = {**changed, **self._changed}
                 raise
 
-    def _write(self, path: Path, changed: dict[str, tuple[str, str | None, str] | None]) -> None:
+    def _write(self, path: Path, changed: dict[str, Placed | None]) -> None:
         connection = self._connection = self._connection or _connect(path)
         connection.execute("begin immediate")
         try:
             connection.execute(_CREATE)  # somebody may have taken the file away
-            connection.executemany(_PUT, [row for row in changed.values() if row is not None])
-            connection.executemany("delete from job where id = ?", [(id,) for id, row in changed.items() if row is None])
+            connection.executemany(_PUT, [_row(job) for job in changed.values() if job is not None])
+            connection.executemany("delete from job where id = ?", [(id,) for id, job in changed.items() if job is None])
             connection.execute("commit")
         except BaseException:
             self.close()
@@ -139,6 +211,11 @@ class JobStore(MemoryJobStore):  # type: ignore[misc]  # APScheduler has no type
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _row(job: Placed) -> tuple[str, str, str]:
+    body = {"version": job.version, "misfire_grace_seconds": job.misfire_grace_seconds}
+    return job.id, stamp(job.due), msgspec.json.encode(body).decode()
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -16,15 +16,18 @@ from lily.errors import LilyError
 from lily.identity import SUPERVISOR, Actor, check_allowed
 from lily.log import Log
 from lily.offload import Offload
+from lily.operations.client import MOST_RUNS
 from lily.operations.sockets import address, reader_path
 from lily.queue_shapes import SettingChange
-from lily.runs import TERMINAL
+from lily.render import run_view
+from lily.runs import TERMINAL, Status
 from lily.storage.files import READ
 from lily.storage.store import Store
 from lily.text import encodable
 from lily.workspace import EVENTS, Workspace
 
 _LINE = 65_536
+
 _LONGEST_GRACE = 31_536_000.0  # seconds
 _LONGEST = 4096  # characters of what somebody says of themselves
 _CHUNK = 262_144
@@ -105,12 +108,19 @@ class Reader:
                 await _send(client, [_line({"ok": True})])
             case "follow":
                 await self._follow(client, request)
+            case "runs":
+                await _send(client, [await self._offload(self._runs, request)])
             case "reload" if self._reload is not None:
                 await _send(client, [_line({"changes": await self._reload(*_asking(request, "config.change"))})])
             case "reload":
                 await _send(client, [_line({"error": {"code": "supervisor_not_running", "message": "one run alone owns the workspace"}})])
             case _:
-                await _send(client, [_line({"error": {"code": "usage", "message": "ask is one of status, follow, down, reload"}})])
+                await _send(client, [_line({"error": {"code": "usage", "message": "ask is one of status, follow, runs, down, reload"}})])
+
+    def _runs(self, request: Mapping[str, Any]) -> bytes:
+        """Runs as lists show them: who asks need not load what reading the store takes."""
+        wanted = {name: request[name] for name in ("job_id", "statuses", "since", "limit")}
+        return _line({"runs": [run_view(run) for run in self._store.runs(**wanted)]})
 
     async def _follow(self, client: socket.socket, request: Mapping[str, Any]) -> None:
         run_id, job_id = request.get("run_id"), request.get("job_id")
@@ -165,17 +175,28 @@ class Reader:
             yield fresh, max(last, after)
 
 
+_UNASKED: dict[str, Any] = {"grace": 30.0, "from_seq": 0, "run_id": None, "job_id": None, "statuses": [], "since": None, "limit": 20}
+_STATUSES = [status.value for status in Status]
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is text that every database takes."""
+    return type(value) is str and encodable(value) == value and "\0" not in value
+
+
 def _understood(body: bytes) -> dict[str, Any]:
     """A request whose parts are what they must be; an empty one for anything else."""
     try:
         given = json.loads(body)
-        request = {"grace": 30.0, "from_seq": 0, "run_id": None, "job_id": None, **given}
+        request = {**_UNASKED, **given}
     except (ValueError, TypeError, RecursionError):
         return {}
     right = (
         type(request["grace"]) in (int, float) and 0 <= request["grace"] <= _LONGEST_GRACE,
         type(request["from_seq"]) is int and 0 <= request["from_seq"] < 2**63,
-        *(request[name] is None or type(request[name]) is str for name in ("run_id", "job_id")),
+        type(request["limit"]) is int and 1 <= request["limit"] <= MOST_RUNS,
+        type(request["statuses"]) is list and all(each in _STATUSES for each in request["statuses"]),
+        *(request[name] is None or _is_text(request[name]) for name in ("run_id", "job_id", "since")),
     )
     return request if all(right) else {}
 

@@ -6,7 +6,7 @@ coalescing and max_instances stay APScheduler's. What it would only log, it keep
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from types import FunctionType, MethodType
@@ -17,10 +17,10 @@ import anyio.lowlevel
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, EVENT_JOB_SUBMITTED
 from apscheduler.executors import base as executors
 from apscheduler.executors.base import BaseExecutor
-from apscheduler.schedulers.base import STATE_STOPPED, BaseScheduler
+from apscheduler.schedulers.base import STATE_RUNNING, STATE_STOPPED, BaseScheduler
 from apscheduler.schedulers.blocking import BlockingScheduler
 
-from actors.job_store import JobStore
+from actors.job_store import JobStore, Placed
 from actors.mailbox import Mailbox
 from lily.clock import Clock
 
@@ -89,6 +89,13 @@ class TaskScheduler(BlockingScheduler):  # type: ignore[misc]  # APScheduler has
         """Be ready; `run` does the work."""
         self._event = anyio.Event()  # the inherited wakeup and shutdown only ever set it
         BaseScheduler.start(self, paused)
+
+    def put(self, jobs: Iterable[Placed], gone: Iterable[str] = ()) -> None:
+        """Have these jobs, each in place of the one with its id, and those of `gone` no more: `add_job` and `remove_job` for many."""
+        self._store.put(jobs)
+        self._store.discard(gone)
+        if self.state == STATE_RUNNING:
+            self.wakeup()
 
     async def run(self) -> None:
         """Until shutdown. Raises what the job store or the executor raised."""

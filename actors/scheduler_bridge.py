@@ -31,7 +31,7 @@ from actors.messages import (
     SpecRemoved,
     SpecsRead,
 )
-from actors.placing import first_fires, place
+from actors.placing import first_fires
 from actors.scheduler import EVENTS, LOOK_SECONDS, MailboxExecutor, TaskScheduler
 from lily.clock import Clock, stamp
 from lily.conditions.verdict import Looked
@@ -47,7 +47,6 @@ from lily.spec_index import SpecEntry
 from lily.storage.windows import Claim, JobState, Windows
 
 AT_ONCE = 500  # jobs that one transaction settles or registers
-PUT_AT_ONCE = 100  # jobs that are added between two turns of the loop
 RETRY_SECONDS = 1.0  # between tries to settle what the store did not take
 RING_SECONDS = 2.0  # what a lost ring costs
 
@@ -360,13 +359,14 @@ class SchedulerBridge:
         await self._settle_and_add([*(entry.id for entry in loaded), *gone], now)
 
     async def _register(self, entries: Sequence[SpecEntry], now: datetime, known: dict[str, JobState] | None = None) -> None:
+        """Store what the ledger does not know yet of these jobs. `known` are the states of all jobs, and follows."""
         for some in _chunks(entries):
             states = known if known is not None else await self._offload(self._windows.states, [entry.id for entry in some])
             new, refused = await self._offload(registrations, some, states, self._body, now)
             for job_id, why in refused.items():
                 self._log.warning("job is not scheduled", job=job_id, why=why)
             if new:
-                await self._offload(self._windows.register, new, now)
+                states |= await self._offload(self._windows.register, new, now)
 
     # -- start, and after a crash or a jump -------------------------------------------------------
 
@@ -388,7 +388,15 @@ class SchedulerBridge:
         await self._register([self._specs[job_id] for job_id in sorted(self._specs)], now, states)
         if gone:
             await self._offload(self._windows.close, gone, now)
-        await self._settle_and_add(sorted({*states, *self._specs}), now)
+        # What a fire or a crash left to be told is told by a claim.
+        quiet = {} if self._unsure else {id: each for id, each in states.items() if id not in {*gone, *self._failures, *self._told}}
+        self._fault("bridge:before-claim")
+        idle = await self._offload(self._windows.settle_idle, quiet, now)
+        self._fault("bridge:claimed")
+        async with self._placing:
+            for some in _chunks(idle):
+                await self._place(some, {job_id: states[job_id] for job_id in some}, now)
+        await self._settle_and_add(sorted({*states, *self._specs} - idle), now)
 
     async def _until_stored(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do it again until the store takes it."""
@@ -405,13 +413,13 @@ class SchedulerBridge:
             for claim in await self._settle(some, now, again=self._unsure):
                 self._give_word(claim)
             async with self._placing:
-                states = await self._offload(self._windows.states, some)
-                firsts = await self._offload(first_fires, self._windows, states, now, self._log)
-                for n, job_id in enumerate(some, 1):
-                    place(self._engine, job_id, states.get(job_id), firsts.get(job_id))
-                    if n % PUT_AT_ONCE == 0:
-                        await anyio.lowlevel.checkpoint()
+                await self._place(some, await self._offload(self._windows.states, some), now)
             await anyio.lowlevel.checkpoint()
+
+    async def _place(self, job_ids: Iterable[str], states: Mapping[str, JobState], now: datetime) -> None:
+        """Have the engine fire these jobs as they stand; under `_placing`."""
+        firsts = await self._offload(first_fires, self._windows, states, now, self._log)
+        self._engine.put(firsts, set(job_ids) - {job.id for job in firsts})
 
     async def _jumped(self, seconds: float) -> None:
         """The wall clock was set, or the machine slept: as after a downtime."""

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.scratch import environment, job, make_workspace
+from benchmarks.scratch import environment, job, make_workspace, supervisor
 from lily.api import Session
 from lily.clock import parse_stamp
 from lily.storage import schema
@@ -78,11 +78,18 @@ def rounds(scratch: Path, commands: list[list[str]]) -> list[tuple[float, ...]]:
     return list(zip(*([python(command, scratch).seconds for command in commands] for _ in range(PASSES)), strict=True))
 
 
-def starting(root: Path) -> tuple[float, float]:
-    """(`lily --version`, `lily jobs list` with 100 unchanged specs) as multiples of `python -c pass`."""
+def starting(root: Path, runs: int) -> tuple[float, float, float]:
+    """(`lily --version`, `lily jobs list` with 100 unchanged specs, `lily jobs history` with limit 20 among `runs` runs) as multiples of
+    `python -c pass`, with a supervisor up."""
     workspace = make_workspace(root, {f"job-{n}": job(f"job-{n}", "noop.v1") for n in range(100)})
-    bare, version, listing = medians(root, [BARE, ["-m", "lily", "--version"], lily(workspace, "jobs", "list")])
-    return version / bare, listing / bare
+    with Session(workspace.root) as session:
+        session.submit("job-0")
+        fill(session.store, runs - 1)
+    words = (["jobs", "list"], ["jobs", "history", "job-0", "--limit", "20"])
+    with supervisor(workspace):
+        bare, *ours = medians(root, [BARE, ["-m", "lily", "--version"], *(lily(workspace, *each) for each in words)])
+    version, listed, told = (seconds / bare for seconds in ours)
+    return version, listed, told
 
 
 def history(root: Path, runs: int) -> float:

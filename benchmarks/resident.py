@@ -34,7 +34,18 @@ def resident(root: Path, specs: int, idle_seconds: float) -> Resident:
         used, began = _cpu_seconds(pid), time.perf_counter()
         time.sleep(idle_seconds)
         cpu = (_cpu_seconds(pid) - used) / (time.perf_counter() - began)
-        return Resident(start, restart, _peak_bytes(pid), cpu)
+        return Resident(start, restart, peak_bytes(pid), cpu)
+
+
+def idle(root: Path) -> tuple[int, int]:
+    """Bytes at most of a supervisor that looks after ten specs, and of the process that writes files for it."""
+    workspace = make_workspace(root, {f"job-{n}": job(f"job-{n}", "noop.v1") for n in range(10)})
+    with supervisor(workspace) as (pid, _):
+        _until_found(workspace, 10)
+        time.sleep(SETTLE_SECONDS)
+        # A thread's children are the thread's own.
+        children = [child for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+        return peak_bytes(pid), sum(peak_bytes(int(child)) for child in children)
 
 
 def _until_found(workspace: Workspace, specs: int) -> float:
@@ -54,7 +65,8 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _peak_bytes(pid: int) -> int:
+def peak_bytes(pid: int) -> int:
+    """The most of its memory that was resident at once."""
     found = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     assert found is not None
     return int(found[1]) * 1024

@@ -23,7 +23,7 @@ from benchmarks import letters, schedules, simulate, submissions
 from benchmarks.commands import history, listing, starting
 from benchmarks.floor import floor_pass
 from benchmarks.latency import submit_to_body
-from benchmarks.resident import resident
+from benchmarks.resident import idle, resident
 from benchmarks.throughput import file_sizes, lily_pass
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
@@ -66,13 +66,14 @@ def sleepers(root: Path, quick: bool) -> Iterator[Row]:
 
 
 def commands(root: Path, quick: bool) -> Iterator[Row]:
-    """Start of the command line, and reading commands."""
-    said, listed = starting(root / "starting")
-    yield "`lily --version`", f"{said:.1f} × `python -c pass`", "≤ 4 ×", said <= 4
-    yield "`lily jobs list`, 100 unchanged specs", f"{listed:.1f} × `python -c pass`", "≤ 30 ×", listed <= 30
+    """Start of the command line, and reading commands, with a supervisor up but where it says otherwise."""
     rows = 10_000 if quick else 100_000
+    said, listed, told = starting(root / "starting", rows)
+    yield "`lily --version`", f"{said:.1f} × `python -c pass`", "≤ 3 ×", said <= 3
+    yield "`lily jobs list`, 100 unchanged specs", f"{listed:.1f} × `python -c pass`", "≤ 15 ×", listed <= 15
+    yield f"`lily jobs history` with limit 20 among {rows:,} runs", f"{told:.1f} × `python -c pass`", "≤ 15 ×", told <= 15
     more = history(root / "history", rows)
-    yield f"`lily jobs history` with limit 20 among {rows:,} runs", f"{more * 1e3:.0f} ms more than among 20", "≤ 30 ms", more <= 0.03
+    yield f"the same without a supervisor, among {rows:,} runs", f"{more * 1e3:.0f} ms more than among 20", "≤ 30 ms", more <= 0.03
 
 
 def dead_letters(root: Path, quick: bool) -> Iterator[Row]:
@@ -92,6 +93,9 @@ def many_specs(root: Path, quick: bool) -> Iterator[Row]:
     peak, first, again = listing(root / "listing", specs)
     told = f"{peak / 2**20:.0f} MB at most; {first:.1f} s the first time, {again:.2f} s unchanged"
     yield f"`lily jobs list`, {specs:,} specs, 10 of them broken, all named", told, "< 300 MB", peak < 300 * 2**20
+    at_rest, files = idle(root / "idle")
+    told = f"{at_rest / 2**20:.0f} MB at most, and {files / 2**20:.0f} MB its process for files"
+    yield "supervisor with ten specs: memory", told, "≤ 90 MB", at_rest <= 90 * 2**20
     found = resident(root / "resident", specs, 5 if quick else 20)
     yield f"supervisor with {specs:,} specs: memory", f"{found.bytes / 2**20:.0f} MB", "≤ 200 MB", found.bytes <= 200 * 2**20
     yield f"supervisor with {specs:,} specs: idle", f"{found.cpu * 100:.2f} % of a core", "< 1 %", found.cpu < 0.01

@@ -3,7 +3,6 @@
 import os
 import pwd
 import re
-import secrets
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Literal
@@ -87,7 +86,7 @@ class _Request:
 
 def new_request() -> str:
     """A command begins: everything that it does from now on has this request id."""
-    _Request.id = secrets.token_hex(8)
+    _Request.id = os.urandom(8).hex()
     return _Request.id
 
 

@@ -1,6 +1,5 @@
 """.lily/config.yaml: every key, its default, and where its value came from. Light, because every command reads it."""
 
-import difflib
 import json
 import os
 import re
@@ -419,5 +418,7 @@ def _short(value: Any) -> str:
 def _suggestion(here: str, name: str) -> str:
     prefix = f"{here}." if here else ""
     names = sorted({key.removeprefix(prefix).split(".")[0] for key in (*_KEYS, _CAPABILITIES, _SINKS) if key.startswith(prefix)})
+    import difflib  # only a mistake pays for it
+
     close = difflib.get_close_matches(name[:64], names, n=1)
     return f"did you mean `{close[0]}`?" if close else f"accepted here: {', '.join(names)}"

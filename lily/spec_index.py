@@ -5,7 +5,6 @@ import re
 import stat
 import threading
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -197,6 +196,8 @@ class SpecIndex:
         wrong = [each for each in catalog.diagnostics if each.path in paths]
         if wrong:
             return to_error(wrong)
+        from difflib import get_close_matches  # only a mistake pays for it
+
         close = get_close_matches(job_id[:128], catalog.jobs, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "see `lily jobs list`"
         return LilyError(Code.JOB_NOT_FOUND, f"no job has the id {job_id[:128]!r}", where=str(self._workspace.root), hint=hint)

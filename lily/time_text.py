@@ -3,9 +3,7 @@
 Each `check_*` returns None for text that is right, else a sentence that says what is wrong and what would be right.
 """
 
-import difflib
 import re
-import zoneinfo
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -116,12 +114,16 @@ def _impossible(fields: list[str], values: list[set[int]]) -> str | None:
 
 @lru_cache(maxsize=1)
 def _zones() -> tuple[str, ...]:
+    import zoneinfo
+
     return tuple(sorted(zoneinfo.available_timezones()))
 
 
 @lru_cache(maxsize=1024)
 def check_zone(text: str) -> str | None:
     """The name of a zone in the IANA database of this machine."""
+    import zoneinfo  # most commands that read need none
+
     # These load from a zoneinfo folder too, but mean another thing on another machine.
     known = text not in ("localtime", "posixrules", "Factory") and not text.startswith(("posix/", "right/"))
     try:
@@ -129,7 +131,9 @@ def check_zone(text: str) -> str | None:
             return None
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         pass  # each of them means: there is no such zone
-    close = difflib.get_close_matches(text[:64], _zones(), n=1) if known else []
+    from difflib import get_close_matches
+
+    close = get_close_matches(text[:64], _zones(), n=1) if known else []
     instead = f"did you mean {close[0]}?" if close else "an IANA name such as Europe/Lisbon is accepted"
     return f"{text[:64]!r} is not a time zone; {instead}"
 

@@ -1,5 +1,6 @@
 """`lily jobs list`, `show` and `history`: reading what is there."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -121,16 +122,28 @@ def history(
 ) -> int:
     """List a job's runs, newest first. A job whose file is gone keeps its history."""
     after, count = since(since_), positive(limit, "--limit")
-    with opened(workspace) as (place, _, store):
-        runs = store.runs(job_id=job_id, statuses=[status] if status else (), since=after, limit=count)
-        if not runs:
+    views = run_views(workspace, job_id=job_id, statuses=[status] if status else [], since=after, limit=count)
+    if not views:
+        with opened(workspace) as (place, _, store):
             _must_exist(place, store, job_id)
-    views = [run_view(run) for run in runs]
     if json:
         output.put_json({"runs": views})
     else:
         put_runs(views, f"{job_id} has no such runs" if status or since_ else f"{job_id} has no runs yet: `lily jobs run {job_id}`")
     return 0
+
+
+def run_views(
+    place: str | None, *, limit: int, job_id: str | None = None, statuses: Sequence[str] = (), since: str | None = None
+) -> list[dict[str, Any]]:
+    """Runs as lists show them, newest first: as the supervisor tells, which has loaded what that takes, else read here."""
+    from lily.operations.client import supervisor_runs
+
+    told = supervisor_runs(find_workspace(place), job_id=job_id, statuses=statuses, since=since, limit=limit)
+    if told is not None:
+        return told
+    with opened(place) as (_, _, store):
+        return [run_view(run) for run in store.runs(job_id=job_id, statuses=statuses, since=since, limit=limit)]
 
 
 def _must_exist(place: Workspace, store: "Store", job_id: str) -> None:

@@ -1,7 +1,6 @@
 """Where commands write: results to stdout, progress to stderr. A reader that went away is no reason to fail."""
 
 import os
-import shutil
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -84,7 +83,11 @@ def interactive(stream: IO[str] | None = None) -> bool:
 
 def width() -> int | None:
     """Columns of the terminal that stdout is; None for files and pipes, where nothing is cut."""
-    return shutil.get_terminal_size().columns if interactive() else None
+    if not interactive():
+        return None
+    import shutil  # brings what archives take
+
+    return shutil.get_terminal_size().columns
 
 
 def errors() -> IO[str]:

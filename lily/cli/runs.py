@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from lily.approvals.record import pending
 from lily.cli import output
-from lily.cli.jobs import put_runs
+from lily.cli.jobs import put_runs, run_views
 from lily.cli.options import Json, Limit, Place, Since, StatusFilter, actor, opened, positive, since, storable
 from lily.receipts import seconds_between
 from lily.render import diff_lines, event_lines, fields, run_view, table, when
@@ -35,8 +35,7 @@ def list_runs(
 ) -> int:
     """List runs of all jobs, newest first, with status and last error."""
     after, count = since(since_), positive(limit, "--limit")
-    with opened(workspace) as (_, _, store):
-        views = [run_view(run) for run in store.runs(job_id=job, statuses=[status] if status else (), since=after, limit=count)]
+    views = run_views(workspace, job_id=job, statuses=[status] if status else [], since=after, limit=count)
     _put(views, json, "no runs yet: `lily jobs run ID` makes one" if not (status or since_ or job) else "no such runs")
     return 0
 
@@ -44,8 +43,7 @@ def list_runs(
 def active(*, limit: Limit = 1000, json: Json = False, workspace: Place = None) -> int:
     """List the runs that have not ended: queued, running, waiting for their next attempt or for an approval."""
     count = positive(limit, "--limit")
-    with opened(workspace) as (_, _, store):
-        views = [run_view(run) for run in store.runs(statuses=[each for each in Status if each not in TERMINAL], limit=count)]
+    views = run_views(workspace, statuses=[each.value for each in Status if each not in TERMINAL], limit=count)
     _put(views, json, "nothing is active")
     return 0
 

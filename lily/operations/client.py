@@ -2,13 +2,16 @@
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lily.errors import Code, LilyError
 from lily.identity import Actor
 from lily.operations.sockets import address, reader_path
 from lily.workspace import Workspace
+
+MOST_RUNS = 1000  # that the owner tells at once: more would keep it from its work
+RUNS_SECONDS = 2.0  # after which the store is asked
 
 
 def _connect(workspace: Workspace, timeout: float | None) -> socket.socket:
@@ -52,6 +55,22 @@ def supervisor_status(workspace: Workspace, *, timeout: float = 10.0) -> dict[st
         if exc.code is Code.SUPERVISOR_NOT_RUNNING:
             return None
         raise
+
+
+def supervisor_runs(
+    workspace: Workspace, *, job_id: str | None, statuses: Sequence[str], since: str | None, limit: int
+) -> list[dict[str, Any]] | None:
+    """Runs as lists show them, newest first, as the owner of the workspace reads them; None when it can't, and the store is to be asked."""
+    if limit > MOST_RUNS:
+        return None
+    request = {"ask": "runs", "job_id": job_id, "statuses": list(statuses), "since": since, "limit": limit}
+    try:
+        for answer in ask(workspace, request, timeout=RUNS_SECONDS):
+            runs: list[dict[str, Any]] = answer["runs"]
+            return runs
+    except (LilyError, KeyError):  # nobody is there, it is of another version, or has no store: who reads the store itself finds out why
+        return None
+    return None
 
 
 def follow(workspace: Workspace, *, run_id: str | None = None, job_id: str | None = None, from_seq: int = 0) -> Iterator[dict[str, Any]]:

@@ -121,6 +121,10 @@ class MemoryWindows:
 
     # -- claims -----------------------------------------------------------------------------------
 
+    def settle_idle(self, states: Mapping[str, JobState], now: datetime) -> set[str]:
+        """None: claiming them costs no transaction here."""
+        return set()
+
     def claim(
         self,
         job_ids: Sequence[str],

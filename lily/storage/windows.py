@@ -21,6 +21,7 @@ from lily.storage import schema
 from lily.storage.audit import Actor, record_all
 from lily.storage.cancels import cancel_previous
 from lily.storage.database import reading, writing
+from lily.storage.idle_windows import settle_idle
 from lily.storage.looks import judging, record_looks, standings
 from lily.storage.new_runs import NewRun
 from lily.storage.rows import dump, run_from
@@ -239,6 +240,10 @@ class Windows:
         self._open_versions(connection, again, {job.job_id: replace(job, state=State.ACTIVE) for job in jobs}, now)
 
     # -- claims -----------------------------------------------------------------------------------
+
+    def settle_idle(self, states: Mapping[str, JobState], now: datetime) -> set[str]:
+        """Settle up to `now`, in one transaction, those of these jobs that have no window to decide by then; gives their ids."""
+        return settle_idle(self._store, states, self.schedule, now)  # type: ignore[arg-type]  # the ledger knows less of a schedule
 
     def claim(
         self,

@@ -51,7 +51,7 @@ class Window:
 class Schedule:
     """The windows that one version of a trigger defines. Made by `schedule_of`."""
 
-    __slots__ = ("_excluded", "_first", "_jitter", "_last", "_rule", "kind", "zone")
+    __slots__ = ("_ahead", "_excluded", "_first", "_jitter", "_last", "_rule", "kind", "zone")
 
     def __init__(self, kind: str, rule: Rule, span: tuple[datetime, datetime], excluded: Exclusions | None, jitter: timedelta) -> None:
         self.kind = kind
@@ -60,10 +60,17 @@ class Schedule:
         self._first, self._last = span
         self._excluded = excluded
         self._jitter = jitter
+        self._ahead: tuple[datetime, Window] | None = None  # the last answer of `next_after`, and for what time it was
 
     def next_after(self, at: datetime) -> Window | None:
         """The first window strictly after an aware instant; None when there is none."""
-        return next(self.windows(at, LATEST), None)
+        ahead = self._ahead
+        if ahead is not None and ahead[0] <= at < ahead[1].at:
+            return ahead[1]
+        found = next(self.windows(at, LATEST), None)
+        if found is not None:
+            self._ahead = at, found  # in one: several threads may ask
+        return found
 
     def windows(self, after: datetime, until: datetime) -> Iterator[Window]:
         """`after < window.at <= until`, strictly ascending, computed as they are asked for."""

@@ -122,10 +122,10 @@ def test_an_executor_is_one_method() -> None:
 
 
 def test_what_is_due_is_apschedulers_own_code() -> None:
-    """The engine adds a wait and a clock, and no rule about due times."""
+    """The engine adds a wait, a clock and jobs by the thousand, and no rule about due times."""
     added = {name for name in vars(TaskScheduler) if not name.startswith("__")} - {"_abc_impl"}
     assert issubclass(TaskScheduler, BlockingScheduler)
-    assert added == {"start", "run"}
+    assert added == {"start", "run", "put"}
 
     async def body(bench: Bench) -> None:
         assert bench.scheduler._process_jobs.__func__.__code__ is BaseScheduler._process_jobs.__code__
@@ -302,7 +302,7 @@ def test_what_apscheduler_would_only_log_ends_the_run(where: str, monkeypatch: p
     async def body(bench: Bench) -> None:
         bench.add()
         if where == "store":
-            monkeypatch.setattr(bench.store, "_jobs", [(None, "?")])
+            monkeypatch.setattr(bench.store, "_order", [(None, "?")])
         else:
             monkeypatch.setattr(bench.executor._fires, "post", broken)
         await anyio.sleep(2 * HOUR)

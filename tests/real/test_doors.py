@@ -20,6 +20,7 @@ from actors.reader import _understood
 from lily.errors import Code, LilyError
 from lily.operations.client import supervisor_status
 from lily.operations.sockets import address, doorbell_path, reader_path
+from lily.runs import Status
 from lily.settings import load_settings
 from lily.workspace import Workspace
 from tests.real.house import House, until
@@ -92,6 +93,12 @@ FRAMES = [
     b'{"ask": "follow", "run_id": {"a": 1}}\n',
     b'{"ask": "follow", "run_id": "../../etc/passwd"}\n',
     b'{"ask": "follow", "from_seq": "x"}\n',
+    b'{"ask": "runs", "limit": 1000000}\n',
+    b'{"ask": "runs", "limit": true}\n',
+    b'{"ask": "runs", "statuses": "queued"}\n',
+    b'{"ask": "runs", "statuses": [["queued"]]}\n',
+    b'{"ask": "runs", "since": "\\u0000"}\n',
+    b'{"ask": "runs", "job_id": "\\ud800"}\n',
     b'{"ask": "down", "grace": "soon"}\n',
     b'{"ask": "down", "grace": NaN}\n',
     b'{"ask": "down", "grace": -1}\n',
@@ -128,7 +135,7 @@ def test_garbage_at_the_sockets_is_refused_and_the_supervisor_goes_on(house: Hou
     assert "crashed" not in up.said()
 
 
-NAMES = st.sampled_from(["ask", "grace", "from_seq", "run_id", "job_id", "x"])
+NAMES = st.sampled_from(["ask", "grace", "from_seq", "run_id", "job_id", "limit", "statuses", "since", "x"])
 PARTS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 ASKED = st.dictionaries(NAMES, PARTS | st.lists(PARTS, max_size=3) | st.dictionaries(NAMES, PARTS, max_size=3), max_size=5)
 
@@ -140,7 +147,9 @@ def test_of_what_is_asked_at_the_socket_only_what_has_the_right_form_is_taken(bo
     if request:
         assert 0 <= request["grace"] <= 31_536_000
         assert isinstance(request["from_seq"], int)
-        assert all(isinstance(request[name], str | None) for name in ("run_id", "job_id"))
+        assert all(isinstance(request[name], str | None) for name in ("run_id", "job_id", "since"))
+        assert 1 <= request["limit"] <= 1000
+        assert set(request["statuses"]) <= set(Status)
 
 
 # -- what others may have written ---------------------------------------------------------------------

@@ -168,6 +168,32 @@ class TestOwnership:
         assert house.lily("down").status == 0
         assert up.end().status == 0
 
+    def test_runs_read_the_same_through_it_and_take_no_database_library_then(self, house: House) -> None:
+        """It has loaded what that takes; who asks it need not, and so is quick. What it can't answer is read from the store."""
+        house.job("quick", "true")
+        house.job("wrong", "false", retry_max=0)
+        for name in ("quick", "wrong", "quick"):
+            house.lily("jobs", "run", name)
+        house.lily("worker", "pause")
+        house.submit("quick")
+        asked = [
+            ("jobs", "history", "quick"),
+            ("jobs", "history", "wrong", "--status", "failed", "--limit", "1"),
+            ("jobs", "history", "quick", "--since", "1h"),
+            ("jobs", "history", "quick", "--limit", "5000"),
+            ("jobs", "history", "unknown"),
+            ("runs", "list", "--status", "canceled"),
+            ("runs", "list", "--job", "wrong"),
+            ("runs", "active"),
+        ]
+        before = [house.lily(*words, "--json") for words in asked]
+        house.up()
+        assert [house.lily(*words, "--json") for words in asked] == before
+        program = "import sys; from lily.__main__ import main; sys.argv = sys.argv[1:]; main(); sys.exit('sqlalchemy' in sys.modules)"
+        for words in (asked[0], asked[-1]):
+            told = subprocess.run([sys.executable, "-c", program, "lily", *words], cwd=house.root, capture_output=True, timeout=60)
+            assert (told.returncode, told.stderr) == (0, b"")
+
     def test_a_client_that_talks_nonsense_or_leaves_harms_nobody(self, house: House) -> None:
         up = house.up()
         for body in (b"", b"nonsense\n", b'{"ask": "follow", "run_id": "../../x"}\n', b"[" * 70_000, b'{"ask": "down", "grace": "x"}\n'):
