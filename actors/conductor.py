@@ -31,7 +31,11 @@ WAITING = frozenset({Status.RETRY_SCHEDULED, Status.WAITING_APPROVAL})
 
 
 class Conductor:
-    """What a run's own task does. `waits` is told of runs that gave their slot back and wait: for their next attempt, or for a person."""
+    """What a run's own task does.
+
+    `over` is told of each run whose attempt has ended, when its end is with the writer but not stored yet; `waits` of runs that gave their
+    slot back and wait: for their next attempt, or for a person.
+    """
 
     def __init__(
         self,
@@ -44,12 +48,13 @@ class Conductor:
         clock: Clock,
         log: Log,
         place: Place,
+        over: Callable[[Active], None],
         waits: Callable[[Run], None],
         fault: Faults = no_faults,
     ) -> None:
         self._writer, self._store, self._engine, self._gate = writer, store, engine, gate
         self._offload, self._clock, self._log, self._place = offload, clock, log, place
-        self._waits, self._fault = waits, fault
+        self._over, self._waits, self._fault = over, waits, fault
         self._known_targets: set[str] = set()
         self.work = Work()
         self.interrupted: list[str] = []
@@ -146,7 +151,7 @@ class Conductor:
         result = {"policy": refused.policy, "target_version": refused.target_version, "r0_status": None}
         second = refuse(first.run, refused.error, {**_versioned(), **result}, now)
         if await self.surely(first):
-            await self._store_end(second)
+            await self._store_end(second, active)
 
     async def _execute(self, active: Active, spec: PinnedSpec, ready: Ready) -> Outcome:
         """The attempt's outcome; one that was cut off (canceled or interrupted) reads as timed out."""
@@ -174,14 +179,17 @@ class Conductor:
                 reason = active.interrupted or "the runner was restarted"
                 move = interrupt(run, spec.runtime, now, reason=reason, recovered=False, result=result)
                 self.interrupted.append(run.run_id)
-        await self._store_end(move)
+        await self._store_end(move, active)
         if move.run.status in WAITING:
             self._waits(move.run)
 
-    async def _store_end(self, move: Move) -> None:
+    async def _store_end(self, move: Move, active: Active) -> None:
         """What happened is stored, also while all around is being canceled."""
         try:
-            await self.surely(move)
+            reply: Reply[Status | None] = Reply()
+            await self._writer.tell(Apply(move, reply))
+            self._over(active)  # nothing of it works any more: the next one's start may share the transaction
+            await self.surely(move, reply)
         except trio.Cancelled:
             # Not in a shielded scope from the beginning: for a short run that would cost more than all the rest of its end.
             with trio.CancelScope(shield=True):

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Generic, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 T = TypeVar("T")
 
@@ -76,6 +77,8 @@ class Mailbox(Generic[T]):
             except anyio.EndOfStream:
                 raise StopAsyncIteration from None
             self._times = 0
+            if self._batch > 1:
+                await anyio.lowlevel.checkpoint()  # what others say in this turn of the loop belongs to it
             self._fill()
         self._times += 1
         self.busy_since = anyio.current_time()

@@ -31,6 +31,7 @@ from lily.storage.database import is_damage
 from lily.storage.store import Look, Store
 
 LOOK_SECONDS = 1.0  # what a lost ring costs
+AHEAD = 20  # runs that a look at the queue finds at least, beyond those for which there is room
 
 
 class Runner:
@@ -61,6 +62,7 @@ class Runner:
         self._on_waiting = on_waiting
         self._asked: dict[str, str] = {}  # runs that wait for an approval, with their jobs
         self._active: dict[str, Active] = {}
+        self._over = 0  # of them: those whose end is being stored
         self._retries: list[tuple[datetime, str]] = []
         self._waiting: dict[str, Run] = {}  # retry_scheduled, by run id
         self._backlog: list[Run] = []  # what the last look at the queue found and no slot has taken, in queue order
@@ -78,6 +80,7 @@ class Runner:
             clock=clock,
             log=log,
             place=place,
+            over=self._make_room,
             waits=self._park,
             fault=fault,
         )
@@ -85,7 +88,7 @@ class Runner:
 
     @property
     def active(self) -> list[Run]:
-        """The runs that hold a slot."""
+        """The runs that hold a slot, and those whose end is being stored."""
         return [active.run for active in self._active.values()]
 
     def resize(self, slots: int) -> None:
@@ -97,6 +100,7 @@ class Runner:
     async def run(self) -> None:
         """Until it was drained, or the mailbox is closed: no new work then, and the end once no run is active."""
         self._active.clear()
+        self._over = 0
         self._waiting.clear()
         self._asked.clear()
         self._retries.clear()
@@ -277,11 +281,11 @@ class Runner:
 
     @property
     def _free(self) -> int:
-        return 0 if self.conductor.draining or not self._taking() else self._slots - len(self._active)
+        return 0 if self.conductor.draining or not self._taking() else self._slots + self._over - len(self._active)
 
     async def _read_queue(self, full: set[str]) -> None:
         starting = sum(not active.begun for active in self._active.values())
-        limit = self._free + self._slots + starting if self._free > 0 else 0
+        limit = self._free + max(self._slots, AHEAD) + starting if self._free > 0 else 0
         self._stale = False  # before the look: a ring while it is made asks for another
         try:
             look = await self._offload(self._look, limit, full, set(self._active))
@@ -387,8 +391,15 @@ class Runner:
         finally:
             self._let_go(active)
 
+    def _make_room(self, active: Active) -> None:
+        """Its slot is free; of its job's `max_parallel_runs` it holds one until its end is stored, for that may be a retry."""
+        active.over = True
+        self._over += 1
+        self._wake.set()
+
     def _let_go(self, active: Active) -> None:
-        self._active.pop(active.run.run_id, None)
+        if self._active.pop(active.run.run_id, None) is not None:
+            self._over -= active.over
         self._wake.set()
         self._idle.set()
         self._close_when_idle()

@@ -20,6 +20,7 @@ class Active:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.begun = False  # its start is stored
+        self.over = False  # nothing of it works any more; its end may not be stored yet
         self.cancel: Mapping[str, Any] | None = None
         self.interrupted: str | None = None
         self._scope: trio.CancelScope | None = None

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import letters, schedules, simulate, submissions
+from benchmarks import letters, schedules, simulate, submissions, subprocesses
 from benchmarks.commands import history, listing, starting
 from benchmarks.floor import floor_pass
 from benchmarks.latency import submit_to_body
@@ -63,6 +63,15 @@ def sleepers(root: Path, quick: bool) -> Iterator[Row]:
     """1,000 runs of 100 ms, 100 at a time."""
     seconds = statistics.median(lily_pass(root / f"sleep-{n}", 1000, "sleep.v1")[0] for n in range(1 if quick else 3))
     yield "1,000 runs that sleep 100 ms, 100 at a time", f"{seconds:.2f} × the ideal second", "≤ 1.3 ×", seconds <= 1.3
+
+
+def programs(root: Path, quick: bool) -> Iterator[Row]:
+    """Runs of a program that does nothing, two at a time, against the same without Lily."""
+    runs, count = (200, 2) if quick else (500, 5)
+    found = subprocesses.passes(root / "programs", runs, count)
+    ratio = statistics.median(found.ratios)
+    told = f"{ratio:.2f} of bare Popen ({found.rate:.0f}/s against {found.bare:.0f}/s; {min(found.ratios):.2f} to {max(found.ratios):.2f})"
+    yield f"runs of `/bin/true`, two at a time, {count} × {runs}", told, "≥ 0.5 of bare Popen", ratio >= 0.5
 
 
 def commands(root: Path, quick: bool) -> Iterator[Row]:
@@ -139,6 +148,7 @@ PARTS: tuple[Callable[[Path, bool], Iterator[Row]], ...] = (
     throughput,
     latency,
     sleepers,
+    programs,
     submitting,
     commands,
     dead_letters,

@@ -1,24 +1,21 @@
 """Lily's passes and the floor's of what the peers are measured by; Lily's own benchmarks do the work where they can."""
 
 import os
-import sqlite3
 import statistics
 import subprocess
 import sys
 import sysconfig
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 
-from benchmarks import schedules, submissions, throughput
+from benchmarks import schedules, submissions, subprocesses, throughput
 from benchmarks.commands import fill
 from benchmarks.floor import floor_pass
 from benchmarks.latency import each_submission
-from benchmarks.peers.bodies import PROGRAM, SLEEP_SECONDS
+from benchmarks.peers.bodies import SLEEP_SECONDS
 from benchmarks.peers.inside import GAP_SECONDS
-from benchmarks.scratch import environment, job, make_workspace, supervisor
+from benchmarks.scratch import environment, job, make_workspace
 from lily.api import Session
 
 SLOTS = 100
@@ -72,33 +69,12 @@ def latency(root: Path, count: int) -> Pass:
 
 def program(root: Path, count: int) -> Pass:
     """Runs of `command.v1` a second, files included."""
-    text = job("program", "command.v1", bindings=f"{{argv: {PROGRAM}}}") + "capabilities: [process.exec]\n"
-    workspace = make_workspace(root, {"program": text}, slots=PROGRAMS_AT_ONCE)
-    with supervisor(workspace), Session(root) as session, closing(sqlite3.connect(workspace.database, isolation_level=None)) as db:
-        session.submit_many("program", [{}] * 20)
-        throughput.wait(db)
-        began = time.perf_counter()
-        session.submit_many("program", [{}] * count)
-        throughput.wait(db)
-        took = time.perf_counter() - began
-        if (good := db.execute("select count(*) from run where status = 'succeeded'").fetchone()[0]) != count + 20:
-            raise RuntimeError(f"{good} of {count + 20} runs succeeded")
-    return count / took, []
+    return subprocesses.lily_pass(root, count), []
 
 
 def bare_programs(root: Path, count: int) -> Pass:
     """The floor of it: Popen, a working directory, two pipes, two threads."""
-
-    def one(_: int) -> None:
-        pipe = subprocess.PIPE
-        with subprocess.Popen(PROGRAM, cwd=root, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as child:
-            child.communicate()
-
-    root.mkdir()
-    with ThreadPoolExecutor(PROGRAMS_AT_ONCE) as threads:
-        began = time.perf_counter()
-        list(threads.map(one, range(count)))
-        return count / (time.perf_counter() - began), []
+    return subprocesses.bare_pass(root, count), []
 
 
 def history(root: Path, rows: int) -> Pass:

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from lily.engines.process_table import PROCESS_MARK, Entry, Table, descendants, marks_of, read_entry, scan
+from lily.engines.process_table import PROCESS_MARK, Entry, Table, children_of, descendants, marks_of, read_entry, scan
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -53,6 +53,18 @@ class Children:
         with self._lock:
             return self._registered == {pid}
 
+    def alone(self) -> bool:
+        """Whether this process has no children but those registered, and its helpers; a subreaper has then been handed no orphan.
+
+        So whatever an ended child had started is gone, too: what had outlived it would be ours now. False where that can't be known.
+        """
+        if not self.subreaper:
+            return False
+        session = os.getsid(0)
+        with self._lock:  # so that none is reaped meanwhile: the system may skip one where another is taken from the list
+            own = children_of(os.getpid())
+            return own is not None and all(pid in self._registered or _session_of(pid) in (None, session) for pid in own)
+
     def _adopted(self, entry: Entry, session: int) -> bool:
         # Whatever we start lives in a session of its own and can never come back into ours.
         return entry.parent == os.getpid() and entry.session != session and entry.pid not in self._registered
@@ -78,6 +90,11 @@ class Children:
                     if now is not None and now.proc == seen.proc and self._adopted(now, session):
                         count += _reap(seen.pid)
         return count
+
+
+def _session_of(pid: int) -> int | None:
+    entry = read_entry(pid)
+    return entry.session if entry else None
 
 
 def _reap(pid: int) -> bool:

@@ -67,7 +67,7 @@ class Attempt:
     asking: frozenset[str]  # granted by the job; the policy wants somebody to approve each
     deadline: datetime | None
     redactor: Redactor  # knows the secrets of the job and of the workspace: nothing leaves an attempt but through it
-    left_files: bool = False  # something was written into the run's folder
+    left_files: bool = False  # something may have been written into the run's folder, beside logs without a byte
     seen_steps: set[str] = field(default_factory=set)
     asked: list[Need] = field(default_factory=list)  # what it can't go on without; it ends then
     pause: Callable[[], None] = lambda: None  # ends it
@@ -188,7 +188,7 @@ class RunContext(Context):
             request = _with_prefix(request, f"{self._prefix}-{request.log_prefix}")
         if request.log_prefix:
             self._check_name(f"{request.log_prefix}stdout.log")
-        folder = self.run_dir
+        folder = self._ports.workspace.run_dir(self.job_id, self.run_id)
         try:
             return await self._ports.processes.run(
                 request,
@@ -197,6 +197,7 @@ class RunContext(Context):
                 run_dir=folder,
                 workspace=self.workspace,
                 on_output=self._output,
+                on_files=self._left_files,
                 redactor=self._attempt.redactor,
             )
         except OSError as exc:
@@ -254,6 +255,9 @@ class RunContext(Context):
     async def _say(self, name: EventName, data: dict[str, Any]) -> None:
         clean = self._attempt.redactor.data(data)
         await self._attempt.told.events([Event(name, stamp(self._ports.clock.now()), clean)])
+
+    def _left_files(self) -> None:
+        self._attempt.left_files = True
 
     async def _output(self, stream: str, text: str) -> None:
         data = {"stream": stream, "text": text}  # redacted where it was read, where pieces are still whole

@@ -12,6 +12,7 @@ from lily.engines.limits import Caps
 from lily.engines.output import OnOutput
 from lily.engines.patience import Patience
 from lily.redaction import Redactor
+from lily.storage.files import make_inner_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +72,12 @@ class FakeProcesses:
         run_dir: Path,
         workspace: Path,
         on_output: OnOutput,
+        on_files: Callable[[], None] = lambda: None,
         redactor: Redactor | None = None,
     ) -> ProcessResult:
         """See Processes. Log files are written when the program ends."""
+        on_files()
+        make_inner_folder(run_dir)
         await anyio.lowlevel.checkpoint()
         program = self._program(request)
         if redactor:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 from lily.offload import Offload
-from lily.redaction import Redactor, Stream
+from lily.redaction import Redactor
 
 PIECE_BYTES = 8 * 1024  # of one `output` event
 TAIL_BYTES = 16 * 1024  # what is kept of the end
@@ -34,43 +34,28 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-class Capture:
-    """Reads a pipe to its end. `error` holds what went wrong in keeping or telling the output; `on_error` is called then."""
+class Kept:
+    """What is kept of one stream: its log file up to a limit, its end, and how much there was. Everything but `skim` and `tail` blocks.
 
-    def __init__(
-        self,
-        stream: str,
-        pipe: int,
-        log: int,
-        *,
-        limit: int,
-        on_output: OnOutput,
-        offload: Offload,
-        on_error: Callable[[], None],
-        redactor: Redactor | None = None,
-    ) -> None:
-        """What `redactor` knows stands in none of it; `total` counts the bytes without that."""
+    What `redactor` knows stands in none of it; `total` counts the bytes without that.
+    """
+
+    def __init__(self, log: int, limit: int, redactor: Redactor | None = None) -> None:
         self.total = 0
-        self.done = anyio.Event()
-        self.error: Exception | None = None
-        self._stream, self._pipe, self._log, self._limit = stream, pipe, log, limit
-        self._on_output, self._offload, self._on_error = on_output, offload, on_error
-        self._buffer = bytearray(_READ_BYTES)
+        self._log, self._limit = log, limit
+        self._kept = 0
         self._tail = bytearray()
-        self._kept = self._came = 0
         self._redact = redactor.stream() if redactor else None
-        self._pending = b""  # read, kept, not yet told: the line is not finished
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._finishing = False
-        self._waiting: anyio.CancelScope | None = None
-        self._telling: anyio.CancelScope | None = None
-        self._tell_until = float("inf")
-        os.set_blocking(pipe, False)
 
     @property
     def truncated(self) -> bool:
         """Whether there was more than the limit."""
         return self.total > self._kept
+
+    @property
+    def full(self) -> bool:
+        """Whether the file has all that it may have: the rest is skimmed."""
+        return self._kept >= self._limit
 
     def tail(self, characters: int) -> str:
         """The last text of the whole stream, from the start of a line where it had to be cut."""
@@ -81,6 +66,88 @@ class Capture:
         _, newline, rest = text.partition("\n")
         return rest if newline and rest else text
 
+    def take(self, data: bytes | memoryview) -> bytes:
+        """Put the next of the stream into the file; gives what stands there now and may be told. Raises OSError."""
+        if self._redact is not None:
+            return self._keep(memoryview(self._redact.feed(bytes(data))))
+        return self._keep(memoryview(data))
+
+    def skim(self, data: bytes | memoryview) -> None:
+        """Count what no longer fits into the file, and remember its end."""
+        if self._redact is None:
+            self._end_with(memoryview(data))
+        else:
+            self._redact.skim(bytes(data), TAIL_BYTES)
+        self.total += len(data)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether `finish` has anything to do."""
+        return self._redact is not None or self.truncated
+
+    def finish(self) -> bytes:
+        """Nothing more comes: keep what was held back, and say in the file what it lacks; gives what may be told. Raises OSError."""
+        told = b""
+        if self._redact is not None:
+            left = self._redact.finish()
+            if self.full:
+                self._end_with(memoryview(left))
+            else:
+                told = self._keep(memoryview(left))
+        dropped = self.total - self._kept
+        if dropped:
+            tail = bytes(self._tail[-dropped:])
+            note = f"[lily: output cut: {self.total} bytes in all, first {self._kept} kept, last {len(tail)} below]\n"
+            write_all(self._log, b"\n" + note.encode() + tail)
+        return told
+
+    def _keep(self, view: memoryview) -> bytes:
+        self.total += len(view)
+        self._end_with(view)
+        keep = bytes(view[: max(0, min(len(view), self._limit - self._kept))])
+        write_all(self._log, keep)
+        self._kept += len(keep)
+        return keep
+
+    def _end_with(self, view: memoryview) -> None:
+        self._tail += view[-TAIL_BYTES:]
+        del self._tail[:-TAIL_BYTES]
+
+
+class Capture:
+    """Reads a pipe to its end. `error` holds what went wrong in keeping or telling the output; `on_error` is called then.
+
+    Where `told` is given, the pipe was read to its end before, and this is all that is left to do: tell of it.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        pipe: int,
+        kept: Kept,
+        *,
+        on_output: OnOutput,
+        offload: Offload,
+        on_error: Callable[[], None],
+        told: bytes | None = None,
+    ) -> None:
+        self.done = anyio.Event()
+        self.error: Exception | None = None
+        self._stream, self._pipe, self._kept = stream, pipe, kept
+        self._on_output, self._offload, self._on_error = on_output, offload, on_error
+        self._buffer = bytearray(_READ_BYTES)
+        self._came = 0
+        self._pending = b""  # read, kept, not yet told: the line is not finished
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._finishing = False
+        self._waiting: anyio.CancelScope | None = None
+        self._telling: anyio.CancelScope | None = None
+        self._tell_until = float("inf")
+        self._told = told
+        if told is None:
+            os.set_blocking(pipe, False)
+            _widen(pipe)
+
     async def pump(self) -> None:
         """Read until the pipe ends or `finish` was called.
 
@@ -88,13 +155,11 @@ class Capture:
         """
         with anyio.CancelScope(shield=True):
             try:
-                while not self._finishing and await self._turn():
-                    pass
-                await self._drain()
-                if self._redact is not None:
-                    await self._finish_redacting(self._redact)
+                if self._told is None:
+                    await self._read_all()
+                else:
+                    await self._tell_lines(self._told)
                 await self._tell(self._pending, final=True)
-                await self._offload(self._end_log)
             except Exception as error:  # kept for the one who waits; nothing is swallowed
                 self.error = error
                 self._on_error()
@@ -112,6 +177,13 @@ class Capture:
         self._tell_until = anyio.current_time() + seconds
         if self._telling is not None:
             self._telling.deadline = self._tell_until
+
+    async def _read_all(self) -> None:
+        while not self._finishing and await self._turn():
+            pass
+        await self._drain()
+        if self._kept.unfinished:
+            await self._tell_lines(self._pending + await self._offload(self._kept.finish))
 
     async def _turn(self) -> bool:
         quiet = _QUIET_SECONDS if self._pending else float("inf")
@@ -142,35 +214,12 @@ class Capture:
     async def _take(self, count: int) -> None:
         view = memoryview(self._buffer)[:count]
         self._came += count
-        if self._redact is None:
-            await self._keep(view)
-        elif self._kept < self._limit:
-            await self._keep(memoryview(await self._offload(self._redact.feed, bytes(view))))
+        if self._kept.full:
+            self._kept.skim(view)
+            if len(self._buffer) < _PIPE_BYTES:
+                self._buffer = bytearray(_PIPE_BYTES)  # the rest is only counted: fewer turns
         else:
-            self.total += count
-            self._redact.skim(bytes(view), TAIL_BYTES)
-        if self.total > self._limit and len(self._buffer) < _PIPE_BYTES:
-            self._buffer = bytearray(_PIPE_BYTES)  # the rest is only counted: fewer turns
-
-    async def _finish_redacting(self, stream: Stream) -> None:
-        left = await self._offload(stream.finish)
-        if self._kept < self._limit:
-            await self._keep(memoryview(left))
-        else:
-            self._end_with(memoryview(left))
-
-    def _end_with(self, view: memoryview) -> None:
-        self._tail += view[-TAIL_BYTES:]
-        del self._tail[:-TAIL_BYTES]
-
-    async def _keep(self, view: memoryview) -> None:
-        self.total += len(view)
-        self._end_with(view)
-        keep = bytes(view[: max(0, min(len(view), self._limit - self._kept))])
-        if keep:
-            await self._offload(write_all, self._log, keep)
-            self._kept += len(keep)
-            await self._tell_lines(self._pending + keep)
+            await self._tell_lines(self._pending + await self._offload(self._kept.take, view))
 
     async def _tell_lines(self, data: bytes) -> None:
         while len(data) >= PIECE_BYTES:
@@ -189,13 +238,6 @@ class Capture:
                 await self._on_output(self._stream, text)
             self._telling = None
 
-    def _end_log(self) -> None:
-        dropped = self.total - self._kept
-        if dropped:
-            tail = bytes(self._tail[-dropped:])
-            note = f"[lily: output cut: {self.total} bytes in all, first {self._kept} kept, last {len(tail)} below]\n"
-            write_all(self._log, b"\n" + note.encode() + tail)
-
 
 async def feed(pipe: int, data: bytes) -> None:
     """Write `data` into a child's stdin; a child that ends or closes it early is no error. The caller closes the pipe."""
@@ -208,7 +250,7 @@ async def feed(pipe: int, data: bytes) -> None:
                 view = view[os.write(pipe, view[:_READ_BYTES]) :]
 
 
-def widen(pipe: int) -> None:
+def _widen(pipe: int) -> None:
     """A larger pipe means fewer turns for much output; where it can't be had, the usual size does."""
     size = getattr(fcntl, "F_SETPIPE_SZ", None)
     if size is not None:

@@ -99,7 +99,7 @@ def descendants() -> dict[int, Entry] | None:
     """
     me, found, seen = os.getpid(), dict[int, Entry](), set[int]()
     while True:
-        own = _children(me)
+        own = children_of(me)
         if own is None:
             return None
         todo = [pid for pid in own if pid not in seen]
@@ -111,10 +111,11 @@ def descendants() -> dict[int, Entry] | None:
             entry = read_entry(pid)
             if entry is not None:
                 found[pid] = entry
-                todo += [child for child in _children(pid) or () if child not in seen]
+                todo += [child for child in children_of(pid) or () if child not in seen]
 
 
-def _children(pid: int) -> list[int] | None:
+def children_of(pid: int) -> list[int] | None:
+    """The children of all threads of a process, zombies included; None where the system does not name them."""
     try:
         threads = os.listdir(f"/proc/{pid}/task")
     except OSError:  # it ended

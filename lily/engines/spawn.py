@@ -12,7 +12,7 @@ from pathlib import Path
 from lily.blueprints.contract import BlueprintError, ProcessRequest
 from lily.engines.children import CHILDREN
 from lily.engines.limits import Caps, wrap
-from lily.engines.output import open_log, widen
+from lily.engines.output import open_log
 from lily.engines.process_table import PROCESS_MARK, Proc, read_entry
 from lily.storage.files import open_folder
 
@@ -59,12 +59,15 @@ class Child:
 
 
 def start(request: ProcessRequest, identity: Mapping[str, str], caps: Caps, run_dir: Path, workspace: Path) -> Child:
-    """Start the program of `request`; blocks. Raises BlueprintError when it can't be started, OSError when its output has no place."""
+    """Start the program of `request`, and make its logs in `run_dir`; blocks.
+
+    Raises BlueprintError when it can't be started, OSError when its output has no place.
+    """
     process_id = secrets.token_hex(8)
     env = {**request.env, **identity, PROCESS_MARK: process_id}
     cwd = request.cwd or workspace
     argv = _argv(request, cwd, caps, process_id, env)
-    with open_folder(run_dir, create=False) as folder:
+    with open_folder(run_dir, create=True) as folder:
         out = open_log(folder, f"{request.log_prefix}stdout.log")
         try:
             err = open_log(folder, f"{request.log_prefix}stderr.log")
@@ -78,10 +81,7 @@ def start(request: ProcessRequest, identity: Mapping[str, str], caps: Caps, run_
         os.close(err)
         raise
     entry = read_entry(popen.pid)  # there for as long as it is not reaped
-    child = Child(popen, entry.proc if entry else Proc(popen.pid, -1), process_id, (out, err))
-    for pipe in child.pipes:
-        widen(pipe)
-    return child
+    return Child(popen, entry.proc if entry else Proc(popen.pid, -1), process_id, (out, err))
 
 
 def _argv(request: ProcessRequest, cwd: Path, caps: Caps, process_id: str, env: Mapping[str, str]) -> list[str]:

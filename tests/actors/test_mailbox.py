@@ -38,6 +38,28 @@ async def test_a_batch_has_what_waits_up_to_its_size(new_box: NewBox) -> None:
     assert [batch async for batch, _ in box.batches()] == [[0, 1, 2], [3, 4, 5], [6]]
 
 
+async def test_what_is_told_in_one_turn_of_the_loop_is_one_batch(new_box: NewBox) -> None:
+    """Whoever is woken by the same thing as the reader comes in time, whichever of them is first."""
+    for _ in range(10):  # the order of tasks within a turn is left to chance
+        box, woken = new_box(batch=3), anyio.Event()
+
+        async def tell_when_woken(box: Mailbox[int] = box, woken: anyio.Event = woken) -> None:
+            await woken.wait()
+            box.post(2)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(tell_when_woken)
+            await anyio.wait_all_tasks_blocked()
+
+            async def say(box: Mailbox[int] = box, woken: anyio.Event = woken) -> None:
+                await anyio.wait_all_tasks_blocked()
+                woken.set()
+                box.post(1)
+
+            group.start_soon(say)
+            assert (await anext(box.batches()))[0] == [1, 2]
+
+
 async def test_what_was_in_hand_at_a_crash_comes_again_with_its_count(new_box: NewBox) -> None:
     """A poison message comes with the number of times it was handed out; the actor decides what becomes of it."""
     box: Mailbox[int] = new_box()

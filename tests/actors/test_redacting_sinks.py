@@ -17,7 +17,7 @@ from lily.blueprints.contract import BlueprintError, Envelope
 from lily.blueprints.schemas import one_line
 from lily.blueprints.secrets import Secret, revealed
 from lily.clock import SystemClock
-from lily.engines.output import Capture
+from lily.engines.output import Capture, Kept
 from lily.log import StreamLog
 from lily.offload import inline
 from lily.redaction import Redactor, redacting
@@ -110,9 +110,8 @@ def test_output_that_is_read_in_pieces_is_clean_in_its_file_its_events_and_its_t
     async def main() -> str:
         pipe, end = os.pipe()
         log = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        capture = Capture(
-            "stdout", pipe, log, limit=limit, on_output=hear, offload=inline, on_error=lambda: None, redactor=Redactor([secret])
-        )
+        kept = Kept(log, limit, Redactor([secret]))
+        capture = Capture("stdout", pipe, kept, on_output=hear, offload=inline, on_error=lambda: None)
         async with anyio.create_task_group() as group:
             group.start_soon(capture.pump)
             for piece in pieces(whole, cuts):
@@ -123,7 +122,7 @@ def test_output_that_is_read_in_pieces_is_clean_in_its_file_its_events_and_its_t
         os.close(pipe)
         os.close(log)
         assert capture.error is None
-        return capture.tail(4096)
+        return kept.tail(4096)
 
     tail = anyio.run(main, backend="trio")
     kept = (tmp_path / "log").read_bytes()

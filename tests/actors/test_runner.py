@@ -1,6 +1,6 @@
 """The runner: slots, order, attempts and their retries. All times are the loop's, and exact."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +14,7 @@ from actors.messages import Rung
 from lily.blueprints.define import blueprint
 from lily.clock import parse_stamp
 from lily.engines.fake_processes import Program
-from lily.runs import Run, Status
+from lily.runs import Move, Run, Status
 from lily.storage.artifacts import whole
 from lily.testing import FakeProcesses, World
 from tests.actors.conftest import MakeWorld
@@ -62,6 +62,22 @@ def test_no_more_runs_than_slots_run_at_a_time(make_world: MakeWorld) -> None:
     runs = finish(world, *(world.submit("nap.v1", job_id=f"job{i}", bindings={"seconds": 10}) for i in range(7)))
     assert overlap(runs) == 3
     assert max(parse_stamp(run.ended_at or "") for run in runs) - parse_stamp(runs[0].queued_at) == timedelta(seconds=30)
+
+
+def test_a_start_shares_the_transaction_of_the_end_that_made_room_for_it(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end comes first in it. With few slots a transaction for each would be most of what a run takes."""
+    world = make_world(slots=1)
+    runs = [world.submit("nap.v1", job_id=f"job{i}") for i in range(3)]
+    stored: list[list[tuple[str, Status]]] = []
+    apply = world.store.apply
+
+    def spy(moves: Sequence[Move], **more: Any) -> Any:
+        stored.append([(move.run.run_id, move.run.status) for move in moves])
+        return apply(moves, **more)
+
+    monkeypatch.setattr(world.store, "apply", spy)
+    finish(world, *runs)
+    assert [(runs[1].run_id, Status.SUCCEEDED), (runs[2].run_id, Status.RUNNING)] in stored
 
 
 def test_slots_can_be_given_and_taken_while_work_goes_on(make_world: MakeWorld) -> None:

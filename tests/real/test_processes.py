@@ -1,102 +1,28 @@
 """Programs that are run for real: what they get, how they end, and that nothing of them stays."""
 
-import ctypes
 import os
 import resource
 import signal
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from lily.blueprints.contract import BlueprintError, ProcessRequest, ProcessResult
+from lily.blueprints.contract import BlueprintError, ProcessResult
 from lily.engines import limits, spawn
-from lily.engines.children import CHILDREN
-from lily.engines.output import Capture
-from lily.engines.process_table import Proc, belonging_to, belonging_to_each, descendants, is_alive, marks_of, read_entry, scan, send
-from lily.engines.processes import Caps, LocalProcesses, become_subreaper, limits_report
+from lily.engines.output import Capture, Kept
+from lily.engines.process_table import Proc, belonging_to, belonging_to_each, descendants, is_alive, marks_of, read_entry, send
+from lily.engines.processes import Caps, limits_report
 from lily.errors import Code
 from lily.offload import inline
+from tests.real.programs import DAEMON, NO_CAPS, PATH, Bench, python
 
 pytestmark = pytest.mark.anyio
-PATH = {"PATH": os.environ["PATH"]}
-NO_CAPS = Caps()
-
-
-@dataclass
-class Bench:
-    """A workspace, a run's folder, and what its programs said."""
-
-    workspace: Path
-    run_dir: Path
-    run_id: str
-    processes: LocalProcesses = field(default_factory=LocalProcesses)
-    heard: list[tuple[str, str]] = field(default_factory=list)
-    ready: anyio.Event = field(default_factory=anyio.Event)
-
-    async def listen(self, stream: str, text: str) -> None:
-        self.heard.append((stream, text))
-        if "ready" in text:
-            self.ready.set()
-
-    async def run(self, *argv: str, caps: Caps = NO_CAPS, on_output: Any = None, **request: Any) -> ProcessResult:
-        request.setdefault("env", PATH)
-        return await self.processes.run(
-            ProcessRequest(argv=argv, **request),
-            identity={"LILY_RUN_ID": self.run_id, "LILY_JOB_ID": "job"},
-            caps=caps,
-            run_dir=self.run_dir,
-            workspace=self.workspace,
-            on_output=on_output or self.listen,
-        )
-
-    async def run_until_ready(self, *argv: str, **request: Any) -> None:
-        """Run, and cancel when the program has said `ready`."""
-        async with anyio.create_task_group() as group:
-            group.start_soon(lambda: self.run(*argv, **request))
-            with anyio.fail_after(10):
-                await self.ready.wait()
-            group.cancel_scope.cancel()
-
-    def text(self, stream: str = "stdout") -> str:
-        return "".join(text for name, text in self.heard if name == stream)
-
-    def pids(self) -> list[int]:
-        """The numbers that the programs wrote to stdout."""
-        return [int(word) for word in self.text().split() if word.isdecimal()]
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    """Fails the test when a process of its run is alive afterwards, or a child was not reaped."""
-    made = Bench(tmp_path / "work space", tmp_path / "run", f"run-{os.urandom(6).hex()}")
-    made.workspace.mkdir()
-    made.run_dir.mkdir()
-    yield made
-    assert belonging_to(made.run_id) == set()
-    assert not [entry for entry in scan().values() if entry.parent == os.getpid() and not entry.alive]
-
-
-@pytest.fixture
-def subreaper() -> Iterator[None]:
-    """This process is a subreaper for the test."""
-    assert become_subreaper()
-    yield
-    CHILDREN.collect_adopted()
-    ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)
-    CHILDREN.subreaper = False
-
-
-def python(code: str) -> Sequence[str]:
-    return [sys.executable, "-I", "-S", "-c", code]
-
 
 SETSID_GRANDCHILD = """
 import os, signal, time
@@ -108,28 +34,6 @@ if os.fork() == 0:
 print(os.getpid(), flush=True)
 time.sleep(1000)
 """
-
-DAEMON = """
-import os, time
-read, write = os.pipe()
-if os.fork() == 0:
-    os.setsid()
-    if os.fork() == 0:
-        if {clear!r}:
-            null = os.open("/dev/null", os.O_RDWR)
-            os.dup2(null, 0), os.dup2(null, 1), os.dup2(null, 2)
-            os.write(write, b"%d" % os.getpid())
-            os.set_inheritable(write, False)
-            os.execve("/bin/sleep", ["sleep", "1000"], {{}})
-        os.write(write, b"%d" % os.getpid())
-        time.sleep(1000)
-    os._exit(0)
-os.wait()
-print(os.read(read, 20).decode(), flush=True)
-print("{said}", flush=True)
-time.sleep({stay})
-"""
-
 
 SHORT_ORPHAN = """
 import os, time
@@ -370,12 +274,13 @@ class TestOutput:
     async def test_letters_that_are_cut_between_two_writes_are_put_together(self, bench: Bench) -> None:
         pipe, end = os.pipe()
         log = os.open(bench.run_dir / "log", os.O_WRONLY | os.O_CREAT, 0o600)
-        capture = Capture("stdout", pipe, log, limit=100, on_output=bench.listen, offload=inline, on_error=lambda: None)
+        kept = Kept(log, limit=100)
+        capture = Capture("stdout", pipe, kept, on_output=bench.listen, offload=inline, on_error=lambda: None)
         async with anyio.create_task_group() as group:
             group.start_soon(capture.pump)
             for size, part in enumerate([b"\xc3", b"\xa4", b"\xff", b"\n"], start=1):
                 os.write(end, part)
-                while capture.total < size:
+                while kept.total < size:
                     await anyio.lowlevel.checkpoint()
             os.close(end)
         os.close(pipe)
