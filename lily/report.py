@@ -92,7 +92,7 @@ def _one_reason(figures: Figures) -> str | None:
     first, failed = figures.reasons[0] if figures.reasons else None, figures.counts.get("failed", 0)
     if first is None or first.runs < 3 or 2 * first.runs < failed:
         return None
-    return f"{first.runs} of {counted(failed, 'failure')} for one reason, so mend it first: {first.reason}"
+    return f"{first.runs} of {failed} failures have one reason, so mend it first: {first.reason}"
 
 
 def _never_succeeds(figures: Figures) -> str | None:
