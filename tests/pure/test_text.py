@@ -40,7 +40,7 @@ def test_health_speaks_of_one_thing_as_of_one() -> None:
     ]
     said = [check.message for figures in cases for check in assess(figures)]
     assert [message for message in said if _ONE_OF_MANY.search(message)] == []
-    assert {"1 dead letter", "1 alert could not be delivered and is tried again", "crashed 1.0s ago; 1 more crash is borne"} <= set(said)
+    assert {"1 dead letter", "1 alert could not be delivered and is tried again", "crashed 1.0 s ago; 1 more crash is borne"} <= set(said)
     assert any(message.startswith("1 job with windows to come") and message.endswith("; 1 window is not accounted for") for message in said)
 
 
