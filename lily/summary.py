@@ -11,7 +11,7 @@ import msgspec
 from lily.approvals.record import Approval
 from lily.receipts import Receipt
 from lily.runs import Event, EventName
-from lily.text import counted, markdown, visible
+from lily.text import markdown, visible
 
 _NEXT = {
     "job_target_unresolved": "See `lily blueprints list` for what is registered; fix `target.id` or `target.version`, then run it again.",
@@ -89,7 +89,7 @@ def _why(receipt: Receipt) -> str:
 
 def _missed(receipt: Receipt) -> str:
     windows, first, last = (receipt.trigger.get(name) for name in ("windows", "first", "last"))
-    span = f"{counted(windows, 'window')}, {first}" + (f" to {last}," if windows > 1 else ",")
+    span = f"1 window, {first}," if windows == 1 else f"{windows} windows, {first} to {last},"
     code = f"`{receipt.error.code}`: " if receipt.error else ""
     return (
         f"## Why\n\n{span} did not run. {code}{markdown(str(receipt.trigger.get('reason', '')))}.\n\n## What to do next\n\n"
