@@ -20,6 +20,7 @@ class Doorbell:
         """The mailboxes of those who look at the store: for runs, and for the states of schedules."""
         self._path = doorbell_path(workspace)
         self._boxes = {RUNS: runs, STATES: states}
+        self.answers = anyio.Event()  # set once rings are heard
 
     async def run(self) -> None:
         """Until canceled; the socket file goes with it."""
@@ -30,6 +31,7 @@ class Doorbell:
             with address(self._path) as where:
                 bell.bind(where)
             os.chmod(self._path, 0o600)
+            self.answers.set()
             while True:
                 await anyio.wait_readable(bell)
                 rung = set()

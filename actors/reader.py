@@ -58,6 +58,7 @@ class Reader:
         self._offload, self._log, self._status, self._stop = offload, log, status, stop
         self._reload = reload
         self._path = reader_path(workspace)
+        self.answers = anyio.Event()  # set once questions are taken
 
     async def run(self) -> None:
         """Until canceled; the socket file goes with it."""
@@ -69,6 +70,7 @@ class Reader:
                 door.bind(where)
             os.chmod(self._path, 0o600)
             door.listen(64)
+            self.answers.set()
             async with anyio.create_task_group() as clients:
                 while True:
                     await anyio.wait_readable(door)

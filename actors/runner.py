@@ -5,6 +5,7 @@ after a crash of this actor. Each run that holds a slot is conducted by one task
 """
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
@@ -28,6 +29,7 @@ from lily.offload import Offload
 from lily.runs import TERMINAL, Move, PinnedSpec, Run, Status
 from lily.storage.approvals import statuses
 from lily.storage.database import is_damage
+from lily.storage.running import retrying
 from lily.storage.store import Look, Store
 
 LOOK_SECONDS = 1.0  # what a lost ring costs
@@ -65,6 +67,7 @@ class Runner:
         self._over = 0  # of them: those whose end is being stored
         self._retries: list[tuple[datetime, str]] = []
         self._waiting: dict[str, Run] = {}  # retry_scheduled, by run id
+        self._hurried_at = -math.inf  # when it was last asked which of them still do
         self._backlog: list[Run] = []  # what the last look at the queue found and no slot has taken, in queue order
         self._more = False  # the queue may hold more than that look was asked for
         self._stale = True  # something may have happened since
@@ -242,10 +245,11 @@ class Runner:
     async def _queue_due_retries(self) -> None:
         now = self._clock.now()
         while not self.conductor.draining and self._retries and self._retries[0][0] <= now:
-            _, run_id = heapq.heappop(self._retries)
-            run = self._waiting.pop(run_id, None)
-            if run is None:
-                continue
+            when, run_id = heapq.heappop(self._retries)
+            run = self._waiting.get(run_id)
+            if run is None or parse_stamp(run.next_attempt_at or "") != when:
+                continue  # it was tried before its time, and may wait anew
+            del self._waiting[run_id]
             self._stale = True
             try:
                 await self.conductor.move(due(run, now))
@@ -294,6 +298,7 @@ class Runner:
             raise
         await self._pass_on_cancels(look)
         await self._see_decisions()
+        await self._see_hurried()
         self._backlog = look.queued
         self._more = look.more
         self._stale |= bool(full)  # without those of full jobs it is good for this once
@@ -370,6 +375,17 @@ class Runner:
         ended = [run_id for run_id in gone if found.get(run_id) in TERMINAL]
         if ended:
             await self._writer.tell(Repair(ended))
+
+    async def _see_hurried(self) -> None:
+        """Those that somebody has queued before their time hold nothing of their job any more. Asked once a second, not with each ring."""
+        if not self._waiting or anyio.current_time() < self._hurried_at + LOOK_SECONDS:
+            return
+        self._hurried_at = anyio.current_time()
+        asked = list(self._waiting)  # before the look: whoever comes to wait during it is not in it
+        found = await self._offload(retrying, self._store)
+        for run_id in asked:
+            if run_id not in found:
+                self._waiting.pop(run_id, None)
 
     # -- conducting one run -----------------------------------------------------------------------
 

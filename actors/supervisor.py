@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import anyio
 
 from lily.storage.database import is_damage
+from lily.text import counted
 
 
 class Escalated(Exception):
@@ -49,7 +50,7 @@ async def supervise(
             on_crash(name, cause)
             pause = intensity.decide(crashes)
             if pause is None:
-                raise Escalated(f"{name} crashed {len(crashes)} times: {type(cause).__name__}: {cause}") from cause
+                raise Escalated(f"{name} crashed {counted(len(crashes), 'time')}: {type(cause).__name__}: {cause}") from cause
             crashes = [at for at in crashes if crashes[-1] - at < intensity.within]
         await anyio.sleep(pause)
 

@@ -23,7 +23,7 @@ from actors.live_settings import LiveSettings
 from actors.mailbox import Mailbox
 from actors.messages import BridgeMessage, Drain, SpecFact
 from actors.owning import OpenStore, Session, alerts_of, one_error, owning
-from actors.reader import Stop
+from actors.reader import Reader, Stop
 from actors.scheduler_bridge import SchedulerBridge
 from actors.spec_loader import SpecLoader, watch
 from actors.supervisor import supervise
@@ -80,14 +80,18 @@ async def _up(workspace: Workspace, settings: Settings, log: StreamLog, by: iden
             live = _live_settings(session)
             await tasks.start(_on_signals, live, drain)
             _settle_down()
-            log.info("lily is up", pid=os.getpid(), workspace=str(workspace.root), slots=system.slots, audit=await _audit_head(session))
+            begun = await _audit_head(session)
             tasks.start_soon(supervise, "log", partial(_log_runs, system, log), system.intensity, system.crashed)
             tasks.start_soon(_keep_synced, session)
             tasks.start_soon(_keep_lock, session)
             tasks.start_soon(session.processes.collect_orphans)
             bridge_box: Mailbox[BridgeMessage] = Mailbox(math.inf, batch=1000)  # bounded by the number of jobs: claims, specs, rings
             try:
-                async with system.running(_edge(session, drain, live, bridge_box)):
+                doorbell, reader = Doorbell(workspace, system.runner_box, bridge_box), session.reader(drain, live.reload)
+                async with system.running(_edge(session, live, bridge_box, doorbell, reader)):
+                    for socket in (doorbell, reader):  # whoever reads that it is up may ask at once
+                        await socket.answers.wait()
+                    log.info("lily is up", pid=os.getpid(), workspace=str(workspace.root), slots=system.slots, audit=begun)
                     await stop.wait()
                     bridge_box.post(Drain(0))
             finally:
@@ -129,7 +133,7 @@ def _live_settings(session: Session) -> LiveSettings:
     return live
 
 
-def _edge(session: Session, stop: Stop, live: LiveSettings, bridge_box: Mailbox[BridgeMessage]) -> dict[str, Actor]:
+def _edge(session: Session, live: LiveSettings, bridge_box: Mailbox[BridgeMessage], doorbell: Doorbell, reader: Reader) -> dict[str, Actor]:
     specs: Mailbox[SpecFact] = Mailbox(math.inf, batch=1000)  # bounded by the number of job files
     index = SpecIndex(
         session.workspace, keep_bodies=True, own=own_jobs_of(session.settings.review), retries=retry_defaults(session.settings)
@@ -166,8 +170,8 @@ def _edge(session: Session, stop: Stop, live: LiveSettings, bridge_box: Mailbox[
         "scheduler_bridge": bridge.run,
         "blueprint_watch": partial(_watch_blueprints, session),
         "spec_loader": loader.run,
-        "doorbell": Doorbell(session.workspace, session.system.runner_box, bridge_box).run,
-        "reader": session.reader(stop, live.reload).run,
+        "doorbell": doorbell.run,
+        "reader": reader.run,
         "letter_keeper": keeper.run,
         "alerts": alerts.run,
     }

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from lily.summary import duration
-from lily.text import one_line
+from lily.text import counted, one_line
 
 
 class Level(StrEnum):
@@ -167,7 +167,7 @@ def _queue(figures: Figures) -> Iterator[Check]:
     yield _check("queue", _over(percent, 70, 90), percent, f"{percent:g} % full: {queued} of {figures.limits.max_size} queued")
     letters = figures.queue.dead_letters
     level = Level.CRITICAL if letters > 10 else Level.WARNING if letters else Level.HEALTHY
-    yield _check("dead_letters", level, letters, f"{letters} dead letter{'' if letters == 1 else 's'}")
+    yield _check("dead_letters", level, letters, counted(letters, "dead letter"))
     on, limits = figures.queue.backpressure, figures.limits
     said = f"on since {figures.queue.backpressure_since}: work is refused until the queue is {limits.low_water_percent:g} % full"
     off = f"off; begins at {limits.backpressure_percent:g} %"
@@ -209,11 +209,11 @@ def _actor(actor: Mapping[str, Any], *, draining: bool) -> Check:
     if actor["state"] == "ended" and not draining:
         level, said = Level.CRITICAL, "has ended"
     elif left <= 0:
-        level, said = Level.CRITICAL, f"crashed {actor['restarts']} times; the next crash ends the supervisor"
+        level, said = Level.CRITICAL, f"crashed {counted(actor['restarts'], 'time')}; the next crash ends the supervisor"
     elif busy > DEAD_SECONDS:
         level, said = Level.CRITICAL, f"has been at one thing for {duration(busy)}"
     elif recent or actor["state"] == "restarting":
-        level, said = Level.WARNING, f"crashed {duration(ago)} ago; {left} more crashes are borne"
+        level, said = Level.WARNING, f"crashed {duration(ago)} ago; {counted(left, 'more crash is', 'more crashes are')} borne"
     elif busy > LATE_SECONDS:
         level, said = Level.WARNING, f"has been at one thing for {duration(busy)}"
     else:
@@ -227,9 +227,9 @@ def _scheduler(figures: Figures) -> Iterator[Check]:
         yield from _unknown(figures, "scheduler")
         return
     level = _over(known.lag, LAG_SECONDS, LAG_MOST_SECONDS) if not known.unaccounted else Level.CRITICAL
-    said = f"{known.jobs} jobs with windows to come, {duration(known.lag)} behind"
+    said = f"{counted(known.jobs, 'job')} with windows to come, {duration(known.lag)} behind"
     if known.unaccounted:
-        said += f"; {known.unaccounted} windows are not accounted for"
+        said += f"; {counted(known.unaccounted, 'window is', 'windows are')} not accounted for"
     value = {"lag_seconds": round(known.lag, 3), "unaccounted": known.unaccounted}
     yield _check("scheduler", level, value, said if known.jobs else "nothing is scheduled")
 
@@ -282,7 +282,7 @@ def _review(figures: Figures) -> Iterator[Check]:
     if found is None:
         yield from _unknown(figures, "review")
         return
-    said = f"reviews left {found} finding{'' if found == 1 else 's'} of high severity open" if found else "nothing of high severity is open"
+    said = f"reviews left {counted(found, 'finding')} of high severity open" if found else "nothing of high severity is open"
     yield _check("review", Level.WARNING if found else Level.HEALTHY, found, said)
 
 
@@ -291,7 +291,11 @@ def _alerts(figures: Figures) -> Iterator[Check]:
         yield from _unknown(figures, "alerts")
         return
     late = figures.queue.late_alerts
-    said = f"{late} could not be delivered and {'is' if late == 1 else 'are'} tried again" if late else "none waits for another try"
+    said = (
+        f"{counted(late, 'alert could not be delivered and is', 'alerts could not be delivered and are')} tried again"
+        if late
+        else "none waits for another try"
+    )
     yield _check("alerts", Level.WARNING if late else Level.HEALTHY, late, said)
 
 

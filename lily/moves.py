@@ -17,6 +17,7 @@ from lily.dead_letters import is_dead, marks
 from lily.errors import Code
 from lily.retries import pause_seconds
 from lily.runs import Attempt, ErrorInfo, Event, EventName, Move, Run, Runtime, Status
+from lily.text import counted
 
 replace = msgspec.structs.replace
 
@@ -190,7 +191,7 @@ def interrupt(run: Run, runtime: Runtime, at: datetime, *, reason: str, recovere
     if count > runtime.interrupt_max:
         error = ErrorInfo(
             code=Code.JOB_EXECUTION_FAILED,
-            message=f"interrupted {count} times, more than interrupt_max ({runtime.interrupt_max}) allows; last: {reason}",
+            message=f"interrupted {counted(count, 'time')}, more than interrupt_max ({runtime.interrupt_max}) allows; last: {reason}",
             data={"reason": "interrupted"},
         )
         events += _failing(error, ts)
@@ -213,6 +214,11 @@ def due(run: Run, at: datetime) -> Move:
     """retry_scheduled → queued, at the end of its class: a retry does not jump the queue."""
     ts = stamp(at)
     return _moved(run, [Event(EventName.JOB_QUEUED, ts, {"reason": "retry"})], status=Status.QUEUED, enqueued_at=ts, next_attempt_at=None)
+
+
+def hurry(run: Run, at: datetime) -> Move:
+    """retry_scheduled → queued before its time, as somebody asked for: to the place in the queue that it had."""
+    return _moved(run, [Event(EventName.JOB_QUEUED, stamp(at), {"reason": "retry_now"})], status=Status.QUEUED, next_attempt_at=None)
 
 
 # -- approvals -------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from lily.runs import ErrorInfo
+from lily.text import counted
 
 SHOWN = 5  # of the slowest, and of reasons
 
@@ -105,11 +106,12 @@ def _never_succeeds(figures: Figures) -> str | None:
 def _missed(figures: Figures) -> str | None:
     if not figures.missed_windows:
         return None
-    return f"{figures.missed_windows} windows were missed: `lily runs list --status missed`; `catch_up` in a trigger makes up for them"
+    missed = counted(figures.missed_windows, "window was", "windows were")
+    return f"{missed} missed: `lily runs list --status missed`; `catch_up` in a trigger makes up for that"
 
 
 def _letters(figures: Figures) -> str | None:
-    return f"{figures.dead_letters} dead letters wait for somebody" if figures.dead_letters else None
+    return f"{counted(figures.dead_letters, 'dead letter waits', 'dead letters wait')} for somebody" if figures.dead_letters else None
 
 
 def _crowded(figures: Figures) -> str | None:

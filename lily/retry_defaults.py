@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lily.errors import LilyError
+from lily.text import counted
 from lily.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class RetryDefaults(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
             return None
         resolved, parts = self.apply(spec).runtime, []
         if "runtime.retry_max" in given:
-            parts.append(f"at most {resolved.retry_max + 1} attempts ({given.pop('runtime.retry_max')})")
+            parts.append(f"at most {counted(resolved.retry_max + 1, 'attempt')} ({given.pop('runtime.retry_max')})")
         if given:
             backoff = resolved.backoff
             parts.append(f"pauses: {backoff.strategy} from {backoff.base_seconds:g} s ({', '.join(given.values())})")

@@ -14,7 +14,7 @@ from lily.clock import parse_stamp, stamp
 from lily.ledger import State
 from lily.runs import Status
 from lily.summary import duration
-from lily.text import one_line
+from lily.text import counted, one_line
 
 LEAST_DURATIONS = 5  # fewer say nothing of how long a job takes
 DAY, HOUR = 86_400.0, 3600.0
@@ -257,7 +257,7 @@ def _unaccounted(job: JobFacts, limits: Thresholds, now: datetime) -> Iterator[F
         Kind.UNACCOUNTED,
         job,
         Severity.HIGH,
-        f"{count} window{'' if count == 1 else 's'} of it and the ledger differ ({told}): {job.holes.message}",
+        f"{counted(count, 'window')} of it and the ledger differ ({told}): {job.holes.message}",
         since=job.holes.first or stamp(now),
         evidence={
             "kinds": dict(sorted(job.holes.kinds.items())),

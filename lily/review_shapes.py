@@ -84,7 +84,7 @@ class ReviewShow(FindingRow, kw_only=True):
 
 
 class ReviewAck(msgspec.Struct, kw_only=True):
-    """`lily review ack ID --json`: the findings as they are now"""
+    """`lily review ack ID --json` and `lily review unack ID --json`: the findings as they are now"""
 
     findings: list[FindingRow]
 
@@ -94,4 +94,5 @@ REVIEW_SHAPES: dict[str, type[msgspec.Struct]] = {
     "review-list": ReviewList,
     "review-show": ReviewShow,
     "review-ack": ReviewAck,
+    "review-unack": ReviewAck,
 }

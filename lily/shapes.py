@@ -154,6 +154,12 @@ class Runs(msgspec.Struct, kw_only=True):
     runs: list[RunRow]
 
 
+class RunsRetryNow(msgspec.Struct, kw_only=True):
+    """`lily runs retry-now RUN --json`: the runs as they are now, in the order in which they were named"""
+
+    runs: list[RunRow]
+
+
 class RunsShow(RunBase, kw_only=True):
     """`lily runs show RUN --json`; `receipt` is null until the run has ended"""
 
@@ -329,6 +335,7 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     "runs": Runs,
     "runs-show": RunsShow,
     "runs-cancel": RunRow,
+    "runs-retry-now": RunsRetryNow,
     "runs-diff": RunsDiff,
     "runs-prune": RunsPrune,
     "blueprints-list": BlueprintsList,

@@ -1,4 +1,4 @@
-"""Text of others, made safe: to show on one line, to put into Markdown, to store as UTF-8."""
+"""Text of others, made safe: to show on one line, to put into Markdown, to store as UTF-8. And numbers with their nouns."""
 
 import re
 from collections.abc import Mapping
@@ -19,6 +19,11 @@ _LONGEST = 16_384
 def visible(text: str) -> str:
     """`text` with every character that could move a cursor, a line or the reading direction written out: `\\x1b`."""
     return UNSAFE.sub(lambda found: found.group().encode("unicode_escape", "surrogatepass").decode(), text)
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """`1 run`, `2 runs`, `0 runs`. `plural` stands where more than an s is different: `counted(n, "run has", "runs have")`."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
 def one_line(value: object) -> str:

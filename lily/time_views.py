@@ -5,6 +5,7 @@ from typing import Any
 
 from lily.render import fields, table, when
 from lily.summary import duration
+from lily.text import counted
 
 Lines = list[str]
 _SHOWN = 20  # of many alike
@@ -132,7 +133,7 @@ def schedule_status_lines(view: Mapping[str, Any]) -> Lines:
     owner, store = view["owner"], view["job_store"]
     told = f"pid {owner['pid']} (lily {owner['kind']}), since {when(owner['since'])}" if owner else "none; `lily up` starts one"
     grace = view["misfire_grace_seconds"]
-    others = f" ({grace['other_jobs']} jobs have another)" if grace["other_jobs"] else ""
+    others = f" ({counted(grace['other_jobs'], 'job has', 'jobs have')} another)" if grace["other_jobs"] else ""
     pairs: list[tuple[str, object]] = [
         ("owner", told),
         ("job store", f"{store['path']}: {store['state']}"),
@@ -145,7 +146,7 @@ def schedule_status_lines(view: Mapping[str, Any]) -> Lines:
         ("held claims", view["paused_claims"]),
     ]
     drift = {name: jobs for name, jobs in view["drift"].items() if jobs}
-    lines = fields([*pairs, ("drift", "none" if not drift else f"{sum(map(len, drift.values()))} jobs")])
+    lines = fields([*pairs, ("drift", "none" if not drift else counted(sum(map(len, drift.values())), "job"))])
     for name, jobs in drift.items():
         lines.append(f"  {_DRIFT[name]}: {_some(jobs)}")
     return lines
@@ -169,8 +170,8 @@ def _some(names: Sequence[str]) -> str:
 
 def verify_lines(view: Mapping[str, Any]) -> Lines:
     """How much was compared, and each difference."""
-    jobs = f"{view['jobs']} job" + ("" if view["jobs"] == 1 else "s")
-    lines = [f"{view['windows']} windows of {jobs} compared: {view['count']} difference" + ("" if view["count"] == 1 else "s")]
+    compared = f"{counted(view['windows'], 'window')} of {counted(view['jobs'], 'job')} compared"
+    lines = [f"{compared}: {counted(view['count'], 'difference')}"]
     for found in view["differences"]:
         at = f" {when(found['at'])}" if found["at"] else ""
         lines.append(f"{found['job_id']}{at}: {found['kind'].replace('_', ' ')}: {found['message']}")
@@ -182,7 +183,7 @@ def rebuild_lines(view: Mapping[str, Any]) -> Lines:
     """What became of the job store, and what comes next."""
     count = len(view["will_register"])
     done = f"deleted {view['path']} ({view['was']})" if view["removed"] else f"there is no {view['path']}"
-    return [done, f"the next `lily up` writes it from job files and ledger: {count} job" + ("" if count == 1 else "s")]
+    return [done, f"the next `lily up` writes it from job files and ledger: {counted(count, 'job')}"]
 
 
 # -- plan ------------------------------------------------------------------------------------------
@@ -208,5 +209,6 @@ def plan_change_lines(change: Mapping[str, Any]) -> Lines:
         first = change["first_difference"]
         lines.append(f"  the first fire that differs: {when(first)}" if first else "  both run at the same times")
     if change["unsettled"]:
-        lines.append(f"  {change['unsettled']} windows that fell due have no row yet; the old trigger decides them")
+        owed = counted(change["unsettled"], "window that fell due has", "windows that fell due have")
+        lines.append(f"  {owed} no row yet; the old trigger decides")
     return [*lines, *(f"  {note}" for note in change["notes"])]

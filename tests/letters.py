@@ -39,3 +39,19 @@ def dead(root: Path, job_id: str, count: int = 1, *, message: str = "no luck", k
         return die(store, [new_run(canonical, by="test", key=key) for _ in range(count)], message=message)
     finally:
         store.close()
+
+
+def will_retry(store: Store, run_id: str, pause_seconds: float = 7200.0, *, clock: Clock | None = None) -> None:
+    """Have a queued run fail in an attempt that is tried again after this pause."""
+    at = (clock or SystemClock()).now()
+    failed = Outcome(
+        status="failed",
+        result={},
+        error=ErrorInfo(code="job_execution_failed", message="no luck"),
+        retryable=True,
+        retry_after=pause_seconds,
+    )
+    begun = start(store.run(run_id), PLACE, at, attempt=True)
+    patient = Runtime(retry_max=3)
+    assert store.apply([begun]) == [None]
+    assert store.apply([settle(begun.run, failed, patient, at)]) == [None]

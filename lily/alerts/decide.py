@@ -12,6 +12,7 @@ import msgspec
 from lily.clock import parse_stamp, stamp
 from lily.dead_letters import fingerprint
 from lily.runs import ErrorInfo
+from lily.text import counted
 
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 15.0, 3600.0
 GIVE_UP = timedelta(days=7)  # after an alert was raised no further try follows one that fails
@@ -93,7 +94,7 @@ def decide(streak: Streak | None, ended: Ended, told: Callable[[str], Told | Non
     """What becomes of the job's streak. `told` gives the newest alert of this job with a fingerprint, whatever streak it belongs to."""
     if ended.error is None:
         if streak is not None and streak.alert_id:
-            return Decision(streak=None, act=Act.RECOVER, why=f"it succeeded after {_times(streak.failures)}")
+            return Decision(streak=None, act=Act.RECOVER, why=f"it succeeded after {counted(streak.failures, 'failure')}")
         return Decision(streak=None)
     if ended.error.code in NEUTRAL:
         return Decision(streak=streak)
@@ -121,7 +122,7 @@ def _judged(after: Streak, told: Callable[[str], Told | None], terms: Terms, now
     if terms.threshold is None:
         return Act.NOTHING, 0, "no alerts are raised: scheduler.failure_notification_threshold is null"
     if after.failures < terms.threshold:
-        return Act.NOTHING, 0, f"{after.failures} of the {_times(terms.threshold)} in a row that raise an alert"
+        return Act.NOTHING, 0, f"{after.failures} of the {counted(terms.threshold, 'failure')} in a row that raise an alert"
     last = told(after.fingerprint)
     if last is not None and last.waiting and last.sent_at is None and not last.over:  # what follows a recovery must come after it
         return Act.REFRESH, last.alert_id, f"A{last.alert_id} of the same error is still being sent, and says this by now"
@@ -134,15 +135,11 @@ def _judged(after: Streak, told: Callable[[str], Told | None], terms: Terms, now
         return (
             Act.RAISE,
             0,
-            f"it goes on: {_times(after.failures)} in a row, and A{last.alert_id} of the same error is older than the throttle",
+            f"it goes on: {counted(after.failures, 'failure')} in a row, and A{last.alert_id} of the same error is older than the throttle",
         )
     if after.alert_id:
         return Act.RAISE, 0, f"another error than that of A{after.alert_id}"
-    return Act.RAISE, 0, f"{_times(after.failures)} in a row"
-
-
-def _times(count: int) -> str:
-    return f"{count} failure{'' if count == 1 else 's'}"
+    return Act.RAISE, 0, f"{counted(after.failures, 'failure')} in a row"
 
 
 def retry_seconds(tries: int) -> float:

@@ -5,7 +5,7 @@ import shlex
 import msgspec
 
 from lily.alerts.decide import Kind
-from lily.text import one_line
+from lily.text import counted, one_line
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ def written(message: Message) -> Message:
 
 
 def _subject(message: Message) -> str:
-    times = f"{message.failures} time{'' if message.failures == 1 else 's'}"
+    times = counted(message.failures, "time")
     if message.kind is Kind.FAILING:
         return f"job {message.job_id} failed {times} in a row: {message.code}"
     if message.kind is Kind.RECOVERED:

@@ -14,6 +14,7 @@ from lily.blueprints.findings import as_findings, in_order
 from lily.blueprints.schemas import one_line
 from lily.blueprints.secrets import Secret
 from lily.errors import Code, LilyError
+from lily.text import counted
 
 DEFAULT, DEFAULT_LLM = "default.v1", "openai.v1"
 
@@ -54,7 +55,7 @@ class Bindings(BaseModel):
     @model_validator(mode="after")
     def _quorum_can_be_met(self) -> "Bindings":
         if self.quorum > len(self.specialists):
-            raise ValueError(f"quorum is {self.quorum} with {len(self.specialists)} specialists")
+            raise ValueError(f"quorum is {self.quorum} with {counted(len(self.specialists), 'specialist')}")
         return self
 
 
@@ -193,7 +194,7 @@ async def _asked(ctx: Context, specialists: Sequence[Specialist], given: Input, 
 def _no_quorum(bindings: Bindings, answers: _Answers) -> BlueprintError:
     reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(answers.failed.items()))
     return BlueprintError(
-        f"{len(answers.good)} of {len(bindings.specialists)} specialists answered and the quorum is {bindings.quorum}; {reasons}",
+        f"{len(answers.good)} of {counted(len(bindings.specialists), 'specialist')} answered, the quorum is {bindings.quorum}; {reasons}",
         failed_specialists=sorted(answers.failed),
         failures=answers.failed,
         quorum=bindings.quorum,

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lily.blueprints.contract import BlueprintError, Context, Envelope, Runnable
 from lily.blueprints.define import BlueprintBase
+from lily.text import counted
 
 SHOWN = 200  # findings in the payload; all of them are in the store
 _SAID = 50  # in the summary, and as lines of the log
@@ -74,7 +75,7 @@ def summary(found: Mapping[str, Any]) -> str:
     counts = found["counts"]
     quiet = f", {counts['acknowledged']} acknowledged" if counts["acknowledged"] else ""
     told = ", ".join(f"{counts[name]} {name}" for name in ("high", "medium", "low") if counts[name]) or "nothing"
-    lines = [f"{found['jobs']} jobs looked at: {told} open{quiet}"]
+    lines = [f"{counted(found['jobs'], 'job')} looked at: {told} open{quiet}"]
     if not found["stored"]:
         lines.append("another review was stored while this one looked; its findings are shown")
     opened = [each for each in found["findings"] if not each["acknowledged"]]

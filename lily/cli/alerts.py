@@ -9,6 +9,7 @@ from lily.cli.options import Json, Limit, Place, flag, opened, positive, usage
 from lily.clock import SystemClock
 from lily.render import fields, table, when
 from lily.settings import Settings, load_settings
+from lily.text import counted
 from lily.workspace import Workspace, find_workspace
 
 Job = Annotated[str | None, Parameter(name="--job", help="Only those of this job.")]
@@ -48,14 +49,11 @@ def list_alerts(
 
 def _cells(view: dict[str, Any]) -> list[object]:
     sinks = ", ".join(
-        f"{each['sink']} {each['state']}" + (f" ({_tries(each['tries'])})" if each["tries"] > 1 else "") for each in view["deliveries"]
+        f"{each['sink']} {each['state']}" + (f" ({counted(each['tries'], 'try', 'tries')})" if each["tries"] > 1 else "")
+        for each in view["deliveries"]
     )
     error = f"{view['code']}: {view['message']}"
     return [view["alert"], view["job_id"], view["kind"], view["failures"], when(view["raised_at"]), view["state"], sinks or "-", error]
-
-
-def _tries(count: int) -> str:
-    return f"{count} {'try' if count == 1 else 'tries'}"
 
 
 def _sinks(settings: Settings, store: Any) -> list[dict[str, Any]]:
@@ -153,7 +151,10 @@ def _lines(view: dict[str, Any]) -> list[str]:
     for each in view["deliveries"]:
         later = f", next try {when(each['next_at'])}" if each["next_at"] else ""
         pairs.append(
-            (f"to {each['sink']}", f"{each['state']} after {_tries(each['tries'])}{later}" + (f": {each['note']}" if each["note"] else ""))
+            (
+                f"to {each['sink']}",
+                f"{each['state']} after {counted(each['tries'], 'try', 'tries')}{later}" + (f": {each['note']}" if each["note"] else ""),
+            )
         )
         pairs += [("", f"{when(one['at'])}  {one['outcome']}" + (f": {one['note']}" if one["note"] else "")) for one in each["log"]]
     return fields(pairs)

@@ -33,6 +33,7 @@ _RUNS = {
     "show": "runs:show",
     "active": "runs:active",
     "cancel": "runs:cancel",
+    "retry-now": "retry_now:retry_now",
     "fail": "fail_runs:fail",
     "replay": "replay:replay",
     "diff": "runs:diff",
@@ -68,7 +69,13 @@ _APPROVALS = {
     "check": "approvals:check",
     "doctor": "approvals:doctor",
 }
-_REVIEW = {"run": "review:run", "list": "review:list_findings", "show": "review:show", "ack": "review:ack"}
+_REVIEW = {
+    "run": "review:run",
+    "list": "review:list_findings",
+    "show": "review:show",
+    "ack": "review_acks:ack",
+    "unack": "review_acks:unack",
+}
 _ALERTS = {"list": "alerts:list_alerts", "test": "alerts:try_sinks", "explain": "alerts:explain"}
 _CONDITIONS = {"list": "conditions:list_conditions", "check": "conditions:check"}
 _BLUEPRINTS = {"list": "blueprints:list_blueprints", "show": "blueprints:show"}

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from lily.cli import output
 from lily.cli.options import Json, Limit, Place, opened, positive, since_stamp, storable, usage
 from lily.render import table, when
+from lily.text import counted
 
 if TYPE_CHECKING:
     from lily.storage.audit_reads import Verified
@@ -114,7 +115,13 @@ def _noted(text: str) -> tuple[int, str]:
 
 def _lines(found: "Verified") -> list[str]:
     if found.fault is None:
-        return [f"ok: {found.rows} rows" + (f", each fits the one before it; head {found.sequence}:{found.digest}" if found.rows else "")]
+        return [
+            f"ok: {counted(found.rows, 'row')}"
+            + (f", each fits the one before it; head {found.sequence}:{found.digest}" if found.rows else "")
+        ]
     fault = found.fault
     what = f", {fault.action} at {fault.at}" if fault.at else ""
-    return [f"{fault.kind}: row {fault.sequence}{what}: {fault.message}", f"{found.rows} rows before it fit"]
+    return [
+        f"{fault.kind}: row {fault.sequence}{what}: {fault.message}",
+        counted(found.rows, "row before it fits", "rows before it fit"),
+    ]

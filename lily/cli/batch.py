@@ -12,6 +12,7 @@ from lily.cli.options import actor, opened
 from lily.errors import Code, LilyError
 from lily.identity import Actor
 from lily.spec_index import SpecIndex
+from lily.text import counted
 from lily.workspace import Workspace, current_owner
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def run_batch(place: Workspace, file: str, *, job_id: str | None, reason: str, a
     else:
         output.put_lines([run.run_id for run in runs])
     if current_owner(place) is None and runs:
-        output.tell(f"no supervisor is up: {len(runs)} runs are stored and wait for `lily up`")
+        output.tell(f"no supervisor is up: {counted(len(runs), 'run is stored and waits', 'runs are stored and wait')} for `lily up`")
     return 0
 
 
@@ -118,7 +119,7 @@ def _refused(wrong: list[tuple[int, LilyError]], file: str) -> LilyError:
     """One line for all; the others are told before it."""
     told = [f"line {number}: {error.code}: {error.message}" for number, error in wrong]
     number, first = wrong[0]
-    more = f", and {len(wrong) - 1} more lines: {', '.join(str(n) for n, _ in wrong[1:_SHOWN])}" if len(wrong) > 1 else ""
+    more = f", and {counted(len(wrong) - 1, 'more line')}: {', '.join(str(n) for n, _ in wrong[1:_SHOWN])}" if len(wrong) > 1 else ""
     where = f"{file}:{number}"
     hint = " · ".join(part for part in (first.hint, "nothing was stored") if part)
     return LilyError(first.code, f"line {number}: {first.message}{more}", where=where, hint=hint, lines=told[:_SHOWN], wrong=len(wrong))

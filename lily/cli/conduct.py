@@ -16,6 +16,7 @@ from lily.runs import TERMINAL, Run, Status
 from lily.settings import Settings
 from lily.storage.artifacts import read_receipt
 from lily.storage.store import Store
+from lily.text import counted
 from lily.workspace import SUMMARY, Workspace, current_owner
 
 _LOOK_SECONDS = 0.1
@@ -35,7 +36,7 @@ class Progress:
         seq = event.get("seq")
         if not isinstance(seq, int):
             if "dropped" in event:
-                output.tell(f"{event['dropped']} events are not shown; events.jsonl has them all")
+                output.tell(f"{counted(event['dropped'], 'event is', 'events are')} not shown; events.jsonl has all")
             return
         if seq <= self.last:
             return

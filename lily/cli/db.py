@@ -10,6 +10,7 @@ from lily.cli.options import Json, Place, actor, flag
 from lily.clock import SystemClock
 from lily.render import fields, table, when
 from lily.settings import load_settings
+from lily.text import counted
 from lily.workspace import find_workspace
 
 File = Annotated[str, Parameter(name="FILE", help="The file of the copy.")]
@@ -141,10 +142,11 @@ def restore(file: File, /, *, json: Json = False, workspace: Place = None) -> in
         )
         return 0
     came = f", brought up to date from {done.upgraded_from}" if done.upgraded_from else ""
-    output.put(f"restored: {done.runs} runs, schema {done.schema}{came}")
+    output.put(f"restored: {counted(done.runs, 'run')}, schema {done.schema}{came}")
     if done.aside:
         output.put(f"what was there: {done.aside}")
     if done.newer:
-        output.tell(f"{done.newer} runs are on disk that this copy does not know: `lily db rebuild --from receipts` takes them in")
+        newer = counted(done.newer, "run is", "runs are")
+        output.tell(f"{newer} on disk that this copy does not know: `lily db rebuild --from receipts` takes in what is missing")
     output.tell("runs that had not ended when the copy was made are owed again: `lily queue list` before `lily up`")
     return 0

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from lily.cli import output
 from lily.cli.options import Json, Place, actor, flag, opened, storable, usage
 from lily.clock import SystemClock
-from lily.text import one_line
+from lily.text import counted, one_line
 from lily.workspace import find_workspace
 
 NAMED = 1000  # steps in a JSON document
@@ -62,5 +62,6 @@ def rebuild(
         would = "would be rebuilt" if dry_run else "rebuilt"
         output.put(f"{done.changed} {would}, {done.left} could not be")
         if done.counts["left_alone"]:
-            output.tell(f"{done.counts['left_alone']} folders are of runs that were pruned or went with a reset: they are left alone")
+            alone = counted(done.counts["left_alone"], "folder is of a run that was", "folders are of runs that were")
+            output.tell(f"{alone} pruned or went with a reset, and left alone")
     return 1 if done.left else 0

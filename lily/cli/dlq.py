@@ -10,7 +10,7 @@ from lily.cli.options import Json, Limit, Place, opened, positive
 from lily.cli.runs import RunId, attempt_lines
 from lily.dead_letters import DeadLetter, Group, action, is_dead, marks
 from lily.render import fields, table, when
-from lily.text import one_line
+from lily.text import counted, one_line
 
 if TYPE_CHECKING:
     from lily.runs import Run
@@ -161,7 +161,7 @@ def _action(group: Group) -> str:
 
 
 def _block(group: Group) -> list[str]:
-    jobs = "1 job" if group.jobs == 1 else f"{group.jobs} jobs"
+    jobs = counted(group.jobs, "job")
     span = when(group.first_at) if group.count == 1 else f"{when(group.first_at)} to {when(group.last_at)}"
     pairs = [
         ("error", f"{group.code}: {group.reason}"),

@@ -10,6 +10,7 @@ from lily.cli.dlq import OfCause, OfJob, OfPrint, OfText, chosen
 from lily.cli.dlq_retry import Reason, Runs
 from lily.cli.options import Json, Place, actor, flag, length, opened, storable, usage
 from lily.clock import SystemClock, stamp
+from lily.text import counted
 
 
 def clear(
@@ -40,13 +41,13 @@ def clear(
         if missing:
             raise gone(missing[0])
         if not yes:
-            raise usage(f"{_count(len(ids))} would be dropped; runs and files stay", "--yes does it")
+            raise usage(f"{counted(len(ids), 'dead letter')} would be dropped; runs and files stay", "--yes does it")
         cleared = letters.clear(ids, by, reason, stamp(SystemClock().now()))
     if json:
         output.put_json({"cleared": cleared})
         return 0
     output.put_lines(cleared)
-    output.tell(f"{_count(len(cleared))} dropped")
+    output.tell(f"{counted(len(cleared), 'dead letter')} dropped")
     return 0
 
 
@@ -79,9 +80,5 @@ def prune(
         output.put_json({"pruned": msgspec.to_builtins(went), "dry_run": dry_run})
         return 0
     output.put_lines(f"{each.run_id}  {each.job_id}  {each.reason}" for each in went)
-    output.tell(f"{_count(len(went))} {'would be dropped' if dry_run else 'dropped'}")
+    output.tell(f"{counted(len(went), 'dead letter')} {'would be dropped' if dry_run else 'dropped'}")
     return 0
-
-
-def _count(number: int) -> str:
-    return f"{number} dead letter" + ("" if number == 1 else "s")

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 from lily.cli import output
 from lily.cli.options import Json, Place, Reason, actor, flag, length, opened, positive, reason_of, usage
 from lily.render import run_view
+from lily.text import counted
 
 
 def prune(
@@ -40,6 +41,6 @@ def prune(
         output.put_json({"runs": [run_view(run) for run in gone], "dry_run": dry_run})
         return 0
     output.put_lines(f"{run.job_id}  {run.run_id}" for run in gone)
-    count = f"{len(gone)} run" + ("" if len(gone) == 1 else "s")
+    count = counted(len(gone), "run")
     output.tell(f"{count} would be deleted" if dry_run else f"{count} deleted")
     return 0

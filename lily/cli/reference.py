@@ -47,6 +47,7 @@ A list is an object with one plural key (but for `jobs next --all`, which is a b
 | `jobs history`, `runs list`, `runs active` | `{{"runs": [RUN]}}`, newest first |
 | `runs show` | RUN with `attempts` as a list, `folder` and `receipt` (null until the end) |
 | `runs cancel` | RUN |
+| `runs retry-now` | `{{"runs": [RUN]}}`, in the order in which they were named |
 | `approvals list` | `{{"approvals": [APPROVAL]}}`, the next to expire first |
 | `approvals show` | `{{"run_id", "job_id", "status", "approvals": [APPROVAL with "changed"]}}` |
 | `approvals approve`, `deny` | RUN |

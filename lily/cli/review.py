@@ -1,4 +1,4 @@
-"""`lily review run`, `list`, `show` and `ack`: what went unnoticed, and who knows of it."""
+"""`lily review run`, `list` and `show`: what went unnoticed, and who knows of it."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from cyclopts import Parameter
 
-from lily.cli import moments, output
-from lily.cli.options import Json, Limit, Place, actor, flag, opened, positive, storable, usage, who
+from lily.cli import output
+from lily.cli.options import Json, Limit, Place, flag, opened, positive, usage, who
 from lily.cli.times import ledger
 from lily.clock import SystemClock, stamp
 from lily.render import fields, table, when
-from lily.text import one_line
+from lily.text import counted, one_line
 from lily.workspace import find_workspace
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 # Written out for the type checker; a test holds them equal to `Kind`.
 KindWord = Literal["orphaned", "unaccounted_windows", "disabled_target", "failing", "never_fires", "overlapping", "ignored"]
 _SHOWN = 100  # findings
-_LONGEST = 1000  # characters of a reason
 _COLUMNS = ("ID", "SEVERITY", "STATE", "SINCE", "WHAT")
 
 FindingId = Annotated[str, Parameter(name="ID", help="A finding's id, KIND:JOB, as `lily review list` prints it.")]
@@ -42,7 +41,7 @@ def run(*, json: Json = False, workspace: Place = None) -> int:
     if json:
         output.put_json(found)
         return 0
-    _put(found["findings"][:_SHOWN])
+    put_findings(found["findings"][:_SHOWN])
     if len(found["findings"]) > _SHOWN:
         output.tell(f"{_SHOWN} of {len(found['findings'])}; `lily review list --limit N` shows more")
     output.tell(_said(found))
@@ -53,9 +52,9 @@ def _said(found: dict[str, Any]) -> str:
     changes = [
         f"{len(found[name])} {word}" for name, word in (("opened", "new"), ("reopened", "changed"), ("closed", "gone")) if found[name]
     ]
-    told = f"{found['jobs']} jobs looked at; {_counted(found['counts'])}" + (f" ({', '.join(changes)})" if changes else "")
+    told = f"{counted(found['jobs'], 'job')} looked at; {_counted(found['counts'])}" + (f" ({', '.join(changes)})" if changes else "")
     if found["unseen_jobs"]:
-        told += f"; the windows of {found['unseen_jobs']} jobs were not compared this time"
+        told += f"; the windows of {counted(found['unseen_jobs'], 'job')} were not compared this time"
     return told if found["stored"] else f"{told}; another review was stored meanwhile, and its findings are shown"
 
 
@@ -99,7 +98,7 @@ def list_findings(
     if json:
         output.put_json({"last": _last(last), "counts": counts(present, now), "findings": views, "total": len(present)})
         return 0
-    _put(views)
+    put_findings(views)
     if len(shown) > count:
         output.tell(f"{count} of {len(shown)}; --limit shows more")
     output.tell(_when(last, counts(present, now)))
@@ -120,7 +119,8 @@ def _when(last: "LastReview | None", counted: dict[str, int]) -> str:
     return f"{_counted(counted)}; the last review was at {when(last.at)}, by {by}"
 
 
-def _put(views: Sequence[dict[str, Any]]) -> None:
+def put_findings(views: Sequence[dict[str, Any]]) -> None:
+    """A table of findings, if there are any."""
     rows = [[each["id"], each["severity"], _state(each), when(each["since"]), each["message"]] for each in views]
     if rows:
         output.put_lines(table(_COLUMNS, rows, width=output.width()))
@@ -162,33 +162,3 @@ def _pairs(view: dict[str, Any]) -> list[tuple[str, object]]:
 
 def _plain(value: Any) -> str:
     return one_line(value) if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def ack(
-    *ids: FindingId,
-    reason: Annotated[str, Parameter(name="--reason", help="Why it may stay as it is; it is kept in the audit.")],
-    until: Annotated[
-        str | None, Parameter(name="--until", help="When it is open again even if nothing changes: 7d, 2026-05-04, 2026-05-04T09:00Z.")
-    ] = None,
-    json: Json = False,
-    workspace: Place = None,
-) -> int:
-    """Acknowledge findings: each stays quiet until it changes, or is gone. All of them, or none."""
-    from lily.operations.findings import ack as acknowledge
-    from lily.operations.findings import view
-
-    if not ids:
-        raise usage("which finding?", "`lily review list` shows them")
-    if not storable(reason, "--reason").strip() or len(reason) > _LONGEST:
-        raise usage(f"--reason is text of 1 to {_LONGEST} characters")
-    now = SystemClock().now()
-    end = moments.until(until, {None}, now) if until is not None else None
-    with opened(workspace) as (place, _, store):
-        made = acknowledge(store, ids, actor(place, "review.ack"), reason=reason, now=now, until=end)
-    views = [view(each, stamp(now)) for each in made]
-    if json:
-        output.put_json({"findings": views})
-        return 0
-    _put(views)
-    output.tell("quiet " + (f"until {when(stamp(end))}, or until they change" if end is not None else "until they change"))
-    return 0

@@ -59,7 +59,12 @@ def crash(
                 done.report = campaign(root / "load", url, lives, drawn, findings, output.tell)
         if not json:
             output.put_lines([*_matrix(done.matrix), "", *done.report])
-    return _tell(done, findings, as_json=json, again=f"lily selftest crash --engine {engine} --lives {lives} --seed {drawn}")
+    return _tell(done, findings, as_json=json, again=crash_again(engine, lives, drawn, matrix=matrix))
+
+
+def crash_again(engine: str, lives: int, seed: int, *, matrix: bool) -> str:
+    """The command that draws the same moments again."""
+    return f"lily selftest crash --engine {engine} --lives {lives} --seed {seed}" + ("" if matrix else " --no-matrix")
 
 
 def _cells(root: Path, engine: str, findings: "Findings") -> Iterator[MatrixCell]:

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from lily.cli import output
 from lily.cli.options import Json, Place, Reason, actor, flag, opened, reason_of, usage
 from lily.clock import SystemClock
+from lily.text import counted
 
 
 def export(
@@ -69,7 +70,7 @@ def reset(
     if json:
         output.put_json({"backup": str(folder), "rows": gone})
         return 0
-    output.put(f"the store is empty; {gone['run']} runs went")
+    output.put(f"the store is empty; {counted(gone['run'], 'run')} went")
     output.put(f"backup: {folder}")
     output.tell("job files and .lily/runs are as they were; schedules begin anew at the next start, without their pauses")
     return 0

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from lily.cli import output
 from lily.cli.options import Json, Place, flag, opened, usage
 from lily.errors import Code, LilyError
-from lily.text import one_line
+from lily.text import counted, one_line
 
 NAMED = 1000  # findings in a JSON document
 
@@ -49,8 +49,8 @@ def verify(
         more = {"jobs": len(tally.jobs), "head": head, "kinds": dict(tally.kinds), "findings": named}
         output.put_json({"ok": not tally.count, **counts, **more})
         return 1 if tally.count else 0
-    looked = f"{_many(tally.runs, 'run')} of {_many(len(tally.jobs), 'job')}, {_many(tally.files, 'file')}"
-    output.put(f"{looked}: {_many(tally.count, 'finding')}")
+    looked = f"{counted(tally.runs, 'run')} of {counted(len(tally.jobs), 'job')}, {counted(tally.files, 'file')}"
+    output.put(f"{looked}: {counted(tally.count, 'finding')}")
     if head is not None:
         output.put(f"last receipt of {job}: {head.receipt_sha256}, run {head.run_id}")
     for count, said in (
@@ -62,7 +62,3 @@ def verify(
         if count:
             output.tell(f"{count} {said}")
     return 1 if tally.count else 0
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" + "s" * (count != 1)

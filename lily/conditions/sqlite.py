@@ -11,6 +11,7 @@ from lily.conditions.define import Look, Stop, subject
 from lily.conditions.places import first_bytes, place_of
 from lily.conditions.verdict import EvaluationCode, EvaluationError
 from lily.subject_specs import SqliteSubject
+from lily.text import counted
 
 _STEPS = 1000  # of SQLite's machine between two looks at whether anybody still waits
 _LONGEST = 1024 * 1024  # bytes of one value
@@ -38,7 +39,7 @@ def _value(path: Path, params: SqliteSubject, stop: Stop) -> Any:
         said = f"{params.path!r} can't be read: {error.strerror}"
         raise EvaluationError(EvaluationCode.EVALUATION_FAILED, said) from None
     if columns != 1 or len(rows) > 1:
-        what = f"{columns} columns" if columns != 1 else "more than one row"
+        what = counted(columns, "column") if columns != 1 else "more than one row"
         raise EvaluationError(EvaluationCode.EVALUATION_FAILED, f"the query gives {what}; one value is compared")
     value = rows[0][0] if rows else None
     if isinstance(value, bytes):

@@ -12,6 +12,7 @@ from lily.spec_index import SpecIndex
 from lily.storage.alert_reads import Delivery, Shown, alert, alerts, streaks
 from lily.storage.alerts import DELIVERED, WAITING
 from lily.storage.store import Store
+from lily.text import counted
 from lily.workspace import Workspace, is_job_id
 
 NEWEST = 5  # alerts of a job that are explained
@@ -93,7 +94,7 @@ def _of_job(job_id: str, streak: Streak | None, newest: Sequence[Shown]) -> list
     if streak is None:
         said.append(f"{job_id} has no failures in a row")
     else:
-        times = f"{streak.failures} time{'' if streak.failures == 1 else 's'}"
+        times = counted(streak.failures, "time")
         said.append(f"{job_id} failed {times} in a row since {streak.since}, last with {streak.code}: {streak.message}")
         said.append(f"what came of the last failure: {streak.verdict}")
     said += [_why(each) for each in newest] or ["no alert of it is known"]

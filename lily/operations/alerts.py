@@ -19,6 +19,7 @@ from lily.settings import Settings
 from lily.storage.alert_deliveries import AlertRow, Due, Result
 from lily.storage.alerts import DELIVERED, DROPPED, GIVEN_UP, KEPT_APART, PAGE, WAITING, Redact, Route, ends_after, keep_mark, mark, take_up
 from lily.storage.store import Store
+from lily.text import counted
 from lily.workspace import Workspace
 
 _MOST_READ, _MOST_CHARS = 20_000, 2000  # characters of a message that are looked through, and that an alert has
@@ -169,6 +170,6 @@ def after_try(due: Due, sink: Sink, alerts: Alerts, failed: str | None, said: st
         people = {each.kind for each in alerts.sinks.values()} - RECORDS
         return Result(state=DELIVERED, at=at, note=said[:_MOST_NOTE], sent=sink.kind not in RECORDS or not people)
     if now - parse_stamp(due.alert.raised_at) > GIVE_UP:
-        return Result(state=GIVEN_UP, at=at, note=f"given up after {due.tries + 1} tries: {failed}"[:_MOST_NOTE])
+        return Result(state=GIVEN_UP, at=at, note=f"given up after {counted(due.tries + 1, 'try', 'tries')}: {failed}"[:_MOST_NOTE])
     pause = max(retry_seconds(due.tries + 1), min(retry_after, 3600.0))
     return Result(state=WAITING, at=at, note=failed[:_MOST_NOTE], next_at=stamp(now + timedelta(seconds=pause)))

@@ -9,28 +9,29 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
-from lily.clock import stamp
+from lily.clock import SystemClock, stamp
 from lily.errors import Code, LilyError
 from lily.operations.database import backups_folder, nothing_there, where_of
 from lily.operations.doctor.scene import database_file
 from lily.operations.session import open_store
 from lily.settings import Settings
 from lily.storage import copies, server_copies
-from lily.storage.audit import Actor, Change, record
+from lily.storage.audit import RESTORE, Actor, Change, record
 from lily.storage.copies import Copy
 from lily.storage.database import close_engine, open_engine, unavailable, writing
 from lily.storage.doctor_reads import other_supervisor, unknown_runs
 from lily.storage.lives import AdvisoryLock
+from lily.storage.numbers import Reached, go_on, of_file, of_server
 from lily.storage.probe import probe
 from lily.storage.schema import HEAD
+from lily.storage.store import Store
 from lily.storage.store_file import folded, look
 from lily.storage.upgrades import moment
 from lily.workspace import OwnerLock, Workspace, lock_path
-
-_NUMBERED = ("event", "control", "alert")  # tables whose numbers are never given twice
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,16 +115,23 @@ def restore(workspace: Workspace, settings: Settings, source: Path, actor: Actor
     path = database_file(workspace, settings)
     with _alone(workspace, now):
         put = partial(_restore_server, workspace, settings) if path is None else partial(_restore_file, workspace, settings, path)
-        aside = put(source, now)
-        store = open_store(workspace, settings)
-        try:
-            runs, newer = sum(store.counts().values()), sum(1 for _ in unknown_runs(store, workspace))
-            came_from = store.upgraded.before if store.upgraded else None
-            after = {"schema": HEAD, "upgraded_from": came_from, "aside": str(aside or "")}
-            with writing(store.engine) as connection:
-                record(connection, actor, Change(action="store.restore", object=source.name, after=after), stamp(now))
-        finally:
-            store.close()
+        return put(source, partial(_finish, workspace, source, actor, now), now)
+
+
+class _Finish(Protocol):
+    def __call__(self, store: Store, aside: Path | None, reached: Reached) -> Restored: ...
+
+
+def _finish(
+    workspace: Workspace, source: Path, actor: Actor, now: datetime, store: Store, aside: Path | None, reached: Reached
+) -> Restored:
+    """Have the copy go on from the numbers that were reached, and tell the audit; gives what to say of it."""
+    runs, newer = sum(store.counts().values()), sum(1 for _ in unknown_runs(store, workspace))
+    came_from = store.upgraded.before if store.upgraded else None
+    after = {"schema": HEAD, "upgraded_from": came_from, "aside": str(aside or "")}
+    with writing(store.engine) as connection:
+        left_out = go_on(connection, reached)
+        record(connection, actor, Change(action=RESTORE, object=source.name, after={**after, "left_out": left_out}), stamp(now))
     return Restored(schema=HEAD, upgraded_from=came_from, runs=runs, aside=aside, newer=newer)
 
 
@@ -146,27 +154,33 @@ def _checked(found: Copy, source: Path) -> Copy:
     return found
 
 
-def _restore_file(workspace: Workspace, settings: Settings, path: Path, source: Path, now: datetime) -> Path | None:
+def _restore_file(workspace: Workspace, settings: Settings, path: Path, source: Path, finish: _Finish, now: datetime) -> Restored:
+    """All is done to the copy before it is put in place: at every moment the store is the old one or the new one, whole."""
     if path.exists() and os.path.samefile(source, path):
         raise LilyError(Code.USAGE, "this is the store itself", where=str(source))
     _checked(copies.examine(source), source)
-    numbers = _leave(workspace, settings, path)
-    staged = copies.staging(path)
+    reached = _leave(workspace, settings, path)
+    staged, aside = copies.staging(path), backups_folder(workspace) / f"before-restore-{moment(now)}"
     try:
         copies.copy_file(source, staged, alone=not copies.has_log(source))
-        _number_on(staged, numbers)
-        aside = backups_folder(workspace) / f"before-restore-{moment(now)}"
-        return aside if copies.put_in_place(staged, path, aside) else None
+        store = Store(f"sqlite:///{staged}", database_file=workspace.database, clock=SystemClock())
+        try:
+            done = finish(store, aside if copies.files_of(path) else None, reached)
+        finally:
+            store.close()
+        copies.put_in_place(staged, path, aside)
+        return done
     except (OSError, sqlite3.Error) as error:
         raise unavailable(error, str(path), str(path)) from error
     finally:
         copies.drop(staged)
 
 
-def _leave(workspace: Workspace, settings: Settings, path: Path) -> dict[str, int]:
+def _leave(workspace: Workspace, settings: Settings, path: Path) -> Reached:
     """See that nobody uses the store that is there, and fold it, so that its file alone is all of it; gives how far its numbers went."""
-    if not look(path, in_use=False, quick=True).usable:
-        return {}
+    found = look(path, in_use=False, quick=True)
+    if not found.usable:
+        return of_file(path) if found.schema and not found.problem and not found.log_foreign else None
     store = open_store(workspace, settings)
     try:
         other = other_supervisor(store)
@@ -177,23 +191,10 @@ def _leave(workspace: Workspace, settings: Settings, path: Path) -> dict[str, in
         raise LilyError(Code.OWNER_CONFLICT, said, where=str(path), hint="end that process first")
     if not folded(path):
         raise LilyError(Code.OWNER_CONFLICT, "a command is reading the store", where=str(path), hint="try again when it has ended")
-    with copies.opened(path) as connection:
-        return dict(connection.execute("select name, seq from sqlite_sequence").fetchall())
+    return of_file(path)
 
 
-def _number_on(staged: Path, numbers: dict[str, int]) -> None:
-    """Whoever follows the stream by numbers must not be told new events under old ones."""
-    with sqlite3.connect(staged) as connection:
-        for name in _NUMBERED:
-            known = connection.execute("select 1 from sqlite_master where type = 'table' and name = ?", (name,)).fetchone()
-            if known is None or name not in numbers:
-                continue
-            if connection.execute("update sqlite_sequence set seq = max(seq, ?) where name = ?", (numbers[name], name)).rowcount == 0:
-                connection.execute("insert into sqlite_sequence (name, seq) values (?, ?)", (name, numbers[name]))
-    connection.close()
-
-
-def _restore_server(workspace: Workspace, settings: Settings, source: Path, now: datetime) -> Path | None:
+def _restore_server(workspace: Workspace, settings: Settings, source: Path, finish: _Finish, now: datetime) -> Restored:
     engine = open_engine(settings.store.url, database_file=workspace.database)
     try:
         _checked(server_copies.examine(engine, source), source)
@@ -201,16 +202,22 @@ def _restore_server(workspace: Workspace, settings: Settings, source: Path, now:
         try:
             if not advisory.acquire():
                 raise LilyError(Code.OWNER_CONFLICT, "another process owns this store", where="store.url", hint="stop it first")
-            facts, aside = probe(settings.store.url, database_file=workspace.database, folders=[]), None
+            facts = probe(settings.store.url, database_file=workspace.database, folders=[])
+            aside, reached = None, None
             if facts.problem:
                 raise LilyError(Code.STORE_UNAVAILABLE, f"the store {facts.problem}", where=where_of(workspace, settings))
             if facts.there:
                 aside = backups_folder(workspace) / f"before-restore-{moment(now)}.dump"
+                reached = of_server(engine)
                 server_copies.dump(engine, aside)
             server_copies.restore(engine, source)
-            return aside
         finally:
             with suppress(Exception):  # the lock ends with its session, which is closed below
                 advisory.release()
     finally:
         close_engine(engine)
+    store = open_store(workspace, settings)
+    try:
+        return finish(store, aside, reached)
+    finally:
+        store.close()

@@ -1,4 +1,4 @@
-"""Changing what is there: cancel, replay, prune, and comparing two runs."""
+"""Changing what is there: cancel, retry at once, replay, prune, and comparing two runs."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +18,7 @@ from lily.spec_index import SpecIndex
 from lily.storage.artifacts import read_receipt
 from lily.storage.cancels import Done, cancel_runs
 from lily.storage.files import remove_folder
+from lily.storage.hurries import AT_ONCE, hurry_runs
 from lily.storage.state_audit import Submission
 from lily.storage.store import Store
 from lily.workspace import Workspace
@@ -38,6 +39,32 @@ def cancel(
         raise ended(told.run)
     ring(workspace)
     return store.run(found.run_id)
+
+
+def retry_now(
+    workspace: Workspace, store: Store, run_ids: Sequence[str], *, by: Actor, reason: str, clock: Clock | None = None
+) -> list[Run]:
+    """Queue runs whose next attempt is not due yet, all or none; audited. Gives them in the order in which they were named.
+
+    Raises `run_state_invalid` for one that waits for none, `usage` for too many.
+    """
+    ids = list(dict.fromkeys(store.find(run_id).run_id for run_id in run_ids))
+    if len(ids) > AT_ONCE:
+        raise LilyError(Code.USAGE, f"at most {AT_ONCE} runs at once", hint="name the others in a second command")
+    others = hurry_runs(store, ids, actor=by, reason=reason, at=(clock or SystemClock()).now())
+    if others:
+        raise _not_retrying(others[0])
+    ring(workspace)
+    return [store.run(run_id) for run_id in ids]
+
+
+def _not_retrying(run: Run) -> LilyError:
+    if run.status in TERMINAL:
+        return ended(run)
+    said = f"the run does not wait for its next attempt: it is {run.status}"
+    return LilyError(
+        Code.RUN_STATE_INVALID, said, where=f"run {run.run_id}", hint="`lily runs list --status retry_scheduled` has those that do"
+    )
 
 
 def ended(run: Run) -> LilyError:

@@ -17,6 +17,7 @@ from lily.storage.schema import HEAD
 from lily.storage.store import Store
 from lily.storage.store_file import look
 from lily.storage.upgrades import Upgrade
+from lily.text import counted
 from lily.workspace import Workspace, current_owner
 
 
@@ -133,7 +134,10 @@ def _server(workspace: Workspace, settings: Settings) -> tuple[str, list[str]]:
 
 
 def _tallies(store: Store) -> list[str]:
-    return [f"{status}: {told} runs are counted, and there are {there}" for status, (told, there) in wrong_tallies(store).items()]
+    return [
+        f"{status}: {counted(told, 'run is', 'runs are')} counted, and there are {there}"
+        for status, (told, there) in wrong_tallies(store).items()
+    ]
 
 
 def upgrade(workspace: Workspace, settings: Settings) -> Upgrade | None:

@@ -11,7 +11,7 @@ from lily.operations.review import Outcome
 from lily.review import Kind, Severity
 from lily.storage.audit import Actor
 from lily.storage.review_reads import ReviewReads
-from lily.storage.reviews import acknowledge
+from lily.storage.reviews import acknowledge, take_back
 from lily.storage.store import Store
 from lily.workspace import is_job_id
 
@@ -40,18 +40,33 @@ def not_found(given: str) -> LilyError:
 
 def ack(store: Store, ids: Sequence[str], actor: Actor, *, reason: str, now: datetime, until: datetime | None) -> list[Known]:
     """Acknowledge findings, all or none. Raises `finding_not_found` for one that is not there, or not any more."""
-    named = [parsed(each) for each in dict.fromkeys(ids)]
+    named = _named(ids)
     made = acknowledge(store, actor, named, reason=reason, at=stamp(now), until=stamp(until) if until is not None else None)
-    if len(made) != len(named):
-        there = {(each.finding.kind, each.finding.job_id) for each in made}
-        missing = next(f"{kind}:{job_id}" for kind, job_id in named if (kind, job_id) not in there)
-        gone = find(store, missing)
-        raise LilyError(
-            Code.FINDING_NOT_FOUND,
-            f"{missing} is gone since {gone.closed_at}",
-            hint="there is nothing left to acknowledge; see `lily review list`",
-        )
-    return made
+    return _all(store, named, made)
+
+
+def unack(store: Store, ids: Sequence[str], actor: Actor, *, reason: str, now: datetime) -> list[Known]:
+    """Take acknowledgements back, all or none. Raises `finding_not_found` as `ack` does, and for one that nobody has acknowledged."""
+    named = _named(ids)
+    return _all(store, named, take_back(store, actor, named, reason=reason, at=stamp(now)))
+
+
+def _named(ids: Sequence[str]) -> list[tuple[Kind, str]]:
+    return [parsed(each) for each in dict.fromkeys(ids)]
+
+
+def _all(store: Store, named: Sequence[tuple[Kind, str]], made: list[Known]) -> list[Known]:
+    """What was changed. Raises `finding_not_found` when one is missing, so that none was."""
+    there = {(each.finding.kind, each.finding.job_id) for each in made}
+    missing = next((f"{kind}:{job_id}" for kind, job_id in named if (kind, job_id) not in there), None)
+    if missing is None:
+        return made
+    found = find(store, missing)
+    if found.closed_at is not None:
+        said, hint = f"{missing} is gone since {found.closed_at}", "there is nothing left to acknowledge; see `lily review list`"
+    else:
+        said, hint = f"nobody has acknowledged {missing}, or no longer", "it is open; see `lily review list`"
+    raise LilyError(Code.FINDING_NOT_FOUND, said, hint=hint)
 
 
 def told(outcome: Outcome) -> dict[str, Any]:

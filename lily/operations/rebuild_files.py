@@ -17,6 +17,7 @@ from lily.storage.event_log import encode_event
 from lily.storage.files import READ, clear_the_way, digest, file_names, make_folder, open_folder, put_file
 from lily.storage.receipt_reads import Stored
 from lily.storage.store import Store
+from lily.text import counted
 from lily.workspace import EVENTS, RECEIPT, RESERVED, SUMMARY, Workspace
 
 _KINDS = {RECEIPT: "receipt", SUMMARY: "summary", EVENTS: "events"}
@@ -48,7 +49,7 @@ def mend_files(workspace: Workspace, store: Store, stored: Stored, at: str, *, d
     if not wrong or any(each.code == "receipt_differs" for each in wrong):
         return steps + [_step(stored, "not_rebuilt", each.what) for each in wrong]
     if stored.event_rows != stored.run.events:
-        what = f"{stored.event_rows} of its {stored.run.events} events are in the store: there is nothing to write its files from"
+        what = f"{stored.event_rows} of its {counted(stored.run.events, 'event')} in the store: there is nothing to write its files from"
         return [*steps, _step(stored, "not_rebuilt", what)]
     path = workspace.run_dir(stored.run.job_id, stored.run.run_id)
     try:

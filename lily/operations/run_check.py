@@ -10,6 +10,7 @@ from lily.storage.artifacts import receipt_bytes
 from lily.storage.files import digest, file_names, open_folder, shown
 from lily.storage.receipt_reads import Stored
 from lily.storage.store import Store
+from lily.text import counted
 from lily.workspace import EVENTS, RECEIPT, SUMMARY, Workspace
 
 FROM_STORE = "`lily db rebuild --from store` writes it again"
@@ -57,7 +58,7 @@ def _written(workspace: Workspace, store: Store, stored: Stored) -> tuple[list[F
     run = stored.run
     found = []
     if stored.event_rows != run.events:
-        what = f"{stored.event_rows} of its {run.events} events are in the store"
+        what = f"{stored.event_rows} of its {counted(run.events, 'event')} in the store"
         found.append(_finding(stored, "events_not_stored", what, FROM_RECEIPTS))
     try:
         with open_folder(workspace.run_dir(run.job_id, run.run_id), create=False) as folder:
@@ -143,7 +144,7 @@ def _changed(file: File, seen: File) -> str:
 
 def _difference(file: File, seen: File) -> str:
     if seen.bytes != file.bytes:
-        return f"{file.name} has {seen.bytes} bytes, and had {file.bytes}"
+        return f"{file.name} has {counted(seen.bytes, 'byte')}, and had {file.bytes}"
     return f"{file.name} is not what was written: its SHA-256 is {seen.sha256}, and was {file.sha256}"
 
 

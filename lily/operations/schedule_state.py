@@ -20,6 +20,7 @@ from lily.storage.audit import Actor, Change, record
 from lily.storage.database import writing
 from lily.storage.store import Store
 from lily.storage.windows import JobState, Windows
+from lily.text import counted
 from lily.trigger_forms import same_trigger
 from lily.workspace import Owner, Workspace, current_owner
 
@@ -46,7 +47,7 @@ class JobStoreFile:
 
     @property
     def state(self) -> str:
-        return self.problem or f"{len(self.jobs)} job" + ("" if len(self.jobs) == 1 else "s")
+        return self.problem or counted(len(self.jobs), "job")
 
 
 def read_job_store(path: Path) -> JobStoreFile:

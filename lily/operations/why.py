@@ -16,6 +16,7 @@ from lily.storage.looks import Look, LookReads
 from lily.storage.store import Store
 from lily.storage.window_reads import Standing, WindowReads, WindowRow
 from lily.summary import duration
+from lily.text import counted
 from lily.triggers.schedule import Schedule, schedule_of
 
 _MINUTE = timedelta(minutes=1)
@@ -248,7 +249,7 @@ def _ran(row: WindowRow) -> list[str]:
     late = (parse_stamp(row.recorded_at) - row.at).total_seconds()
     told = [f"it fired {duration(late)} after its time; its run is {row.run_status or 'pruned'}"]
     coalesced = (row.run_trigger or {}).get("coalesced")
-    return [*told, f"it stands for {coalesced} earlier windows too"] if coalesced else told
+    return [*told, f"it stands for {counted(coalesced, 'earlier window')} too"] if coalesced else told
 
 
 def _refused(row: WindowRow) -> list[str]:
@@ -269,7 +270,9 @@ def _missed(case: _Case, row: WindowRow) -> list[str]:
         told = [_absence(case, row, version)]
     span = row.run_trigger or {}
     if span.get("windows", 1) > 1:
-        told.append(f"one run reports {span['windows']} missed windows, from {_when_text(span['first'])} to {_when_text(span['last'])}")
+        told.append(
+            f"one run reports {counted(span['windows'], 'missed window')}, from {_when_text(span['first'])} to {_when_text(span['last'])}"
+        )
     return told
 
 

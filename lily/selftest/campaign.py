@@ -21,6 +21,7 @@ from lily.selftest.load import SLOTS, audit, write_load
 from lily.selftest.promises import Findings, check_runs
 from lily.settings import load_settings
 from lily.storage.store import Store
+from lily.text import counted
 from lily.workspace import Workspace, current_owner
 
 BOOT_SECONDS = 1.0
@@ -217,10 +218,11 @@ class Campaign:
         events = [event.event for run in runs if run.interruptions for event in self.store.events(run.run_id)]
         put_back = events.count(EventName.JOB_RECOVERED)
         cut_off = sum(run.interruptions > 0 for run in runs)
+        attempts, times = counted(len(self.cut_off), "attempt"), counted(put_back, "time")
         return [
             f"runs accepted          {len(runs)}",
             f"attempts               {sum(len(run.attempts) for run in runs)}",
-            f"runs cut off by kills  {cut_off}, in {len(self.cut_off)} attempts; {put_back} times put back into the queue",
+            f"runs cut off by kills  {cut_off}, in {attempts}; {times} put back into the queue",
             *(f"  {count:5}  {name}" for name, count in sorted(endings.items())),
         ]
 
@@ -240,7 +242,7 @@ def campaign(root: Path, url: str, kills: int, seed: int, findings: Findings, pr
                     if len(findings.broken) > already:
                         break
                     if number % CHECK_EVERY == CHECK_EVERY - 1:
-                        progress(f"{number + 1} kills, {len(feeder.accepted)} runs")
+                        progress(f"{counted(number + 1, 'kill')}, {counted(len(feeder.accepted), 'run')}")
                 made.finish()
             finally:
                 made._process.kill()
@@ -254,7 +256,7 @@ def campaign(root: Path, url: str, kills: int, seed: int, findings: Findings, pr
 def _report(made: Campaign, about: list[str], kills: int, seconds: float) -> list[str]:
     boots = sorted(made.boots)
     lines = [
-        f"{made.killed} of {kills} kills, {made.lives} lives in {seconds:.0f} s; {SLOTS} slots",
+        f"{made.killed} of {counted(kills, 'kill')}, {counted(made.lives, 'life', 'lives')} in {seconds:.0f} s; {SLOTS} slots",
         f"from start to first answer: median {boots[len(boots) // 2]:.2f} s, worst {boots[-1]:.2f} s",
         "",
         "killed while (several things may go on at once)",

@@ -67,6 +67,9 @@ async def steps(ctx, bindings, run_input):
 '''
 
 
+_WINDOWS = 4  # that a job gets, one after the other
+
+
 def _furnish(workspace: Workspace, url: str) -> None:
     for folder in (workspace.jobs, workspace.blueprints, workspace.root / "notes"):
         folder.mkdir(parents=True)
@@ -96,11 +99,13 @@ class Cell(House):
         _furnish(Workspace(root), url)
         super().__init__(root, root / "supervisor.log")
 
-    def _write_job(self) -> None:
+    def _write_job(self, ahead: float | None = None) -> None:
+        """With a window so many seconds from now."""
         trigger: dict[str, Any] = {"type": "manual"}
-        if self.row.once is not None:
-            self._window = SystemClock().now() + timedelta(seconds=self.row.once)
-            trigger = {"type": "once", "at": stamp(self._window), "misfire_grace_seconds": 0 if self.row.transition == MISSED else 30}
+        if ahead is not None:
+            self._window = SystemClock().now() + timedelta(seconds=ahead)
+            grace = 0 if self.row.transition == MISSED else PATIENCE_SECONDS
+            trigger = {"type": "once", "at": stamp(self._window), "misfire_grace_seconds": grace}
         job = {
             "id": "job",
             "title": "A job",
@@ -120,7 +125,19 @@ class Cell(House):
         """Start a supervisor; a window is set once the first one is up."""
         self.start(*trap)
         if self.row.once is not None and self._window is None:
-            self._write_job()
+            self._set_window(self.row.once)
+
+    def _set_window(self, ahead: float) -> None:
+        """A supervisor that had no time to read the file before its window has refused it: then it gets another one, further away."""
+        for times in range(1, _WINDOWS + 1):
+            self._write_job(ahead)
+            self.until("the window is registered", lambda: self._registered() or self._mark.exists() or self._refused() >= times)  # noqa: B023
+            if self._refused() < times:
+                return
+            ahead = 4 * ahead + 2
+
+    def _refused(self) -> int:
+        return self.log.read_bytes().count(b"job is not scheduled")
 
     def _do(self, words: str) -> None:
         kind, _, rest = words.partition(" ")

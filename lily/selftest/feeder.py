@@ -11,7 +11,7 @@ from lily.storage.store import Store
 from lily.workspace import Workspace
 
 OWED_AT_MOST = 12
-TIMEOUT = 60.0
+TIMEOUT = 300.0  # on a machine that others load a start of a second may take a minute, and no promise is about that
 
 
 class Feeder:

@@ -14,6 +14,7 @@ from lily.runs import Run, Status
 from lily.selftest.promises import Findings
 from lily.spec_index import SpecIndex
 from lily.specs import JobSpec
+from lily.text import counted
 from lily.workspace import Workspace
 
 # Runs alone (a child process), and is read by the blueprint below (in the supervisor).
@@ -191,7 +192,7 @@ def audit(root: Path, runs: list[Run], findings: Findings) -> Counter[str]:
         path = root / "state" / "runs" / run.run_id
         lines = path.read_text().split("\n")[:-1] if path.exists() else []
         _audit_run(run, Counter(lines), findings)
-        endings[f"{run.status}, interrupted {run.interruptions} times" if run.interruptions else str(run.status)] += 1
+        endings[f"{run.status}, interrupted {counted(run.interruptions, 'time')}" if run.interruptions else str(run.status)] += 1
     return endings
 
 

@@ -16,6 +16,7 @@ from lily.simulation.plan import Plan, Span
 from lily.simulation.slots import PlayedRun, Slots
 from lily.spec_index import SpecEntry
 from lily.summary import duration
+from lily.text import counted
 
 SCHEMA_VERSION = 1
 GAPS = 100  # that a report keeps: the longest
@@ -258,12 +259,8 @@ def lines(found: Report, width: int | None) -> list[str]:
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     days = plan.span.length.total_seconds() / 86_400
     span = f"{when(stamp(plan.span.start))} to {when(stamp(plan.span.end))} ({days:g} days)"
-    head = f"simulated {span}, {_count(total['jobs'], 'job')}, {_count(plan.slots, 'slot')}"
+    head = f"simulated {span}, {counted(total['jobs'], 'job')}, {counted(plan.slots, 'slot')}"
     return [head, "", *table(columns, rows, width=width), "", *fields(_facts(found, total)), *_said(found)]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _cells(view: dict[str, Any], name: str) -> list[object]:
@@ -277,26 +274,26 @@ def _facts(found: Report, total: dict[str, Any]) -> list[tuple[str, object]]:
     at = f", first at {when(stamp(slots.peak_at))}" if slots.peak_at else ""
     seconds = found.plan.span.length.total_seconds() * found.plan.slots
     share = f"slots busy {100 * slots.busy_seconds / seconds:.1f} %"
-    facts: list[tuple[str, object]] = [("peak", f"{_count(slots.peak, 'run')} at a time{at}; {slots.queue_peak} waited at most; {share}")]
+    facts: list[tuple[str, object]] = [("peak", f"{counted(slots.peak, 'run')} at a time{at}; {slots.queue_peak} waited at most; {share}")]
     told = "no run waited for a slot" if waited is None else f"{duration(waited.waited)}, {waited.run_id.replace('@', ', the window at ')}"
     facts.append(("longest wait", told))
     for (one, two), times, together in found.pairs()[:_SHOWN]:
         names = f"{one} with itself" if one == two else f"{one} and {two}"
-        facts.append(("together", f"{names}: {_count(times, 'time')}, {duration(together)} in all"))
+        facts.append(("together", f"{names}: {counted(times, 'time')}, {duration(together)} in all"))
     for gap in found.gaps[:_SHOWN]:
         statuses = ", ".join(f"{count} {status}" for status, count in gap.statuses.items())
         facts.append(("gap", f"{gap.job_id}: {statuses}; {when(stamp(gap.first))} to {when(stamp(gap.last))}"))
     if len(found.gaps) > _SHOWN:
         facts.append(("gap", f"and {len(found.gaps) - _SHOWN}{' or more' if len(found.gaps) == GAPS else ''} shorter ones; see --json"))
     if total["undecided"]:
-        facts.append(("undecided", f"{_count(total['undecided'], 'window')}: nobody was there to decide them by the end"))
+        facts.append(("undecided", f"{counted(total['undecided'], 'window')}: nobody was there to decide them by the end"))
     for word, ids in (("never so", set(found.conditions) - found.plan.met), ("always so", found.plan.met)):
         if ids:
             shown = ", ".join(sorted(ids)[:_SHOWN]) + (f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else "")
             facts.append(("conditions", f"{shown}: nobody can know what their looks will find; taken as {word} (--met ID: always so)"))
     for name in ("canceled", "interrupted"):
         if total[name]:
-            facts.append((name, _count(total[name], "run")))
+            facts.append((name, counted(total[name], "run")))
     return facts
 
 

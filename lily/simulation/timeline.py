@@ -11,6 +11,7 @@ from lily.ledger import Row, WindowStatus
 from lily.render import when
 from lily.simulation.plan import Span
 from lily.simulation.report import JobReport, Report
+from lily.text import counted
 
 JOBS = 400  # rows at most; the rest is named below
 _MARKS = 20_000  # of a picture, whatever its span: more are drawn together
@@ -63,7 +64,7 @@ def svg(report: Report) -> str:
         parts += _job(report, job, _TOP + _ROW * n, scale, most)
     parts += _load(report, scale, bottom + 12)
     if len(report.jobs) > JOBS:
-        parts.append(_text(12, height - 12, f"and {len(report.jobs) - JOBS} more jobs, in the report"))
+        parts.append(_text(12, height - 12, f"and {counted(len(report.jobs) - JOBS, 'more job')}, in the report"))
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -76,9 +77,8 @@ def html(report: Report, lines: Sequence[str]) -> str:
 
 def _heading(report: Report) -> str:
     span, total = report.plan.span, report.total()
-    return (
-        f"{when(stamp(span.start))} to {when(stamp(span.end))}: {total['jobs']} jobs, {total['fired']} of {total['windows']} windows fired"
-    )
+    jobs, windows = counted(total["jobs"], "job"), counted(total["windows"], "window")
+    return f"{when(stamp(span.start))} to {when(stamp(span.end))}: {jobs}, {total['fired']} of {windows} fired"
 
 
 def _text(x: float, y: float, text: str, *, size: int = 12, anchor: str = "start", fill: str = "#212121") -> str:
@@ -225,5 +225,5 @@ def _load(report: Report, scale: _Scale, y: int) -> Iterator[str]:
     points = " ".join(f"{_LEFT + n * 2},{round(y + high - high * min(value, slots) / slots, 1)}" for n, value in enumerate(most))
     yield f'<polygon points="{_LEFT},{y + high} {points} {_LEFT + _WIDTH},{y + high}" fill="#90caf9" stroke="#1565c0" stroke-width="0.5"/>'
     yield f'<line x1="{_LEFT}" y1="{y}" x2="{_LEFT + _WIDTH}" y2="{y}" stroke="#1565c0" stroke-dasharray="2 4"/>'
-    yield _text(12, y + 14, f"runs at a time, {slots} slots")
+    yield _text(12, y + 14, f"runs at a time, {counted(slots, 'slot')}")
     yield _text(12, y + 32, f"peak {report.slots.peak}; {report.slots.queue_peak} waited at most", fill="#616161")

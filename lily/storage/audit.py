@@ -1,6 +1,7 @@
 """The audit: who changed what, and why, written in the transaction that changes it; each row is chained to the one before.
 
-Rows are numbered without gaps. The number and digest of the newest stand apart in `meta`, so that a tail that was cut off is missed.
+Rows are numbered without gaps, but for those that the row of a restore says it leaves out. The number and digest of the newest stand apart
+in `meta`, so that a tail that was cut off is missed.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from lily.storage import schema
 from lily.storage.rows import dump
 from lily.storage.statements import Asked, ForRows
 
+RESTORE = "store.restore"  # the one action whose row may leave out numbers: [first, last] in `after.left_out`
 HEAD = "audit.head"  # the key of `meta` that holds "NUMBER DIGEST" of the newest row
 _FIELDS = ("at", "action", "object", "job_id", "actor", "actor_kind", "reason", "request_id", "trace_id", "before", "after")
 NAMES = tuple(sorted(_FIELDS))  # the order in which the digest takes them
@@ -65,19 +67,44 @@ def record_all(connection: Connection, actor: Actor, changes: Sequence[Change], 
         return
     for change in changes:
         check_allowed(actor, change.action)
-    statements = _statements(connection.dialect.name)
-    ((newest, head),) = statements.head(connection, key=HEAD)
-    # After the newest row, whoever wrote it, and chained to the head: what was put in or cut off by hand is not what the chain says.
-    told, _, last = (head or "").partition(" ")
-    number = max(newest or 0, int(told) if told.isdecimal() else 0)  # a head that is none was written by hand: `verify` says so
+    number, last = _newest(connection)
     rows = []
     for change in changes:
         row, number = _row(actor, change, at), number + 1
         last = digest(row, last)
         rows.append({**row, "sequence": number, "digest": last})
-    statements.add(connection, rows)
+    _statements(connection.dialect.name).add(connection, rows)
+    _note(connection, number, last)
+
+
+def _newest(connection: Connection) -> tuple[int, str]:
+    """The newest row's number, whoever wrote it, and the head's digest: what was put in or cut off by hand is not what the chain says."""
+    ((newest, head),) = _statements(connection.dialect.name).head(connection, key=HEAD)
+    told, _, last = (head or "").partition(" ")
+    return max(newest or 0, int(told) if told.isdecimal() else 0), last  # a head that is none was written by hand: `verify` says so
+
+
+def _note(connection: Connection, number: int, last: str) -> None:
+    statements = _statements(connection.dialect.name)
     if not statements.put(connection, [{"b_key": HEAD, "b_value": f"{number} {last}"}]):
         statements.make(connection, [{"key": HEAD, "value": f"{number} {last}"}])
+
+
+def last_number(connection: Connection) -> int:
+    """The last number that a row was given; 0 before the first one."""
+    return _newest(connection)[0]
+
+
+def leave_out(connection: Connection, last: int) -> list[int] | None:
+    """Have no row get a number up to `last` any more; gives the first and the last of those that are left out, None where none is.
+
+    The next row must be that of the restore and say so, in the same transaction: else `verify` takes them for taken out.
+    """
+    number, chained = _newest(connection)
+    if last <= number:
+        return None
+    _note(connection, last, chained)
+    return [number + 1, last]
 
 
 def _row(actor: Actor, change: Change, at: str) -> dict[str, Any]:

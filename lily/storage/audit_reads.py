@@ -8,7 +8,7 @@ from sqlalchemy import Connection, RowMapping, func, select
 
 from lily.identity import KINDS
 from lily.storage import schema
-from lily.storage.audit import HEAD, digest
+from lily.storage.audit import HEAD, RESTORE, digest
 from lily.storage.database import reading, store_errors
 from lily.storage.store import Store
 
@@ -129,7 +129,7 @@ def _walk(rows: Iterator[RowMapping], head: tuple[int, str] | None, noted: tuple
     last, count, before, number = "", 0, "", 0
     previous: RowMapping | None = None
     for row in rows:
-        fault = _wrong(row, number + 1, last) or _other(row, noted, _NOTED)
+        fault = _wrong(row, number + 1, last) or _left_out(row, number + 1, noted) or _other(row, noted, _NOTED)
         if fault is None and head is not None and row["sequence"] == head[0]:
             fault = _other(row, head, _NEWEST)
         if fault is not None:
@@ -143,13 +143,32 @@ def _walk(rows: Iterator[RowMapping], head: tuple[int, str] | None, noted: tuple
 def _wrong(row: RowMapping, expected: int, last: str) -> Fault | None:
     if not isinstance(row["sequence"], int) or row["sequence"] < expected:
         return _fault("inserted", row, "a row of this number was never written")
-    if row["sequence"] > expected:
+    if row["sequence"] > expected and not _leaves_out(row, expected):
         gone = row["sequence"] - expected
         said = "this row is gone" if gone == 1 else f"{gone} rows from this one on are gone"
         return Fault(kind="missing", sequence=expected, at=None, action=None, message=said)
     if not _chained(row, last):
         return _fault("changed", row, _CHANGED)
     return None
+
+
+def _leaves_out(row: RowMapping, first: int) -> bool:
+    """Whether this row says of the numbers before it, from `first` on, that a restore left them out."""
+    if row["action"] != RESTORE:
+        return False
+    try:
+        after = msgspec.json.decode(row["after"])
+    except (msgspec.DecodeError, TypeError):
+        return False
+    return isinstance(after, dict) and after.get("left_out") == [first, row["sequence"] - 1]
+
+
+def _left_out(row: RowMapping, expected: int, noted: tuple[int, str] | None) -> Fault | None:
+    """What was noted is of a row that a restore took away."""
+    if noted is None or not expected <= noted[0] < row["sequence"]:
+        return None
+    said = f"the restore of row {row['sequence']} ({row['at']}) left this row out: its `after.aside` says where the store before it is"
+    return Fault(kind="missing", sequence=noted[0], at=None, action=None, message=said)
 
 
 def _chained(row: RowMapping, last: str) -> bool:

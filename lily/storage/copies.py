@@ -137,6 +137,11 @@ def fold(path: Path) -> bool:
     return not busy
 
 
+def files_of(path: Path) -> list[Path]:
+    """The file and what SQLite keeps beside it, those that are there."""
+    return [each for each in (path, *(side(path, suffix) for suffix in SIDE_FILES)) if each.exists()]
+
+
 def put_in_place(staged: Path, path: Path, aside: Path) -> list[Path]:
     """Have `staged` be the store at `path`; gives where in the folder `aside` each file is now that was in its place.
 
@@ -145,10 +150,9 @@ def put_in_place(staged: Path, path: Path, aside: Path) -> list[Path]:
     """
     make_folder(aside)
     moved = []
-    for each in (path, *(side(path, suffix) for suffix in SIDE_FILES)):
-        if each.exists():
-            keep(each, aside / each.name)
-            moved.append(aside / each.name)
+    for each in files_of(path):
+        keep(each, aside / each.name)
+        moved.append(aside / each.name)
     for suffix in SIDE_FILES:
         with suppress(FileNotFoundError):
             side(path, suffix).unlink()

@@ -1,4 +1,4 @@
-"""Storing a review: what it found, against what was known, in one transaction. Acknowledging a finding, with its audit."""
+"""Storing a review: what it found, against what was known, in one transaction. Acknowledging a finding, and taking that back."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -91,23 +91,44 @@ def _forget(connection: Connection, now: datetime) -> None:
 def acknowledge(store: Store, actor: Actor, found: Sequence[tuple[Kind, str]], *, reason: str, at: str, until: str | None) -> list[Known]:
     """Have these findings stay quiet until they change, or until `until`; all or none. Gives them as they are then; a finding that
     is not there is left out, and nothing is changed then."""
+    acked = {"acked_at": at, "acked_by": actor.name, "ack_reason": reason, "ack_until": until}
+    return _put_ack(store, actor, "review.ack", found, acked, reason, at)
+
+
+def take_back(store: Store, actor: Actor, found: Sequence[tuple[Kind, str]], *, reason: str, at: str) -> list[Known]:
+    """Have these findings be open again that somebody has acknowledged; all or none. One that nobody has is left out as well."""
+    open_ = {"acked_at": None, "acked_by": "", "ack_reason": "", "ack_until": None}
+    return _put_ack(store, actor, "review.unack", found, open_, reason, at, only_acked=True)
+
+
+def _put_ack(
+    store: Store,
+    actor: Actor,
+    action: str,
+    found: Sequence[tuple[Kind, str]],
+    values: dict[str, Any],
+    reason: str,
+    at: str,
+    *,
+    only_acked: bool = False,
+) -> list[Known]:
     f = schema.finding
     with writing(store.engine) as connection:
         rows = []
         for kind, job_id in found:
             here = (f.c.job_id == job_id, f.c.kind == kind.value, f.c.closed_at.is_(None))
             row = connection.execute(select(f).where(*here)).one_or_none()
-            if row is not None:
+            if row is not None and (known_from(row).acknowledged(at) or not only_acked):
                 rows.append(known_from(row))
         if len(rows) != len(found):
             return rows
         made = []
         for known in rows:
-            new = msgspec.structs.replace(known, acked_at=at, acked_by=actor.name, ack_reason=reason, ack_until=until)
+            new = msgspec.structs.replace(known, **values)
             mine = update(f).where(f.c.job_id == known.finding.job_id, f.c.kind == known.finding.kind.value)
-            connection.execute(mine.values(acked_at=at, acked_by=actor.name, ack_reason=reason, ack_until=until))
+            connection.execute(mine.values(**values))
             change = Change(
-                action="review.ack",
+                action=action,
                 object=known.finding.id,
                 job_id=known.finding.job_id,
                 reason=reason,

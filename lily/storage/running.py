@@ -21,6 +21,13 @@ def running_within(store: Store, connection: Connection) -> list[Run]:
     return sorted(store.with_attempts(connection, [run_from(row) for row in rows]), key=lambda run: run.run_id)
 
 
+def retrying(store: Store) -> set[str]:
+    """Ids of the runs that wait for their next attempt."""
+    r = schema.run.c
+    with reading(store.engine) as connection:
+        return set(connection.execute(select(r.run_id).where(r.status == Status.RETRY_SCHEDULED.value)).scalars())
+
+
 def interrupted_since(store: Store, sequence: int) -> list[tuple[str, str, str]]:
     """(run, job, status now) of each run that was interrupted after the event `sequence`, in that order."""
     e, r = schema.event.c, schema.run.c

@@ -299,7 +299,7 @@ def test_the_review_job_leaves_its_findings_in_receipt_summary_and_events(place:
         f"disabled_target:gone: {receipt.payload['findings'][0]['message']}"
     ]
     summary = (place.world.workspace.run_dir(REVIEW, run_id) / "summary.md").read_text()
-    assert "1 jobs looked at: 1 high open" in summary
+    assert "1 job looked at: 1 high open" in summary
     assert "lily jobs validate gone" in summary
     last = ReviewReads(place.world.store).last()
     assert last is not None

@@ -136,8 +136,7 @@ def supervisor(root: Path) -> Iterator[subprocess.Popen[str]]:
             seen.append(line)
             if "lily is up" in line:
                 break
-        while supervisor_status(Workspace(root)) is None:  # its sockets come after its word
-            assert process.poll() is None, seen
+        assert supervisor_status(Workspace(root)) is not None, seen  # it answers once it has said so
         yield process
 
 

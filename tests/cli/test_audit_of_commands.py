@@ -23,7 +23,7 @@ from lily.workspace import Workspace
 from tests.cli.conftest import Lily, supervisor, write_job
 from tests.cli.ledgers import Ledger
 from tests.contract.test_public_names import COMMANDS, options
-from tests.letters import PLACE, dead
+from tests.letters import PLACE, dead, will_retry
 from tests.work import marked
 
 HOURLY = {"type": "interval", "every": "1h"}
@@ -43,7 +43,7 @@ READS = {
 FILES_ONLY = {"init", "jobs new"}
 # Those that need a supervisor or a stand-in: each has a test of its own below, or beside the tests of approvals.
 APART = {
-    *("up", "down", "config reload", "approvals check", "alerts test", "review run", "review ack"),
+    *("up", "down", "config reload", "approvals check", "alerts test", "review run", "review ack", "review unack"),
     *("db rebuild", "db restore", "db upgrade"),
     *("selftest crash", "selftest disk", "selftest clock"),  # in workspaces of their own
 }
@@ -113,6 +113,14 @@ def running(root: Path) -> tuple[str, ...]:
     with stored(root) as store:
         assert store.apply([start(store.run(run_id), PLACE, AT, attempt=True)]) == [None]
     return ("--running",)
+
+
+def retrying(root: Path) -> tuple[str, ...]:
+    """A run that waits for its second attempt."""
+    (run_id,) = queued(root)
+    with stored(root) as store:
+        will_retry(store, run_id)
+    return (run_id,)
 
 
 def waiting(root: Path) -> tuple[str, ...]:
@@ -196,6 +204,7 @@ MUTATIONS = [
     Mutation("jobs disable", "job.disable", scheduled(), refused=("nobody",)),
     Mutation("jobs enable", "job.enable", scheduled("disabled"), refused=("nobody",)),
     Mutation("runs cancel", "run.cancel", queued, refused=("nobody",)),
+    Mutation("runs retry-now", "run.retry_now", retrying, refused=("nobody",)),
     Mutation("runs fail", "run.fail", running, refused=()),
     Mutation("runs replay", "run.replay", with_options(ended, "--detach"), refused=("nobody",)),
     Mutation("runs replay", "approval.approve", with_options(ended, "--detach", "--approve")),

@@ -12,6 +12,7 @@ from lily.ledger import State
 from lily.review import Kind, Thresholds, findings
 from tests.cli.conftest import Lily, write_job
 from tests.cli.ledgers import ledger
+from tests.contract.conform import check_fits
 from tests.contract.test_docs import help_of
 from tests.pure.test_review import CASES, NOW, job
 
@@ -32,13 +33,13 @@ def test_a_review_prints_what_it_found_and_what_changed(lily: Lily, workspace: P
     """A table on stdout, a line of counts on stderr; findings do not change the exit status."""
     write_job(workspace, "well")
     said = lily("review", "run")
-    assert (said.status, said.out, said.err) == (0, "", "1 jobs looked at; nothing found\n")
+    assert (said.status, said.out, said.err) == (0, "", "1 job looked at; nothing found\n")
     path = write_job(workspace, "gone", **GONE)
     said = lily("review", "run")
     assert re.search(rf"^{ID} +medium +open .* it can't run: there is no blueprint nobody.v1$", said.out, re.MULTILINE)
     assert (said.status, said.err) == (0, "2 jobs looked at; 1 medium (1 new)\n")
     path.unlink()
-    assert lily("review", "run").err == "1 jobs looked at; nothing found (1 gone)\n"
+    assert lily("review", "run").err == "1 job looked at; nothing found (1 gone)\n"
 
 
 @pytest.mark.usefixtures("workspace")
@@ -108,6 +109,10 @@ def test_a_finding_is_shown_with_its_evidence_and_what_mends_it(lily: Lily, gone
         (("ack", "--reason", "r"), 2, "usage: which finding?"),
         (("ack", ID, "--reason", "r", "--until", "yesterday"), 2, "usage: --until"),
         (("ack", ID, "--reason", "r", "--until", "2020-01-01"), 2, "usage: --until: 2020-01-01 is in the past"),
+        (("unack", "failing:gone"), 3, "finding_not_found: no review found 'failing:gone'"),
+        (("unack", ID), 3, f"finding_not_found: nobody has acknowledged {ID}"),
+        (("unack",), 2, "usage: which finding?"),
+        (("unack", ID, "--reason", "x" * 1001), 2, "usage: --reason"),
         (("list", "--open", "--closed"), 2, "usage: --open and --closed"),
         (("list", "--kind", "rusty"), 2, "usage"),
         (("list", "--limit", "0"), 2, "usage: --limit"),
@@ -118,6 +123,23 @@ def test_what_makes_no_sense_is_refused_in_one_line(lily: Lily, words: tuple[str
     found = lily("review", *words)
     assert (found.status, found.out, found.err.count("\n")) == (status, "", 1)
     assert found.err.startswith(said)
+
+
+def test_an_acknowledgement_can_be_taken_back(lily: Lily, gone: Path) -> None:
+    """The finding is open again, as if nobody had ever acknowledged it; the audit has who did, and who took it back."""
+    never = lily("review", "list", "--json").json["findings"]
+    lily("review", "ack", ID, "--reason", "soon", "--until", "7d")
+    said = lily("review", "unack", ID, "--reason", "it was another job", "--json")
+    assert said.status == 0, said
+    check_fits("cli-review-unack", said.json)
+    assert said.json["findings"] == lily("review", "list", "--open", "--json").json["findings"] == never
+    newest, acked = lily("audit", "list", "--limit", "2", "--json").json["audit"]
+    assert (newest["action"], newest["reason"], newest["job_id"]) == ("review.unack", "it was another job", "gone")
+    assert newest["before"] == {name: acked["after"][name] for name in newest["before"]}
+    assert newest["after"]["by"] == ""
+    assert lily("review", "unack", ID).status == 3
+    assert lily("review", "ack", ID, "--reason", "again").status == 0
+    assert "open" in lily("review", "unack", ID).out
 
 
 def test_what_is_gone_can_not_be_acknowledged_any_more(lily: Lily, gone: Path) -> None:

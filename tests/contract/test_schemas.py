@@ -197,6 +197,7 @@ def test_everything_that_json_prints_fits_its_schema(lily: Lily, busy: tuple[str
         ("review-list", ("review", "list"), 0),
         ("review-show", ("review", "show", "disabled_target:lost"), 0),
         ("review-ack", ("review", "ack", "disabled_target:lost", "--reason", "soon", "--until", "7d"), 0),
+        ("review-unack", ("review", "unack", "disabled_target:lost"), 0),
         ("review-run", ("review", "run"), 0),
         ("db-status", ("db", "status"), 0),
         ("db-check", ("db", "check"), 0),
@@ -222,6 +223,7 @@ def test_everything_that_json_prints_fits_its_schema(lily: Lily, busy: tuple[str
         "approvals-show",
         "approvals-check",
         "selftest",
+        "runs-retry-now",
     } == SHAPES.keys()
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lily.cli.selftest import crash_again
 from lily.errors import LilyError
 from lily.selftest import clocks
 from lily.selftest.clocks import CHANGES, DISTURBANCES, Case, run_clocks
@@ -59,3 +60,9 @@ def test_a_disk_that_can_not_be_made_is_told_with_its_reason(tmp_path: Path, mon
     monkeypatch.setenv("PATH", str(tmp_path))
     with small_disk(tmp_path) as why_not:
         assert why_not == "mount can't be run: No such file or directory"
+
+
+@pytest.mark.parametrize(("matrix", "said"), [(True, "--lives 3 --seed 7"), (False, "--lives 3 --seed 7 --no-matrix")])
+def test_the_command_to_give_again_plays_the_same(matrix: bool, said: str) -> None:
+    """Without the matrix where that was left out."""
+    assert crash_again("postgres", 3, 7, matrix=matrix) == f"lily selftest crash --engine postgres {said}"

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from lily.blueprints.registry import Registry
 from lily.clock import stamp
 from lily.errors import LilyError
-from lily.operations.findings import ack
+from lily.operations.findings import ack, unack
 from lily.operations.review import review
 from lily.own_jobs import REVIEW
 from lily.review import Finding, Kind, Severity
@@ -177,6 +177,26 @@ def test_acknowledging_takes_all_or_none(store: Store) -> None:
     assert not ReviewReads(store).present()["failing:a"].acked_at
     with store.engine.connect() as connection:
         assert connection.execute(select(schema.audit)).all() == []
+
+
+def test_taking_acknowledgements_back_takes_all_or_none(store: Store) -> None:
+    """One that nobody has acknowledged, or whose time is over, or that is not there, is named, and nothing is changed or audited."""
+    keep(store, looked(*map(finding, "abcd"), after=0))
+    ada = Actor(name="ada")
+    ack(store, ["failing:a", "failing:d"], ada, reason="r", now=AT, until=None)
+    ack(store, ["failing:c"], ada, reason="r", now=AT, until=AT + timedelta(hours=1))
+    keep(store, looked(*map(finding, "abc"), after=1))
+    later, nobody = AT + timedelta(hours=2), "nobody has acknowledged"
+    for other, said in (("failing:b", nobody), ("failing:c", nobody), ("failing:d", "is gone since"), ("failing:x", "no review found")):
+        with pytest.raises(LilyError, match=said):
+            unack(store, ["failing:a", other], ada, reason="", now=later)
+    assert ReviewReads(store).present()["failing:a"].acknowledged(stamp(later))
+    (known,) = unack(store, ["failing:a"], ada, reason="", now=later)
+    assert ReviewReads(store).present()["failing:a"] == known
+    assert (known.acked_at, known.acked_by, known.ack_reason, known.ack_until) == (None, "", "", None)
+    with store.engine.connect() as connection:
+        actions = connection.execute(select(schema.audit.c.action).order_by(schema.audit.c.sequence)).scalars().all()
+    assert actions == ["review.ack"] * 3 + ["review.unack"]
 
 
 def test_a_review_reads_the_same_on_both_databases(store: Store, tmp_path: Path) -> None:

@@ -5,15 +5,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from lily.selftest.cell import Cell
 from lily.selftest.matrix import run_matrix
 from lily.selftest.promises import Findings
 from lily.selftest.rows import ROWS
-from lily.selftest.trap import STEP, WRITTEN, edge
+from lily.selftest.trap import CLAIMED, STEP, WRITTEN, How, edge
 from tests.contract.conform import check_fits
 
 
@@ -35,6 +37,14 @@ def play(root: Path, url: str, transition: str) -> Findings:
 def test_a_transition_met_in_every_way_keeps_every_promise(tmp_path: Path, transition: str) -> None:
     findings = play(tmp_path, "", transition)
     assert findings.checked["three whole artifacts that agree with one another"] == 3
+
+
+def test_a_supervisor_without_the_time_to_see_a_window_gets_a_later_one(tmp_path: Path) -> None:
+    """On a machine that others load a window passes before its file is read: that breaks no promise."""
+    (row,) = (row for row in ROWS if row.transition == CLAIMED)
+    cell = Cell(tmp_path, "", replace(row, once=0.0), How.AFTER)
+    assert cell.run().said == []
+    assert b"job is not scheduled" in (tmp_path / "supervisor.log").read_bytes()
 
 
 def test_the_command_says_what_it_checked_and_leaves_nothing(tmp_path: Path) -> None:

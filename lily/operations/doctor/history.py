@@ -9,6 +9,7 @@ from lily.operations.run_check import Finding as Difference
 from lily.operations.verify_runs import Tally, verify
 from lily.storage.audit_reads import verify as verify_audit
 from lily.storage.running import running
+from lily.text import counted
 
 SHOWN = 20  # runs of one kind, at most: the rest is counted
 
@@ -64,9 +65,9 @@ def receipts(scene: Scene) -> Iterator[Finding]:
         light = Severity.INFO if each.code == "artifact_unlisted" else None  # a file more takes nothing away
         yield found("runs", code, each.what + _more(counts[code]), scene.shown(where), severity=light)
     if tally.owed and scene.owner is None:
-        yield found("runs", "files_owed", f"{tally.owed} runs have ended whose files are not written yet")
+        yield found("runs", "files_owed", f"{counted(tally.owed, 'run has', 'runs have')} ended whose files are not written yet")
     if not first:
-        yield fine("runs", f"{tally.runs} runs: rows, receipts and {tally.files} files agree")
+        yield fine("runs", f"{counted(tally.runs, 'run')}: rows, receipts and {counted(tally.files, 'file')} agree")
 
 
 def audit(scene: Scene) -> Iterator[Finding]:
@@ -75,6 +76,6 @@ def audit(scene: Scene) -> Iterator[Finding]:
         return
     found_out = verify_audit(scene.store)
     if found_out.fault is None:
-        yield fine("audit", f"{found_out.rows} rows, each fits the one before it")
+        yield fine("audit", f"{counted(found_out.rows, 'row')}, each fits the one before it")
     else:
         yield found("audit", "audit_broken", f"row {found_out.fault.sequence}: {found_out.fault.message}")

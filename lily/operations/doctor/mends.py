@@ -20,6 +20,7 @@ from lily.storage.running import running
 from lily.storage.salvage import Salvaged
 from lily.storage.store_file import move_log_aside, renew
 from lily.storage.upgrades import moment
+from lily.text import counted
 from lily.workspace import EVENTS, RECEIPT, SUMMARY
 
 SHOWN = 20  # steps of one kind, at most
@@ -63,7 +64,11 @@ def _modes(scene: Scene, findings: Sequence[Finding]) -> Iterator[Mended]:
             count += 1
         if not paths:
             break
-    yield Mended(code="mode_open", what=f"the modes of {count} files and folders are as the workspace makes them", where=first)
+    yield Mended(
+        code="mode_open",
+        what=f"the modes of {counted(count, 'file or folder', 'files and folders')} are as the workspace makes them",
+        where=first,
+    )
 
 
 def _sockets(scene: Scene, findings: Sequence[Finding]) -> Iterator[Mended]:
@@ -102,8 +107,8 @@ def _saved_lines(saved: Salvaged) -> Iterator[str]:
             " the audit; `lily db restore FILE` puts a backup back, `lily schedule list` shows the states as they are now"
         )
         return
-    runs, jobs = saved.rows("run"), saved.rows("schedule")
-    yield f"a fresh store is in its place, with what could be read: {runs} runs, {saved.rows('event')} events, {jobs} schedules"
+    read = ", ".join(counted(saved.rows(table), noun) for table, noun in (("run", "run"), ("event", "event"), ("schedule", "schedule")))
+    yield f"a fresh store is in its place, with what could be read: {read}"
     if saved.damaged:
         yield f"not all rows of these could be read: {', '.join(saved.damaged)}; ended runs come back from their receipts"
     if "schedule" in saved.damaged or "control" in saved.damaged:
@@ -197,7 +202,7 @@ def _orphans(scene: Scene, findings: Sequence[Finding]) -> Iterator[Mended]:
     ids = [run.run_id for run in running(scene.store)]
     ended = end_processes(ids) if ids else 0
     for run in close_orphans(scene.store, scene.now):
-        also = f"; {ended} processes of such runs were ended" if ended else ""
+        also = f"; {counted(ended, 'process of such a run was', 'processes of such runs were')} ended" if ended else ""
         yield Mended(code="run_orphaned", what=f"it is {run.status.value} now{also}", where=run.run_id)
 
 

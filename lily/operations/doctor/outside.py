@@ -9,6 +9,7 @@ from lily.operations.doctor.scene import Scene
 from lily.spec_index import SpecIndex
 from lily.storage.alert_deliveries import undelivered
 from lily.storage.database import reading
+from lily.text import counted
 
 
 def github(scene: Scene) -> Iterator[Finding]:
@@ -33,9 +34,13 @@ def sinks(scene: Scene) -> Iterator[Finding]:
         with reading(scene.store.engine) as connection:
             late = undelivered(connection)
     if late:
-        yield found("sinks", "alerts_undelivered", f"{late} alerts could not be delivered and are tried again")
+        yield found(
+            "sinks",
+            "alerts_undelivered",
+            f"{counted(late, 'alert could not be delivered and is', 'alerts could not be delivered and are')} tried again",
+        )
     if not wrong and not late:
-        yield fine("sinks", f"{len(scene.settings.alerts.sinks)} sinks of alerts; none is known to refuse them")
+        yield fine("sinks", f"{counted(len(scene.settings.alerts.sinks), 'sink')} of alerts; none is known to refuse them")
 
 
 def _issues(scene: Scene) -> bool:

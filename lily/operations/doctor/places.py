@@ -11,6 +11,7 @@ from lily.findings import Finding, Severity, fine, found
 from lily.operations.doctor.scene import Scene
 from lily.operations.sockets import address, doorbell_path, reader_path
 from lily.storage.doctor_reads import other_supervisor
+from lily.text import counted
 from lily.workspace import RESERVED, is_job_id, is_run_id, lock_path, read_owner
 
 SHOWN = 20  # paths of one kind, at most: the rest is counted
@@ -27,7 +28,11 @@ def config(scene: Scene) -> Iterator[Finding]:
     if _has_password(scene.settings.store.url) and path.stat().st_mode & _OTHERS:
         yield found("config", "config_open", "others can read the password in store.url", scene.shown(path))
     given = sum(origin != "default" for origin in scene.settings.origins.values())
-    yield fine("config", f"{given} settings are given, the others are the defaults", scene.shown(path) if path.exists() else "")
+    yield fine(
+        "config",
+        f"{counted(given, 'setting is', 'settings are')} given, the others are the defaults",
+        scene.shown(path) if path.exists() else "",
+    )
 
 
 def _has_password(url: str) -> bool:
@@ -41,7 +46,7 @@ def job_files(scene: Scene) -> Iterator[Finding]:
         if each.path not in told:
             told.add(each.path)
             yield found("jobs", "job_file_unusable", each.message, f"{each.path}:{each.line}")
-    yield fine("jobs", f"{len(catalog.jobs)} job files can be used")
+    yield fine("jobs", f"{counted(len(catalog.jobs), 'job file')} can be used")
 
 
 def folders(scene: Scene) -> Iterator[Finding]:
@@ -62,7 +67,7 @@ def folders(scene: Scene) -> Iterator[Finding]:
         for path_shown in paths[:SHOWN]:
             light = code == "mode_open" and database is not None and path_shown == scene.shown(database.parent)
             yield found("folders", code, message + more, path_shown, severity=Severity.INFO if light else None)
-    yield fine("folders", f"{looked} folders and files of Lily's own")
+    yield fine("folders", f"{counted(looked, 'folder or file', 'folders and files')} of Lily's own")
 
 
 def _private(roots: list[Path], database: Path | None) -> Iterator[Path]:

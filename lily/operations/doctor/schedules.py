@@ -11,6 +11,7 @@ from lily.operations.verify import verify
 from lily.storage.doctor_reads import unsettled_versions
 from lily.storage.window_reads import WindowReads
 from lily.storage.windows import Windows
+from lily.text import counted
 
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST = timedelta(seconds=30)
@@ -23,9 +24,11 @@ def windows(scene: Scene) -> Iterator[Finding]:
     report = verify(WindowReads(scene.store), _EVER)
     if report.count:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.kinds.items()))
-        yield found("windows", "windows_unaccounted", f"{report.count} windows and rows differ ({kinds})")
+        yield found(
+            "windows", "windows_unaccounted", f"{counted(report.count, 'window or row differs', 'windows and rows differ')} ({kinds})"
+        )
     else:
-        yield fine("windows", f"{report.windows} windows of {report.jobs} jobs are accounted for")
+        yield fine("windows", f"{counted(report.windows, 'window')} of {counted(report.jobs, 'job')} accounted for")
 
 
 def job_store(scene: Scene) -> Iterator[Finding]:
@@ -36,7 +39,7 @@ def job_store(scene: Scene) -> Iterator[Finding]:
     if not place.job_store.exists():
         expected = unsettled_versions(scene.store) if scene.store is not None else 0
         if up and expected:
-            said = f"it was deleted while the supervisor is up; {expected} jobs are registered in memory alone"
+            said = f"it was deleted while the supervisor is up; {counted(expected, 'job is', 'jobs are')} registered in memory alone"
             yield found("scheduler", "job_store_lost", said, where)
         elif expected:
             yield found("scheduler", "job_store_missing", "it is not there", where)
@@ -66,4 +69,4 @@ def _drift(scene: Scene, up: bool) -> Iterator[Finding]:
         bad = Severity.WARNING if up and not _just_started(scene) else Severity.INFO
         yield found("scheduler", "schedule_drift", f"{name.replace('_', ' ')}: {some}", severity=bad, fix=fix)
     if not apart:
-        yield fine("scheduler", f"{len(file.jobs)} jobs in its file, as ledger and job files say", scene.shown(file.path))
+        yield fine("scheduler", f"{counted(len(file.jobs), 'job')} in its file, as ledger and job files say", scene.shown(file.path))

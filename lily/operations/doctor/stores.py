@@ -12,6 +12,7 @@ from lily.storage.doctor_reads import runs_on_disk, schema_differences, wrong_ta
 from lily.storage.probe import probe
 from lily.storage.schema import HEAD
 from lily.storage.store_file import FileState, look
+from lily.text import counted
 
 
 def store(scene: Scene) -> Iterator[Finding]:
@@ -61,7 +62,7 @@ def _missing(scene: Scene, state: FileState, where: str) -> Iterator[Finding]:
     runs = sum(1 for _ in runs_on_disk(scene.workspace))
     if runs:
         gone = "is empty" if state.empty else "is not there"
-        yield found("store", "store_missing", f"the store {gone}, and {runs} runs have folders", where)
+        yield found("store", "store_missing", f"the store {gone}, and {counted(runs, 'run has a folder', 'runs have folders')}", where)
     else:
         yield fine("store", "not there yet; the first command that stores something makes it", where)
 
@@ -89,7 +90,12 @@ def _server(scene: Scene) -> Iterator[Finding]:
     elif not facts.there:
         runs = sum(1 for _ in runs_on_disk(scene.workspace))
         if runs:
-            yield found("store", "store_missing", f"the database has no tables of Lily's, and {runs} runs have folders", "store.url")
+            yield found(
+                "store",
+                "store_missing",
+                f"the database has no tables of Lily's, and {counted(runs, 'run has a folder', 'runs have folders')}",
+                "store.url",
+            )
         else:
             yield found("store", "schema_older", "the database has no tables yet", "store.url", severity=Severity.INFO)
     else:
@@ -119,4 +125,4 @@ def _opened(scene: Scene) -> Iterator[Finding]:
         said = ", ".join(f"{status}: counted {told}, there are {there}" for status, (told, there) in sorted(wrong.items()))
         yield found("store", "tally_wrong", f"runs are counted wrong ({said})", where)
     runs = sum(opened.counts().values())
-    yield fine("store", f"sound, schema {HEAD}, {runs} runs", where)
+    yield fine("store", f"sound, schema {HEAD}, {counted(runs, 'run')}", where)
