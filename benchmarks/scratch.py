@@ -83,7 +83,7 @@ def make_workspace(root: Path, jobs: dict[str, str], *, slots: int = 100) -> Wor
 
 
 def environment() -> dict[str, str]:
-    """Of child processes: this checkout first, no workspace but the one they are told, and modules compiled once, as an installation has them."""
+    """Of child processes: this checkout first, no workspace but the one they are told, and modules that stay compiled."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LILY_") and name != "PYTHONDONTWRITEBYTECODE"}
     return {**kept, "PYTHONPATH": str(REPOSITORY)}
 

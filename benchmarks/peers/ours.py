@@ -19,7 +19,6 @@ from benchmarks.scratch import environment, job, make_workspace
 from lily.api import Session
 
 SLOTS = 100
-PROGRAMS_AT_ONCE = 2
 Pass = tuple[float, list[float]]  # the figure, and figures behind it
 Start = Callable[[Path, int], Pass]
 
