@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -55,6 +56,18 @@ class Reads:
                 self._specs.clear()
             self._specs[spec_hash] = known
         return known
+
+    def read_ahead(self, connection: Connection, spec_hashes: Collection[str]) -> None:
+        """Remember these pinned specs, so that who asks for one by one need not wait; one that can't be read is left to who asks for it."""
+        wanted = [spec_hash for spec_hash in spec_hashes if spec_hash not in self._specs][:_SPECS_REMEMBERED]
+        if not wanted:
+            return
+        if len(self._specs) + len(wanted) > _SPECS_REMEMBERED:
+            self._specs.clear()
+        spec = schema.spec.c
+        for spec_hash, body in connection.execute(select(spec.spec_hash, spec.body).where(spec.spec_hash.in_(wanted))):
+            with suppress(msgspec.MsgspecError):
+                self._specs[spec_hash] = decode_spec(body), body
 
     # -- what people ask --------------------------------------------------------------------------
 

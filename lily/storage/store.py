@@ -300,6 +300,7 @@ class Store(Reads):
             rows = self._queued(connection, limit, full_jobs, since) if limit and taking else ()
             more = taking and len(rows) == limit
             queued = self.with_attempts(connection, [run_from(row) for row in rows if row[0] not in known])
+            self.read_ahead(connection, {run.spec_hash for run in queued})
             if not cancels:
                 return Look(queued, more)
             asked = {run_id: msgspec.json.decode(request) for run_id, request in self.statements.cancels(connection)}

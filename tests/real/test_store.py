@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from lily.clock import stamp
 from lily.errors import Code, LilyError
@@ -17,8 +17,10 @@ from lily.identity import SUPERVISOR
 from lily.moves import Outcome, Place, cancel, due, interrupt, settle, start
 from lily.operations.accept import new_run
 from lily.runs import TERMINAL, TRANSITIONS, Attempt, ErrorInfo, Event, EventName, Move, Run, Runtime, Status
+from lily.storage import schema
 from lily.storage.audit import Actor
 from lily.storage.cancels import Done, cancel_runs
+from lily.storage.database import writing
 from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, sync_files
 from lily.storage.new_runs import NewRun
 from lily.storage.store import Store
@@ -270,6 +272,19 @@ def test_a_queued_run_comes_with_its_attempts(store: Store) -> None:
     failed = done(store, run, BAD, Runtime(retry_max=1))
     store.apply([due(failed, AT)])
     assert [attempt.number for attempt in store.look(limit=1).queued[0].attempts] == [1]
+
+
+def test_the_specs_of_what_is_found_queued_are_known_without_asking_again(store: Store) -> None:
+    """Whoever starts a run need not wait for its spec; one that can't be read keeps nothing else back."""
+    run, other = submit(store, new("a"), new("b"))
+    assert store.known_spec(run.spec_hash) is None
+    with writing(store.engine) as connection:
+        connection.execute(update(schema.spec).where(schema.spec.c.spec_hash == other.spec_hash).values(body="{"))
+    assert len(store.look(limit=2).queued) == 2
+    known = store.known_spec(run.spec_hash)
+    assert known is not None
+    assert known.id == "a"
+    assert store.known_spec(other.spec_hash) is None
 
 
 def test_unfinished_are_those_that_run_or_wait_for_a_retry(store: Store) -> None:
