@@ -76,6 +76,11 @@ def _check_sense(given: Mapping[str, str], freq: str) -> None:
     counted = [day for day in given.get("BYDAY", "").split(",") if len(day) > 2]
     if counted and (freq not in ("YEARLY", "MONTHLY") or "BYWEEKNO" in given):
         raise refused(f"BYDAY={counted[0]} counts the days of a month or a year; write FREQ=MONTHLY or FREQ=YEARLY, without BYWEEKNO")
+    if freq == "MONTHLY" or "BYMONTH" in given:
+        # dateutil looks for the sixth Monday of December in the year after it, and falls over its end.
+        far = [day for day in counted if abs(int(day[:-2])) > 5]
+        if far:
+            raise refused(f"BYDAY={far[0]} counts the days of a month, and no month has more than five of one name")
     if "BYSETPOS" in given and not any(name.startswith("BY") and name != "BYSETPOS" for name in given):
         raise refused("BYSETPOS chooses among the times of another BY part, and there is none")
 
