@@ -70,10 +70,11 @@ class Folders:
         told, events = self._files[mark]
         receipt = json.loads(told)
         for _ in range(rng.choice((0, 1, 1, 2, 3))):
-            if rng.random() < 0.3:
-                receipt["spec"] = bent(rng, receipt["spec"], odd) if isinstance(receipt["spec"], dict) else odd(rng)
+            inner = receipt.get("spec")
+            if rng.random() < 0.3 and isinstance(inner, dict):
+                bent(rng, inner, odd)
             else:
-                receipt = bent(rng, receipt, odd)
+                bent(rng, receipt, odd)
         lines = [json.loads(line) for line in events.splitlines()]
         if rng.random() < 0.4:
             lines = [bent(rng, line, odd) if rng.random() < 0.4 else line for line in lines]

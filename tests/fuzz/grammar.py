@@ -110,8 +110,9 @@ _RULES = (
 def rrule(rng: random.Random) -> str:
     """An RFC 5545 rule; some have no meaning or never come."""
     if rng.random() < 0.7:
-        freq, parts = rng.choice(_RULES)
-        return f"FREQ={freq}{parts}" + rng.choice(("", "", f";INTERVAL={rng.randint(1, 9)}", f";COUNT={rng.randint(1, 99)}"))
+        return (
+            "FREQ=" + "".join(rng.choice(_RULES)) + rng.choice(("", "", f";INTERVAL={rng.randint(1, 9)}", f";COUNT={rng.randint(1, 99)}"))
+        )
     freq = rng.choice(("YEARLY", "MONTHLY", "WEEKLY", "DAILY", "HOURLY", "MINUTELY", "SECONDLY"))
     parts = maybe(
         rng,
@@ -171,7 +172,7 @@ def trigger(rng: random.Random) -> dict[str, Any]:
     made: dict[str, Any] = {"type": kind}
     if kind == "manual":
         return made
-    made |= {
+    kinds: dict[str, Callable[[], dict[str, Any]]] = {
         "cron": lambda: {"cron": cron(rng)},
         "interval": lambda: {"every": duration(rng), **maybe(rng, 0.5, {"anchor": lambda: instant(rng)})},
         "once": lambda: {"at": instant(rng)},
@@ -182,8 +183,12 @@ def trigger(rng: random.Random) -> dict[str, Any]:
             "operator": rng.choice(("eq", "neq", "gt", "gte", "lt", "lte", "exists", "matches")),
             **maybe(rng, 0.8, {"value": lambda: rng.choice((1, 2.5, True, "x*[a-", "a", "2026-05-04T09:00:00Z", None))}),
         },
-    }[kind]()
-    return made | maybe(
+    }
+    return {**made, **kinds[kind](), **_options(rng)}
+
+
+def _options(rng: random.Random) -> dict[str, Any]:
+    return maybe(
         rng,
         0.12,
         {

@@ -21,7 +21,7 @@ def receipt(rng: random.Random) -> dict[str, Any]:
     """A receipt of either version, as JSON has it."""
     version = rng.choice((1, 2))
     at = "2026-05-04T04:15:00.123456Z"
-    error = {"code": "job_execution_failed", "message": "no", "blueprint_code": None, "data": {}}
+    error: dict[str, Any] = {"code": "job_execution_failed", "message": "no", "blueprint_code": None, "data": {}}
     attempt = {"number": 1, "started_at": at, "ended_at": at, "duration_seconds": 0.5, "status": "failed", "error": error}
     made: dict[str, Any] = {
         "schema_version": version,
