@@ -142,6 +142,7 @@ def run(target: Target, number: int, seed: int, tell: Callable[[str], None] = la
                 early = target.grown()
             figures.inputs, figures.kinds, figures.seconds = count, len(seen), time.monotonic() - began
             if count % 20_000 == 0:
+                figures.grown = target.grown() - early
                 tell(figures.line())
         figures.grown = target.grown() - early
         _end(target, figures, tell)
