@@ -65,6 +65,11 @@ lives N="200":
 cron-agreement N="100000":
     {{python}} -m tests.pure.test_cron_agreement {{N}}
 
+# N hostile inputs for each of everything that reads what others wrote: job files, triggers, settings, receipts, events, runs' folders, the
+# sockets. Prints the seed; --seed S repeats it, --only TARGETS, --keep FOLDER for the smallest input of each fault.
+fuzz N="20000" *ARGS:
+    {{python}} -m tests.fuzz {{N}} {{ARGS}}
+
 # N times: SIGKILL the supervisor under load, start it again, check every promise; prints what was going on at each kill. --engine postgres, --seed S.
 crash N="200" *ARGS:
     {{python}} -m lily selftest crash --no-matrix --lives {{N}} {{ARGS}}

@@ -12,6 +12,8 @@ from actors.messages import Rung
 from lily.operations.sockets import RUNS, STATES, address, doorbell_path
 from lily.workspace import Workspace
 
+_AT_ONCE = 64  # rings that are taken before others have their turn: who rings without end must not keep the loop
+
 
 class Doorbell:
     """Turns rings into `Rung`; many rings while one is unanswered are one."""
@@ -36,7 +38,7 @@ class Doorbell:
                 await anyio.wait_readable(bell)
                 rung = set()
                 with suppress(BlockingIOError):
-                    while True:
+                    for _ in range(_AT_ONCE):
                         rung.add(bell.recv(64))
                 for what in rung:
                     box = self._boxes.get(what, self._boxes[RUNS])

@@ -12,6 +12,7 @@ import anyio.abc
 import msgspec
 
 from actors.subscription import Subscription
+from actors.supervisor import innermost
 from lily.errors import LilyError
 from lily.identity import SUPERVISOR, Actor, check_allowed
 from lily.log import Log
@@ -31,6 +32,9 @@ _LINE = 65_536
 _LONGEST_GRACE = 31_536_000.0  # seconds
 _LONGEST = 4096  # characters of what somebody says of themselves
 _CHUNK = 262_144
+_CLIENTS = 256  # at a time: who comes then waits at the door, and the work keeps its descriptors
+_ASKING_SECONDS = 10.0  # in which a client says what it wants
+_READING_SECONDS = 60.0  # in which a client takes some of what it is told
 
 
 Stop = Callable[[float, Actor, str], None]  # seconds that work may take, who asks, why
@@ -71,34 +75,43 @@ class Reader:
             os.chmod(self._path, 0o600)
             door.listen(64)
             self.answers.set()
+            room = anyio.CapacityLimiter(_CLIENTS)
             async with anyio.create_task_group() as clients:
                 while True:
                     await anyio.wait_readable(door)
+                    async with room:
+                        pass  # only one more than are served now is ever taken in
                     with suppress(BlockingIOError, ConnectionError):
                         client, _ = door.accept()
                         client.setblocking(False)
-                        clients.start_soon(self._serve, client)
+                        clients.start_soon(self._serve, client, room)
         finally:
             door.close()
             with suppress(OSError):
                 self._path.unlink()
 
-    async def _serve(self, client: socket.socket) -> None:
-        try:
-            request = await _read_line(client)
-            if request is not None:
-                await self._answer(client, request)
-        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return  # the client left
-        except LilyError as exc:
-            with suppress(OSError):
+    async def _serve(self, client: socket.socket, room: anyio.CapacityLimiter) -> None:
+        with client:
+            async with room:
+                try:
+                    with anyio.fail_after(_ASKING_SECONDS):
+                        request = await _read_line(client)
+                    if request is not None:
+                        await self._answer(client, request)
+                except Exception as exc:
+                    # A feed is a group of tasks, and what one of them raises comes in a group of errors.
+                    with suppress(OSError):
+                        await self._refuse(client, innermost(exc))
+
+    async def _refuse(self, client: socket.socket, exc: Exception) -> None:
+        match exc:
+            case OSError() | anyio.BrokenResourceError() | anyio.ClosedResourceError():
+                return  # the client left, or says and reads nothing
+            case LilyError():
                 await _send(client, [_line({"error": exc.to_dict()})])
-        except Exception as exc:
-            self._log.error("a question could not be answered", error=f"{type(exc).__name__}: {exc}")
-            with suppress(OSError):
+            case _:
+                self._log.error("a question could not be answered", error=f"{type(exc).__name__}: {exc}")
                 await _send(client, [_line({"error": {"code": "internal_error", "message": str(exc)}})])
-        finally:
-            client.close()
 
     async def _answer(self, client: socket.socket, body: bytes) -> None:
         request = _understood(body)
@@ -207,10 +220,10 @@ def _asking(request: Mapping[str, Any], action: str) -> tuple[Actor, str]:
     """Who asks, and why, as they say of themselves: the socket is their own. Raises `actor_forbidden`."""
     try:
         by, reason = msgspec.convert(request["by"], Actor), str(request.get("reason", ""))
-    except (KeyError, msgspec.ValidationError):
+    except (KeyError, UnicodeError, msgspec.ValidationError):  # the second: of a key that is half a surrogate pair
         return SUPERVISOR, "asked at its socket"
     told = f"{by.name}{by.request_id}{by.trace_id}{reason}"
-    if encodable(told) != told or "\0" in told or len(told) > _LONGEST:  # no database would take it, and a stop must not fail by it
+    if not _is_text(told) or len(told) > _LONGEST:  # a stop must not fail by it
         return SUPERVISOR, "asked at its socket"
     check_allowed(by, action)
     return by, reason
@@ -248,7 +261,8 @@ async def _send(client: socket.socket, lines: list[bytes]) -> None:
         try:
             view = view[client.send(view) :]
         except BlockingIOError:
-            await anyio.wait_writable(client)
+            with anyio.fail_after(_READING_SECONDS):
+                await anyio.wait_writable(client)
 
 
 async def _until_closed(client: socket.socket, scope: anyio.CancelScope) -> None:

@@ -43,7 +43,7 @@ async def supervise(
         try:
             return await actor()
         except Exception as exc:
-            cause = _innermost(exc)
+            cause = innermost(exc)
             if is_damage(cause):
                 raise cause from exc  # whoever starts again meets it again
             crashes.append(anyio.current_time())
@@ -55,7 +55,7 @@ async def supervise(
         await anyio.sleep(pause)
 
 
-def _innermost(exc: Exception) -> Exception:
+def innermost(exc: Exception) -> Exception:
     """The first error that a task group wrapped: "3 sub-exceptions" says nothing."""
     while isinstance(exc, ExceptionGroup):
         exc = exc.exceptions[0]

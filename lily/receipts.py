@@ -9,6 +9,7 @@ import msgspec
 from lily.approvals.record import Approval, approvals_of
 from lily.clock import parse_stamp
 from lily.runs import Attempt, ErrorInfo, PinnedSpec, Run
+from lily.text import json_of
 
 SCHEMA_VERSION = 2
 
@@ -191,11 +192,12 @@ def encode_receipt(receipt: Receipt) -> bytes:
 
 def decode_receipt(body: bytes) -> Receipt:
     """A receipt of any version that was ever written. Raises msgspec.ValidationError or DecodeError for what is none."""
-    version = msgspec.json.decode(body, type=_Version).schema_version
+    version = json_of(body, _Version).schema_version
     if version == SCHEMA_VERSION:
-        return msgspec.json.decode(body, type=Receipt)
+        found: Receipt = json_of(body, Receipt)
+        return found
     if version == 1:
-        old: Receipt = _as(Receipt, msgspec.json.decode(body, type=ReceiptV1), previous=None)
+        old: Receipt = _as(Receipt, json_of(body, ReceiptV1), previous=None)
         return old
     raise msgspec.ValidationError(f"a receipt of version {version}, and this Lily reads up to {SCHEMA_VERSION}")
 

@@ -137,7 +137,7 @@ _ENVELOPE = frozenset({"seq", "ts", "event", "job_id", "run_id", "trace_id", "sp
 
 def event_lines(event: Mapping[str, Any]) -> list[str]:
     """An event of events.jsonl as lines: `04:15:00.123 job_started attempt=1`; output as its own lines behind the stream's name."""
-    time, name = str(event.get("ts", ""))[11:23], str(event.get("event", "?"))
+    time, name = one_line(str(event.get("ts", ""))[11:23]), str(event.get("event", "?"))
     if name == "output":
         text = str(event.get("text", ""))
         lines = text.removesuffix("\n").split("\n")

@@ -68,6 +68,17 @@ def plain_data(given: Mapping[str, Any] | None) -> dict[str, Any]:
     return {encodable(key): plain(value) for key, value in (given or {}).items()}
 
 
+def json_of(body: bytes | str, kind: Any = Any) -> Any:
+    """What JSON says that others may have written or damaged, as `kind`.
+
+    Raises msgspec.DecodeError alone: msgspec itself has other errors for bytes that are no UTF-8 and for what is nested without end.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (UnicodeError, RecursionError) as error:
+        raise msgspec.DecodeError(f"JSON is malformed: {error}") from error
+
+
 def text_of(value: object) -> str:
     """`str(value)` of an object of others, which may go wrong; UTF-8 can hold it."""
     try:

@@ -191,7 +191,7 @@ def read_owner(path: Path) -> Owner | None:
     try:
         given = json.loads(path.read_bytes())
         return Owner(**given)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -15,6 +15,7 @@ from lily.operations.tailing import EventFile, run_names
 from lily.render import event_lines
 from lily.runs import FINAL
 from lily.spec_index import SpecIndex
+from lily.text import json_of
 from lily.workspace import Workspace, current_owner, find_workspace
 
 _LOOK_SECONDS = 0.2
@@ -113,7 +114,7 @@ def _until_end(place: Workspace, file: EventFile, run_id: str) -> Iterator[bytes
 
 def _event(line: bytes) -> dict[str, Any]:
     try:
-        event = msgspec.json.decode(line)
-    except (msgspec.DecodeError, RecursionError):
+        event = json_of(line)
+    except msgspec.DecodeError:
         return {"event": "unreadable", "text": line.decode("utf-8", "backslashreplace")}
     return event if isinstance(event, dict) else {"event": "unreadable"}

@@ -14,6 +14,7 @@ from lily.blueprints.secrets import secret_text
 from lily.conditions.define import Look, subject
 from lily.conditions.verdict import EvaluationCode, EvaluationError
 from lily.subject_specs import HttpSubject
+from lily.text import json_of
 
 KEPT_BYTES = 1024 * 1024  # of the answer
 
@@ -29,10 +30,10 @@ async def http(look: Look, params: HttpSubject) -> Any:
     if len(body) > KEPT_BYTES:
         raise _failed(f"{_shown(params.url)} answered with more than {KEPT_BYTES // 1024} KiB")
     try:
-        return lookup(msgspec.json.decode(body), params.json_path)
+        return lookup(json_of(body), params.json_path)
     except PathMissing:
         return None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except msgspec.DecodeError as error:
         raise _failed(f"{_shown(params.url)} answered with what is no JSON: {error}") from None
 
 

@@ -10,6 +10,7 @@ from lily.redaction import redacted
 from lily.settings import Settings
 from lily.storage.audit_reads import AuditEntry, Which, newest
 from lily.storage.store import Store
+from lily.text import json_of
 
 
 def listed(store: Store, settings: Settings, base: Path, which: Which, limit: int) -> list[dict[str, Any]]:
@@ -33,7 +34,7 @@ def _view(row: AuditEntry, secrets: list[str]) -> dict[str, Any]:
 
 def _plain(text: str) -> Any:
     try:
-        return msgspec.json.decode(text)
+        return json_of(text)
     except msgspec.DecodeError:  # edited by hand: `lily audit verify` says so
         return text
 

@@ -17,7 +17,7 @@ from lily.storage.event_log import encode_event
 from lily.storage.files import READ, clear_the_way, digest, file_names, make_folder, open_folder, put_file
 from lily.storage.receipt_reads import Stored
 from lily.storage.store import Store
-from lily.text import counted
+from lily.text import counted, json_of
 from lily.workspace import EVENTS, RECEIPT, RESERVED, SUMMARY, Workspace
 
 _KINDS = {RECEIPT: "receipt", SUMMARY: "summary", EVENTS: "events"}
@@ -170,7 +170,7 @@ def _lines(body: bytes | None) -> list[bytes]:
 def _name(run: Run, line: bytes, seq: int) -> EventName | None:
     """The event of a whole line that is the run's `seq`th."""
     try:
-        seen = msgspec.json.decode(line)
+        seen = json_of(line)
         if line.endswith(b"\n") and (seen["seq"], seen["run_id"]) == (seq, run.run_id):
             return EventName(seen["event"])
     except (msgspec.MsgspecError, TypeError, KeyError, ValueError):

@@ -73,7 +73,7 @@ def names_of(workspace: Workspace, store: Store, job_id: str, run_ids: Collectio
         try:
             with open_folder(workspace.run_dir(job_id, run_id), create=False) as folder:
                 link = decode_receipt(receipt_bytes(folder)).previous
-        except (OSError, msgspec.MsgspecError, RecursionError):
+        except (OSError, msgspec.MsgspecError):
             continue
         if link is not None and link.run_id in run_ids:
             found[link.run_id] = link.receipt_sha256
@@ -92,27 +92,40 @@ def read_past(workspace: Workspace, job_id: str, run_id: str, names: Mapping[str
             lines = _read_lines(folder)
     except OSError as exc:
         raise Unbelievable(f"its files can't be read: {exc.strerror}") from None
-    except (msgspec.MsgspecError, RecursionError) as exc:
+    except msgspec.MsgspecError as exc:
         raise Unbelievable(f"{RECEIPT} can't be read as one: {exc}") from None
     if (receipt.run_id, receipt.job_id) != (run_id, job_id):
         raise Unbelievable(f"the receipt is that of {receipt.job_id} {receipt.run_id}")
+    seen = sha256_of(told)
+    try:
+        past = _past(receipt, seen, lines, retried_as)
+        same = encode_receipt(_again(past, receipt)) == told
+    except (msgspec.MsgspecError, ValueError, TypeError, LookupError, OverflowError, RecursionError) as exc:
+        # It is a receipt by its form, and by its content none that a run could have had.
+        raise Unbelievable(f"no run can have been as it says: {exc}") from None
+    if names.get(run_id, seen) != seen:  # also of one that says to be of version 1, which nobody names
+        raise Unbelievable("the receipt is not the one that the next receipt or the store names")
+    if not same:
+        raise Unbelievable("the store could not hold all that it says")
+    return past
+
+
+def _past(receipt: Receipt, seen: str, lines: list[bytes], retried_as: str | None) -> Past:
     body = canonical_json(receipt.spec)
     if spec_hash(body) != receipt.spec_hash:
         raise Unbelievable("the spec in the receipt is not the one that its hash names")
     events = _lifecycle(receipt, lines)
-    seen = sha256_of(told)
-    if names.get(run_id, seen) != seen:  # also of one that says to be of version 1, which nobody names
-        raise Unbelievable("the receipt is not the one that the next receipt or the store names")
-    run = _run(receipt, events, retried_as)
-    past = Past(
-        run=run,
+    told = Past(
+        run=_run(receipt, events, retried_as),
         body=body.decode(),
         events=events,
         receipt_sha256=seen if receipt.schema_version > 1 else None,
         previous=receipt.previous,
     )
-    if encode_receipt(_again(past, receipt)) != told:
-        raise Unbelievable("the store could not hold all that it says")
+    if max(receipt.interruptions, receipt.pid or 0, *(each.number for each in receipt.attempts), 0) >= 2**63:
+        raise Unbelievable("it has numbers that no store can hold")
+    # What came out of events is of any type so far.
+    past: Past = msgspec.convert(msgspec.to_builtins(told), Past)
     return past
 
 

@@ -90,10 +90,10 @@ class Scrubber:
 
     def _line(self, line: str) -> str:
         try:
-            value = json.loads(line, parse_constant=_no_json)
-        except ValueError:
+            value = self.json(json.loads(line, parse_constant=_no_json))
+        except (ValueError, RecursionError):
             return self.text(line)
-        return self._again(json.dumps(self.json(value), ensure_ascii=False))
+        return self._again(json.dumps(value, ensure_ascii=False))
 
     def document(self, given: Any) -> str:
         """Plain JSON as text."""

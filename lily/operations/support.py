@@ -32,6 +32,7 @@ from lily.storage.files import NEW
 from lily.storage.schema import HEAD
 from lily.storage.support_reads import newest_rows, specs_with_secrets
 from lily.storage.upgrades import moment
+from lily.text import json_of
 from lily.workspace import EVENTS, RECEIPT, SUMMARY, Owner, lock_path, read_owner
 
 MEMBER_BYTES = 512 * 1024
@@ -207,7 +208,7 @@ def _add_run(scene: Scene, made: Bundle, scrub: Scrubber, job_id: str, run_id: s
 
 def _json_or_text(scrub: Scrubber, text: str) -> str:
     try:
-        return scrub.document(msgspec.json.decode(text))
+        return scrub.document(json_of(text))
     except msgspec.DecodeError:
         return scrub.text(text)
 

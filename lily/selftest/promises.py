@@ -12,6 +12,7 @@ from lily.runs import FILE_ONLY, FINAL, TERMINAL, Event, EventName, Run, Status
 from lily.storage.artifacts import read_receipt, whole
 from lily.storage.letters import Letters
 from lily.storage.store import Store
+from lily.text import json_of
 from lily.workspace import EVENTS, Workspace
 
 
@@ -93,7 +94,7 @@ def event_lines(workspace: Workspace, run: Run) -> Iterator[dict[str, object]]:
         return
     for line in body.split(b"\n")[:-1] + ([b""] if not body.endswith(b"\n") else []):
         try:
-            yield msgspec.json.decode(line, type=dict[str, object])
+            yield json_of(line, dict[str, object])
         except msgspec.MsgspecError:
             yield {}
 

@@ -17,6 +17,7 @@ from lily.runs import TERMINAL, ErrorInfo, EventName, Status
 from lily.storage import schema
 from lily.storage.copies import opened
 from lily.storage.maintenance import JSON_COLUMNS
+from lily.text import json_of
 
 _ROWS_AT_ONCE = 500
 _LENIENT = "pragma writable_schema=on"  # nothing is written: without it SQLite refuses a file that is shorter than it says itself
@@ -177,8 +178,8 @@ def _checker(table: Table, names: list[str]) -> Callable[[tuple[Any, ...]], bool
 
 def _is_json(value: Any) -> bool:
     try:
-        msgspec.json.decode(value)
-    except (msgspec.DecodeError, UnicodeEncodeError, TypeError):
+        json_of(value)
+    except (msgspec.DecodeError, TypeError):
         return False
     return True
 
@@ -187,7 +188,7 @@ def _run_makes_sense(row: dict[str, Any]) -> bool:
     try:
         Status(row["status"])
         if row.get("error"):
-            msgspec.json.decode(row["error"], type=ErrorInfo)
+            json_of(row["error"], ErrorInfo)
     except (ValueError, msgspec.MsgspecError):
         return False
     return bool(row["run_id"])

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
-from itertools import islice, product
+from itertools import product
 from typing import Any
 
 from dateutil.rrule import DAILY, MONTHLY, WEEKLY, YEARLY, rrule
@@ -28,6 +28,10 @@ _UNITS = {"HOURLY": timedelta(hours=1), "MINUTELY": timedelta(minutes=1), "SECON
 _PLAIN = {"WEEKLY": 7 * DAY, "DAILY": DAY, **_UNITS}
 # So many times of day in a row that don't fit (and eight days of them), and a rule finer than daily counts as ended.
 _MISSES = 20_000
+# Nor is it looked for further than this after its last time: the calendar begins again.
+_CYCLE = 146_097 * DAY
+# So many times are counted for a COUNT where nothing but a walk tells when they come: a walk takes a second for each 300,000.
+_COUNTED = 100_000
 
 
 class CalendarRule:
@@ -65,11 +69,18 @@ class CalendarRule:
         return None if last is None else instant_of(last, self.zone)
 
     def _counted(self, steps: int) -> datetime | None:
-        """The local time so many after the first; None if the rule has fewer or goes beyond the years that are calculated with."""
+        """The local time so many after the first; None if the rule has fewer, or goes beyond the years that are calculated with.
+
+        A rule that is so sparse that it has to be looked for over more than 400 years ends there. Raises LilyError for a count that
+        would take too long.
+        """
         unit = _PLAIN.get(self.parts.freq) if self.parts.plain else None
         if unit is None:
+            if steps >= _COUNTED:
+                raise refused(f"COUNT={steps + 1} with BY parts would take too long to count; at most {_COUNTED} are accepted")
             # Walked once for each rule, for only a walk knows which times there are.
-            return next(islice(self.locals(self.anchor), steps, None), None)
+            most = self.anchor + _CYCLE
+            return next((local for number, local in enumerate(self.locals(self.anchor)) if number == steps or local > most), None)
         if (LATEST.replace(tzinfo=None) - self.anchor) // unit <= steps * self.parts.interval:
             return None
         return self.anchor + unit * (steps * self.parts.interval)
@@ -80,13 +91,13 @@ class CalendarRule:
         return self._stepped(low, bysetpos=parts.positions, **times)
 
     def _laid(self, low: datetime) -> Iterator[datetime]:
-        missed = 0
+        missed, last = 0, low
         for day in self._stepped(low, byhour=0, byminute=0, bysecond=0):
             missed += self._tries
             for local in self._times(day, low):
-                missed = 0
+                missed, last = 0, local
                 yield local
-            if missed > _MISSES + 8 * self._tries:
+            if missed > _MISSES + 8 * self._tries or day - last > _CYCLE:
                 return
 
     def _stepped(self, low: datetime, **times: Any) -> Iterator[datetime]:

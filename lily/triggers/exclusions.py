@@ -12,6 +12,8 @@ from lily.triggers.zones import DAY, TICK, Zone, local_of, refused
 
 # Days, or years of days, of a rule that are kept: what looks at windows goes through them in order.
 _KEPT = 64
+# A day with more times than this is not kept: every second of 64 days would take half a gigabyte.
+_MOST = 24 * 60
 
 
 class Exclusions:
@@ -22,6 +24,7 @@ class Exclusions:
         self._dates = dates
         self._rule = rule
         self._exact = exact
+        self._dense = rule is not None and len(rule.parts.hours) * len(rule.parts.minutes) * len(rule.parts.seconds) > _MOST
         self._times_of = lru_cache(maxsize=_KEPT)(self._times)
         self._days_of = lru_cache(maxsize=_KEPT)(self._days)
 
@@ -32,6 +35,8 @@ class Exclusions:
             return True
         if self._rule is None:
             return False
+        if self._exact and self._dense:
+            return next(self._rule.instants(at - TICK, at), None) is not None
         return at in self._times_of(at.date()) if self._exact else day in self._days_of(day.year)
 
     def _times(self, day: date) -> frozenset[datetime]:

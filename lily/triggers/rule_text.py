@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import prod
 from typing import Any
 
 from dateutil.rrule import weekday
@@ -53,7 +54,7 @@ def parts_of(text: str, anchor: datetime) -> Parts:
     freq = given["FREQ"]
     _check_sense(given, freq)
     level = FREQUENCIES.index(freq)
-    return Parts(
+    parts = Parts(
         freq=freq,
         interval=int(given.get("INTERVAL", "1")),
         count=int(given["COUNT"]) if "COUNT" in given else None,
@@ -67,6 +68,16 @@ def parts_of(text: str, anchor: datetime) -> Parts:
         plain=not any(name.startswith("BY") for name in given),
         timed=level > 3 or not given.keys().isdisjoint({"BYHOUR", "BYMINUTE", "BYSECOND"}),
     )
+    if parts.positions and min(map(abs, parts.positions)) > (most := _most_times(parts)):
+        raise refused(f"it never fires: BYSETPOS={parts.positions[0]} chooses among {most} times at most")
+    return parts
+
+
+def _most_times(parts: Parts) -> int:
+    """The most times that one step of a rule can have."""
+    level = FREQUENCIES.index(parts.freq)
+    fields = (parts.hours, parts.minutes, parts.seconds)[max(0, level - 3) :]
+    return prod(map(len, fields)) * (366, 31, 7)[level] if level < 3 else prod(map(len, fields))
 
 
 def _check_sense(given: Mapping[str, str], freq: str) -> None:
@@ -76,6 +87,11 @@ def _check_sense(given: Mapping[str, str], freq: str) -> None:
     counted = [day for day in given.get("BYDAY", "").split(",") if len(day) > 2]
     if counted and (freq not in ("YEARLY", "MONTHLY") or "BYWEEKNO" in given):
         raise refused(f"BYDAY={counted[0]} counts the days of a month or a year; write FREQ=MONTHLY or FREQ=YEARLY, without BYWEEKNO")
+    if freq == "MONTHLY" or "BYMONTH" in given:
+        # dateutil looks for the sixth Monday of December in the year after it, and falls over its end.
+        far = [day for day in counted if abs(int(day[:-2])) > 5]
+        if far:
+            raise refused(f"BYDAY={far[0]} counts the days of a month, and no month has more than five of one name")
     if "BYSETPOS" in given and not any(name.startswith("BY") and name != "BYSETPOS" for name in given):
         raise refused("BYSETPOS chooses among the times of another BY part, and there is none")
 

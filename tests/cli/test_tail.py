@@ -22,6 +22,19 @@ def test_a_finished_run_is_shown_whole(lily: Lily, workspace: Path) -> None:
     assert text.err == f"run {folder.name}\n"
 
 
+def test_a_line_that_a_bad_disk_made_is_shown_as_it_is(lily: Lily, workspace: Path) -> None:
+    """Bytes that are no UTF-8, and what is nested without end, stop nothing."""
+    write_job(workspace, "a", bindings=shell("echo one"))
+    lily("jobs", "run", "a")
+    (folder,) = (workspace / ".lily" / "runs" / "a").iterdir()
+    file = folder / "events.jsonl"
+    file.write_bytes(b'{"seq":1,"\xb3":1}\n' + b'{"a":' * 5000 + b"\n" + file.read_bytes())
+    said = lily("jobs", "tail", "a")
+    assert said.status == 0
+    assert "\\xb3" in said.out
+    assert "stdout| one" in said.out
+
+
 def test_n_is_the_number_of_events_to_begin_with(lily: Lily, workspace: Path) -> None:
     """The last ones; none for 0."""
     write_job(workspace, "a")

@@ -21,7 +21,7 @@ from lily.operations.seal import seal
 from lily.operations.verify import verify as verify_ledger
 from lily.receipts import decode_receipt, encode_receipt
 from lily.runs import Run, Status
-from lily.specs import spec_hash
+from lily.specs import canonical_json, spec_hash
 from lily.storage import schema
 from lily.storage.database import close_engine, reading
 from lily.storage.store import Store
@@ -269,6 +269,29 @@ def test_an_edited_receipt_is_told_by_the_one_after_it(world: World) -> None:
     _, did = history_rebuilt(world)
     assert sorted(did) == ["run_added"] * 5 + ["skipped"]
     assert ("receipt_without_row", run.run_id) in found(world)
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        lambda told: {**told, "queued_at": "2026-03-02T00:00:0:0:01Z"},
+        lambda told: {**told, "started_at": "noon"},
+        lambda told: {**told, "spec": {"id": "job"}},
+        lambda told: {**told, "spec": {**told["spec"], "runtime": {"priority": "urgent"}}},
+        lambda told: {**told, "spec": {**told["spec"], "target": None}},
+        lambda told: {**told, "interruptions": 2**63},
+    ],
+)
+def test_a_receipt_that_no_run_can_have_had_is_skipped_and_said(world: World, spoiled: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Its hashes are right, and what they stand for is not: a forger's, or another program's."""
+    run = world.store.runs(job_id="job")[0]
+    path = folder_of(world, run) / RECEIPT
+    told = spoiled(msgspec.json.decode(path.read_bytes()))
+    told["spec_hash"] = spec_hash(canonical_json(told["spec"]))
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(told, order="sorted"), indent=2) + b"\n")
+    forget_rows(world, run)
+    _, did = history_rebuilt(world)
+    assert did == ["skipped"]
 
 
 def test_what_was_pruned_or_reset_does_not_come_back(world: World) -> None:

@@ -17,7 +17,7 @@ from lily.operations.verify_runs import Tally, verify
 from lily.receipt_shapes import FindingCode
 from lily.runs import Run
 from lily.storage import schema
-from lily.storage.artifacts import read_receipt
+from lily.storage.artifacts import read_receipt, whole
 from lily.testing import World
 from lily.workspace import EVENTS, RECEIPT, SUMMARY
 from tests.cli.conftest import Lily, supervisor, write_job
@@ -37,6 +37,17 @@ def world(make_world: MakeWorld) -> World:
     made = make_world(wordy)
     ran(made, "noop.v1", "wordy.v1", "noop.v1")
     return made
+
+
+@pytest.mark.parametrize("body", [b'{"schema_version": 1, "\x81": 1}', b'{"schema_version":1,"x":' + b"[" * 5000])
+def test_a_receipt_of_version_1_that_is_no_json_any_more_is_a_finding(world: World, body: bytes) -> None:
+    """No digest of it is known, so that it is read before anything else is asked."""
+    run = middle(world)
+    made_old(world, run)
+    (folder_of(world, run) / RECEIPT).write_bytes(body)
+    assert found(world, run_id=run.run_id) == [("receipt_edited", run.run_id)]
+    assert read_receipt(world.workspace, run.job_id, run.run_id) is None
+    assert not whole(world.workspace, run)  # asked at a start after a power cut
 
 
 def middle(world: World) -> Run:

@@ -113,3 +113,13 @@ def test_a_clock_that_stepped_back_gives_no_negative_duration() -> None:
     assert seconds_between(stamp(AT), stamp(AT - timedelta(hours=1))) == 0.0
     assert seconds_between(None, stamp(AT)) is None
     assert seconds_between(stamp(AT), None) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"schema_version": 2, "\x81": 1}', b'{"schema_version":1,"title":"\xff"}', b'{"x":' + b"[" * 5000, b"[" * 5000, b"\x00", b"", b"[]"],
+)
+def test_bytes_that_are_no_receipt_are_refused_in_one_way(body: bytes) -> None:
+    """Whatever a disk made of it: who reads a folder waits for this error alone."""
+    with pytest.raises(msgspec.MsgspecError):
+        decode_receipt(body)

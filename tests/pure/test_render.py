@@ -73,6 +73,11 @@ def test_an_event_is_one_line() -> None:
     ]
 
 
+def test_the_time_of_an_event_moves_no_cursor_either() -> None:
+    """A target may write anything in the place of its events."""
+    assert event_lines({"ts": "2026-05-04T04:15:\x1b[2J", "event": "log"}) == ["04:15:\\x1b[2J log info "]
+
+
 def test_output_is_shown_line_by_line_behind_its_stream() -> None:
     """Two lines in one event are two lines, and a trailing line break makes no empty third."""
     event = {"ts": "2026-05-04T04:15:00.123456Z", "event": "output", "stream": "stderr", "text": "one\r\n\ttwo\x1b[0m\n"}

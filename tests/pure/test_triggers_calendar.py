@@ -1,6 +1,7 @@
 """RFC 5545 rules: their whole meaning, on local times, fast from anywhere."""
 
 import time
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 
@@ -112,6 +113,15 @@ def test_local_times_move_out_of_gaps_and_are_not_repeated() -> None:
         ("FREQ=DAILY;BYYEARDAY=3", "BYYEARDAY has no meaning with FREQ=DAILY"),
         ("FREQ=DAILY;BYSETPOS=1", "there is none"),
         ("FREQ=FORTNIGHTLY", "FREQ can't be"),
+        ("BYDAY=53SA;FREQ=MONTHLY", "no month has more than five"),
+        ("FREQ=YEARLY;BYMONTH=12;BYDAY=6MO", "no month has more than five"),
+        ("FREQ=MONTHLY;BYDAY=-6FR", "no month has more than five"),
+        ("BYYEARDAY=5;BYSETPOS=85;COUNT=100;FREQ=HOURLY", "never fires"),
+        ("FREQ=MINUTELY;INTERVAL=1440;BYYEARDAY=366;BYHOUR=10", "never fires"),
+        ("WKST=SU;BYSETPOS=22,26,3,7,36,273,-51,-209;FREQ=DAILY;BYSECOND=17,51", "never fires: BYSETPOS=-209 chooses among 2 times"),
+        ("FREQ=HOURLY;BYYEARDAY=5;BYSETPOS=85", "never fires: BYSETPOS=85 chooses among 1 times"),
+        ("FREQ=SECONDLY;BYMONTH=5;BYSETPOS=2", "never fires: BYSETPOS=2 chooses among 1 times"),
+        ("FREQ=DAILY;BYDAY=MO,TU,WE,TH,FR,SA,SU;COUNT=1000000", "too long to count; at most 100000"),
     ],
 )
 def test_what_is_wrong_or_never_fires_is_refused_soon(rrule: str, reason: str) -> None:
@@ -121,6 +131,28 @@ def test_what_is_wrong_or_never_fires_is_refused_soon(rrule: str, reason: str) -
         calendar(rrule)
     assert caught.value.code is Code.JOB_TRIGGER_INVALID
     assert time.perf_counter() - began < 5
+
+
+def test_a_rule_is_counted_for_four_hundred_years_at_most() -> None:
+    """A walk through seven thousand years would take ten seconds; the rule ends there, and no sooner."""
+    began = time.process_time()
+    schedule = calendar("FREQ=DAILY;BYMONTH=1;BYMONTHDAY=31;COUNT=99999", "2001-01-01T00:00", "UTC")
+    assert time.process_time() - began < 3
+    assert schedule.next_after(datetime(2400, 1, 1, tzinfo=UTC)) is not None
+    assert schedule.next_after(datetime(2402, 1, 1, tzinfo=UTC)) is None
+
+
+def test_an_exclusion_of_every_second_is_asked_window_by_window() -> None:
+    """To keep each second of each day that was asked about would take eight megabytes a day."""
+    schedule = calendar(
+        "FREQ=DAILY", "2026-05-04T09:00:30", "UTC", exclude={"rrule": "FREQ=SECONDLY;INTERVAL=2", "anchor": "2026-05-06T00:00"}
+    )
+    tracemalloc.start()
+    found = list(islice(schedule.windows(BEGIN, datetime(2027, 1, 1, tzinfo=UTC)), 6))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [window.excluded for window in found] == [False, False, True, True, True, True]
+    assert peak < 4 * 2**20
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from actors.reader import _understood
 from lily.errors import Code, LilyError
-from lily.operations.client import supervisor_status
+from lily.operations.client import follow, supervisor_status
 from lily.operations.sockets import address, doorbell_path, reader_path
 from lily.runs import Status
 from lily.settings import load_settings
@@ -132,6 +133,58 @@ def test_garbage_at_the_sockets_is_refused_and_the_supervisor_goes_on(house: Hou
     house.job("hello", "true")
     assert house.until_ended(house.submit("hello")).status == "succeeded"
     assert house.answers(up)
+    assert "crashed" not in up.said()
+
+
+@pytest.mark.parametrize("run_id", ["x", "", "20260504T041500123456Z-0123456789ab"])
+def test_who_follows_a_run_that_is_not_there_is_told_so(house: House, run_id: str) -> None:
+    house.up()
+    with pytest.raises(LilyError) as caught:
+        list(follow(house.workspace, run_id=run_id))
+    assert caught.value.code is Code.RUN_NOT_FOUND
+
+
+SURROGATES = [
+    {"ask": "follow", "run_id": "\ud800"},
+    {"ask": "follow", "job_id": "a\0b"},
+    {"ask": "reload", "by": {"\ud800": 1, "name": "x"}},
+    {"ask": "reload", "by": {"name": "\ud800"}, "reason": "\ud800"},
+]
+
+
+def test_text_that_nobody_can_store_is_no_error_of_the_supervisors_own(house: House) -> None:
+    up = house.up()
+    for asked in SURROGATES:
+        answer = json.loads(said_to(house, json.dumps(asked).encode() + b"\n"))
+        assert answer.get("error", {}).get("code") in (None, "usage"), asked
+    assert "could not be answered" not in up.said()
+
+
+def joins(door: socket.socket, where: str) -> bool:
+    """Whether there was room before the door."""
+    try:
+        door.connect(where)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@pytest.mark.slow  # ten seconds are what a client has
+def test_clients_that_say_nothing_take_neither_its_descriptors_nor_its_answers(house: House) -> None:
+    """They are more than it has room for: those who come later wait until the silent ones have been sent away."""
+    up = house.up()
+    folder = Path(f"/proc/{up.pid}/fd")
+    before, silent = len(list(folder.iterdir())), [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(300)]
+    with ExitStack() as doors, address(reader_path(house.workspace)) as where:
+        for door in silent:
+            doors.enter_context(door)
+            door.settimeout(20)
+            until(partial(joins, door, where), "room before the door")
+        assert len(list(folder.iterdir())) < before + 270
+        assert supervisor_status(house.workspace, timeout=60) is not None
+        assert silent[0].recv(1) == b""
+    house.job("hello", "true")
+    assert house.until_ended(house.submit("hello")).status == "succeeded"
     assert "crashed" not in up.said()
 
 
