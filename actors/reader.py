@@ -115,13 +115,18 @@ class Reader:
     async def _follow(self, client: socket.socket, request: Mapping[str, Any]) -> None:
         run_id, job_id = request.get("run_id"), request.get("job_id")
         subscription = self._subscribe(run_id=run_id, job_id=job_id)
+        failed: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_until_closed, client, tasks.cancel_scope)
             try:
                 await self._feed(lambda lines: _send(client, lines), subscription, run_id, request["from_seq"])
+            except Exception as exc:
+                failed = exc
             finally:
                 self._unsubscribe(subscription)
                 tasks.cancel_scope.cancel()
+        if failed is not None:  # raised out here: from within it would come as a group, and be taken for a fault of Lily's own
+            raise failed
 
     async def _feed(self, send: Callable[[list[bytes]], Awaitable[None]], live: Subscription, run_id: str | None, after: int) -> None:
         """What is on disk first, then what comes, each line once; a single run's feed ends with its end."""

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from actors.reader import _understood
 from lily.errors import Code, LilyError
-from lily.operations.client import supervisor_status
+from lily.operations.client import follow, supervisor_status
 from lily.operations.sockets import address, doorbell_path, reader_path
 from lily.settings import load_settings
 from lily.workspace import Workspace
@@ -126,6 +126,38 @@ def test_garbage_at_the_sockets_is_refused_and_the_supervisor_goes_on(house: Hou
     assert house.until_ended(house.submit("hello")).status == "succeeded"
     assert house.answers(up)
     assert "crashed" not in up.said()
+
+
+def test_a_follower_of_a_run_that_is_not_there_is_told_so(house: House) -> None:
+    """By the code of the mistake, and it is no fault of Lily's that its log would name."""
+    up = house.up()
+    with pytest.raises(LilyError) as caught:
+        list(follow(house.workspace, run_id="20260504T091500.000000Z-none"))
+    assert caught.value.code is Code.RUN_NOT_FOUND
+    assert " error " not in up.said()
+
+
+def test_a_follower_that_takes_nothing_more_is_no_fault_in_the_log(house: House) -> None:
+    """It reads no answer and keeps its end open, so that only the sending finds out."""
+    house.job("hello", "true")
+    up = house.up()
+    run_id = house.submit("hello")
+    house.until_ended(run_id)
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as door, address(reader_path(house.workspace)) as where:
+        door.connect(where)
+        door.shutdown(socket.SHUT_RD)
+        door.sendall(json.dumps({"ask": "follow", "run_id": run_id}).encode() + b"\n")
+        until(lambda: peer_is_gone(door), "the supervisor's end to be closed")
+    assert " error " not in up.said()
+
+
+def peer_is_gone(door: socket.socket) -> bool:
+    """Whether nobody is at the other end: writing to it fails."""
+    try:
+        door.send(b"\n")
+    except (BrokenPipeError, ConnectionResetError):
+        return True
+    return False
 
 
 NAMES = st.sampled_from(["ask", "grace", "from_seq", "run_id", "job_id", "x"])
