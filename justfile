@@ -77,6 +77,10 @@ crash-matrix *ARGS:
 windows N="100" *ARGS:
     {{python}} -m benchmarks.windows --kills {{N}} {{ARGS}}
 
+# MINUTES of mixed load on one supervisor at the lowest priority: every promise, and whether anything that it uses grows. --csv FILE, --seed S, --keep.
+soak MINUTES="60" *ARGS:
+    {{python}} -m benchmarks.soak {{MINUTES}} {{ARGS}}
+
 # Speed and memory as ratios in one run.
 bench:
     {{python}} -m benchmarks.run
