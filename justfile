@@ -91,6 +91,10 @@ bench *ARGS:
 bench-lily *ARGS:
     {{python}} -m benchmarks.run "$@"
 
+# MINUTES of mixed load on one supervisor at the lowest priority: every promise, and whether anything that it uses grows. --csv FILE, --seed S, --keep.
+soak MINUTES="60" *ARGS:
+    {{python}} -m benchmarks.soak {{MINUTES}} {{ARGS}}
+
 # Other job runners beside Lily, each in a virtual environment of its own: --quick, --write, --only NAMES, --measures NAMES.
 bench-peers *ARGS:
     {{python}} -m benchmarks.peers.run "$@"

@@ -8,34 +8,36 @@ import anyio
 from lily.storage.run_files import Published
 
 CAPACITY = 1000  # messages that one subscriber may be behind
+CAPACITY_BYTES = 8 << 20  # of their lines: a few messages of a program that prints much are as large as all others together
 
 
 class Subscription:
     """What one subscriber has not read yet."""
 
-    def __init__(self, wants: Callable[[Published], bool], capacity: int = CAPACITY) -> None:
-        self._wants, self._capacity = wants, capacity
+    def __init__(self, wants: Callable[[Published], bool], capacity: int = CAPACITY, capacity_bytes: int = CAPACITY_BYTES) -> None:
+        self._wants, self._capacity, self._capacity_bytes = wants, capacity, capacity_bytes
         self._queue: deque[Published] = deque()
+        self._bytes = 0  # of the lines in it
         self._some = anyio.Event()
         self._closed = False
         self.lost = 0  # lines dropped since the last `next`
 
     def offer(self, message: Published) -> None:
-        """Take a message; the oldest goes when the subscriber is too far behind, but never the end of a run."""
+        """Take a message; the oldest go when the subscriber is too far behind, but the end of a run only when nothing else is left."""
         if not self._wants(message):
             return
         self._queue.append(message)
-        if len(self._queue) > self._capacity:
+        self._bytes += _size(message)
+        while len(self._queue) > self._capacity or (self._bytes > self._capacity_bytes and len(self._queue) > 1):
             self._drop_oldest()
         self._some.set()
 
     def _drop_oldest(self) -> None:
-        for i, message in enumerate(self._queue):
-            if message.final is None:
-                self.lost += len(message.lines)
-                del self._queue[i]
-                return
-        self._queue.popleft()
+        found = next((i for i, message in enumerate(self._queue) if message.final is None), 0)
+        message = self._queue[found]
+        del self._queue[found]
+        self._bytes -= _size(message)
+        self.lost += len(message.lines)
 
     def close(self) -> None:
         """Nothing more comes."""
@@ -51,5 +53,9 @@ class Subscription:
             await self._some.wait()
         messages, lost = list(self._queue), self.lost
         self._queue.clear()
-        self.lost = 0
+        self.lost = self._bytes = 0
         return messages, lost
+
+
+def _size(message: Published) -> int:
+    return sum(map(len, message.lines))

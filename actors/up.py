@@ -31,6 +31,7 @@ from actors.system import Actor, System
 from lily import identity
 from lily.clock import SystemClock, stamp
 from lily.conditions.evaluate import Evaluator
+from lily.engines.memory import few_arenas
 from lily.errors import Code, LilyError
 from lily.log import StreamLog
 from lily.offload import in_thread
@@ -59,6 +60,7 @@ def run_up(workspace: Workspace, settings: Settings, *, by: identity.Actor, as_j
 
     Raises LilyError.
     """
+    few_arenas()
     log = StreamLog(sys.stderr, SystemClock(), as_json=as_json)
     with one_error():
         return anyio.run(_up, workspace, settings, log, by, opened, backend="trio")

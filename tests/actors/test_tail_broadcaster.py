@@ -62,6 +62,34 @@ async def test_a_slow_subscriber_loses_the_oldest_lines_and_is_told_how_many() -
     assert again[1] == 0
 
 
+async def test_a_subscriber_that_reads_nothing_holds_no_more_than_so_many_bytes() -> None:
+    """However few messages they are: a program that prints much fills each one. The latest is there all the same."""
+    subscription = Subscription(lambda message: True, capacity_bytes=1000)
+    for n in range(50):
+        subscription.offer(Published("a", "job-a", n + 1, [b"x" * 300]))
+    subscription.offer(Published("a", "job-a", 51, [b"y" * 5000], Status.SUCCEEDED))
+    came = await subscription.next()
+    assert came is not None
+    messages, lost = came
+    assert [(message.first_seq, message.final) for message in messages] == [(51, Status.SUCCEEDED)]
+    assert lost == 50
+    for n in range(5):
+        subscription.offer(Published("b", "job-b", n + 1, [b"x" * 300]))
+    again = await subscription.next()
+    assert again is not None
+    assert ([message.first_seq for message in again[0]], again[1]) == ([3, 4, 5], 2)
+
+
+async def test_ends_of_runs_that_had_to_go_are_counted_too() -> None:
+    """When nothing else is left to drop."""
+    subscription = Subscription(lambda message: True, capacity=2)
+    for name in "abcd":
+        subscription.offer(lines(name, 1, 3, final=Status.SUCCEEDED))
+    came = await subscription.next()
+    assert came is not None
+    assert ([message.run_id for message in came[0]], came[1]) == (["c", "d"], 6)
+
+
 async def test_a_subscriber_that_left_gets_nothing_more(new_box: NewBox) -> None:
     """Leaving twice is harmless."""
     box: Mailbox[TailMessage] = new_box()

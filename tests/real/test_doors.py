@@ -188,6 +188,29 @@ def test_clients_that_say_nothing_take_neither_its_descriptors_nor_its_answers(h
     assert "crashed" not in up.said()
 
 
+def test_a_follower_that_takes_nothing_more_is_no_fault_in_the_log(house: House) -> None:
+    """It reads no answer and keeps its end open, so that only the sending finds out."""
+    house.job("hello", "true")
+    up = house.up()
+    run_id = house.submit("hello")
+    house.until_ended(run_id)
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as door, address(reader_path(house.workspace)) as where:
+        door.connect(where)
+        door.shutdown(socket.SHUT_RD)
+        door.sendall(json.dumps({"ask": "follow", "run_id": run_id}).encode() + b"\n")
+        until(lambda: peer_is_gone(door), "the supervisor's end to be closed")
+    assert " error " not in up.said()
+
+
+def peer_is_gone(door: socket.socket) -> bool:
+    """Whether nobody is at the other end: writing to it fails."""
+    try:
+        door.send(b"\n")
+    except (BrokenPipeError, ConnectionResetError):
+        return True
+    return False
+
+
 NAMES = st.sampled_from(["ask", "grace", "from_seq", "run_id", "job_id", "limit", "statuses", "since", "x"])
 PARTS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 ASKED = st.dictionaries(NAMES, PARTS | st.lists(PARTS, max_size=3) | st.dictionaries(NAMES, PARTS, max_size=3), max_size=5)

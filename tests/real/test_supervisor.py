@@ -1,16 +1,20 @@
 """`lily up` as a process: how it ends, who owns the workspace, and who takes over."""
 
 import os
+import platform
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
+import pytest
 
+from lily.engines.memory import ARENAS
 from lily.operations.sockets import doorbell_path, reader_path
 from lily.runs import Status
 from lily.workspace import current_owner, lock_path
@@ -296,3 +300,28 @@ def test_the_supervisor_imports_nothing_that_it_does_not_use() -> None:
     code = "import sys, actors.up; print([m for m in ('dateutil', 'httpx', 'rich', 'cyclopts', 'alembic', 'openai') if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=True)
     assert said.stdout.strip() == "[]"
+
+
+HEAP = 64 << 20  # glibc reserves so many bytes for each arena of a thread, at a multiple of that
+
+
+def arenas(pid: int) -> int:
+    """How many arenas threads of the process have made: memory at a multiple of HEAP, followed by what is reserved for it."""
+    maps = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    nameless = [(*(int(end, 16) for end in line[0].split("-")), line[1] == "---p") for line in maps if len(line) == 5]
+    return sum(
+        begin % HEAP == 0 and not reserved and next_reserved and (end, next_end) == (next_begin, begin + HEAP)
+        for (begin, end, reserved), (next_begin, next_end, next_reserved) in pairwise(nameless)
+    )
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has arenas")
+@pytest.mark.parametrize(("said", "few"), [({}, True), ({"MALLOC_ARENA_MAX": "50"}, False)])
+def test_threads_of_the_supervisor_share_few_arenas(house: House, monkeypatch: pytest.MonkeyPatch, said: dict[str, str], few: bool) -> None:
+    """Each would keep what its threads once needed; but the user's own word on it holds."""
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    up = house.up()
+    house.job("hello", "true")
+    house.until_ended(house.submit("hello"))
+    assert (arenas(up.pid) < ARENAS) is few
