@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 import anyio
 
-from lily.blueprints.contract import ProcessRequest, ProcessResult
+from lily.blueprints.contract import BlueprintError, ProcessRequest, ProcessResult
 from lily.engines.brief import Over, is_bare, see_to_the_end
 from lily.engines.children import CHILDREN, become_subreaper
 from lily.engines.ending import end, end_group, ended, family_of_process, family_of_runs, wait_gone
@@ -145,6 +145,8 @@ class LocalProcesses:
         self._staying += may_stay
         try:
             begun, bare = await self._offload(beginning, may_stay)
+        except BlueprintError:
+            raise  # it was not started, and there may not even be a folder
         except BaseException:
             on_files()
             raise
