@@ -53,10 +53,12 @@ def boot_id() -> str:
 
 
 def process_start_ticks(pid: int) -> int | None:
-    """When process `pid` started, in the kernel's ticks since boot; None if there is no such process or no /proc."""
+    """When process `pid` started, in the kernel's ticks since boot; None if there is no such process, it has ended (and nobody has waited
+    for it yet), or there is no /proc."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
+            state, *rest = file.read().rpartition(b")")[2].split()
+            return None if state in (b"Z", b"X") else int(rest[18])
     except (OSError, IndexError, ValueError):
         return None
 

@@ -62,3 +62,10 @@ def test_a_process_is_named_by_pid_and_start() -> None:
     finally:
         child.communicate(b"\n")
     assert process_start_ticks(child.pid) is None
+
+
+def test_a_process_that_has_ended_and_that_nobody_waited_for_is_none() -> None:
+    """Its entry stays for as long as its parent takes no notice: it owns nothing any more."""
+    with subprocess.Popen(["true"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert process_start_ticks(child.pid) is None
