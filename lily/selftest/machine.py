@@ -28,7 +28,7 @@ from lily.runs import TERMINAL, Run
 from lily.selftest.feeder import OWED_AT_MOST
 from lily.selftest.house import environment
 from lily.selftest.load import JOBS, audit, pick
-from lily.selftest.power_load import audit_steps, audit_windows, ended_as_told, furnish, lines, submitted
+from lily.selftest.power_load import audit_steps, audit_windows, ended_as_told, furnish, lines, submitted, witnessed
 from lily.selftest.promises import Findings, check_runs
 from lily.settings import load_settings
 from lily.storage.files import sync_disk
@@ -240,8 +240,8 @@ class Machine:
             book.writelines(f"{run_id}\n" for run_id, run in runs.items() if run.status in TERMINAL and run.written)
         ended_as_told(self.world, runs, self.findings)
         audit(self.root, [run for run in runs.values() if run.job_id in JOBS and run.status in TERMINAL], self.findings)
-        ledger = WindowReads(self.store)
-        audit_windows(self.world, {(row.job_id, row.at.isoformat()): row.run_id for row in ledger.stream(_LONG_AGO)}, self.findings)
+        wrote, ledger = witnessed(self.world), WindowReads(self.store)
+        audit_windows(wrote, {(row.job_id, row.at.isoformat()): row.run_id for row in ledger.stream(_LONG_AGO)}, self.findings)
         audit_steps(self.world, self.findings)
         report = verify(ledger, _LONG_AGO)
         self.findings.expect("every window is accounted for once", report.count == 0, str(report.differences[:5]))

@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ CUTS_OF_A_MACHINE = 10  # then a new one: each time all that it has is looked th
 PATIENCE_SECONDS = 900.0
 # As a user would have it; without its care for files that are renamed; and without any order between data and journal.
 OPTIONS = ("defaults", "noauto_da_alloc", "data=writeback,noauto_da_alloc", "commit=1,nodelalloc", "noauto_da_alloc,commit=1")
+_APART = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 _PROGRAMS = ("mkfs.ext4", "e2fsck", "unshare", "mount")
 
 
@@ -65,7 +67,23 @@ def why_not() -> str:
         if not os.access(name, os.R_OK | os.W_OK):
             return f"there is no {name} that may be used"
     missing = [name for name in _PROGRAMS if shutil.which(name) is None]
-    return f"{missing[0]} is not installed" if missing else ""
+    return f"{missing[0]} is not installed" if missing else _refused()
+
+
+def _refused() -> str:
+    """What the system says when a file system in a file is mounted in namespaces of its own; nothing when it lets one do it."""
+    with tempfile.TemporaryDirectory(prefix="lily-selftest-") as place:
+        image = Path(place) / "image"
+        _make_disk(image, 16 << 20, "size=4")
+        given = [*_APART, "mount", "-t", "ext4", "-o", "loop", str(image), place]
+        done = subprocess.run(given, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        return (done.stderr.strip() or "mount refused").splitlines()[-1] if done.returncode else ""
+
+
+def _make_disk(image: Path, size: int, journal: str) -> None:
+    with open(image, "wb") as file:
+        file.truncate(size)
+    _checked(["mkfs.ext4", "-q", "-F", "-b", "4096", "-J", journal, str(image)])
 
 
 @dataclass
@@ -85,10 +103,7 @@ class Outside:
         self.image = world / "image"
         (world / "root").mkdir()
         (world / "disk").touch()
-        with open(self.image, "wb") as file:
-            file.truncate(SIZE_BYTES)
-        _checked(["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "^has_journal", str(self.image)])
-        _checked(["tune2fs", "-O", "has_journal", "-J", "size=8", str(self.image)])
+        _make_disk(self.image, SIZE_BYTES, "size=8")
 
     def live(self, life: Life, cut: Cut | None) -> Told:
         """One life of the machine, to the cut or to its own end."""
@@ -99,6 +114,9 @@ class Outside:
                 return self._watch(machine, disk, cut)
             finally:
                 _kill_all(machine.pid)
+                for pipe in (machine.stdin, machine.stdout):
+                    if pipe is not None:
+                        pipe.close()
                 machine.wait()
 
     @contextmanager
@@ -119,9 +137,8 @@ class Outside:
                 process.wait()
 
     def _machine(self, life: Life) -> "subprocess.Popen[bytes]":
-        apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         told = msgspec.json.encode(life).decode()
-        return self._python("lily.selftest.machine", told, before=apart, pass_fds=(life.fuse,), talks=True)
+        return self._python("lily.selftest.machine", told, before=_APART, pass_fds=(life.fuse,), talks=True)
 
     def _python(
         self, module: str, *given: str, before: list[str] | None = None, pass_fds: tuple[int, ...] = (), talks: bool = False

@@ -90,11 +90,16 @@ def lines(path: Path) -> Iterator[list[str]]:
     yield from (line.split() for line in (path.read_text() if path.exists() else "").split("\n")[:-1])
 
 
-def audit_windows(world: Path, rows: dict[tuple[str, str], str | None], findings: Findings) -> None:
-    """Hold what the targets wrote against the ledger: `rows` has the run of each window that has one."""
+def witnessed(world: Path) -> list[list[str]]:
+    """Job, window, run and attempt of all that the schedules' targets wrote. To be read before the ledger, which must have all of it."""
+    return list(lines(world / "state" / "windows"))
+
+
+def audit_windows(wrote: list[list[str]], rows: dict[tuple[str, str], str | None], findings: Findings) -> None:
+    """Hold what was `witnessed` against the ledger: `rows` has the run of each window that has one."""
     ran: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     attempts: set[tuple[str, ...]] = set()
-    for job_id, at, run_id, attempt in lines(world / "state" / "windows"):
+    for job_id, at, run_id, attempt in wrote:
         ran[job_id, at].add(run_id)
         findings.expect("no attempt ran twice", (run_id, attempt) not in attempts, f"{run_id} attempt {attempt}")
         attempts.add((run_id, attempt))

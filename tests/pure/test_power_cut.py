@@ -13,7 +13,7 @@ import pytest
 
 from lily.selftest import power
 from lily.selftest.lossy_disk import main
-from lily.selftest.power_load import audit_steps, audit_windows, ended_as_told
+from lily.selftest.power_load import audit_steps, audit_windows, ended_as_told, witnessed
 from lily.selftest.promises import Findings
 from lily.selftest.survivors import SECTOR, How, Write, survivors
 
@@ -142,7 +142,7 @@ def test_books_that_tell_of_a_broken_promise_are_seen(tmp_path: Path) -> None:
     (tmp_path / "state" / "steps").write_text("r1 0 done\nr1 0 kept\nr1 0 done\nr1 1 done\nr1 1 done\nr1 1 ke")
     (tmp_path / "endings").write_text("r1 succeeded now\n")
     findings = Findings()
-    audit_windows(tmp_path, {("tick", "w1"): "r1", ("tick", "w2"): "r2"}, findings)
+    audit_windows(witnessed(tmp_path), {("tick", "w1"): "r1", ("tick", "w2"): "r2"}, findings)
     audit_steps(tmp_path, findings)
     ended_as_told(tmp_path, {}, findings)
     assert findings.broken == [
