@@ -78,6 +78,10 @@ crash N="200" *ARGS:
 crash-matrix *ARGS:
     {{python}} -m lily selftest crash --lives 0 {{ARGS}}
 
+# N times: cut the power of a machine of its own, losing what was not synced; needs root. --seed S.
+power-cut N="50" *ARGS:
+    {{python}} -m lily selftest power --lives {{N}} {{ARGS}}
+
 # N times: SIGKILL the supervisor while fifty schedules run, then account for every window. --seed S.
 windows N="100" *ARGS:
     {{python}} -m benchmarks.windows --kills {{N}} {{ARGS}}

@@ -31,7 +31,7 @@ from lily.queue_shapes import SettingChange
 from lily.settings import Settings, load_settings
 from lily.storage.config_audit import note_at_start
 from lily.storage.files_process import FilesProcess
-from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, sync_files
+from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, last_boot, sync_files
 from lily.storage.queue_changes import let_go, standing
 from lily.storage.run_files import RunFiles
 from lily.storage.store import Store
@@ -178,10 +178,10 @@ async def owning(
 async def _begin(workspace: Workspace, store: Store, place: Place, kind: str, by: Actor | None, log: Log) -> None:
     """This life's record, and what has to be put right: after a power cut some artifacts may have to be written again."""
     at = stamp(SystemClock().now())
-    boot = await in_thread(begin_life, store.engine, place, kind, at, by)
-    if boot not in (None, boot_id()):
+    if await in_thread(last_boot, store.engine) not in (None, boot_id()):
         damaged = await in_thread(damaged_by_power_cut, store, workspace)
         log.warning("the machine was restarted", runs_to_write_again=len(damaged))
+    await in_thread(begin_life, store.engine, place, kind, at, by)
     if kind == "up":
         wrong = await in_thread(lambda: let_go(store, actor=SUPERVISOR, at=at))
         if wrong:

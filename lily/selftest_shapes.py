@@ -13,7 +13,7 @@ class MatrixCell(msgspec.Struct, kw_only=True):
 
 
 class Selftest(msgspec.Struct, kw_only=True):
-    """`lily selftest crash|disk|clock --json`: promises, how often each was checked, where one was broken, what could not be tested"""
+    """`lily selftest crash|disk|clock|power --json`: promises, how often each was checked, where one was broken, what was not tested"""
 
     seed: int | None
     matrix: list[MatrixCell]

@@ -81,7 +81,7 @@ _CONDITIONS = {"list": "conditions:list_conditions", "check": "conditions:check"
 _BLUEPRINTS = {"list": "blueprints:list_blueprints", "show": "blueprints:show"}
 _QUEUE = {"stats": "queue:stats", "list": "queue:list_queue", "cancel": "queue:cancel", "set": "queue:set_limits"}
 _CONFIG = {"show": "config:show", "validate": "config:validate", "reload": "config:reload"}
-_SELFTEST = {"crash": "selftest:crash", "disk": "selftest:disk", "clock": "selftest:clock"}
+_SELFTEST = {"crash": "selftest:crash", "disk": "selftest:disk", "clock": "selftest:clock", "power": "selftest:power"}
 _TOP = {
     "init": "init:init",
     "up": "supervisor:up",

@@ -107,6 +107,36 @@ def clock(*, seed: Seed = None, json: Json = False) -> int:
     return _tell(done, findings, as_json=json, again=f"lily selftest clock --seed {drawn}")
 
 
+def power(
+    *,
+    lives: Annotated[int, Parameter(name="--lives", help="Cuts of the power, each at a drawn moment.")] = 20,
+    seed: Seed = None,
+    keep: Keep = False,
+    json: Json = False,
+) -> int:
+    """Cut the power of a machine of its own again and again: what was not synced is lost, torn or written in another order.
+
+    Needs root, FUSE and loop devices; what can't be tested here is said. The exit status is 1 when a promise was broken.
+    """
+    if not 1 <= lives <= 100_000:
+        raise usage(f"--lives: {lives} is not a number from 1 to 100000")
+    from lily.selftest.power import power_cuts, why_not
+    from lily.selftest.promises import Findings
+
+    drawn, findings = _drawn(seed), Findings()
+    done = Selftest(seed=drawn, matrix=[], promises={}, broken=[], left_out=[], report=[])
+    reason = why_not()
+    if reason:
+        done.left_out.append(f"power cuts: not tested on this machine: {reason}")
+        _show(done.left_out[0], json)
+    else:
+        with _scratch(keep, findings) as root:
+            done.report = power_cuts(root, lives, drawn, findings, output.tell)
+        if not json:
+            output.put_lines(done.report)
+    return _tell(done, findings, as_json=json, again=f"lily selftest power --lives {lives} --seed {drawn}")
+
+
 def _show(line: str, as_json: bool) -> None:
     """A line of the report as it comes."""
     if not as_json:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lily.errors import Code, LilyError
 from lily.settings import FILE, parse_settings, values_of
+from lily.storage.files import sync_path
 from lily.workspace import Workspace
 from lily.yaml_reader import Document, bounded_bytes, read_yaml
 
@@ -42,6 +43,7 @@ def write_config(workspace: Workspace, text: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+        sync_path(path.parent)
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise LilyError(

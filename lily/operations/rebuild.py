@@ -17,6 +17,7 @@ from lily.operations.verify_runs import job_folders
 from lily.storage.alerts import newest_event, pass_over
 from lily.storage.audit import Actor, Change, record
 from lily.storage.database import writing
+from lily.storage.files import sync_disk
 from lily.storage.history import Past, fix_head, note_gaps, put_back, retries
 from lily.storage.receipt_reads import ReceiptReads, Stored
 from lily.storage.store import Store
@@ -78,6 +79,7 @@ def rebuild_files(workspace: Workspace, store: Store, order: Order, *, run_ids: 
         note(done, order, steps)
         written = [step for step in steps if step.action != "not_rebuilt"]
         if written and not order.dry_run:
+            sync_disk(workspace.runs)  # at a start only runs since the last flush are looked at, and these may have ended long before
             with writing(store.engine) as connection:
                 _audit(connection, order, "store", written)
     return done

@@ -8,6 +8,7 @@ from lily.operations.rebuild_files import Step
 from lily.operations.run_check import check_run
 from lily.storage.audit import Change, record
 from lily.storage.database import writing
+from lily.storage.files import sync_disk
 from lily.storage.receipt_chain import heads, runs_in_chain, unchain
 from lily.storage.receipt_reads import ReceiptReads
 from lily.storage.run_files import Mend, RunFiles
@@ -56,4 +57,5 @@ def _seal_job(workspace: Workspace, store: Store, order: Order, clock: Clock, jo
     files, waiting = RunFiles(workspace, store, clock), iter(owed)
     while some := list(islice(waiting, _AT_ONCE)):
         done = files.write([Mend(some)], 0.0, True, store.chain.heads([job_id]))
+        sync_disk(workspace.runs)  # at a start only runs since the last flush are looked at, and these may have ended long before
         store.apply([], written=done.written)

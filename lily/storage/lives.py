@@ -1,9 +1,6 @@
 """The processes that owned this workspace, and how far their files are known to have reached the disk. Everything blocks."""
 
-import ctypes
-import os
 from contextlib import suppress
-from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, select, text, update
 from sqlalchemy.exc import DBAPIError
@@ -17,6 +14,7 @@ from lily.storage import schema
 from lily.storage.artifacts import whole
 from lily.storage.audit import Actor, Change, record
 from lily.storage.database import PG_OWNER_LOCK, reading, writing
+from lily.storage.files import sync_disk
 from lily.storage.receipt_chain import unchain
 from lily.storage.store import Store
 from lily.workspace import Workspace
@@ -24,14 +22,20 @@ from lily.workspace import Workspace
 _SYNCED = "synced_through"  # lifecycle sequence up to which the artifacts survive a power cut
 
 
-def begin_life(engine: Engine, place: Place, kind: str, at: str, by: Actor | None = None) -> str | None:
-    """Record that this process owns the store now; gives the boot id of the owner before it. A supervisor's start is audited for `by`.
+def last_boot(engine: Engine) -> str | None:
+    """The boot id of the last owner; None where there was none. When it is not this boot's, a power cut may have damaged what was written
+    last: that has to be looked for before this life begins, so that who is killed meanwhile leaves it to the next."""
+    with reading(engine) as connection:
+        return connection.execute(select(schema.life.c.boot).order_by(schema.life.c.started_at.desc()).limit(1)).scalar()
+
+
+def begin_life(engine: Engine, place: Place, kind: str, at: str, by: Actor | None = None) -> None:
+    """Record that this process owns the store now. A supervisor's start is audited for `by`.
 
     Raises `owner_conflict` while another supervisor lives: its lock file may have been deleted under it.
     """
     with writing(engine) as connection:
         _check_no_other(connection, place)
-        before = connection.execute(select(schema.life.c.boot).order_by(schema.life.c.started_at.desc()).limit(1)).scalar()
         connection.execute(
             schema.life.insert().values(
                 life=place.life,
@@ -46,7 +50,6 @@ def begin_life(engine: Engine, place: Place, kind: str, at: str, by: Actor | Non
         )
         if by is not None:
             record(connection, by, _started(connection, place), at)
-        return before
 
 
 def _started(connection: Connection, place: Place) -> Change:
@@ -92,7 +95,7 @@ def sync_files(store: Store, workspace: Workspace) -> int:
         waiting = connection.execute(select(schema.run.c.run_id).where(_ended(), schema.run.c.written == 0).limit(1)).first()
     if reached <= marked or waiting is not None:
         return -1
-    _syncfs(workspace.runs)
+    sync_disk(workspace.runs)
     insert = store.upserts(schema.meta)
     with writing(store.engine) as connection:
         put = insert.values(key=_SYNCED, value=str(reached))
@@ -122,18 +125,6 @@ def _ended() -> ColumnElement[bool]:
 
 def _mark(connection: Connection) -> int:
     return int(connection.execute(select(schema.meta.c.value).where(schema.meta.c.key == _SYNCED)).scalar() or 0)
-
-
-def _syncfs(path: Path) -> None:
-    if not path.is_dir():
-        return
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-        if syncfs is None or syncfs(fd) != 0:
-            os.sync()
-    finally:
-        os.close(fd)
 
 
 class AdvisoryLock:

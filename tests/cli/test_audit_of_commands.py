@@ -45,7 +45,7 @@ FILES_ONLY = {"init", "jobs new"}
 APART = {
     *("up", "down", "config reload", "approvals check", "alerts test", "review run", "review ack", "review unack"),
     *("db rebuild", "db restore", "db upgrade"),
-    *("selftest crash", "selftest disk", "selftest clock"),  # in workspaces of their own
+    *("selftest crash", "selftest disk", "selftest clock", "selftest power"),  # in workspaces of their own
 }
 
 

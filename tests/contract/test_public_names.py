@@ -106,6 +106,7 @@ COMMANDS: dict[str, set[str]] = {
     "selftest crash": {"--engine", "--lives", "--seed", "--matrix", "--no-matrix", "--keep", "--json"},
     "selftest disk": {"--keep", "--json"},
     "selftest clock": {"--seed", "--json"},
+    "selftest power": {"--lives", "--seed", "--keep", "--json"},
     "approvals list": {"--expiring", *JSON_HERE},
     "approvals show": {"RUN", *JSON_HERE},
     "approvals approve": {"RUN", "--note", *JSON_HERE},

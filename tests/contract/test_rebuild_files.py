@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from lily.operations import rebuild
 from lily.operations.rebuild import rebuild_files
 from lily.operations.rebuild_files import Step
 from lily.operations.seal import seal
@@ -212,3 +213,37 @@ def test_losses_that_are_accepted_are_in_new_receipts(world: World, damage: Call
         (row,) = connection.execute(schema.audit.select().where(schema.audit.c.action == "receipts.seal"))
     assert msgspec.json.decode(row.before) == msgspec.to_builtins(head)
     assert seal(world.workspace, world.store, order(world), world.clock).changed == 0
+
+
+def test_what_is_written_again_is_on_the_disk_before_it_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next start after a power cut looks only at runs that ended since the last flush, and this one may have ended long before."""
+    path = folder_of(world, run_of(world)) / RECEIPT
+    flushed: list[tuple[bool, int]] = []
+
+    def rows() -> int:
+        with reading(world.store.engine) as connection:
+            return len(connection.execute(schema.audit.select().where(schema.audit.c.action == "db.rebuild")).all())
+
+    def flush(folder: Path) -> None:
+        assert path.is_relative_to(folder)
+        flushed.append((path.exists(), rows()))
+
+    monkeypatch.setattr(rebuild, "sync_disk", flush)
+    path.unlink()
+    files_rebuilt(world)
+    assert (flushed, rows()) == ([(True, 0)], 1)
+
+
+def test_a_new_receipt_is_on_the_disk_before_the_store_counts_on_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the same reason."""
+    run = run_of(world, "wordy.v1")
+    (folder_of(world, run) / "left.txt").unlink()
+    flushed: list[tuple[bool, bool]] = []
+
+    def flush(folder: Path) -> None:
+        flushed.append(((folder_of(world, run) / RECEIPT).exists(), world.run(run.run_id).written))
+
+    monkeypatch.setattr("lily.operations.seal.sync_disk", flush)
+    seal(world.workspace, world.store, order(world), world.clock)
+    assert flushed == [(True, False)]
+    assert world.run(run.run_id).written

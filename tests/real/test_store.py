@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from sqlalchemy import text, update
 
-from lily.clock import stamp
+from lily.clock import boot_id, stamp
 from lily.errors import Code, LilyError
 from lily.identity import SUPERVISOR
 from lily.moves import Outcome, Place, cancel, due, interrupt, settle, start
@@ -21,7 +21,7 @@ from lily.storage import schema
 from lily.storage.audit import Actor
 from lily.storage.cancels import Done, cancel_runs
 from lily.storage.database import writing
-from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, sync_files
+from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, last_boot, sync_files
 from lily.storage.new_runs import NewRun
 from lily.storage.store import Store
 from lily.testing import FakeClock, World
@@ -484,10 +484,10 @@ def test_a_power_cut_is_found_by_looking_at_what_was_not_synced(
 
 def test_each_owner_is_recorded_and_the_next_learns_of_its_boot(store: Store) -> None:
     """That is how a power cut is noticed."""
-    assert begin_life(store.engine, PLACE, "up", stamp(AT)) is None
+    assert last_boot(store.engine) is None
+    begin_life(store.engine, PLACE, "up", stamp(AT))
     end_life(store.engine, PLACE.life, stamp(AT))
-    later = msgspec.structs.replace(PLACE, life="life-2")
-    assert begin_life(store.engine, later, "run", stamp(AT + timedelta(seconds=1))) is not None
+    assert last_boot(store.engine) == boot_id()
 
 
 def test_a_store_has_one_owner(open_store: OpenStore) -> None:
