@@ -50,8 +50,13 @@ contract-conformance:
 # Everything else; what follows is handed to pytest. Real processes in a process of their own: commands that tests run in process make
 # theirs a subreaper.
 test *ARGS:
-    {{python}} -m pytest -q {{spread}} tests --ignore=tests/contract --ignore=tests/real "$@"
-    {{python}} -m pytest -q {{spread}} tests/real "$@"
+    {{python}} -m pytest -q {{spread}} tests --ignore=tests/contract --ignore=tests/real -m "not slow" "$@"
+    {{python}} -m pytest -q {{spread}} tests/real -m "not slow" "$@"
+
+# What `test` leaves out: small forms of the campaigns, every older schema, and more examples of each property.
+test-long *ARGS:
+    {{python}} -m pytest -q {{spread}} tests -m slow "$@"
+    LILY_EXAMPLES=300 {{python}} -m pytest -q {{spread}} tests/pure "$@"
 
 # The quick ones: values, parsers, blueprints and actors in virtual time.
 fast *ARGS:

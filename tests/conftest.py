@@ -10,7 +10,7 @@ from hypothesis import settings
 from tests.unprivileged import Unprivileged, unprivileged_user
 
 # How long an example takes says nothing on a machine that others share.
-settings.register_profile("lily", deadline=None)
+settings.register_profile("lily", deadline=None, max_examples=int(os.environ.get("LILY_EXAMPLES", "40")))
 settings.load_profile("lily")
 
 DEFAULT_POSTGRES = "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"

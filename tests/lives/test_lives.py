@@ -8,7 +8,7 @@ import pytest
 
 from tests.lives.life import Lives, one_life
 
-SEEDS = range(int(os.environ.get("LILY_LIVES", "25")))
+SEEDS = range(int(os.environ.get("LILY_LIVES", "12")))
 
 
 @pytest.fixture

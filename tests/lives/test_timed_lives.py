@@ -9,7 +9,7 @@ import pytest
 import actors.runner
 from tests.lives.timed_life import EVER, TimedLives, timed_life
 
-SEEDS = range(int(os.environ.get("LILY_LIVES", "8")))
+SEEDS = range(int(os.environ.get("LILY_LIVES", "4")))
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from lily.storage import lives
 from lily.workspace import Workspace
 
 
+@pytest.mark.slow
 def test_whatever_a_power_cut_takes_every_promise_is_kept(tmp_path: Path) -> None:
     """Nothing that was accepted is lost, nothing runs twice, and artifacts are whole again at the next start."""
     reason = why_not()

@@ -29,6 +29,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
         return Soak(folder / "workspace", address, SECONDS, 7, print, keep).run(), folder / "samples.csv"
 
 
+@pytest.mark.slow
 def test_a_short_soak_keeps_every_promise(short: tuple[Result, Path]) -> None:
     """Those of the crash campaign, for runs of all kinds, and each command ends as it must."""
     result, _ = short
@@ -37,6 +38,7 @@ def test_a_short_soak_keeps_every_promise(short: tuple[Result, Path]) -> None:
     assert result.findings.checked["a command does what it is asked"] > 5
 
 
+@pytest.mark.slow
 def test_every_resource_is_sampled_and_judged(short: tuple[Result, Path]) -> None:
     """And written as CSV while the soak goes on."""
     result, path = short
