@@ -388,8 +388,9 @@ class SchedulerBridge:
         await self._register([self._specs[job_id] for job_id in sorted(self._specs)], now, states)
         if gone:
             await self._offload(self._windows.close, gone, now)
-        # What a fire or a crash left to be told is told by a claim.
-        quiet = {} if self._unsure else {id: each for id, each in states.items() if id not in {*gone, *self._failures, *self._told}}
+        # What a crash or a fault left to be told is told by a claim.
+        owed = states.keys() if self._unsure else {*gone, *self._failures, *self._told}
+        quiet = {job_id: state for job_id, state in states.items() if job_id not in owed}
         self._fault("bridge:before-claim")
         idle = await self._offload(self._windows.settle_idle, quiet, now)
         self._fault("bridge:claimed")
