@@ -24,6 +24,7 @@ from tests.fuzz.mutation import spoiled
 REPOSITORY = Path(__file__).resolve().parents[2]
 MEMORY_MIB = 24.0  # how much larger a process may be after all of its inputs than after a tenth of them
 _POOL = 1000  # inputs that are kept to be spoiled
+_KEPT = 2048  # bytes of the longest of them: the memory that is watched is not to be the pool's
 _SEEN = 20_000  # outcomes that are remembered
 _SHRINKS = 400  # tries to cut a finding down
 _NAMED = 20  # faults that are kept apart
@@ -132,7 +133,7 @@ def run(target: Target, number: int, seed: int, tell: Callable[[str], None] = la
             given = _input(target, rng, pool)
             outcome = _fed(target, given, figures, tell)
             mark = zlib.crc32(outcome.encode("utf-8", "backslashreplace"))
-            if mark not in seen and len(seen) < _SEEN:
+            if mark not in seen and len(seen) < _SEEN and len(given) <= _KEPT:
                 seen.add(mark)
                 if len(pool) >= _POOL:
                     pool[rng.randrange(len(target.corpus), _POOL)] = given

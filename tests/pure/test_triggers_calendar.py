@@ -126,11 +126,11 @@ def test_local_times_move_out_of_gaps_and_are_not_repeated() -> None:
 )
 def test_what_is_wrong_or_never_fires_is_refused_soon(rrule: str, reason: str) -> None:
     """dateutil alone would look on until the year 9999."""
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(LilyError, match=reason) as caught:
         calendar(rrule)
     assert caught.value.code is Code.JOB_TRIGGER_INVALID
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_a_rule_is_counted_for_four_hundred_years_at_most() -> None:
