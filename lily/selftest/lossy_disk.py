@@ -7,6 +7,7 @@ What then is on the disk is drawn: see `survivors`.
 """
 
 import errno
+import math
 import os
 import random
 import select
@@ -27,6 +28,7 @@ _KEEP_CACHE = 2
 _BIG_WRITES, _MAX_PAGES = 1 << 5, 1 << 22
 LARGEST = 1 << 20  # bytes of one write
 _HOUR = 3600
+_GRACE_SECONDS = 60.0
 
 
 class _Op(IntEnum):
@@ -53,7 +55,8 @@ class Disk:
         self._size = os.fstat(image).st_size
         self._pending: list[Write] = []
         self._arm: Arm | None = None
-        self._mounted = self._off = self._lying = False
+        self._off = self._lying = False
+        self._alone_since = math.inf  # when the other end of `control` was closed
         self._held: list[tuple[int, bytes]] = []  # answers that nobody gets before all are killed
 
     def serve(self) -> None:
@@ -70,10 +73,9 @@ class Disk:
                 elif said := self._control.recv(4096):
                     for line in said.decode().splitlines():
                         self._told(line.split())
-                elif self._mounted:
-                    poll.unregister(self._control)
                 else:
-                    return  # nobody will mount it any more
+                    self._alone_since = time.monotonic()
+                    poll.unregister(self._control)
 
     def _told(self, words: list[str]) -> None:
         match words:
@@ -97,6 +99,8 @@ class Disk:
         except OSError as error:
             if error.errno == errno.EPERM:  # not mounted yet
                 time.sleep(0.005)
+                # Somebody may be about to mount it, and would wait for an answer for ever.
+                return time.monotonic() < self._alone_since + _GRACE_SECONDS
             return error.errno != errno.ENODEV  # unmounted
         if not told:
             return False
@@ -106,7 +110,6 @@ class Disk:
             case _Op.FORGET | _Op.BATCH_FORGET | _Op.INTERRUPT:  # nobody waits for an answer
                 pass
             case _Op.INIT:
-                self._mounted = True
                 self._answer(unique, _STARTED.pack(7, 31, LARGEST, _BIG_WRITES | _MAX_PAGES, 64, 48, LARGEST, 1, LARGEST // 4096, 0))
             case _Op.GETATTR | _Op.SETATTR:
                 self._answer(unique, self._about())
