@@ -69,6 +69,7 @@ def shows(text: str, secret: str) -> bool:
     return False
 
 
+@pytest.mark.slow
 @given(secret=SECRETS, before=AROUND, after=AROUND)
 def test_no_form_of_a_secret_gets_through(secret: str, before: str, after: str) -> None:
     """As it is and encoded, in the middle of other text, as text, as a line and as a document."""

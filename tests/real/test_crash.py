@@ -18,6 +18,7 @@ def lived(root: Path, url: str, seed: int, kills: int = KILLS) -> None:
     assert findings.checked["three whole artifacts that agree with one another"] > kills
 
 
+@pytest.mark.slow
 def test_whatever_is_killed_under_load_keeps_every_promise(tmp_path: Path) -> None:
     lived(tmp_path, "", seed=4)
 

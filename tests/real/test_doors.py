@@ -37,6 +37,7 @@ def modes(root: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_whatever_lily_makes_is_the_users_alone_under_an_open_umask(tmp_path: Path) -> None:
     home = tmp_path / "made"
     command = [sys.executable, "-m", "lily"]

@@ -105,6 +105,7 @@ def test_reviews_at_once_leave_each_finding_once(house: House) -> None:
         assert len(connection.execute(select(schema.review)).all()) == sum(each["stored"] for each in said)
 
 
+@pytest.mark.slow
 def test_a_supervisor_schedules_the_review_and_follows_its_settings(house: House) -> None:
     """By itself, in the zone and at the time of the settings; switched off, it has no windows any more."""
     config = house.workspace.config

@@ -50,6 +50,7 @@ def test_a_supervisor_without_the_time_to_see_a_window_gets_a_later_one(tmp_path
     assert b"job is not scheduled" in (tmp_path / "supervisor.log").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_checked_and_leaves_nothing(tmp_path: Path) -> None:
     """In a workspace or anywhere else; nothing of the user's is touched."""
     ended = subprocess.run(
