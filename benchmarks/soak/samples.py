@@ -15,6 +15,7 @@ from lily.operations.client import supervisor_status
 from lily.workspace import Workspace
 
 MIB, KIB = 1024 * 1024, 1024
+CPU = "processor time for each event"  # of a run's life; how many there are depends on the machine
 ALLOWANCES = (
     Allowance("supervisor memory", "MiB", 4),
     Allowance("files process memory", "MiB", 3),
@@ -23,17 +24,17 @@ ALLOWANCES = (
     Allowance("supervisor threads", "", 2),
     Allowance("children", "", 2),
     Allowance("zombies", "", 0.5),
-    Allowance("supervisor processor", "% of a core", 2, share=0.25),
-    Allowance("its answer", "ms", 20, share=0.5),
-    Allowance("scheduler lag", "s", 0.25, limit=5),
+    Allowance(CPU, "ms", 5, share=0.5),
+    Allowance("its answer", "ms", 100, share=1),
+    Allowance("scheduler lag", "s", 0.25),
     Allowance("runs that have not ended", "", 5, share=0.25),
     Allowance("write-ahead log", "MiB", 1, limit=64),
     Allowance("database in use", "MiB", 1, share=0.05, each_row=1 / KIB),
     Allowance("job store", "MiB", 0.5),
     Allowance(".lily/run", "KiB", 64),
     Allowance("entries of .lily/run", "", 1),
-    Allowance(".lily/runs", "MiB", 4, share=0.1),
-    Allowance("entries of .lily/runs", "", 100, share=0.1),
+    Allowance(".lily/runs for each run", "KiB", 20, share=0.5),
+    Allowance("entries of .lily/runs for each run", "", 1),
 )
 # They hold what happened and are never pruned; all other tables are bounded by what runs and jobs there are.
 KEPT_TABLES = (
@@ -60,7 +61,7 @@ class Sampler:
     def __init__(self, workspace: Workspace, pid: int, every: float, keep: Callable[[dict[str, float]], object]) -> None:
         self._workspace, self._pid, self._keep = workspace, pid, keep
         self._began = time.monotonic()
-        self._cpu = (self._began, cpu_seconds(pid))
+        self._spent = (cpu_seconds(pid), 0)  # after so many events
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._go_on, args=(every,), daemon=True)  # a command may take longer than a sample may wait
         self.rows: list[dict[str, float]] = []
@@ -101,6 +102,7 @@ class Sampler:
         sample = {"seconds": self.seconds}
         with suppress(FileNotFoundError, ProcessLookupError):
             sample |= self._processes()
+            sample |= self._cost()
         sample |= self._word()
         sample |= self._disk()
         self.rows.append({name: round(value, 4) for name, value in sample.items()})
@@ -113,20 +115,25 @@ class Sampler:
     def _processes(self) -> dict[str, float]:
         children = dict(children_of(self._pid))
         files = [pid for pid in children if "lily.storage.files_process" in _command(pid)]
-        now, used = time.monotonic(), cpu_seconds(self._pid)
-        share = 100 * (used - self._cpu[1]) / max(now - self._cpu[0], 0.001)
-        self._cpu = (now, used)
         found = {
             "supervisor memory": memory_bytes(self._pid) / MIB,
             "supervisor descriptors": descriptors(self._pid),
             "supervisor threads": len(os.listdir(f"/proc/{self._pid}/task")),
-            "supervisor processor": share,
             "children": len(children),
             "zombies": sum(state == "Z" for state in children.values()),
         }
         if files:
             found |= {"files process memory": memory_bytes(files[0]) / MIB, "files process descriptors": descriptors(files[0])}
         return found
+
+    def _cost(self) -> dict[str, float]:
+        """Nothing as long as nothing happens."""
+        used, events = cpu_seconds(self._pid), int(asked(self._workspace.database, "select coalesce(max(sequence), 0) from event"))
+        before, earlier = self._spent
+        if events == earlier:
+            return {}
+        self._spent = (used, events)
+        return {CPU: 1000 * (used - before) / (events - earlier)}
 
     def _word(self) -> dict[str, float]:
         began = time.perf_counter()
@@ -141,14 +148,15 @@ class Sampler:
 
     def _disk(self) -> dict[str, float]:
         runtime, runs = usage(self._workspace.runtime), usage(self._workspace.runs)
+        count = max(1.0, asked(self._workspace.database, "select count(*) from run"))
         return {
             **database(self._workspace.database),
             ROWS: sum(kept_rows(self._workspace.database).values()),
             "job store": _size(self._workspace.job_store) / MIB,
             ".lily/run": runtime[1] / KIB,
             "entries of .lily/run": runtime[0],
-            ".lily/runs": runs[1] / MIB,
-            "entries of .lily/runs": runs[0],
+            ".lily/runs for each run": runs[1] / KIB / count,
+            "entries of .lily/runs for each run": runs[0] / count,
         }
 
 
@@ -189,6 +197,12 @@ def database(path: Path) -> dict[str, float]:
         "database in use": (pages - free) * size / MIB,
         "runs that have not ended": owed,
     }
+
+
+def asked(path: Path, query: str) -> float:
+    """The one number that a query gives."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
+        return float(db.execute(query).fetchone()[0])
 
 
 def kept_rows(path: Path) -> dict[str, int]:

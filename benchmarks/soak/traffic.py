@@ -26,6 +26,7 @@ from lily.workspace import Workspace
 PATIENCE_SECONDS, START_SECONDS = 180.0, 60.0
 BATCH, MOST_OWED = 30, 60
 SUBMITTED = ("idle", "idle", "hello", "flaky", "tells", "steps")
+RUNS = ("jobs run hello", "jobs run flaky", "jobs run idle --input n=1 --json", "jobs run tells --detach")
 # Each with the exit statuses that it may have; without any, 0. A broken job file makes `jobs validate` and `doctor` say so.
 READS: tuple[tuple[str, tuple[int, ...]], ...] = (
     *(
@@ -39,12 +40,8 @@ READS: tuple[tuple[str, tuple[int, ...]], ...] = (
         (words, (0,))
         for words in ("queue list", "blueprints list", "conditions check on-letter", "audit verify", "runs verify", "db check")
     ),
-    *((words, (0,)) for words in ("jobs run hello", "jobs run flaky", "jobs run idle --input n=1 --json", "jobs run tells --detach")),
     *((words, (0,)) for words in ("jobs pause calendar --reason soak", "jobs resume calendar", "jobs disable check", "jobs enable check")),
-    *(
-        (words, (0,))
-        for words in ("store checkpoint", "db backup db/copy --force", "support bundle --output bundle.tar.gz", "store export --jsonl")
-    ),
+    *((words, (0,)) for words in ("store checkpoint", "db backup db/copy --force", "store export --jsonl")),
     *((words, (0, 1, 2)) for words in ("jobs validate", "doctor", "health --check", "queue cancel --job idle --reason soak")),
     ("schedule verify", (0,)),
 )
@@ -99,9 +96,18 @@ class Traffic:
     def command(self) -> None:
         """The next command of a shuffled deck."""
         if not self._deck:
-            self._deck = [partial(self.lily, words, *fine) for words, fine in READS]
+            self._deck = [partial(self.lily, words, *fine) for words, fine in READS] + [partial(self._run, words) for words in RUNS]
             self._deck += [self._decide, self._decide, self._cancel, self._cancel, self._batch, self._batch, self._retry, self._replay]
-            self._deck += [self._look_closer, self._hold, self._set, self._reload, self._reload_nonsense, self._hang_up, self._fail]
+            self._deck += [
+                self._look_closer,
+                self._hold,
+                self._set,
+                self._reload,
+                self._reload_nonsense,
+                self._hang_up,
+                self._fail,
+                self._bundle,
+            ]
             self._dice.shuffle(self._deck)
         self._deck.pop()()
 
@@ -139,15 +145,19 @@ class Traffic:
 
     def _batch(self) -> None:
         lines = "".join(json.dumps({"job": "idle", "input": {"n": n}, "priority": "low"}) + "\n" for n in range(BATCH))
+        self._run("jobs run --batch -", given=lines)
+
+    def _run(self, words: str, given: str = "") -> None:
+        """What would be refused if the queue pushed back, which it does on a machine that has no time for its windows."""
         if self._owed() < MOST_OWED:
-            self.lily("jobs run --batch -", given=lines)
+            self.lily(words, given=given)
 
     def _retry(self) -> None:
-        self.lily("dlq retry --all --limit 3 --reason soak", 0, 1)
+        self.lily("dlq retry --all --limit 3 --reason soak", 0, 1)  # one whose job's file is gone can't be
 
     def _replay(self) -> None:
         for run in self._store.runs(job_id="hello", statuses=[Status.SUCCEEDED], limit=1):
-            self.lily(f"runs replay {run.run_id} --approve --reason soak --detach")
+            self._run(f"runs replay {run.run_id} --approve --reason soak --detach")
 
     def _look_closer(self) -> None:
         one, two = ([run.run_id for run in self._store.runs(statuses=[Status.SUCCEEDED, Status.FAILED], limit=2)] * 2)[:2] or ("", "")
@@ -179,6 +189,10 @@ class Traffic:
 
     def _fail(self) -> None:
         self.lily("runs fail --running --reason soak", 0, 1)
+
+    def _bundle(self) -> None:
+        (self._workspace.root / "bundle.tar.gz").unlink(missing_ok=True)
+        self.lily("support bundle --output bundle.tar.gz")
 
     # -- edits ------------------------------------------------------------------------------------
 

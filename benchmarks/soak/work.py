@@ -16,13 +16,19 @@ BLUEPRINTS = '''\
 
 import anyio
 
+from pydantic import BaseModel
+
 from lily import BlueprintError, blueprint
 
 
-@blueprint("idle.v1", capabilities=[])
+class Number(BaseModel):
+    n: int = 0
+
+
+@blueprint("idle.v1", input=Number, capabilities=[])
 async def idle(ctx, bindings, run_input):
     """Returns at once."""
-    return {"input": run_input}
+    return {"n": run_input.n}
 
 
 @blueprint("tells.v1", capabilities=[])
@@ -64,7 +70,8 @@ def make(rows):
 def break_down():
     raise ValueError("a function that fails on purpose")
 """
-SLOTS = range(7, 11)  # of which three are always taken, by runs that last
+LASTING = ("long", "replaced", "overlaps")  # there is nearly always a run of each
+SLOTS = range(7, 11)  # of which these leave enough
 SECRET = "secret.txt"
 INBOX = "inbox/letter"
 CRON, ONCE_A_YEAR = (
@@ -156,7 +163,7 @@ def manual() -> dict[str, str]:
 def config(slots: int) -> str:
     """The text of the settings."""
     told = {
-        "queue": {"max_concurrent": slots, "max_size": 2000, "ageing_seconds": 60},
+        "queue": {"max_concurrent": slots, "max_size": 200, "ageing_seconds": 60},
         "dlq": {"retention_days": 1, "max_entries": 2000},
         "supervisor": {"drain_seconds": 5},
         "review": {"cron": "*/10 * * * *"},

@@ -12,13 +12,13 @@ import pytest
 from benchmarks.soak import __main__ as soak
 from benchmarks.soak import samples
 from benchmarks.soak.campaign import Result, Soak
-from benchmarks.soak.flat import Allowance, judge
+from benchmarks.soak.flat import FEWEST, Allowance, judge
 from benchmarks.soak.samples import ALLOWANCES, children_of, database, descriptors, kept_rows, memory_bytes, usage
 from benchmarks.soak.work import site
 from lily.selftest.promises import Findings
 from tests.real.house import House, until
 
-SECONDS = 6.0
+SECONDS = 4.0
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_every_resource_is_sampled_and_judged(short: tuple[Result, Path]) -> Non
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(result.samples) >= 10
-    assert all(float(rows[-1][each.name]) >= 0 for each in ALLOWANCES)
+    assert all(sum(row[each.name] != "" for row in rows) >= FEWEST for each in ALLOWANCES)
     assert float(rows[-1]["supervisor memory"]) > float(rows[-1]["files process memory"]) > 5
 
 
