@@ -8,6 +8,7 @@ import msgspec
 
 from lily.approvals.record import Approval, approvals_of
 from lily.clock import parse_stamp
+from lily.decoding import prepared
 from lily.runs import Attempt, ErrorInfo, PinnedSpec, Run
 from lily.text import json_of
 
@@ -209,3 +210,6 @@ def _as(kind: type[Any], receipt: ReceiptV1, **more: Any) -> Any:
 def sha256_of(body: bytes) -> str:
     """The digest by which a receipt is named."""
     return hashlib.sha256(body).hexdigest()
+
+
+prepared(_Version, Receipt, ReceiptV1)

@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+from lily.decoding import prepared
+
 
 class Status(StrEnum):
     """Where a run is. The last four are terminal: nothing changes them."""
@@ -229,3 +231,6 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
 def decode_spec(body: bytes | str) -> PinnedSpec:
     """A pinned spec from its canonical JSON."""
     return msgspec.json.decode(body, type=PinnedSpec)
+
+
+prepared(PinnedSpec, list[Attempt])

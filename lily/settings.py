@@ -12,6 +12,7 @@ import msgspec
 from lily.addresses import without_passwords
 from lily.alerts.terms import DEFAULT_SINK, Alerts, is_time, is_zone, sink_of, wrong_hours, wrong_with
 from lily.alerts.terms import shown as shown_sink
+from lily.decoding import prepared
 from lily.errors import Code, LilyError
 from lily.workspace import Workspace
 
@@ -422,3 +423,6 @@ def _suggestion(here: str, name: str) -> str:
 
     close = difflib.get_close_matches(name[:64], names, n=1)
     return f"did you mean `{close[0]}`?" if close else f"accepted here: {', '.join(names)}"
+
+
+prepared(Settings)

@@ -11,6 +11,7 @@ import msgspec
 
 from lily import __version__
 from lily.clock import Clock, SystemClock
+from lily.decoding import prepared
 from lily.diagnostics import Diagnostic, to_error
 from lily.errors import Code, LilyError
 from lily.retry_defaults import RetryDefaults, defaults_of, stamp_of
@@ -442,6 +443,8 @@ def _duplicate(entry: SpecEntry, entries: list[SpecEntry]) -> Diagnostic:
     others = [each.path for each in entries if each is not entry]
     named = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
     message = f"the id `{entry.id}` of {entry.path} is also in {named}; none of them is used"
-    hint = "give each file an id of its own"
-    place = {"path": entry.path, "line": entry.line, "column": entry.column}
-    return Diagnostic(**place, field="id", code=Code.JOB_INVALID_SPEC, message=message, hint=hint)  # type: ignore[arg-type]
+    place = {"path": entry.path, "line": entry.line, "column": entry.column, "hint": "give each file an id of its own"}
+    return Diagnostic(**place, field="id", code=Code.JOB_INVALID_SPEC, message=message)  # type: ignore[arg-type]
+
+
+prepared(_Cache)

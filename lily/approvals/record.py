@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from lily.decoding import prepared
 from lily.runs import Run
 
 APPROVED, DENIED, EXPIRED, VOID = "approved", "denied", "expired", "void"
@@ -80,3 +81,6 @@ def may_decide(name: str, approvers: Iterable[str]) -> bool:
     """Whether this person may decide: anybody where nobody is named. GitHub does not tell cases apart."""
     named = {each.casefold() for each in approvers}
     return not named or name.casefold() in named
+
+
+prepared(list[Approval])

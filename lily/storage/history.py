@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import Connection, exists, literal, or_, select, update
 
 from lily.backlog import PRIORITIES
+from lily.decoding import prepared
 from lily.receipts import Link
 from lily.runs import Event, Move, Run, Status
 from lily.storage import schema
@@ -208,3 +209,6 @@ def _may_be_last(connection: Connection, job_id: str, link: Link) -> bool:
     follows = select(_run.run_id).where(_run.job_id == job_id, _run.previous_run_id == link.run_id).limit(1)
     own = connection.execute(select(_run.receipt_sha256).where(_run.run_id == link.run_id)).first()
     return connection.execute(follows).first() is None and (own is None or own[0] == link.receipt_sha256)
+
+
+prepared(_Spec)

@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.redaction",
                 "lily.addresses",
                 "lily.secret_forms",
+                "lily.decoding",
             }
         ),
     ),
