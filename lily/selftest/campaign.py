@@ -5,7 +5,6 @@ What was going on at each kill comes as a histogram, and every promise with how 
 
 import random
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from lily.operations.client import supervisor_status
 from lily.operations.session import open_store
 from lily.runs import TERMINAL, EventName, Status
 from lily.selftest.feeder import TIMEOUT, Feeder
-from lily.selftest.house import environment
+from lily.selftest.house import supervised
 from lily.selftest.load import SLOTS, audit, write_load
 from lily.selftest.promises import Findings, check_runs
 from lily.settings import load_settings
@@ -61,16 +60,7 @@ class Campaign:
         self.lives += 1
         self.offset = self.log.stat().st_size if self.log.exists() else 0
         self._began = time.monotonic()
-        with open(self.log, "ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "lily", "up"],
-                cwd=self.workspace.root,
-                env=environment(self.workspace),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        return supervised(self.workspace, self.log)
 
     def kill(self, number: int) -> None:
         """Start a supervisor and kill it at the next moment in turn."""

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lily.operations.client import supervisor_status
@@ -22,6 +22,34 @@ def environment(workspace: Workspace) -> dict[str, str]:
     """Of processes that work in this workspace with this very Lily."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LILY_")}
     return {**kept, "LILY_WORKSPACE": str(workspace.root), "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def supervised(workspace: Workspace, log: Path, module: Sequence[str] = ("lily", "up")) -> "subprocess.Popen[bytes]":
+    """A supervisor of this workspace, started; what it says is added to `log`."""
+    with open(log, "ab") as said:
+        return subprocess.Popen(
+            [sys.executable, "-m", *module],
+            cwd=workspace.root,
+            env=environment(workspace),
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+
+
+def commanded(workspace: Workspace, module: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    """A command that was given in this workspace, after its end."""
+    return subprocess.run(
+        [sys.executable, "-m", *module],
+        cwd=workspace.root,
+        env=environment(workspace),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
 
 
 class House:
@@ -46,15 +74,7 @@ class House:
     def start(self, *trap: str) -> None:
         """A supervisor, up; with a trap if there are words for one."""
         module = ["lily.cli.selftest_victim", *trap, "up"] if trap else ["lily", "up"]
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *module],
-                env=environment(self.workspace),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.process = supervised(self.workspace, self.log, module)
         self.until("the supervisor is up", self._is_up)
 
     def _is_up(self) -> bool:
@@ -73,15 +93,7 @@ class House:
         """Give a command; RUN in it is the first run's id."""
         given = [self.store.runs()[0].run_id if word == "RUN" else word for word in words.split()]
         module = ["lily.cli.selftest_victim", *trap, *given] if trap else ["lily", *given]
-        ended = subprocess.run(
-            [sys.executable, "-m", *module],
-            env=environment(self.workspace),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_SECONDS,
-            check=False,
-        )
+        ended = commanded(self.workspace, module)
         with open(self.log, "a") as log:
             log.write(f"$ lily {words}\n{ended.stdout}{ended.stderr}")
         return ended

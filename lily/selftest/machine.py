@@ -26,7 +26,7 @@ from lily.operations.session import open_store
 from lily.operations.verify import verify
 from lily.runs import TERMINAL, Run
 from lily.selftest.feeder import OWED_AT_MOST
-from lily.selftest.house import environment
+from lily.selftest.house import commanded, supervised
 from lily.selftest.load import JOBS, audit, pick
 from lily.selftest.power_load import audit_steps, audit_windows, ended_as_told, furnish, lines, submitted, witnessed
 from lily.selftest.promises import Findings, check_runs
@@ -93,16 +93,7 @@ class Machine:
 
     def start(self) -> None:
         """A supervisor."""
-        with open(self.log, "ab") as log:
-            self.up = subprocess.Popen(
-                [sys.executable, "-m", "lily", "up"],
-                cwd=self.root,
-                env=environment(self.workspace),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.up = supervised(self.workspace, self.log)
 
     def until(self, what: str, seen: Callable[[], object], pause: float = 0.005) -> None:
         """Wait for something."""
@@ -209,16 +200,7 @@ class Machine:
         say(self._found("done", counts=counts))
 
     def _lily(self, words: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "lily", *words.split()],
-            cwd=self.root,
-            env=environment(self.workspace),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_SECONDS,
-            check=False,
-        )
+        return commanded(self.workspace, ["lily", *words.split()])
 
     # -- what there is ----------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,11 @@ class Crashed(msgspec.Struct, tag=True):
     error: str
 
 
+# Made while this module is imported: see `lily.decoding`.
+_FROM = msgspec.msgpack.Decoder(Done | Ask | Crashed).decode
+_TO = msgspec.msgpack.Decoder(Batch | Told).decode
+
+
 class FilesProcess:
     """The same as `RunFiles`, elsewhere. Raises OSError when no process can be started."""
 
@@ -71,7 +76,7 @@ class FilesProcess:
             except OSError:
                 ours.close()
                 raise
-        self._wire = _Wire(ours, Done | Ask | Crashed)
+        self._wire = _Wire(ours, _FROM)
         self._starts = Starts()
         self._waiting: list[str] = []  # runs whose lines wait there
 
@@ -117,7 +122,7 @@ class FilesProcess:
 
 
 class Starts:
-    """First starts that are not sent yet: the end of a short run comes soon, and then both are one order."""
+    """Starts of attempts that are not sent yet: the end of a short run comes soon, and then both are one order."""
 
     def __init__(self) -> None:
         self._held: dict[str, Follow] = {}
@@ -154,9 +159,9 @@ class Starts:
 class _Wire:
     """Whole messages over a stream."""
 
-    def __init__(self, stream: socket.socket, kind: Any) -> None:
+    def __init__(self, stream: socket.socket, decode: Callable[[bytes], Any]) -> None:
         self._stream, self._file = stream, stream.makefile("rb")
-        self._encode, self._decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(kind).decode
+        self._encode, self._decode = msgspec.msgpack.Encoder().encode, decode
 
     def send(self, message: Any) -> None:
         body = self._encode(message)
@@ -221,7 +226,7 @@ def main(number: str, root: str, *lossy: str) -> int:
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     gc.freeze()
-    wire = _Wire(socket.socket(fileno=int(number)), Batch | Told)
+    wire = _Wire(socket.socket(fileno=int(number)), _TO)
     files = RunFiles(Workspace(Path(root)), _Asking(wire), SystemClock(), lossy=lossy)
     while isinstance(batch := wire.receive(), Batch):
         try:

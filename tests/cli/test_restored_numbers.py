@@ -25,6 +25,11 @@ def home(request: pytest.FixtureRequest, workspace: Path, lily: Lily) -> Path:
     """A workspace with its store on that database, one run that waits, a change, and a backup of it; then one more of each."""
     url = request.getfixturevalue("postgres_url") if request.param == "postgres" else ""
     (workspace / ".lily" / "config.yaml").write_text(json.dumps({"store": {"url": url}}))
+    return filled(workspace, lily)
+
+
+def filled(workspace: Path, lily: Lily) -> Path:
+    """With a change and a run, a backup of both, and one more of each."""
     write_job(workspace, "a")
     write_job(workspace, "b", trigger=HOURLY)
     more(lily)
@@ -165,12 +170,7 @@ def test_where_nobody_can_say_how_far_the_numbers_went_they_leap(lily: Lily, hom
 @pytest.fixture
 def filed(workspace: Path, lily: Lily) -> Path:
     """The same, on SQLite alone."""
-    write_job(workspace, "a")
-    write_job(workspace, "b", trigger=HOURLY)
-    more(lily)
-    assert lily("db", "backup", "copy").status == 0
-    more(lily)
-    return workspace
+    return filled(workspace, lily)
 
 
 def test_a_damaged_store_is_not_asked_for_its_numbers(lily: Lily, filed: Path) -> None:
