@@ -330,8 +330,9 @@ class Runner:
             tasks.start_soon(self._begin_together, together, tasks)
 
     async def _begin_together(self, beginnings: list[Beginning], tasks: trio.Nursery) -> None:
-        """The starts of many runs share a transaction, so each run's own task begins when it is stored."""
-        for beginning in beginnings:
+        """The starts of many runs share a transaction, so each run's own task begins when it is stored; this one is the last run's."""
+        *others, last = beginnings
+        for beginning in others:
             active = beginning.active
             try:
                 held = await self.conductor.has_begun(beginning)
@@ -343,6 +344,7 @@ class Runner:
             else:
                 self._stale = True
                 self._let_go(active)
+        await self._conduct(last.active, last)
 
     def _look(self, limit: int, full: set[str], known: set[str]) -> Look:
         return self._store.look(limit=limit, full_jobs=full, since=self._since, known=known)

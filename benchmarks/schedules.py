@@ -100,7 +100,8 @@ def queued(workspace: Workspace, jobs: int, runs: int) -> int:
     """Bytes at most of a supervisor with these jobs and so many queued runs, of which it takes none."""
     with Session(workspace.root) as session:
         session.submit_many("j0", [{"n": n} for n in range(runs)])
-    subprocess.run([sys.executable, "-m", "lily", "worker", "pause", "--workspace", str(workspace.root)], env=environment(), check=True)
+    pause = [sys.executable, "-m", "lily", "worker", "pause", "--workspace", str(workspace.root)]
+    subprocess.run(pause, env=environment(), stdout=subprocess.DEVNULL, check=True)
     with supervisor(workspace) as (pid, _):
         _until(lambda: _registered(workspace) >= jobs, what="registrations")
         time.sleep(SETTLE_SECONDS)

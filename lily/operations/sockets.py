@@ -41,9 +41,12 @@ RUNS, STATES = b"runs", b"states"  # what a ring says has changed
 
 def ring(workspace: Workspace, what: bytes = RUNS) -> bool:
     """Tell a supervisor that the store has changed. False when nobody listens; a full doorbell is rung already."""
+    path = doorbell_path(workspace)
+    if not os.path.exists(path):
+        return False  # as the socket would say, after ten times as long
     bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
-        with address(doorbell_path(workspace)) as where:
+        with address(path) as where:
             bell.sendto(what, where)
     except BlockingIOError:
         return True

@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -252,14 +252,62 @@ def close_engine(engine: Engine) -> None:
     writers = _WRITERS.pop(engine, None)
     if writers is not None and writers.connection is not None:
         writers.connection.close()
+    for connection in _READERS.pop(engine, ()):
+        connection.close()
     engine.dispose()
 
 
-@contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
-    """One transaction that only reads, over one snapshot on SQLite."""
-    with store_errors(engine), engine.connect() as connection, connection.begin():
-        yield connection
+class reading:
+    """One transaction that only reads, over one snapshot on SQLite.
+
+    On one of a few connections that are kept for it on SQLite, where one from the pool costs more than most of what is read; each has a
+    reader of its own. PostgreSQL's are the pool's, which asks whether they are still there.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __enter__(self) -> Connection:
+        self._kept = kept = _READERS.setdefault(self._engine, [])
+        self._connection: Connection | None = None
+        try:
+            with suppress(IndexError):  # others take them, too
+                self._connection = kept.pop()
+            self._connection = connection = self._connection or self._engine.connect()
+            self._transaction = connection.begin()
+        except BaseException as exc:
+            self._close()
+            told = _told(self._engine, exc)
+            if told is None:
+                raise
+            raise told from exc
+        return connection
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        failed = exc
+        try:
+            self._transaction.__exit__(kind, exc, trace)
+        except Exception as error:
+            failed = error
+        connection = self._connection
+        if failed is None and connection is not None and len(self._kept) < _READERS_KEPT and self._engine.dialect.name == "sqlite":
+            self._kept.append(connection)
+        else:
+            self._close()
+        if failed is not None:
+            told = _told(self._engine, failed)
+            if told is not None:
+                raise told from failed
+            if failed is not exc:
+                raise failed
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+
+_READERS_KEPT = 4
+_READERS: "weakref.WeakKeyDictionary[Engine, list[Connection]]" = weakref.WeakKeyDictionary()
 
 
 _ONE_MIGRATES = threading.Lock()  # Alembic keeps what it works on in globals

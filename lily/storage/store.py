@@ -172,7 +172,8 @@ class Store(Reads):
 
     def _insert_runs(self, connection: Connection, fresh: list[tuple[NewRun, Run]], gate: Gate | None = None) -> None:
         specs = {new.spec_hash: new.spec for new, _ in fresh if new.spec_hash not in self._stored_specs}
-        self.statements.add_spec(connection, ((h, body.decode()) for h, body in specs.items()))
+        if specs:
+            self.statements.add_spec(connection, ((h, body.decode()) for h, body in specs.items()))
         self.statements.add_run(connection, run_rows(fresh))
         self.statements.add_event(connection, first_events(fresh))
         self.queue.count(connection, Counter([run.status.value for _, run in fresh]), fresh[0][1].queued_at, gate)
