@@ -11,6 +11,7 @@ from functools import lru_cache
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _LONGEST = {1: 31, 2: 29, 3: 31, 4: 30, 5: 31, 6: 30, 7: 31, 8: 31, 9: 30, 10: 31, 11: 30, 12: 31}
+_QUOTED = 60  # characters of what is wrong that a sentence repeats
 NAMED = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -38,7 +39,7 @@ class CronField:
             return self.names.index(lowered) + self.low
         if not re.fullmatch(r"[0-9]{1,4}", text, re.ASCII):
             named = f" or a name from {self.names[0]} to {self.names[-1]}" if self.names else ""
-            raise ValueError(f"{self.name} {text!r} is not a number{named}")
+            raise ValueError(f"{self.name} {text[:_QUOTED]!r} is not a number{named}")
         number = int(text)
         if not self.low <= number <= self.high:
             raise ValueError(f"{self.name} {number} is out of range; {self.low} to {self.high} are accepted")
@@ -60,7 +61,9 @@ class CronField:
         else:
             low = high = self.value(span)
             if slash:
-                raise ValueError(f"{self.name} {part!r}: a step needs a range; write {low}-{self.high}/{step_text} or */{step_text}")
+                raise ValueError(
+                    f"{self.name} {part[:_QUOTED]!r}: a step needs a range; write {low}-{self.high}/{step_text[:4]} or */{step_text[:4]}"
+                )
         return set(range(low, high + 1, self._step(step_text) if slash else 1))
 
     def _range(self, span: str) -> tuple[int, int]:
@@ -69,13 +72,13 @@ class CronField:
         if last.lower() == "sun" and low > 0:
             high = 7
         if low > high:
-            raise ValueError(f"{self.name} {span!r} runs backwards; write two ranges with a comma between them")
+            raise ValueError(f"{self.name} {span[:_QUOTED]!r} runs backwards; write two ranges with a comma between them")
         return low, high
 
     def _step(self, text: str) -> int:
         most = self.high - self.low + 1
         if not re.fullmatch(r"[0-9]{1,4}", text, re.ASCII) or not 1 <= int(text) <= most:
-            raise ValueError(f"{self.name} step {text!r} is not a number from 1 to {most}")
+            raise ValueError(f"{self.name} step {text[:_QUOTED]!r} is not a number from 1 to {most}")
         return int(text)
 
 
@@ -92,10 +95,10 @@ def check_cron(text: str) -> str | None:
     """Five fields or a name such as `@daily`, as Debian's cron reads them, and a time that comes at least once."""
     if text.strip().startswith("@"):
         known = ", ".join(NAMED)
-        return None if text.strip().lower() in NAMED else f"{text.strip()!r} is not a known name; {known} are accepted"
+        return None if text.strip().lower() in NAMED else f"{text.strip()[:_QUOTED]!r} is not a known name; {known} are accepted"
     fields = text.split()
     if len(fields) != len(CRON_FIELDS):
-        return f"{text[:60]!r} has not five fields but {len(fields)}; accepted are: minute, hour, day of month, month, weekday"
+        return f"{text[:_QUOTED]!r} has not five fields but {len(fields)}; accepted are: minute, hour, day of month, month, weekday"
     try:
         values = [kind.values(part) for kind, part in zip(CRON_FIELDS, fields, strict=True)]
     except ValueError as error:
@@ -109,7 +112,7 @@ def _impossible(fields: list[str], values: list[set[int]]) -> str | None:
         return None
     if any(min(values[2]) <= _LONGEST[month] for month in values[3]):
         return None
-    return f"it never fires: no month among {fields[3]!r} has a day {min(values[2])}"
+    return f"it never fires: no month among {fields[3][:_QUOTED]!r} has a day {min(values[2])}"
 
 
 @lru_cache(maxsize=1)

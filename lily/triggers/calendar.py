@@ -5,12 +5,13 @@ anchored years ago costs what a young one does. Times of day are laid over the d
 year to pass over it. All is calculated in local times, which only then become instants.
 """
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 from dateutil.rrule import DAILY, MONTHLY, WEEKLY, YEARLY, rrule
 
@@ -135,43 +136,29 @@ class CalendarRule:
             return map(day.__add__, self._day_times)
         return (local for start in self._starts(day, low, unit) for local in self._inside(start))
 
-    @cached_property
-    def _day_times(self) -> list[timedelta]:
-        parts = self.parts
-        return [timedelta(hours=h, minutes=m, seconds=s) for h, m, s in product(parts.hours, parts.minutes, parts.seconds)]
+    @property
+    def _day_times(self) -> Sequence[timedelta]:
+        return _day_times(self.parts.hours, self.parts.minutes, self.parts.seconds)
 
-    @cached_property
-    def _slots(self) -> Sequence[int]:
-        """The hours, minutes or seconds of a day that the BY parts leave to a rule finer than daily."""
+    @property
+    def _slots(self) -> "_Slots":
         parts = self.parts
-        named = {"HOURLY": 1, "MINUTELY": 2, "SECONDLY": 3}[parts.freq]
-        fields = (parts.hours, parts.minutes, parts.seconds)[:named]
-        if all(isinstance(numbers, range) for numbers in fields):
-            return range(24 * 60 ** (named - 1))
-        slots = [0]
-        for numbers in fields:
-            slots = [slot * 60 + number for slot in slots for number in numbers]
-        return slots
-
-    @cached_property
-    def _slot_set(self) -> Sequence[int] | frozenset[int]:
-        return self._slots if isinstance(self._slots, range) else frozenset(self._slots)
+        return _slots((parts.hours, parts.minutes, parts.seconds)[: {"HOURLY": 1, "MINUTELY": 2, "SECONDLY": 3}[parts.freq]])
 
     @cached_property
     def _tries(self) -> int:
         """How many times of a day are tried, at most, to find the next one."""
         unit = _UNITS.get(self.parts.freq)
-        return 0 if unit is None else 1 + min(len(self._slots), DAY // unit // self.parts.interval)
+        return 0 if unit is None else 1 + min(len(self._slots.numbers), DAY // unit // self.parts.interval)
 
     def _starts(self, day: datetime, low: datetime, unit: timedelta) -> Iterator[datetime]:
         """The hours, minutes or seconds of a day that fit INTERVAL and the BY parts, from the one that holds `low`."""
-        every, size, slots = self.parts.interval, DAY // unit, self._slots
+        every, size, (slots, named) = self.parts.interval, DAY // unit, self._slots
         passed, first = -((self.anchor - day) // unit), max((low - day) // unit, 0)
         if len(slots) * every <= size:
             fitting = (slot for slot in slots[bisect_left(slots, first) :] if (passed + slot) % every == 0)
         else:
-            named = self._slot_set
-            fitting = (slot for slot in range(first + -(passed + first) % every, size, every) if slot in named)
+            fitting = (slot for slot in range(first + -(passed + first) % every, size, every) if named[slot])
         return (day + unit * slot for slot in fitting)
 
     def _inside(self, start: datetime) -> Iterator[datetime]:
@@ -200,6 +187,33 @@ class CalendarRule:
     def mismatch(self, at: datetime) -> str:
         """See `Rule`."""
         return ""
+
+
+class _Slots(NamedTuple):
+    """The hours, minutes or seconds of a day that the BY parts leave to a rule finer than daily: which, and for each whether."""
+
+    numbers: Sequence[int]
+    named: bytes
+
+
+# Rules share them, and those of few rules are kept: the seconds of a day are a megabyte as numbers, and many megabytes as times.
+@lru_cache(maxsize=64)
+def _slots(fields: tuple[Sequence[int], ...]) -> _Slots:
+    size = 24 * 60 ** (len(fields) - 1)
+    if all(isinstance(numbers, range) for numbers in fields):
+        return _Slots(range(size), b"\1" * size)
+    slots = [0]
+    for numbers in fields:
+        slots = [slot * 60 + number for slot in slots for number in numbers]
+    named = bytearray(size)
+    for slot in slots:
+        named[slot] = 1
+    return _Slots(array("I", slots), bytes(named))
+
+
+@lru_cache(maxsize=16)
+def _day_times(hours: Sequence[int], minutes: Sequence[int], seconds: Sequence[int]) -> Sequence[timedelta]:
+    return tuple(timedelta(hours=h, minutes=m, seconds=s) for h, m, s in product(hours, minutes, seconds))
 
 
 class _Endless(Exception):

@@ -145,7 +145,7 @@ def cron_rule(expression: str, zone_name: str | None) -> CronRule:
         weekdays=_set(_read(triggers[-1], "day_of_week")),
     )
     if next(rule._midnights(_SOME_DAY, _SOME_DAY + SPAN), None) is None:
-        raise refused(f"{expression!r} never fires: no day fits its day of month, month and weekday together")
+        raise refused(f"{expression[:60]!r} never fires: no day fits its day of month, month and weekday together")
     return rule
 
 

@@ -4,10 +4,10 @@ Nothing here reads the time: every question brings its own.
 """
 
 import hashlib
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from apscheduler.triggers.base import BaseTrigger
@@ -37,6 +37,7 @@ from lily.triggers.zones import (
 
 _MILLISECOND = timedelta(milliseconds=1)
 # How far back the window before a time is looked for, near first: most rules have one within the hour.
+_FEW = 64  # windows that are walked over to find the last of them
 _BACK = (timedelta(minutes=1), timedelta(hours=1), DAY, 40 * DAY, 400 * DAY, SPAN)
 
 
@@ -126,10 +127,25 @@ class Schedule:
     def _before(self, at: datetime, most: timedelta) -> Window | None:
         """The last window up to `at`, looked for at least `most` back."""
         for span in _BACK:
-            found = deque(self.windows(at - span, at), maxlen=1)
-            if found or span >= most:
-                return found[0] if found else None
+            found = self._last_of(at - span, at)
+            if found is not None or span >= most:
+                return found
         return None
+
+    def _last_of(self, low: datetime, high: datetime) -> Window | None:
+        """The last window between; halves are passed over, for a rule may have millions there."""
+        found = None
+        while True:
+            some = list(islice(self.windows(low, high), _FEW))
+            found = some[-1] if some else found
+            if found is None or len(some) < _FEW:
+                return found
+            middle = found.at + (high - found.at) / 2
+            later = next(self.windows(middle, high), None)
+            if later is None:
+                low, high = found.at, middle
+            else:
+                low, found = later.at, later
 
     def _shown(self, at: datetime) -> str:
         local = at.astimezone(self.zone)

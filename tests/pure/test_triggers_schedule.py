@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import islice, pairwise
 from typing import Any
@@ -268,6 +269,51 @@ def test_why_a_time_is_no_window(trigger: dict[str, Any], at: str, reason: str |
     """Which field, which bound, or what lies around it."""
     kind = {"cron": "cron", "every": "interval", "at": "once"}[next(iter(trigger))]
     assert of(type=kind, **trigger).why_not(utc(at)) == reason
+
+
+# Rules whose last window lies behind many others, or far back.
+DENSE: list[dict[str, Any]] = [
+    {"type": "calendar", "rrule": "FREQ=SECONDLY;BYDAY=WE,TH,FR;UNTIL=20261231T235959", "anchor": "2026-08-30T09:59+02:00"},
+    {"type": "calendar", "rrule": "FREQ=MINUTELY;BYHOUR=3,4;BYMINUTE=7,8,9", "anchor": "2026-03-01"},
+    {"type": "interval", "every": "1s", "anchor": "2026-03-01", "end_at": "2026-05-03T04:05:06"},
+    {"type": "cron", "cron": "* 4-6 * * 1-3", "end_at": "2026-10-20"},
+]
+
+
+@given(at=st.datetimes(datetime(2026, 8, 30), datetime(2026, 11, 1)).map(lambda at: at.replace(microsecond=500_000, tzinfo=UTC)))
+@pytest.mark.parametrize("kind", [*KINDS[:-1], *DENSE])
+def test_the_nearest_window_before_a_time_is_the_last_of_all_before_it(kind: dict[str, Any], at: datetime) -> None:
+    """Seen from it, there is none up to the time that was asked about."""
+    schedule = of(**kind)
+    last = schedule._before(at, timedelta(days=400))
+    if last is None:
+        assert next(schedule.windows(at - timedelta(days=400), at), None) is None
+    else:
+        assert last.at <= at
+        assert list(schedule.windows(last.at - timedelta(microseconds=1), at)) == [last]
+
+
+def test_a_rule_of_every_second_is_not_walked_over_to_find_its_last_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty days of one are millions of windows, which would take seconds."""
+    seen, windows = 0, Schedule.windows
+
+    def counted(self: Schedule, after: datetime, until: datetime) -> Iterator[Any]:
+        nonlocal seen
+        for window in windows(self, after, until):
+            seen += 1
+            yield window
+
+    monkeypatch.setattr(Schedule, "windows", counted)
+    reason = of("Pacific/Kwajalein", **DENSE[0]).why_not(utc("2026-09-06T03:00"))
+    assert reason == "the nearest windows are 2026-09-04 23:59:59 +12 and 2026-09-09 00:00:00 +12"
+    assert seen < 2000
+
+
+@pytest.mark.parametrize("cron", ["* * * {}/3 *", "* * * {} *", "* * * */{} *", "* * * 1-{} *", "@{}", "* * * 2/{} *"])
+def test_what_is_wrong_with_a_very_long_expression_is_said_in_few_words(cron: str) -> None:
+    with pytest.raises(LilyError) as caught:
+        of(type="cron", cron=cron.format("2-" * 2000))
+    assert len(caught.value.message) < 250
 
 
 @pytest.mark.parametrize("kind", KINDS)
