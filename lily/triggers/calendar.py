@@ -31,6 +31,8 @@ _PLAIN = {"WEEKLY": 7 * DAY, "DAILY": DAY, **_UNITS}
 _MISSES = 20_000
 # Nor is it looked for further than this after its last time: the calendar begins again.
 _CYCLE = 146_097 * DAY
+# Steps that are longer go from day to day by themselves; to ask whether the rule has one day takes as long as to pass over thirty.
+_FAR = 40 * DAY
 # So many times are counted for a COUNT where nothing but a walk tells when they come: a walk takes a second for each 300,000.
 _COUNTED = 100_000
 
@@ -93,13 +95,27 @@ class CalendarRule:
 
     def _laid(self, low: datetime) -> Iterator[datetime]:
         missed, last = 0, low
-        for day in self._stepped(low, byhour=0, byminute=0, bysecond=0):
+        unit = _UNITS.get(self.parts.freq)
+        far = unit is not None and unit * self.parts.interval > _FAR
+        for day in self._far_days(low) if far else self._stepped(low, byhour=0, byminute=0, bysecond=0):
             missed += self._tries
             for local in self._times(day, low):
                 missed, last = 0, local
                 yield local
             if missed > _MISSES + 8 * self._tries or day - last > _CYCLE:
                 return
+
+    def _far_days(self, low: datetime) -> Iterator[datetime]:
+        """The days on which steps of many days fall, as far as the rule has them: the others need not be looked at."""
+        step = _UNITS[self.parts.freq] * self.parts.interval
+        at = self.anchor + step * max(0, (low - self.anchor) // step)
+        last = at
+        while at - last <= _CYCLE and at.year < LATEST.year:
+            day = datetime(at.year, at.month, at.day)
+            if next(iter(rrule(DAILY, dtstart=day, until=day, byhour=0, byminute=0, bysecond=0, **self.parts.days)), None):
+                last = at
+                yield day
+            at += step
 
     def _stepped(self, low: datetime, **times: Any) -> Iterator[datetime]:
         """What dateutil finds from the period of `low` on; ends where it would search for ever."""
@@ -265,5 +281,5 @@ def calendar_rule(text: str, anchor: str, zone_name: str | None) -> CalendarRule
     begin = local_from(anchor, zone).replace(microsecond=0)
     rule = CalendarRule(zone, begin, parts_of(text, begin))
     if next(rule.instants(instant_of(begin, zone) - TICK, LATEST), None) is None:
-        raise refused(f"{text} never fires from its anchor {anchor} on")
+        raise refused(f"{text[:200]} never fires from its anchor {anchor} on")
     return rule

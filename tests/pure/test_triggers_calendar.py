@@ -2,6 +2,7 @@
 
 import time
 import tracemalloc
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 
@@ -165,6 +166,51 @@ def test_a_rule_anchored_long_ago_is_as_fast_as_a_young_one(rrule: str) -> None:
     for day in range(100):
         schedule.next_after(datetime(2026, 1, 1, 12, tzinfo=UTC) + timedelta(days=day))
     assert time.perf_counter() - began < 1
+
+
+CHOOSING: dict[str, Callable[[datetime], bool]] = {
+    "": lambda at: True,
+    ";BYMONTH=2,3,7": lambda at: at.month in (2, 3, 7),
+    ";BYDAY=MO,TU,SU": lambda at: at.weekday() in (0, 1, 6),
+    ";BYMONTHDAY=1,15,-1": lambda at: at.day in (1, 15) or (at + timedelta(days=1)).day == 1,
+    ";BYHOUR=3,4,5,17": lambda at: at.hour in (3, 4, 5, 17),
+}
+
+
+@given(
+    unit=st.sampled_from([("HOURLY", timedelta(hours=1)), ("MINUTELY", timedelta(minutes=1))]),
+    days=st.floats(1, 4000),
+    parts=st.sampled_from(sorted(CHOOSING)),
+    start=st.datetimes(datetime(2020, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC)),
+)
+def test_steps_of_days_and_years_fall_where_counting_from_the_anchor_puts_them(
+    unit: tuple[str, timedelta], days: float, parts: str, start: datetime
+) -> None:
+    """From whatever time on, and however long none of them fits."""
+    interval = min(round(timedelta(days=days) / unit[1]), 100_000)
+    anchor, until = datetime(2024, 2, 29, 5, 6, 7), datetime(2200, 1, 1)
+    steps = (anchor + unit[1] * interval * n for n in range(int((until - anchor) / (unit[1] * interval))))
+    wanted = [at for at in steps if CHOOSING[parts](at) and at.replace(tzinfo=UTC) > start][:8]
+    assume(len(wanted) == 8)
+    schedule = calendar(f"FREQ={unit[0]};INTERVAL={interval}{parts}", anchor.isoformat(), "UTC")
+    found = islice(schedule.windows(start, until.replace(tzinfo=UTC)), 8)
+    assert [window.at.replace(tzinfo=None) for window in found] == wanted
+
+
+def test_a_rule_of_very_long_steps_is_not_looked_for_day_by_day() -> None:
+    """Twelve years from one try to the next: a walk over all their days took a second."""
+    began = time.process_time()
+    schedule = calendar("FREQ=HOURLY;INTERVAL=100000;BYHOUR=1,2,5,8,16;BYMONTH=2,3,4,5,7,10", "2031-09-01", "UTC")
+    for _ in range(20):
+        assert len(list(islice(schedule.windows(BEGIN, datetime(8000, 1, 1, tzinfo=UTC)), 10))) == 10
+    assert time.process_time() - began < 2
+
+
+def test_what_is_wrong_with_a_very_long_rule_is_said_in_few_words() -> None:
+    with pytest.raises(LilyError) as caught:
+        calendar(f"FREQ=MONTHLY;BYMONTH=2;BYMONTHDAY=30;BYMINUTE={'5,' * 300}5", "2026-01-01", "UTC")
+    assert "never fires" in caught.value.message
+    assert len(caught.value.message) < 400
 
 
 by_parts = {
