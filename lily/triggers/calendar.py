@@ -31,8 +31,8 @@ _PLAIN = {"WEEKLY": 7 * DAY, "DAILY": DAY, **_UNITS}
 _MISSES = 20_000
 # Nor is it looked for further than this after its last time: the calendar begins again.
 _CYCLE = 146_097 * DAY
-# Steps that are longer go from day to day by themselves; to ask whether the rule has one day takes as long as to pass over thirty.
-_FAR = 40 * DAY
+# Steps that are longer go from day to day by themselves; to ask whether the rule has one day takes as long as to pass over a few.
+_FAR = 10 * DAY
 # So many times are counted for a COUNT where nothing but a walk tells when they come: a walk takes a second for each 300,000.
 _COUNTED = 100_000
 
@@ -112,10 +112,17 @@ class CalendarRule:
         last = at
         while at - last <= _CYCLE and at.year < LATEST.year:
             day = datetime(at.year, at.month, at.day)
-            if next(iter(rrule(DAILY, dtstart=day, until=day, byhour=0, byminute=0, bysecond=0, **self.parts.days)), None):
+            if self._has(day):
                 last = at
                 yield day
             at += step
+
+    def _has(self, day: datetime) -> bool:
+        only = _Steps(1, 0)  # dateutil would look for the next one
+        try:
+            return day in rrule(DAILY, dtstart=day, count=1, interval=only, byhour=0, byminute=0, bysecond=0, **self.parts.days)
+        except _Endless:
+            return False
 
     def _stepped(self, low: datetime, **times: Any) -> Iterator[datetime]:
         """What dateutil finds from the period of `low` on; ends where it would search for ever."""

@@ -206,6 +206,13 @@ def test_a_rule_of_very_long_steps_is_not_looked_for_day_by_day() -> None:
     assert time.process_time() - began < 2
 
 
+def test_a_rule_of_very_long_steps_whose_days_never_come_is_refused_soon() -> None:
+    began = time.process_time()
+    with pytest.raises(LilyError, match="never fires"):
+        calendar("FREQ=HOURLY;INTERVAL=99991;BYMONTH=2;BYYEARDAY=8;COUNT=1", "2027-03-29T16:00", "UTC")
+    assert time.process_time() - began < 2
+
+
 def test_what_is_wrong_with_a_very_long_rule_is_said_in_few_words() -> None:
     with pytest.raises(LilyError) as caught:
         calendar(f"FREQ=MONTHLY;BYMONTH=2;BYMONTHDAY=30;BYMINUTE={'5,' * 300}5", "2026-01-01", "UTC")
