@@ -132,7 +132,8 @@ def _has_more(state: JobState) -> bool:
 
     assert state.version is not None
     try:
-        return schedule_of(state.version.trigger, state.version.timezone).next_after(state.settled) is not None
+        after = max(state.settled, state.version.since)
+        return schedule_of(state.version.trigger, state.version.timezone).next_after(after) is not None
     except LilyError:
         return False
 

@@ -192,7 +192,8 @@ def _held_now(case: _Case, answer: _Answer) -> _Answer:
 
 def _next(case: _Case) -> datetime | None:
     """The next window that will run, as the job stands now."""
-    version, control, after = case.version, case.control_at(case.now), max(case.now, case.standing.settled)
+    version, control = case.version, case.control_at(case.now)
+    after = max(case.now, case.standing.settled, version.since)
     if control is not None and control.state is State.PAUSED:
         if control.until is None:
             return None

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,16 @@ def test_status_names_every_kind_of_drift(lily: Lily, workspace: Path) -> None:
     text = lily("schedule", "status").out
     assert "drift          7 jobs" in text
     assert "  in the job store, not in the ledger: stranger" in text
+
+
+def test_a_job_disabled_beyond_its_last_window_is_no_drift(lily: Lily, workspace: Path) -> None:
+    """The scheduler has nothing to hold for it."""
+    write_job(workspace, "a", trigger={"type": "once", "at": "2120-05-04T00:00:00Z"})
+    with ledger(workspace, datetime(2120, 5, 3, tzinfo=UTC)) as made:
+        made.register("a")
+        made.change("a", State.DISABLED, until=timedelta(days=2))
+    job_store(workspace)
+    assert status(lily)["drift"]["not_in_job_store"] == []
 
 
 @pytest.mark.parametrize("damage", [b"this is no database at all" * 100, b""])

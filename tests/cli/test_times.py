@@ -1,6 +1,6 @@
 """`lily jobs next` and `lily jobs why`: when a job runs, and why it ran or did not."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 from lily.identity import SUPERVISOR
 from lily.ledger import Failure, State
 from lily.operations.accept import new_run
+from lily.operations.why import why as asked
 from lily.settings import Queue
 from lily.spec_index import SpecIndex
 from tests.cli.conftest import Lily, write_job
@@ -316,6 +317,31 @@ def test_why_of_the_time_in_which_a_job_was_disabled_names_who_did_it(lily: Lily
         made.change("a", State.ACTIVE)
     answer = why(lily, "a", "2026-03-02T11:00")
     assert (answer["outcome"], answer["because"]) == ("disabled", ["disabled by ada since 2026-03-02 09:00:00Z: retired"])
+
+
+@pytest.mark.parametrize("state", [State.PAUSED, State.DISABLED])
+def test_why_says_when_a_job_that_is_held_for_a_time_runs_again(workspace: Path, state: State) -> None:
+    """Not at a window that comes before."""
+    write_job(workspace, "a", trigger=HOURLY)
+    with ledger(workspace) as made:
+        made.register("a")
+        made.claim("a", hours=1)
+        made.change("a", state, until=timedelta(hours=5))
+        for at in (None, made.now):
+            answer = asked(SpecIndex(made.workspace), made.store, "a", at, made.now, None)
+            assert (answer["outcome"], answer["next"]) == ("ran", "2026-03-02T15:00:00.000000Z")
+
+
+def test_next_after_a_clock_was_set_back_is_a_window_that_is_not_decided_yet(lily: Lily, workspace: Path) -> None:
+    """What has its row does not run again."""
+    write_job(workspace, "a", trigger={"type": "cron", "cron": "0 0 * * *"}, timezone="UTC")
+    with ledger(workspace, datetime(2120, 5, 4, 12, tzinfo=UTC)) as made:
+        made.register("a")
+        made.claim("a", days=7)
+    (window,) = lily("jobs", "next", "a", "--count", "1", "--json").json["windows"]
+    assert window["utc"] == "2120-05-12T00:00:00.000000Z"
+    assert lily("schedule", "list", "--json").json["schedules"][0]["next_fire"] == "2120-05-12T00:00:00.000000Z"
+    assert why(lily, "a")["next"] == "2120-05-12T00:00:00.000000Z"
 
 
 def test_why_of_a_time_before_the_job_or_without_its_file(lily: Lily, workspace: Path) -> None:
