@@ -17,7 +17,7 @@ from lily.storage.store import Store
 from lily.storage.window_reads import Standing, WindowReads, WindowRow
 from lily.summary import duration
 from lily.text import counted
-from lily.triggers.schedule import Schedule, schedule_of
+from lily.triggers.schedule import Schedule, Window, schedule_of
 
 _MINUTE = timedelta(minutes=1)
 # How far back the last window before now is looked for, near first.
@@ -306,10 +306,18 @@ def _without_row(case: _Case, at: datetime) -> _Answer:
         shown = f"{local_of(schedule, at)[:16].replace('T', ' ')} is no time of its {version.trigger['type']} trigger: {reason}"
         told = [shown, *([f"that trigger (version {version.number}) held until {_when(version.until)}"] if version.until else [])]
         return _Answer("not_due", told, next=next(running(schedule, at, 1), None))
-    if at > case.now:
-        return _to_come(case, version, at)
-    if at > case.standing.settled:
-        return _undecided(case)
+    window = schedule.window_in(at)
+    assert window is not None
+    if window.at <= version.since:  # asked to the minute, and the trigger holds only from later in it
+        early = f"its window in this minute, {_when(window.at)}, came before its trigger held: since {_when(version.since)}"
+        return _Answer("not_registered", [early], next=_next(case))
+    due = schedule.fire_at(case.job_id, window.at)
+    if version.until is not None:
+        due = min(due, version.until)
+    if due > case.now:
+        return _to_come(case, window, due)
+    if window.at > case.standing.settled:
+        return _undecided(case, window)
     said = "the trigger defines a window here, and the ledger has no row for it; `lily schedule verify` checks all of them"
     return _Answer("lost", [said])
 
@@ -325,24 +333,32 @@ def _no_version(case: _Case, at: datetime) -> _Answer:
     return _Answer("no_schedule", ["it had no schedule then: its file was gone, or its trigger manual"], control=control, next=_next(case))
 
 
-def _to_come(case: _Case, version: Version, at: datetime) -> _Answer:
-    control = case.control_at(case.now)
-    if control is not None and (control.until is None or control.until > at) and control.state is not State.ACTIVE:
-        return _Answer("to_come", [f"it is to come, and would not run: {_control_text(control)}"], control=control, next=_next(case))
-    due = case.schedule(version).fire_at(case.job_id, at)
-    told = "it is to come" + (f", with its jitter at {_when(due)}" if due != at else "")
+def _held(case: _Case, window: Window) -> tuple[str, Control | None]:
+    """What keeps a window without a row from running as things stand, and who said so; empty when nothing does."""
+    if window.excluded:
+        return "the trigger's `exclude` names this time", None
+    control = paused_at(case.controls, window.at)
+    return (_control_text(control) if control is not None else ""), control
+
+
+def _to_come(case: _Case, window: Window, due: datetime) -> _Answer:
+    held, control = _held(case, window)
+    if held:
+        return _Answer("to_come", [f"it is to come, and would not run: {held}"], control=control, next=_next(case))
+    told = "it is to come" + (f", with its jitter at {_when(due)}" if due != window.at else "")
     if case.owner is None:
         told += "; no supervisor is up, `lily up` starts one"
     return _Answer("to_come", [told], next=_next(case))
 
 
-def _undecided(case: _Case) -> _Answer:
+def _undecided(case: _Case, window: Window) -> _Answer:
     if case.owner is not None:
         return _Answer("undecided", [f"{case.owner} has not decided it yet; ask again in a moment"], next=_next(case))
     life = case.reads.life_at(case.now)
     ended = f"; the last one {'ended ' + _when(life.ended_at) if life.ended_at else 'was killed'}" if life else ""
-    said = f"no supervisor is up{ended}. The next start decides it: missed, or caught up where the trigger says so"
-    return _Answer("undecided", [said], next=_next(case))
+    held, control = _held(case, window)
+    as_ = held or "missed, or caught up where the trigger says so"
+    return _Answer("undecided", [f"no supervisor is up{ended}. The next start decides it: {as_}"], control=control, next=_next(case))
 
 
 # -- words -----------------------------------------------------------------------------------------

@@ -357,6 +357,20 @@ def test_why_of_a_time_before_the_job_or_without_its_file(lily: Lily, workspace:
     assert why(lily, "a", "2026-03-02T15:00")["because"] == ["its file was gone then, and is still"]
 
 
+def test_why_of_the_minute_in_which_a_job_was_registered_is_no_hole(workspace: Path) -> None:
+    """Its window came before that."""
+    write_job(workspace, "a", trigger={"type": "cron", "cron": "0 * * * *"}, timezone="UTC")
+    with ledger(workspace, START + timedelta(seconds=10)) as made:
+        made.register("a")
+        for hours in (0, 2):
+            made.claim("a", hours=hours)
+            answer = asked(SpecIndex(made.workspace), made.store, "a", START + timedelta(seconds=30), made.now, None)
+            assert (answer["outcome"], answer["because"]) == (
+                "not_registered",
+                ["its window in this minute, 2026-03-02 09:00:00Z, came before its trigger held: since 2026-03-02 09:00:10Z"],
+            )
+
+
 def test_why_of_a_window_to_come_says_when_and_what_would_keep_it(lily: Lily, workspace: Path) -> None:
     """Paused now: it would not run."""
     write_job(workspace, "a", trigger=HOURLY)
@@ -367,6 +381,35 @@ def test_why_of_a_window_to_come_says_when_and_what_would_keep_it(lily: Lily, wo
     assert "no supervisor is up" in answer["because"][0]
     lily("jobs", "pause", "a", "--reason", "moving")
     assert "would not run: paused by" in why(lily, "a", "2120-05-04T10:00")["because"][0]
+
+
+def test_why_of_an_excluded_window_to_come_says_that_it_will_not_run(lily: Lily, workspace: Path) -> None:
+    """The trigger's `exclude` names it, also while nobody has decided it."""
+    write_job(workspace, "a", trigger={**HOURLY, "exclude": ["2120-05-04", "2026-03-02"]})
+    with ledger(workspace) as made:
+        made.register("a")
+    coming = why(lily, "a", "2120-05-04T10:00")
+    assert coming["outcome"] == "to_come"
+    assert "would not run: the trigger's `exclude` names this time" in coming["because"][0]
+    undecided = why(lily, "a", "2026-03-02T11:00")
+    assert undecided["outcome"] == "undecided"
+    assert undecided["because"][0].endswith("The next start decides it: the trigger's `exclude` names this time")
+
+
+def test_why_of_a_window_that_waits_for_its_jitter_says_until_when(workspace: Path) -> None:
+    """It is to come, and the latest; nobody is late. Whoever asks to the minute hears the same."""
+    write_job(workspace, "a", trigger={"type": "cron", "cron": "0 * * * *", "jitter_seconds": 3000}, timezone="UTC")
+    with ledger(workspace) as made:
+        made.register("a")
+        schedule = made.windows.schedule("a", made.windows.states()["a"].version)  # type: ignore[arg-type]
+        nominal = made.now + timedelta(hours=1)
+        due = schedule.fire_at("a", nominal)
+        made.claim("a", hours=1, milliseconds=1)
+        for at in (None, nominal, nominal + timedelta(seconds=30)):
+            answer = asked(SpecIndex(made.workspace), made.store, "a", at, made.now, "a supervisor (pid 1)")
+            assert (answer["outcome"], answer["because"]) == ("to_come", [f"it is to come, with its jitter at {due:%Y-%m-%d %H:%M:%S}Z"])
+        late = asked(SpecIndex(made.workspace), made.store, "a", nominal, due, "a supervisor (pid 1)")
+        assert late["outcome"] == "undecided"
 
 
 def test_why_of_a_window_that_nobody_decided_yet_says_who_will(lily: Lily, workspace: Path) -> None:
