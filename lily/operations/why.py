@@ -55,6 +55,12 @@ class _Case:
         """The last change of state before `at`."""
         return next((control for control in reversed(self.controls) if control.at <= at), None)
 
+    def held_at(self, at: datetime) -> Control | None:
+        """What keeps the job from its schedule at an instant, if anything does."""
+        control = self.control_at(at)
+        over = control is None or control.state is State.ACTIVE or (control.until is not None and control.until <= at)
+        return None if over else control
+
 
 @dataclass(slots=True)
 class _Answer:
@@ -173,18 +179,19 @@ def _latest(case: _Case) -> tuple[WindowRow | None, datetime | None]:
 
 
 def _none_yet(case: _Case) -> _Answer:
-    told = [f"no window has come since it was registered, {_when(case.version.since)}"]
-    control = case.control_at(case.now)
-    if control is not None and control.state is not State.ACTIVE:
+    # The version of after a disabling with an end is there before it holds.
+    since = max((version.since for version in case.standing.versions if version.since <= case.now), default=case.version.since)
+    told = [f"no window has come since it was registered, {_when(since)}"]
+    control = case.held_at(case.now)
+    if control is not None:
         told.append(_control_text(control))
     return _Answer("no_window_yet", told, control=control, next=_next(case))
 
 
 def _held_now(case: _Case, answer: _Answer) -> _Answer:
     """Who asks for the latest window also wants to know why none has come since."""
-    control = case.control_at(case.now)
-    over = control is None or control.state is State.ACTIVE or (control.until is not None and control.until <= case.now)
-    if control is not None and not over and control != answer.control:
+    control = case.held_at(case.now)
+    if control is not None and control != answer.control:
         answer.because.append(f"now it is {_control_text(control)}")
         answer.control = answer.control or control
     return answer
@@ -323,7 +330,7 @@ def _without_row(case: _Case, at: datetime) -> _Answer:
 
 
 def _no_version(case: _Case, at: datetime) -> _Answer:
-    control, first = case.control_at(at), case.standing.versions[0]
+    control, first = case.held_at(at), case.standing.versions[0]
     if control is not None and control.state is State.DISABLED:
         return _Answer("disabled", [_control_text(control)], control=control, next=_next(case))
     if at <= first.since:

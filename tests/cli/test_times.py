@@ -357,6 +357,24 @@ def test_why_of_a_time_before_the_job_or_without_its_file(lily: Lily, workspace:
     assert why(lily, "a", "2026-03-02T15:00")["because"] == ["its file was gone then, and is still"]
 
 
+@pytest.mark.parametrize("state", [State.PAUSED, State.DISABLED])
+def test_why_names_no_state_that_was_over_by_then(workspace: Path, state: State) -> None:
+    """Where no window has come, and where there was no schedule."""
+    write_job(workspace, "a", trigger={"type": "cron", "cron": "0 0 * * *"}, timezone="UTC")
+    with ledger(workspace) as made:
+        made.register("a")
+        made.change("a", state, until=timedelta(hours=1))
+        index, start = SpecIndex(made.workspace), made.now
+        for hours, words in ((0.5, 2), (1.0, 1)):
+            answer = asked(index, made.store, "a", None, start + timedelta(hours=hours), None)
+            assert (answer["outcome"], len(answer["because"])) == ("no_window_yet", words)
+            if hours < 1:
+                assert answer["because"][0] == "no window has come since it was registered, 2026-03-02 09:00:00Z"
+        made.windows.close(["a"], start + timedelta(minutes=30))
+        answer = asked(index, made.store, "a", start + timedelta(hours=2), start + timedelta(hours=3), None)
+    assert answer["outcome"] == "no_schedule"
+
+
 def test_why_of_the_minute_in_which_a_job_was_registered_is_no_hole(workspace: Path) -> None:
     """Its window came before that."""
     write_job(workspace, "a", trigger={"type": "cron", "cron": "0 * * * *"}, timezone="UTC")
