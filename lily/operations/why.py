@@ -57,9 +57,17 @@ class _Case:
 
     def held_at(self, at: datetime) -> Control | None:
         """What keeps the job from its schedule at an instant, if anything does."""
-        control = self.control_at(at)
-        over = control is None or control.state is State.ACTIVE or (control.until is not None and control.until <= at)
-        return None if over else control
+        return _holding(self.control_at(at), at)
+
+    @property
+    def held(self) -> Control | None:
+        """What keeps it from that now: the last change, also where the clock was set back since."""
+        return _holding(self.controls[-1] if self.controls else None, self.now)
+
+
+def _holding(control: Control | None, at: datetime) -> Control | None:
+    over = control is None or control.state is State.ACTIVE or (control.until is not None and control.until <= at)
+    return None if over else control
 
 
 @dataclass(slots=True)
@@ -182,7 +190,7 @@ def _none_yet(case: _Case) -> _Answer:
     # The version of after a disabling with an end is there before it holds.
     since = max((version.since for version in case.standing.versions if version.since <= case.now), default=case.version.since)
     told = [f"no window has come since it was registered, {_when(since)}"]
-    control = case.held_at(case.now)
+    control = case.held
     if control is not None:
         told.append(_control_text(control))
     return _Answer("no_window_yet", told, control=control, next=_next(case))
@@ -190,7 +198,7 @@ def _none_yet(case: _Case) -> _Answer:
 
 def _held_now(case: _Case, answer: _Answer) -> _Answer:
     """Who asks for the latest window also wants to know why none has come since."""
-    control = case.held_at(case.now)
+    control = case.held
     if control is not None and control != answer.control:
         answer.because.append(f"now it is {_control_text(control)}")
         answer.control = answer.control or control
@@ -199,7 +207,7 @@ def _held_now(case: _Case, answer: _Answer) -> _Answer:
 
 def _next(case: _Case) -> datetime | None:
     """The next window that will run, as the job stands now."""
-    version, control = case.version, case.control_at(case.now)
+    version, control = case.version, case.held
     after = max(case.now, case.standing.settled, version.since)
     if control is not None and control.state is State.PAUSED:
         if control.until is None:

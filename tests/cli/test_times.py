@@ -375,6 +375,17 @@ def test_why_names_no_state_that_was_over_by_then(workspace: Path, state: State)
     assert answer["outcome"] == "no_schedule"
 
 
+def test_why_knows_of_a_pause_when_the_clock_was_set_back_before_it(workspace: Path) -> None:
+    """It stands as `lily schedule list` says it does."""
+    write_job(workspace, "a", trigger=HOURLY)
+    with ledger(workspace) as made:
+        made.register("a")
+        made.claim("a", hours=1)
+        made.change("a", State.PAUSED, reason="moving")
+        answer = asked(SpecIndex(made.workspace), made.store, "a", None, made.now - timedelta(minutes=5), None)
+    assert (answer["next"], answer["control"]["reason"]) == (None, "moving")
+
+
 def test_why_of_the_minute_in_which_a_job_was_registered_is_no_hole(workspace: Path) -> None:
     """Its window came before that."""
     write_job(workspace, "a", trigger={"type": "cron", "cron": "0 * * * *"}, timezone="UTC")
