@@ -238,12 +238,13 @@ def test_status_of_a_running_scheduler_comes_from_itself(lily: Lily, workspace: 
 
 
 def test_rebuild_deletes_the_cache_and_says_what_comes_back(lily: Lily, workspace: Path) -> None:
-    """A disabled job does not."""
+    """A disabled job does not, unless the disabling has an end: the scheduler holds its first window after that."""
     for job_id in ("a", "b", "off"):
         write_job(workspace, job_id, trigger=HOURLY)
     with ledger(workspace) as made:
         made.register("a", "off")
     lily("jobs", "disable", "off")
+    lily("jobs", "disable", "a", "--until", "2h")
     path = job_store(workspace, ("a", None, body()))
     path.with_name(path.name + "-wal").write_bytes(b"")
     said = lily("schedule", "rebuild", "--json")
