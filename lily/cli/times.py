@@ -99,12 +99,15 @@ def _one(place: Workspace, job_id: str, count: int, from_: str | None, *, as_jso
             from lily.storage.windows import Windows
 
             state = Windows(store).states([job_id]).get(job_id)
+    after = _after(from_, entry.timezone)
+    if from_ is None and state is not None:
+        after = max(after, state.settled)  # the clock was set back: what has its row does not run again
     view: dict[str, Any] = {
         "job_id": job_id,
         "timezone": entry.timezone or _UTC,
         "trigger": trigger_text(entry.trigger, entry.timezone),
         **state_view(state, now),
-        "windows": next_of(entry, state, _after(from_, entry.timezone), count, now),
+        "windows": next_of(entry, state, after, count, now),
     }
     if as_json:
         output.put_json(view)

@@ -110,6 +110,7 @@ def every(index: SpecIndex, windows: Windows, action: Action, labels: Mapping[st
             left_out["without a schedule"] += 1
     if not labels:  # a job whose file is broken goes on with its last good version
         found |= {id: each.version.timezone for id, each in states.items() if each.version is not None and id not in catalog.jobs}
+        found |= {id: None for id in catalog.claimed.values() if id in states and states[id].state is State.DISABLED and id not in found}
     targets = []
     for job_id in sorted(found):
         known = states.get(job_id)

@@ -77,7 +77,6 @@ def _change(
     entry, version = edit.entry, state.version if state is not None else None
     before = _side(version.trigger, version.timezone, now) if version is not None else None
     after = _side(entry.trigger, entry.timezone, now) if entry is not None and scheduled(entry.trigger) else None
-    disabled = state is not None and state.state_at(now) == "disabled"
     return {
         "job_id": edit.job_id,
         "path": entry.path if entry is not None else None,
@@ -89,7 +88,7 @@ def _change(
         "unsettled": _unsettled(state, now),
         "waiting_runs": waiting if kind != "new" else [],
         "approvals": voided,
-        "notes": [*_notes(kind, state, waiting, after, disabled=disabled), *_lost(voided)],
+        "notes": [*_notes(kind, state, waiting, after, now), *_lost(voided)],
     }
 
 
@@ -101,7 +100,9 @@ def _kind(entry: SpecEntry | None, state: JobState | None) -> str:
     if state is None or state.spec_hash is None:
         return "new"
     if version is None:  # disabled, or taken away before
-        return "none" if state.spec_hash == entry.digest and state.state == "disabled" else "spec" if state.state == "disabled" else "new"
+        if state.state != "disabled" or state.until is not None:
+            return "new"
+        return "none" if state.spec_hash == entry.digest else "spec"
     if not same_trigger(version.trigger, version.timezone, entry.trigger, entry.timezone):
         return "trigger"
     return "none" if state.spec_hash == entry.digest else "spec"
@@ -147,12 +148,16 @@ def _lost(voided: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _notes(kind: str, state: JobState | None, waiting: list[str], after: dict[str, Any] | None, *, disabled: bool) -> list[str]:
+def _notes(kind: str, state: JobState | None, waiting: list[str], after: dict[str, Any] | None, now: datetime) -> list[str]:
     notes = []
-    if disabled:
-        notes.append("it stays disabled: no windows until `lily jobs enable`")
-    elif state is not None and state.state == "paused":
-        notes.append("its state is kept: a paused job stays paused")
+    held = state.state_at(now) if state is not None else "active"
+    end = stamp(state.until) if state is not None and state.until is not None else ""
+    if held == "disabled":
+        notes.append(
+            f"it stays disabled until {end}: no windows before" if end else "it stays disabled: no windows until `lily jobs enable`"
+        )
+    elif held == "paused":
+        notes.append("its state is kept: a paused job stays paused" + (f" until {end}" if end else ""))
     if waiting and kind != "new":
         notes.append(f"{len(waiting)} run{'s' if len(waiting) > 1 else ''} that did not end yet keep the spec they were accepted with")
     if kind == "trigger":

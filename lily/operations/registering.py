@@ -17,7 +17,7 @@ def registrations(
     found, refused = [], {}
     for entry in entries:
         state = states.get(entry.id)
-        if state is not None and state.spec_hash == entry.digest and (state.version is not None or state.state is State.DISABLED):
+        if state is not None and state.spec_hash == entry.digest and _stands(state):
             continue
         canonical = body(entry)
         if canonical is None:
@@ -29,6 +29,11 @@ def registrations(
             continue
         found.append(Registration(entry.id, spec.trigger, spec.timezone, entry.digest, canonical))
     return found, refused
+
+
+def _stands(state: JobState) -> bool:
+    """Whether the job's windows are as its spec and its state have them. A disabling with an end leaves windows to come after it."""
+    return state.version is not None or (state.state is State.DISABLED and state.until is None)
 
 
 def _too_late(trigger: Mapping[str, Any], timezone: str | None, state: JobState | None, now: datetime) -> str:

@@ -132,7 +132,8 @@ def _has_more(state: JobState) -> bool:
 
     assert state.version is not None
     try:
-        return schedule_of(state.version.trigger, state.version.timezone).next_after(state.settled) is not None
+        after = max(state.settled, state.version.since)
+        return schedule_of(state.version.trigger, state.version.timezone).next_after(after) is not None
     except LilyError:
         return False
 
@@ -150,7 +151,7 @@ def rebuild(workspace: Workspace, catalog: Catalog, store: Store, now: datetime,
         raise _in_use(workspace, owner)
     states = Windows(store).states()  # it can be read, or this raises
     before = read_job_store(workspace.job_store)
-    off = {job_id for job_id, state in states.items() if state.state_at(now) is State.DISABLED}
+    off = {job_id for job_id, state in states.items() if state.state is State.DISABLED and state.until is None}
     kept = {job_id for job_id, state in states.items() if state.version is not None and job_id in set(catalog.claimed.values())}
     will = {entry.id for entry in catalog.jobs.values() if scheduled(entry.trigger)} | kept
     will |= {job_id for job_id, state in states.items() if state.version is not None and is_own(job_id)}

@@ -160,7 +160,7 @@ def _next_fire(
         return None, error.message
     # With jitter, the last window before may still be to come.
     begin = after - timedelta(seconds=float(trigger.get("jitter_seconds") or 0))
-    begin = max(begin, min(state.settled, after)) if state is not None else begin
+    begin = max(begin, state.settled) if state is not None else begin  # later than now where the clock was set back
     for at in running(schedule, begin, _LOOKED_AT):
         due = schedule.fire_at(job_id, at)
         if due > after:

@@ -17,7 +17,7 @@ from lily.storage.store import Store
 from lily.storage.window_reads import Standing, WindowReads, WindowRow
 from lily.summary import duration
 from lily.text import counted
-from lily.triggers.schedule import Schedule, schedule_of
+from lily.triggers.schedule import Schedule, Window, schedule_of
 
 _MINUTE = timedelta(minutes=1)
 # How far back the last window before now is looked for, near first.
@@ -54,6 +54,20 @@ class _Case:
     def control_at(self, at: datetime) -> Control | None:
         """The last change of state before `at`."""
         return next((control for control in reversed(self.controls) if control.at <= at), None)
+
+    def held_at(self, at: datetime) -> Control | None:
+        """What keeps the job from its schedule at an instant, if anything does."""
+        return _holding(self.control_at(at), at)
+
+    @property
+    def held(self) -> Control | None:
+        """What keeps it from that now: the last change, also where the clock was set back since."""
+        return _holding(self.controls[-1] if self.controls else None, self.now)
+
+
+def _holding(control: Control | None, at: datetime) -> Control | None:
+    over = control is None or control.state is State.ACTIVE or (control.until is not None and control.until <= at)
+    return None if over else control
 
 
 @dataclass(slots=True)
@@ -173,18 +187,19 @@ def _latest(case: _Case) -> tuple[WindowRow | None, datetime | None]:
 
 
 def _none_yet(case: _Case) -> _Answer:
-    told = [f"no window has come since it was registered, {_when(case.version.since)}"]
-    control = case.control_at(case.now)
-    if control is not None and control.state is not State.ACTIVE:
+    # The version of after a disabling with an end is there before it holds.
+    since = max((version.since for version in case.standing.versions if version.since <= case.now), default=case.version.since)
+    told = [f"no window has come since it was registered, {_when(since)}"]
+    control = case.held
+    if control is not None:
         told.append(_control_text(control))
     return _Answer("no_window_yet", told, control=control, next=_next(case))
 
 
 def _held_now(case: _Case, answer: _Answer) -> _Answer:
     """Who asks for the latest window also wants to know why none has come since."""
-    control = case.control_at(case.now)
-    over = control is None or control.state is State.ACTIVE or (control.until is not None and control.until <= case.now)
-    if control is not None and not over and control != answer.control:
+    control = case.held
+    if control is not None and control != answer.control:
         answer.because.append(f"now it is {_control_text(control)}")
         answer.control = answer.control or control
     return answer
@@ -192,7 +207,8 @@ def _held_now(case: _Case, answer: _Answer) -> _Answer:
 
 def _next(case: _Case) -> datetime | None:
     """The next window that will run, as the job stands now."""
-    version, control, after = case.version, case.control_at(case.now), max(case.now, case.standing.settled)
+    version, control = case.version, case.held
+    after = max(case.now, case.standing.settled, version.since)
     if control is not None and control.state is State.PAUSED:
         if control.until is None:
             return None
@@ -305,16 +321,24 @@ def _without_row(case: _Case, at: datetime) -> _Answer:
         shown = f"{local_of(schedule, at)[:16].replace('T', ' ')} is no time of its {version.trigger['type']} trigger: {reason}"
         told = [shown, *([f"that trigger (version {version.number}) held until {_when(version.until)}"] if version.until else [])]
         return _Answer("not_due", told, next=next(running(schedule, at, 1), None))
-    if at > case.now:
-        return _to_come(case, version, at)
-    if at > case.standing.settled:
-        return _undecided(case)
+    window = schedule.window_in(at)
+    assert window is not None
+    if window.at <= version.since:  # asked to the minute, and the trigger holds only from later in it
+        early = f"its window in this minute, {_when(window.at)}, came before its trigger held: since {_when(version.since)}"
+        return _Answer("not_registered", [early], next=_next(case))
+    due = schedule.fire_at(case.job_id, window.at)
+    if version.until is not None:
+        due = min(due, version.until)
+    if due > case.now:
+        return _to_come(case, window, due)
+    if window.at > case.standing.settled:
+        return _undecided(case, window)
     said = "the trigger defines a window here, and the ledger has no row for it; `lily schedule verify` checks all of them"
     return _Answer("lost", [said])
 
 
 def _no_version(case: _Case, at: datetime) -> _Answer:
-    control, first = case.control_at(at), case.standing.versions[0]
+    control, first = case.held_at(at), case.standing.versions[0]
     if control is not None and control.state is State.DISABLED:
         return _Answer("disabled", [_control_text(control)], control=control, next=_next(case))
     if at <= first.since:
@@ -324,24 +348,32 @@ def _no_version(case: _Case, at: datetime) -> _Answer:
     return _Answer("no_schedule", ["it had no schedule then: its file was gone, or its trigger manual"], control=control, next=_next(case))
 
 
-def _to_come(case: _Case, version: Version, at: datetime) -> _Answer:
-    control = case.control_at(case.now)
-    if control is not None and (control.until is None or control.until > at) and control.state is not State.ACTIVE:
-        return _Answer("to_come", [f"it is to come, and would not run: {_control_text(control)}"], control=control, next=_next(case))
-    due = case.schedule(version).fire_at(case.job_id, at)
-    told = "it is to come" + (f", with its jitter at {_when(due)}" if due != at else "")
+def _held(case: _Case, window: Window) -> tuple[str, Control | None]:
+    """What keeps a window without a row from running as things stand, and who said so; empty when nothing does."""
+    if window.excluded:
+        return "the trigger's `exclude` names this time", None
+    control = paused_at(case.controls, window.at)
+    return (_control_text(control) if control is not None else ""), control
+
+
+def _to_come(case: _Case, window: Window, due: datetime) -> _Answer:
+    held, control = _held(case, window)
+    if held:
+        return _Answer("to_come", [f"it is to come, and would not run: {held}"], control=control, next=_next(case))
+    told = "it is to come" + (f", with its jitter at {_when(due)}" if due != window.at else "")
     if case.owner is None:
         told += "; no supervisor is up, `lily up` starts one"
     return _Answer("to_come", [told], next=_next(case))
 
 
-def _undecided(case: _Case) -> _Answer:
+def _undecided(case: _Case, window: Window) -> _Answer:
     if case.owner is not None:
         return _Answer("undecided", [f"{case.owner} has not decided it yet; ask again in a moment"], next=_next(case))
     life = case.reads.life_at(case.now)
     ended = f"; the last one {'ended ' + _when(life.ended_at) if life.ended_at else 'was killed'}" if life else ""
-    said = f"no supervisor is up{ended}. The next start decides it: missed, or caught up where the trigger says so"
-    return _Answer("undecided", [said], next=_next(case))
+    held, control = _held(case, window)
+    as_ = held or "missed, or caught up where the trigger says so"
+    return _Answer("undecided", [f"no supervisor is up{ended}. The next start decides it: {as_}"], control=control, next=_next(case))
 
 
 # -- words -----------------------------------------------------------------------------------------

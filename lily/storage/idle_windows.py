@@ -39,6 +39,8 @@ def settle_idle(
 
 def _owes_nothing(state: "JobState", schedule_of: "Callable[[str, Version], Schedule]", now: datetime) -> bool:
     """Whether the trigger that holds now has no window up to `now` that is not settled."""
+    if state.spec_hash is None:  # it was paused before anybody read its spec: no ledger of it has begun
+        return False
     if state.version is None:
         return True
     try:

@@ -15,7 +15,7 @@ from lily.clock import parse_stamp, stamp
 from lily.conditions.verdict import Looked, Standing, Wanted
 from lily.errors import Code, LilyError
 from lily.identity import SUPERVISOR
-from lily.ledger import Control, Failure, Row, Schedule, Settlement, State, Version, nobody_looked, settle
+from lily.ledger import TICK, Control, Failure, Row, Schedule, Settlement, State, Version, nobody_looked, settle
 from lily.runs import Event, Run, Status
 from lily.storage import schema
 from lily.storage.audit import Actor, record_all
@@ -226,7 +226,7 @@ class Windows:
                     self._close(connection, closing)
                 if to.until is not None:
                     ending = [each for each in before.values() if each.version is not None or each.state is State.DISABLED]
-                    self._reopen(connection, ending, max(to.at, to.until))
+                    self._reopen(connection, ending, max(to.at, to.until - TICK))  # a window at its very end runs
             else:
                 self._reopen(connection, [each for each in before.values() if each.state_at(to.at) is State.DISABLED], to.at)
 
@@ -382,7 +382,7 @@ def _bounds(before: JobState | None, now: datetime) -> list[datetime]:
     if before is None:
         return []
     if before.until is not None and before.state_at(now) is State.DISABLED:
-        return [before.settled, before.until]
+        return [before.settled, before.until - TICK]
     return [before.settled]
 
 

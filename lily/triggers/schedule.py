@@ -103,13 +103,22 @@ class Schedule:
         """What a person should know of the window at `at` on a day when the clocks change; empty on all others."""
         return note_on(self._rule, clamp(at))
 
+    def _span(self, at: datetime) -> tuple[datetime, timedelta]:
+        """The minute (cron) or second (the others) that holds an instant: a person means any time in it."""
+        grain = timedelta(seconds=self._rule.grain())
+        return at - (at - EARLIEST) % grain, grain
+
+    def window_in(self, at: datetime) -> Window | None:
+        """The first window in the minute (cron) or second (the others) of `at`."""
+        begin, grain = self._span(clamp(at))
+        return next(self.windows(begin - TICK, begin + grain - TICK), None)
+
     def why_not(self, at: datetime) -> str | None:
         """Why no window is at `at`; None when there is one in its minute (cron) or second (the others)."""
-        at = clamp(at)
-        grain = timedelta(seconds=self._rule.grain())
-        begin = at - (at - EARLIEST) % grain
-        if next(self.windows(begin - TICK, begin + grain - TICK), None):
+        if self.window_in(at) is not None:
             return None
+        at = clamp(at)
+        begin, grain = self._span(at)
         if begin + grain <= self._first:
             return f"it is before start_at, {self._shown(self._first)}"
         if begin > self._last:

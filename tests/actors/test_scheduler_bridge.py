@@ -475,6 +475,30 @@ def test_a_job_removed_while_disabled_stays_gone_when_it_is_enabled(table: Timet
     assert table.differences() == []
 
 
+@pytest.mark.parametrize("minutes", [10, 30])
+@pytest.mark.parametrize("away", ["removed", "manual"])
+def test_a_job_that_was_away_while_disabled_for_a_time_runs_again_after_it(table: Timetable, minutes: int, away: str) -> None:
+    """Whether its file comes back, the same as before, within that time or after it."""
+    table.put("job", every="10m")
+
+    async def body(world: World) -> None:
+        await anyio.sleep(4 * MINUTE)
+        table.change("job", DISABLED, seconds=21 * MINUTE)
+        await anyio.sleep(MINUTE)
+        if away == "removed":
+            table.remove("job")
+        else:
+            table.put("job", every="10m", type="manual")
+        await anyio.sleep(minutes * MINUTE)
+        table.put("job", every="10m")
+        await anyio.sleep(HOUR - minutes * MINUTE)
+
+    table.live(body)
+    assert table.told()[-1][0] == "02 01:00"
+    assert table.told()[0][0] == ("02 00:30" if minutes == 10 else "02 00:40")
+    assert table.differences() == []
+
+
 # -- specs -----------------------------------------------------------------------------------------
 
 

@@ -115,6 +115,18 @@ def test_a_job_whose_file_broke_can_still_be_paused(lily: Lily, jobs: Path) -> N
     refused(lily("jobs", "pause", "b"), 3, "job_invalid_spec")
 
 
+def test_what_all_disabled_all_enables_also_while_a_file_is_broken(lily: Lily, jobs: Path) -> None:
+    """The last good version that was taken off comes back; a job whose file is gone does not."""
+    write_job(jobs, "gone", trigger=HOURLY)
+    with ledger(jobs) as made:
+        made.register("a", "b", "gone")
+    (jobs / ".lily/jobs/a.job.yaml").write_text("id: a\n")
+    assert {job["job_id"] for job in lily("jobs", "disable", "--all", "--json").json["jobs"]} == {"a", "b", "gone"}
+    (jobs / ".lily/jobs/gone.job.yaml").unlink()
+    assert [job["job_id"] for job in lily("jobs", "enable", "--all", "--json").json["jobs"]] == ["a", "b"]
+    assert states(jobs) == {"a": "active", "b": "active", "gone": "disabled"}
+
+
 def test_all_takes_the_active_jobs_with_a_schedule_and_set_brings_just_these_back(lily: Lily, jobs: Path) -> None:
     """A job that was paused before, on its own, stays paused."""
     lily("jobs", "pause", "b", "--reason", "its own")

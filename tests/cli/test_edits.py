@@ -1,11 +1,15 @@
 """`lily jobs plan`: what edited job files would change, before it is applied."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lily.ledger import State
+from lily.operations.edits import Edit
+from lily.operations.edits import plan as plan_of
+from lily.spec_index import SpecIndex
 from tests.cli.conftest import Lily, write_job
 from tests.cli.ledgers import ledger
 from tests.contract.conform import check_fits
@@ -93,6 +97,31 @@ def test_a_disabled_job_stays_disabled(lily: Lily, workspace: Path) -> None:
     change = plan(lily)["a"]
     assert change["state"] == "disabled"
     assert "it stays disabled" in change["notes"][0]
+
+
+@pytest.mark.parametrize("state", [State.PAUSED, State.DISABLED])
+def test_an_edit_leaves_a_state_with_an_end_which_is_named_while_it_holds(workspace: Path, state: State) -> None:
+    """What is over keeps nothing from running."""
+    write_job(workspace, "a", trigger=HOURLY)
+    with ledger(workspace) as made:
+        made.register("a")
+        made.change("a", state, until=timedelta(hours=2))
+        write_job(workspace, "a", trigger={"type": "interval", "every": "2h"})
+        edit = Edit("a", SpecIndex(made.workspace).scan().jobs["a"])
+        (held,), (over,) = (plan_of([edit], made.store, made.now + timedelta(hours=hours)) for hours in (1, 2))
+    assert any(f"{state.value} until 2026-03-02T11:00:00.000000Z" in note for note in held["notes"])
+    assert not any("stays" in note for note in over["notes"])
+
+
+def test_a_job_that_comes_back_while_it_is_disabled_for_a_time_is_new(workspace: Path) -> None:
+    """It has windows again from the end on."""
+    write_job(workspace, "a", trigger=HOURLY)
+    with ledger(workspace) as made:
+        made.register("a")
+        made.change("a", State.DISABLED, until=timedelta(hours=2))
+        made.windows.close(["a"], made.now)
+        (change,) = plan_of([Edit("a", SpecIndex(made.workspace).scan().jobs["a"])], made.store, made.now)
+    assert change["change"] == "new"
 
 
 def test_a_broken_file_is_named_and_changes_nothing(lily: Lily, workspace: Path) -> None:

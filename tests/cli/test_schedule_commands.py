@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +192,16 @@ def test_status_names_every_kind_of_drift(lily: Lily, workspace: Path) -> None:
     assert "  in the job store, not in the ledger: stranger" in text
 
 
+def test_a_job_disabled_beyond_its_last_window_is_no_drift(lily: Lily, workspace: Path) -> None:
+    """The scheduler has nothing to hold for it."""
+    write_job(workspace, "a", trigger={"type": "once", "at": "2120-05-04T00:00:00Z"})
+    with ledger(workspace, datetime(2120, 5, 3, tzinfo=UTC)) as made:
+        made.register("a")
+        made.change("a", State.DISABLED, until=timedelta(days=2))
+    job_store(workspace)
+    assert status(lily)["drift"]["not_in_job_store"] == []
+
+
 @pytest.mark.parametrize("damage", [b"this is no database at all" * 100, b""])
 def test_status_says_that_the_job_store_can_not_be_read(lily: Lily, workspace: Path, damage: bytes) -> None:
     """It is a cache: nothing else is wrong, and nothing is changed."""
@@ -228,12 +238,13 @@ def test_status_of_a_running_scheduler_comes_from_itself(lily: Lily, workspace: 
 
 
 def test_rebuild_deletes_the_cache_and_says_what_comes_back(lily: Lily, workspace: Path) -> None:
-    """A disabled job does not."""
+    """A disabled job does not, unless the disabling has an end: the scheduler holds its first window after that."""
     for job_id in ("a", "b", "off"):
         write_job(workspace, job_id, trigger=HOURLY)
     with ledger(workspace) as made:
         made.register("a", "off")
     lily("jobs", "disable", "off")
+    lily("jobs", "disable", "a", "--until", "2h")
     path = job_store(workspace, ("a", None, body()))
     path.with_name(path.name + "-wal").write_bytes(b"")
     said = lily("schedule", "rebuild", "--json")

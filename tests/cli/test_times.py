@@ -1,6 +1,6 @@
 """`lily jobs next` and `lily jobs why`: when a job runs, and why it ran or did not."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 from lily.identity import SUPERVISOR
 from lily.ledger import Failure, State
 from lily.operations.accept import new_run
+from lily.operations.why import why as asked
 from lily.settings import Queue
 from lily.spec_index import SpecIndex
 from tests.cli.conftest import Lily, write_job
@@ -318,6 +319,31 @@ def test_why_of_the_time_in_which_a_job_was_disabled_names_who_did_it(lily: Lily
     assert (answer["outcome"], answer["because"]) == ("disabled", ["disabled by ada since 2026-03-02 09:00:00Z: retired"])
 
 
+@pytest.mark.parametrize("state", [State.PAUSED, State.DISABLED])
+def test_why_says_when_a_job_that_is_held_for_a_time_runs_again(workspace: Path, state: State) -> None:
+    """Not at a window that comes before."""
+    write_job(workspace, "a", trigger=HOURLY)
+    with ledger(workspace) as made:
+        made.register("a")
+        made.claim("a", hours=1)
+        made.change("a", state, until=timedelta(hours=5))
+        for at in (None, made.now):
+            answer = asked(SpecIndex(made.workspace), made.store, "a", at, made.now, None)
+            assert (answer["outcome"], answer["next"]) == ("ran", "2026-03-02T15:00:00.000000Z")
+
+
+def test_next_after_a_clock_was_set_back_is_a_window_that_is_not_decided_yet(lily: Lily, workspace: Path) -> None:
+    """What has its row does not run again."""
+    write_job(workspace, "a", trigger={"type": "cron", "cron": "0 0 * * *"}, timezone="UTC")
+    with ledger(workspace, datetime(2120, 5, 4, 12, tzinfo=UTC)) as made:
+        made.register("a")
+        made.claim("a", days=7)
+    (window,) = lily("jobs", "next", "a", "--count", "1", "--json").json["windows"]
+    assert window["utc"] == "2120-05-12T00:00:00.000000Z"
+    assert lily("schedule", "list", "--json").json["schedules"][0]["next_fire"] == "2120-05-12T00:00:00.000000Z"
+    assert why(lily, "a")["next"] == "2120-05-12T00:00:00.000000Z"
+
+
 def test_why_of_a_time_before_the_job_or_without_its_file(lily: Lily, workspace: Path) -> None:
     """It says from when on there were windows, and that its file was gone."""
     path = write_job(workspace, "a", trigger=HOURLY)
@@ -331,6 +357,49 @@ def test_why_of_a_time_before_the_job_or_without_its_file(lily: Lily, workspace:
     assert why(lily, "a", "2026-03-02T15:00")["because"] == ["its file was gone then, and is still"]
 
 
+@pytest.mark.parametrize("state", [State.PAUSED, State.DISABLED])
+def test_why_names_no_state_that_was_over_by_then(workspace: Path, state: State) -> None:
+    """Where no window has come, and where there was no schedule."""
+    write_job(workspace, "a", trigger={"type": "cron", "cron": "0 0 * * *"}, timezone="UTC")
+    with ledger(workspace) as made:
+        made.register("a")
+        made.change("a", state, until=timedelta(hours=1))
+        index, start = SpecIndex(made.workspace), made.now
+        for hours, words in ((0.5, 2), (1.0, 1)):
+            answer = asked(index, made.store, "a", None, start + timedelta(hours=hours), None)
+            assert (answer["outcome"], len(answer["because"])) == ("no_window_yet", words)
+            if hours < 1:
+                assert answer["because"][0] == "no window has come since it was registered, 2026-03-02 09:00:00Z"
+        made.windows.close(["a"], start + timedelta(minutes=30))
+        answer = asked(index, made.store, "a", start + timedelta(hours=2), start + timedelta(hours=3), None)
+    assert answer["outcome"] == "no_schedule"
+
+
+def test_why_knows_of_a_pause_when_the_clock_was_set_back_before_it(workspace: Path) -> None:
+    """It stands as `lily schedule list` says it does."""
+    write_job(workspace, "a", trigger=HOURLY)
+    with ledger(workspace) as made:
+        made.register("a")
+        made.claim("a", hours=1)
+        made.change("a", State.PAUSED, reason="moving")
+        answer = asked(SpecIndex(made.workspace), made.store, "a", None, made.now - timedelta(minutes=5), None)
+    assert (answer["next"], answer["control"]["reason"]) == (None, "moving")
+
+
+def test_why_of_the_minute_in_which_a_job_was_registered_is_no_hole(workspace: Path) -> None:
+    """Its window came before that."""
+    write_job(workspace, "a", trigger={"type": "cron", "cron": "0 * * * *"}, timezone="UTC")
+    with ledger(workspace, START + timedelta(seconds=10)) as made:
+        made.register("a")
+        for hours in (0, 2):
+            made.claim("a", hours=hours)
+            answer = asked(SpecIndex(made.workspace), made.store, "a", START + timedelta(seconds=30), made.now, None)
+            assert (answer["outcome"], answer["because"]) == (
+                "not_registered",
+                ["its window in this minute, 2026-03-02 09:00:00Z, came before its trigger held: since 2026-03-02 09:00:10Z"],
+            )
+
+
 def test_why_of_a_window_to_come_says_when_and_what_would_keep_it(lily: Lily, workspace: Path) -> None:
     """Paused now: it would not run."""
     write_job(workspace, "a", trigger=HOURLY)
@@ -341,6 +410,35 @@ def test_why_of_a_window_to_come_says_when_and_what_would_keep_it(lily: Lily, wo
     assert "no supervisor is up" in answer["because"][0]
     lily("jobs", "pause", "a", "--reason", "moving")
     assert "would not run: paused by" in why(lily, "a", "2120-05-04T10:00")["because"][0]
+
+
+def test_why_of_an_excluded_window_to_come_says_that_it_will_not_run(lily: Lily, workspace: Path) -> None:
+    """The trigger's `exclude` names it, also while nobody has decided it."""
+    write_job(workspace, "a", trigger={**HOURLY, "exclude": ["2120-05-04", "2026-03-02"]})
+    with ledger(workspace) as made:
+        made.register("a")
+    coming = why(lily, "a", "2120-05-04T10:00")
+    assert coming["outcome"] == "to_come"
+    assert "would not run: the trigger's `exclude` names this time" in coming["because"][0]
+    undecided = why(lily, "a", "2026-03-02T11:00")
+    assert undecided["outcome"] == "undecided"
+    assert undecided["because"][0].endswith("The next start decides it: the trigger's `exclude` names this time")
+
+
+def test_why_of_a_window_that_waits_for_its_jitter_says_until_when(workspace: Path) -> None:
+    """It is to come, and the latest; nobody is late. Whoever asks to the minute hears the same."""
+    write_job(workspace, "a", trigger={"type": "cron", "cron": "0 * * * *", "jitter_seconds": 3000}, timezone="UTC")
+    with ledger(workspace) as made:
+        made.register("a")
+        schedule = made.windows.schedule("a", made.windows.states()["a"].version)  # type: ignore[arg-type]
+        nominal = made.now + timedelta(hours=1)
+        due = schedule.fire_at("a", nominal)
+        made.claim("a", hours=1, milliseconds=1)
+        for at in (None, nominal, nominal + timedelta(seconds=30)):
+            answer = asked(SpecIndex(made.workspace), made.store, "a", at, made.now, "a supervisor (pid 1)")
+            assert (answer["outcome"], answer["because"]) == ("to_come", [f"it is to come, with its jitter at {due:%Y-%m-%d %H:%M:%S}Z"])
+        late = asked(SpecIndex(made.workspace), made.store, "a", nominal, due, "a supervisor (pid 1)")
+        assert late["outcome"] == "undecided"
 
 
 def test_why_of_a_window_that_nobody_decided_yet_says_who_will(lily: Lily, workspace: Path) -> None:

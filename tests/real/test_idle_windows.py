@@ -1,10 +1,23 @@
 """Jobs of which nothing is due are settled together, and the ledger is as if each had been claimed: on SQLite and PostgreSQL."""
 
+import random
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from lily.ledger import State
+from lily.clock import stamp
+from lily.conditions.verdict import Evaluation, Looked, Result
+from lily.errors import LilyError
+from lily.ledger import Control, State
+from lily.operations.verify import verify
+from lily.storage.store import Store
 from lily.storage.windows import Registration
+from lily.testing import FakeClock
+from lily.triggers.schedule import schedule_of
 from tests.real.test_windows import DISABLE, PAUSE, RESUME, Book, OpenBook, at, job, open_book
+from tests.strategies_time import COMMON, ODD, changes_of, cron_expression
 
 __all__ = ["open_book"]
 
@@ -92,3 +105,105 @@ def test_the_ledger_is_the_same_as_after_a_claim(book: Book, story: list[tuple[i
             book.claim(now, "other")
         book.claim(now, "claimed")
         assert (settled(book, "claimed"), book.told("claimed")) == (settled(book, "other"), book.told("other"))
+
+
+# -- any jobs, any history -------------------------------------------------------------------------
+
+JOBS = [f"job{n}" for n in range(6)]
+EVER = timedelta(days=9000)
+
+
+def drawn_trigger(dice: random.Random, now: datetime) -> dict[str, Any]:
+    """A trigger of any kind with any options, whose times are around `now`."""
+
+    def near() -> datetime:
+        return now + timedelta(minutes=dice.randrange(-3000, 6000))
+
+    crons = [cron_expression(dice), "*/30 * * * *", "15 */2 * * *", "30 2 * * *", "0 0,1,2,3 * * *"]
+    rules = ["FREQ=DAILY;BYHOUR=1,2,3;BYMINUTE=15", "FREQ=HOURLY;INTERVAL=2", "FREQ=DAILY;COUNT=30", "FREQ=WEEKLY;BYDAY=MO,SU"]
+    kinds: list[dict[str, Any]] = [
+        {"type": "cron", "cron": dice.choice(crons)},
+        {"type": "interval", "every": dice.choice(["20m", "1h", "7h", "1d", "1mo"])},
+        {"type": "calendar", "rrule": dice.choice(rules), "anchor": f"{now - timedelta(days=3):%Y-%m-%dT%H:%M}"},
+        {"type": "once", "at": stamp(near())},
+        {"type": "condition", "every": dice.choice(["20m", "1h"]), "subject": "queue", "operator": "gt", "value": 3},
+    ]
+    some = {
+        "jitter_seconds": dice.choice([1, 90, 1800, 7200]),
+        "start_at": stamp(near()),
+        "end_at": dice.choice([stamp(near()), f"{near():%Y-%m-%d}"]),
+        "exclude": dice.choice([{"dates": [f"{near():%Y-%m-%d}"]}, {"rrule": "FREQ=DAILY;BYHOUR=2,3", "anchor": "2020-01-01T02:00"}]),
+        "catch_up": dice.choice(["none", "latest", "all"]),
+        "misfire_grace_seconds": dice.choice([1, 30, 3600]),
+        "overlap": dice.choice(["skip", "queue"]),
+    }
+    return dice.choice(kinds) | {name: value for name, value in some.items() if dice.random() < 0.35}
+
+
+def drawn(job_id: str, dice: random.Random, now: datetime) -> Registration:
+    """A job whose trigger can be built and fires, in any zone."""
+    while True:
+        trigger, zone = drawn_trigger(dice, now), dice.choice(ODD + COMMON)[0]
+        try:
+            schedule_of(trigger, zone)
+        except LilyError:
+            continue
+        made = job(job_id, **trigger)
+        return Registration(job_id, trigger, zone, made.spec_hash, made.spec)
+
+
+def settle_all(book: Book, now: datetime, finds: dict[str, Result], *, together: bool) -> int:
+    """As a start does; gives how many jobs were settled together."""
+    idle = book.windows.settle_idle(book.windows.states(), now) if together else set[str]()
+    rest = [job_id for job_id in book.windows.states() if job_id not in idle]
+    while rest:
+        looks = [claim.look for claim in book.windows.claim(rest, now) if claim.look is not None]
+        found = {
+            look.job_id: Looked(look, Evaluation(result=finds[look.job_id], evaluated_at=stamp(now), duration_seconds=0.1))
+            for look in looks
+        }
+        rest = [claim.job_id for claim in book.windows.claim(list(found), now, looked=found)] if found else []
+    return len(idle)
+
+
+def all_of(book: Book, now: datetime) -> list[Any]:
+    """Every row, and how every job that has a ledger stands."""
+    rows = [
+        (row.job_id, row.at, row.status, row.version, row.into, row.code)
+        for name in JOBS
+        for row in book.reads.rows(name, now - EVER, now + EVER, limit=100_000)
+    ]
+    return [rows, [state for state in book.windows.states().values() if state.spec_hash is not None]]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_jobs_with_any_history_have_the_same_ledger_either_way(tmp_path: Path, seed: int) -> None:
+    """Around a change of clocks: edits, removals, states with and without an end, downtimes, and a clock that also steps back."""
+    dice = random.Random(seed)
+    zone, first, last = dice.choice([each for each in ODD + COMMON if each[0] not in ("Asia/Tokyo", "UTC")])
+    now = dice.choice(changes_of(zone, max(first, last - 2), last)) - timedelta(minutes=dice.randrange(2400))
+    stores = [Store("", database_file=tmp_path / name / "lily.sqlite3", clock=FakeClock(now), dice=random.Random(1)) for name in "ab"]
+    fast, slow = books = [Book(store, FakeClock(now)) for store in stores]
+    files: dict[str, Registration] = {}
+    together = 0
+    for _ in range(14):
+        now += timedelta(minutes=dice.choice([0, 3, 20, 61, 300, 1500, -40, -400]), seconds=dice.randrange(60))
+        some, what = dice.sample(JOBS, dice.randrange(1, 4)), dice.choice(["file", "file", "gone", PAUSE, DISABLE, RESUME, "", "", ""])
+        until = now + timedelta(minutes=dice.choice([5, 60, 600, 3000])) if dice.random() < 0.6 and what != RESUME else None
+        if what == "file":
+            files |= {name: drawn(name, dice, now) for name in some if name not in files or dice.random() < 0.6}
+        for book in books:
+            if what == "file":
+                book.windows.register([files[name] for name in some], now)
+            elif what == "gone":
+                book.windows.close(some, now)
+            elif isinstance(what, State):
+                book.windows.change(some, Control(now, what, until, "why", "who"))
+        finds: dict[str, Result] = {name: dice.choice(["true", "false", "error"]) for name in JOBS}
+        together += settle_all(fast, now, finds, together=True)
+        settle_all(slow, now, finds, together=False)
+        assert all_of(fast, now) == all_of(slow, now)
+    assert together > 0
+    assert [verify(book.reads, now - EVER).differences for book in books] == [[], []]
+    for store in stores:
+        store.close()

@@ -358,10 +358,25 @@ def test_a_disabling_with_an_end_ends(book: Book) -> None:
     assert book.differences() == []
 
 
+def test_a_window_at_the_very_end_of_a_pause_or_a_disabling_runs(book: Book) -> None:
+    """The job is active again then: ends are round times, and so are windows."""
+    book.register(0, job("paused"), job("disabled"), job("edited"))
+    book.change(15, PAUSE, until=40, job_id="paused")
+    for name in ("disabled", "edited"):
+        book.change(15, DISABLE, until=40, job_id=name)
+    book.change(15, DISABLE, until=40, job_id="new")
+    book.register(25, job("edited", every="20m"), job("new"))
+    book.windows.claim(["paused", "disabled", "edited", "new"], at(40))
+    last = {name: book.told(name)[-1] for name in ("paused", "disabled", "edited", "new")}
+    assert set(last.values()) == {(40, "fired")}
+    assert book.told("disabled") == [(10, "missed"), (40, "fired")]
+    assert book.differences() == []
+
+
 def test_the_end_of_a_disabling_can_be_changed_before_it_comes(book: Book) -> None:
     """By an edit, by enabling, by another disabling, by removal."""
     cases: dict[str, tuple[Callable[[str], None], list[float]]] = {
-        "edited": (lambda name: book.register(25, job(name, every="5m")), [10, 50, 55, 60]),  # it waits for the end
+        "edited": (lambda name: book.register(25, job(name, every="5m")), [10, 45, 50, 55, 60]),  # it waits for the end
         "enabled": (lambda name: book.change(25, RESUME, job_id=name), [10, 30, 40, 50, 60]),
         "disabled": (lambda name: book.change(25, DISABLE, job_id=name), [10]),
         "later": (lambda name: book.change(25, DISABLE, until=55, job_id=name), [10, 60]),
