@@ -68,7 +68,7 @@ def run_disks(root: Path, log: Path, findings: Findings) -> Iterator[str]:
             except (TimeoutError, subprocess.TimeoutExpired) as error:
                 house.findings.expect("all is mended once the disk is well", False, str(error))
             finally:
-                _writable(root)
+                _remounted(root, "rw")
                 house.close()
             findings.checked += house.findings.checked
             findings.broken += [f"{name}: {said}" for said in house.findings.broken]
@@ -131,19 +131,19 @@ def _read_only(house: House) -> None:
     _begin(house)
     house.stop(signal.SIGKILL)  # nobody may have a file open to write when a disk becomes read-only
     house.store.close()
-    told = subprocess.run(["mount", "-o", "remount,ro", str(house.workspace.root)], capture_output=True, text=True, check=False)
-    house.findings.expect("the disk can be made read-only", told.returncode == 0, told.stderr.strip())
+    # Its process for files ends a moment after it.
+    house.until("the disk can be made read-only", lambda: _remounted(house.workspace.root, "ro"))
     _expect_one_line(house, "jobs run quick --detach", "a submission is refused in one line")
     _expect_one_line(house, "up", "a supervisor that can't write does not start, and says why in one line")
-    _writable(house.workspace.root)
+    _remounted(house.workspace.root, "rw")
     house.reopen()
     house.findings.expect("nothing of a refused submission is stored", len(house.runs()) == 1, "")
     _go(house)
     house.start()
 
 
-def _writable(root: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,rw", str(root)], capture_output=True, check=False)
+def _remounted(root: Path, how: str) -> bool:
+    return subprocess.run(["mount", "-o", f"remount,{how}", str(root)], capture_output=True, check=False).returncode == 0
 
 
 def _expect_one_line(house: House, words: str, promise: str, code: str = "") -> None:
