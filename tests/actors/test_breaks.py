@@ -1,11 +1,14 @@
 """Blueprints and jobs that break the rules: what they break must be theirs alone."""
 
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import anyio
 import pytest
 
 from actors.artifact_writer import REPAIR_SECONDS
+from lily.blueprints.contract import BlueprintError
 from lily.blueprints.define import blueprint
 from lily.errors import Code, LilyError
 from lily.runs import Status
@@ -98,3 +101,36 @@ def test_a_store_that_goes_away_after_an_end_was_stored_costs_no_artifact(world:
     live_until(world, 2 * REPAIR_SECONDS)
     assert whole(world.workspace, world.run(run.run_id))
     assert world.run(run.run_id).written
+
+
+@pytest.mark.parametrize(("said", "told"), [(Fraction(1, 2), 0.5), (Decimal("0.5"), 0.5), (2**70, 2.0**70)])
+def test_progress_in_numbers_that_json_does_not_have_is_told_in_numbers(make_world: MakeWorld, said: Any, told: float) -> None:
+    """Libraries have kinds of their own. What nobody can write down would crash the writer, and with it all other runs."""
+
+    @blueprint("counts.v1")
+    async def counts(ctx: Any, bindings: Any, run_input: Any) -> None:
+        await ctx.progress(said, said)
+
+    world = make_world(counts)
+    run = world.submit("counts.v1")
+    finish(world, run)
+    assert world.system is not None
+    assert world.system.crashes == []
+    (line,) = [line for line in world.lines(run.run_id) if line["event"] == "progress"]
+    assert (line["done"], type(line["done"])) == (told, type(told))
+
+
+@pytest.mark.parametrize("wish", ["soon", "90", float("inf"), float("nan"), 1e300, Fraction(90), -1])
+def test_a_wish_to_be_tried_later_that_is_no_time_harms_nobody(make_world: MakeWorld, wish: Any) -> None:
+    """The run is tried again or waits; a runner that crashes over it interrupts all other runs, too."""
+
+    @blueprint("wishes.v1")
+    async def wishes(ctx: Any, bindings: Any, run_input: Any) -> None:
+        raise BlueprintError("too many requests", retry_after=wish)
+
+    world = make_world(wishes)
+    run = world.submit("wishes.v1", runtime=RETRY)
+    drained(world, 30, grace=5)
+    assert world.system is not None
+    assert world.system.crashes == []
+    assert not world.run(run.run_id).interruptions
