@@ -204,6 +204,24 @@ def test_a_store_that_is_away_is_told_to_whoever_waits_and_crashes_nobody(
     assert bench.crashes == []
 
 
+def test_lines_are_written_although_the_store_can_not_be_asked_for_what_else_waits(
+    world: World, new_box: NewBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repair needs the job's last receipt; the line beside it does not."""
+    bench = Bench(world, new_box)
+    run, other = world.submit("noop.v1", job_id="talks"), world.submit("noop.v1", job_id="other")
+    first, _ = bench.moves_of(run)
+
+    def away(*args: Any) -> Any:
+        raise LilyError(Code.STORE_UNAVAILABLE, "away")
+
+    monkeypatch.setattr(world.store.chain, "heads", away)
+    bench.whole_life(apply(first), Repair([other.run_id]), Journal(first.run, [log_line("said")]))
+    assert [line["message"] for line in world.lines(run.run_id) if line["event"] == "log"] == ["said"]
+    assert world.names(run.run_id)[:3] == [event.event for event in world.stored(run.run_id)]
+    assert bench.crashes == []
+
+
 # -- files -----------------------------------------------------------------------------------------
 
 
