@@ -239,6 +239,8 @@ class RunFiles:
             run = self._known.find_run(run_id) if run_id not in self._ended else None  # it may be asked for twice
             if run is not None and run.status in TERMINAL and not run.written:
                 log = self._logs.get(run_id)
+                if log is not None:
+                    log.run = run  # as it has ended: somebody else may have moved it since
                 self._end(run, EventLog(run, self._known.events) if log is None else log.renewed(self._known.events))
 
     def _trouble(self, message: str, run: Run, exc: Exception) -> None:

@@ -315,6 +315,27 @@ def test_a_store_that_is_away_while_a_run_ends_costs_none_of_its_lines(
     assert whole(world.workspace, world.run(run.run_id))
 
 
+def test_a_run_whose_end_somebody_else_stored_keeps_what_it_said(world: World, new_box: NewBox) -> None:
+    """Its log lives here, and was told of no end: the artifacts have the end, and the lines that waited."""
+    bench = Bench(world, new_box)
+    run = world.submit("noop.v1")
+    first, last = bench.moves_of(run)
+
+    async def later() -> None:
+        message = apply(first)
+        await bench.box.tell(message)
+        await bench.box.tell(Journal(first.run, [log_line("a"), log_line("b")]))
+        await message.reply.wait()
+        world.store.apply([last])
+        await bench.box.tell(Repair([run.run_id]))
+
+    bench.whole_life(after=later)
+    assert [line["message"] for line in world.lines(run.run_id) if line["event"] == "log"] == ["a", "b"]
+    names = [name for name in world.names(run.run_id) if name != "log"]
+    assert names == [event.event for event in world.stored(run.run_id)]
+    assert whole(world.workspace, world.run(run.run_id))
+
+
 def test_what_is_still_owed_at_the_end_is_repaired_at_the_next_start(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that was full for a whole life costs no artifact."""
     run = world.submit("noop.v1")
