@@ -30,6 +30,7 @@ from lily.storage.store import Store
 
 HEADS = 5000  # jobs of which the last receipt is remembered
 MARK_SECONDS = 0.005  # how long a mark may wait to share a transaction with the next moves; its run's end is told after it
+MARK_RETRY_SECONDS = 1.0  # between tries to store marks while the store refuses them
 FLUSH_SECONDS = 0.1  # how long a line may wait to share a write with the next ones
 REPAIR_SECONDS = 5.0  # between tries to write artifacts that could not be written
 POISON_AFTER = 3
@@ -72,6 +73,7 @@ class ArtifactWriter:
         self._offload, self._log, self._fault = offload, log, fault
         self._waiting: list[str] = []  # runs with lines that are not on disk
         self._to_mark: dict[str, tuple[Published, Written]] = {}  # artifacts written, mark not stored: what is told once it is
+        self._marks_from = -math.inf  # loop time: the store has refused, and is not asked with each message that comes meanwhile
         # The last receipt of a job, which the next one names: it is known here before the store knows it.
         self._heads: dict[str, Link | None] = {}
         self._owed: set[str] = set()  # terminal, artifacts could not be written
@@ -121,9 +123,12 @@ class ArtifactWriter:
 
     async def _keep(self, part: list[WriterMessage], *, again: bool) -> None:
         """Store and answer. What is stored holds, so nobody waits for the files but who asked for a flush."""
-        refusals = await self._commit(part)
+        try:
+            held = _answered(part, await self._commit(part))
+        except LilyError as exc:
+            held = self._without_store(part, exc)
         self._fault("writer:after-commit")
-        await self._stored.tell(Stored(_answered(part, refusals), again))
+        await self._stored.tell(Stored(held, again))
 
     async def _write_files(self, files: Files) -> None:
         async for batch, times in self._stored.batches():
@@ -135,10 +140,13 @@ class ArtifactWriter:
 
     async def _follow_up(self, files: Files, part: list[WriterMessage], *, again: bool) -> None:
         """Write files, publish."""
-        if any(_is_end(message) and (again or message.again) for message in part):
-            part = await self._not_written(part, again)
+        try:
+            if any(_is_end(message) and (again or message.again) for message in part):
+                part = await self._not_written(part, again)
+            heads = await self._heads_for(part)
+        except LilyError as exc:
+            part, heads = self._without_store(part, exc), {}
         orders = self._orders(part)
-        heads = await self._heads_for(part)
         self._take(await self._offload(files.write, orders, anyio.current_time(), again, heads))
         for message in part:
             if isinstance(message, Flush) and message.reply is not None:
@@ -207,6 +215,11 @@ class ArtifactWriter:
         if is_damage(exc):
             raise exc
 
+    def _without_store(self, part: list[WriterMessage], exc: LilyError) -> list[WriterMessage]:
+        """What can be done of it while the store is away; the rest fails. Lines of a run are for its files alone, and not said again."""
+        self._fail([message for message in part if not _is_for_files(message)], exc)
+        return [message for message in part if _is_for_files(message)]
+
     def _arm(self) -> None:
         if self._waiting or self._to_mark or self._owed:
             self._timer.set()
@@ -218,7 +231,7 @@ class ArtifactWriter:
             while True:
                 await self._timer.wait()
                 self._timer = anyio.Event()
-                await anyio.sleep(MARK_SECONDS if self._to_mark else FLUSH_SECONDS)
+                await anyio.sleep(MARK_SECONDS if self._to_mark and anyio.current_time() >= self._marks_from else FLUSH_SECONDS)
                 if self._waiting or self._to_mark:
                     await self.mailbox.tell(Flush())
                 if self._owed and anyio.current_time() - last_repair >= REPAIR_SECONDS:
@@ -230,6 +243,7 @@ class ArtifactWriter:
 
     async def _settle(self, files: Files) -> None:
         self._take(await self._offload(files.write, [PutDown(False)], math.inf, False, {}))
+        self._marks_from = -math.inf
         await self._commit([])
 
     def _publish(self, published: Sequence[TailMessage]) -> None:
@@ -241,17 +255,27 @@ class ArtifactWriter:
         """One transaction: the moves and steps of this part, and the marks of artifacts that are written."""
         moves = [message.move for message in part if isinstance(message, Apply)]
         steps = [(message.run_id, message.name, message.value) for message in part if isinstance(message, KeepStep)]
-        marks = list(self._to_mark)
+        marks = list(self._to_mark) if anyio.current_time() >= self._marks_from else []
         if not (moves or steps or marks):
             return []
         written = [self._to_mark[run_id][1] for run_id in marks]
-        refusals = await self._offload(partial(self._store.apply, moves, steps=steps, written=written))
+        try:
+            refusals = await self._offload(partial(self._store.apply, moves, steps=steps, written=written))
+        except LilyError:
+            self._marks_from = anyio.current_time() + MARK_RETRY_SECONDS
+            raise
+        self._marks_from = -math.inf
         self._publish([self._to_mark.pop(run_id)[0] for run_id in marks])
         return refusals
 
 
 def _is_end(message: WriterMessage) -> TypeGuard[Apply]:
     return isinstance(message, Apply) and message.move.run.status in TERMINAL
+
+
+def _is_for_files(message: WriterMessage) -> bool:
+    """Whether the store has nothing to do with it, and nobody waits for an answer."""
+    return isinstance(message, Journal) or (isinstance(message, Flush) and message.reply is None)
 
 
 def _answered(part: list[WriterMessage], refusals: list[Status | None]) -> list[WriterMessage]:

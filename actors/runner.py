@@ -308,26 +308,28 @@ class Runner:
             return
         held, left = self._held(), []
         together: list[Beginning] = []
-        for place, run in enumerate(self._backlog):
-            if self._free <= 0:
-                left += self._backlog[place:]
-                break
-            if run.run_id in self._active:
-                continue
-            spec = await self.conductor.spec(run)
-            if held[run.job_id] < spec.runtime.max_parallel_runs:
-                held[run.job_id] += 1
-                active = self._active[run.run_id] = Active(run)
-                ready = self.conductor.judge_at_once(run, spec)
-                if ready is None:
-                    tasks.start_soon(self._conduct, active)
+        try:
+            for place, run in enumerate(self._backlog):
+                if self._free <= 0:
+                    left += self._backlog[place:]
+                    break
+                if run.run_id in self._active:
+                    continue
+                spec = await self.conductor.spec(run)
+                if held[run.job_id] < spec.runtime.max_parallel_runs:
+                    held[run.job_id] += 1
+                    active = self._active[run.run_id] = Active(run)
+                    ready = self.conductor.judge_at_once(run, spec)
+                    if ready is None:
+                        tasks.start_soon(self._conduct, active)
+                    else:
+                        together.append(await self.conductor.store_start(active, spec, ready))
                 else:
-                    together.append(await self.conductor.store_start(active, spec, ready))
-            else:
-                left.append(run)
-        self._backlog = left
-        if together:
-            tasks.start_soon(self._begin_together, together, tasks)
+                    left.append(run)
+            self._backlog = left
+        finally:
+            if together:  # also where a spec can't be read: the starts before it are stored
+                tasks.start_soon(self._begin_together, together, tasks)
 
     async def _begin_together(self, beginnings: list[Beginning], tasks: trio.Nursery) -> None:
         """The starts of many runs share a transaction, so each run's own task begins when it is stored; this one is the last run's."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -61,6 +62,17 @@ def plain(value: Any) -> Any:
         return msgspec.json.decode(msgspec.json.encode(value))
     except (TypeError, ValueError, msgspec.MsgspecError, RecursionError):
         return here().text(text_of(value))[:_LONGEST]  # before it is cut: half a secret would not be known
+
+
+def as_number(value: Any) -> int | float | None:
+    """`value` as a number that JSON and other processes can hold: those of others have kinds of their own. None for what is none."""
+    if isinstance(value, int) and abs(value) < 2**63:
+        return int(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if isfinite(number) else None
 
 
 def plain_data(given: Mapping[str, Any] | None) -> dict[str, Any]:

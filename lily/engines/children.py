@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from lily.engines.process_table import PROCESS_MARK, Entry, Table, children_of, descendants, marks_of, read_entry, scan
 
@@ -61,9 +62,11 @@ class Children:
         if not self.subreaper:
             return False
         session = os.getsid(0)
-        with self._lock:  # so that none is reaped meanwhile: the system may skip one where another is taken from the list
+        # Locked so that none is reaped meanwhile: the system may skip one where another is taken from the list.
+        with suppress(OSError), self._lock:
             own = children_of(os.getpid())
             return own is not None and all(pid in self._registered or _session_of(pid) in (None, session) for pid in own)
+        return False
 
     def _adopted(self, entry: Entry, session: int) -> bool:
         # Whatever we start lives in a session of its own and can never come back into ours.
@@ -83,12 +86,13 @@ class Children:
         if not self.subreaper:
             return 0
         session, count = os.getsid(0), 0
-        for seen in self.table().values():
-            if seen.parent == os.getpid() and not seen.alive:
-                with self._lock:
-                    now = read_entry(seen.pid)
-                    if now is not None and now.proc == seen.proc and self._adopted(now, session):
-                        count += _reap(seen.pid)
+        with suppress(OSError):  # no descriptor is left to look with: the next one that ends brings these along
+            for seen in self.table().values():
+                if seen.parent == os.getpid() and not seen.alive:
+                    with self._lock:
+                        now = read_entry(seen.pid)
+                        if now is not None and now.proc == seen.proc and self._adopted(now, session):
+                            count += _reap(seen.pid)
         return count
 
 

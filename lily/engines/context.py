@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from math import isfinite
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
@@ -26,7 +25,7 @@ from lily.redaction import Redactor
 from lily.runs import Event, EventName, Run
 from lily.settings import Policy
 from lily.storage.files import NEW, make_inner_folder, open_folder, temporary_name
-from lily.text import encodable, one_line, plain, text_of
+from lily.text import as_number, encodable, one_line, plain, text_of
 from lily.workspace import Workspace, is_artifact_name
 
 T = TypeVar("T")
@@ -151,9 +150,10 @@ class RunContext(Context):
 
     async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """See the protocol."""
-        data: dict[str, Any] = {"done": done if isfinite(done) else 0}
-        if total is not None and isfinite(total):
-            data["total"] = total
+        data: dict[str, Any] = {"done": as_number(done) or 0}
+        of = as_number(total)
+        if of is not None:
+            data["total"] = of
         if note:
             data["note"] = encodable(note)
         await self._say(EventName.PROGRESS, data)

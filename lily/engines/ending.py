@@ -28,7 +28,15 @@ class Family:
     _known: set[Proc] = field(default_factory=set)
 
     def look(self) -> set[Proc]:
-        """All living members; blocks."""
+        """All living members; blocks. Where nobody can look, those known before have not gone; raises OSError where none was."""
+        try:
+            return self._look()
+        except OSError:
+            if self.root is None:
+                raise
+            return {self.root, *self._known} - self.out_of_reach
+
+    def _look(self) -> set[Proc]:
         table = CHILDREN.table() if self.root else scan()
         leaders = (self.root.pid,) if self.root else ()
         roots = {self.root, *self._known} if self.root else self._known

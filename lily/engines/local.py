@@ -21,10 +21,11 @@ from lily.preflight import Ready
 from lily.redaction import Redactor, redacting, references
 from lily.runs import ErrorInfo, PinnedSpec, Run, Runtime
 from lily.storage.artifacts import hide_names, sync_target_files, target_file_names
-from lily.text import encodable, plain_data, text_of
+from lily.text import as_number, encodable, plain_data, text_of
 
 _TRACEBACK_CHARS = 4000
 _SPECS_KNOWN = 1000
+_LONGEST_WISH = 366 * 86_400.0  # seconds; a pause of more has no date any more, sooner or later
 _SAID_BY_TARGET = frozenset({"payload", "references", "approvals_requested"})
 
 
@@ -165,7 +166,8 @@ def _outcome_of(exc: BaseException, result: dict[str, Any], redactor: Redactor) 
     while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
         exc = exc.exceptions[0]
     if isinstance(exc, BlueprintError):
-        return _failed("failed", exc.message, exc.code, result, retryable=exc.retryable, retry_after=exc.retry_after, data=exc.data)
+        wish = min(as_number(exc.retry_after) or 0.0, _LONGEST_WISH)
+        return _failed("failed", exc.message, exc.code, result, retryable=exc.retryable, retry_after=wish, data=exc.data)
     if isinstance(exc, LilyError):
         return _failed("failed", exc.message, exc.code, result, retryable=False, data=exc.detail)
     # Before it is cut: half a secret would not be known.

@@ -44,6 +44,7 @@ class Kept:
         self.total = 0
         self._log, self._limit = log, limit
         self._kept = 0
+        self._skimmed = False
         self._tail = bytearray()
         self._redact = redactor.stream() if redactor else None
 
@@ -78,6 +79,7 @@ class Kept:
             self._end_with(memoryview(data))
         else:
             self._redact.skim(bytes(data), TAIL_BYTES)
+        self._skimmed = True
         self.total += len(data)
 
     @property
@@ -92,6 +94,7 @@ class Kept:
             left = self._redact.finish()
             if self.full:
                 self._end_with(memoryview(left))
+                self.total += 0 if self._skimmed else len(left)  # what came after it is counted already
             else:
                 told = self._keep(memoryview(left))
         dropped = self.total - self._kept

@@ -1,5 +1,9 @@
-"""Who is alive on this machine, read from /proc, and which of them belong to a run."""
+"""Who is alive on this machine, read from /proc, and which of them belong to a run.
 
+To look takes a descriptor. Where none is left, whoever looks gets OSError: that nobody could be seen does not say that nobody is there.
+"""
+
+import errno
 import os
 import signal
 import sys
@@ -9,6 +13,7 @@ from typing import NamedTuple
 RUN_MARK = "LILY_RUN_ID"
 PROCESS_MARK = "LILY_PROCESS_ID"
 _KERNEL_THREADS = 2  # their common parent
+_NONE_LEFT = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class Proc(NamedTuple):
@@ -51,7 +56,9 @@ def can_see_processes() -> bool:
 def _read(path: str) -> bytes | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except OSError as exc:
+        if exc.errno in _NONE_LEFT:
+            raise
         return None
     try:
         parts = []
@@ -86,7 +93,9 @@ def scan() -> dict[int, Entry]:
     """Every process that can be seen, in one pass; empty where there is no /proc."""
     try:
         names = os.listdir("/proc")
-    except OSError:
+    except OSError as exc:
+        if exc.errno in _NONE_LEFT:
+            raise
         return {}
     entries = (read_entry(int(name)) for name in names if name.isdecimal())
     return {entry.pid: entry for entry in entries if entry is not None}
@@ -118,23 +127,35 @@ def children_of(pid: int) -> list[int] | None:
     """The children of all threads of a process, zombies included; None where the system does not name them."""
     try:
         threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:  # it ended
-        return []
+    except OSError as exc:
+        if exc.errno in _NONE_LEFT:
+            raise
+        return []  # it ended
     lists = [_read(f"/proc/{pid}/task/{thread}/children") for thread in threads]
     if lists and all(each is None for each in lists):
         return None
     return [int(child) for each in lists if each for child in each.split()]
 
 
-def is_alive(proc: Proc) -> bool:
-    """Whether this very process still runs."""
+def _is_seen_alive(proc: Proc) -> bool:
     entry = read_entry(proc.pid)
     return entry is not None and entry.start_ticks == proc.start_ticks and entry.alive
 
 
+def is_alive(proc: Proc) -> bool:
+    """Whether this very process still runs, or may: where nobody can look, it has not gone yet."""
+    try:
+        return _is_seen_alive(proc)
+    except OSError:
+        return True
+
+
 def cpu_seconds(pid: int) -> float:
     """Processor time that this process used itself; works on a zombie too. 0.0 where it can't be seen."""
-    entry = read_entry(pid)
+    try:
+        entry = read_entry(pid)
+    except OSError:
+        return 0.0
     return entry.cpu_ticks / os.sysconf("SC_CLK_TCK") if entry else 0.0
 
 
@@ -225,19 +246,24 @@ def belonging_to_each(run_ids: Collection[str]) -> dict[str, set[Proc]]:
 
 
 def send(proc: Proc, signum: int) -> bool:
-    """Signal this very process; one that is gone is fine. False when it is not ours to signal."""
+    """Signal this very process; one that is gone is fine. False when it is not ours to signal.
+
+    One that can't be looked at is left alone: it may be another by now.
+    """
     try:
         fd = os.pidfd_open(proc.pid)
     except OSError:
         return _send_by_pid(proc, signum)
     try:
         # The descriptor holds the identity: checked after it was opened, the pid can't be given away in between.
-        if is_alive(proc):
+        if _is_seen_alive(proc):
             signal.pidfd_send_signal(fd, signum)
     except ProcessLookupError:
         return True
     except PermissionError:
         return False
+    except OSError:
+        return True
     finally:
         os.close(fd)
     return True
@@ -245,10 +271,12 @@ def send(proc: Proc, signum: int) -> bool:
 
 def _send_by_pid(proc: Proc, signum: int) -> bool:
     try:
-        if is_alive(proc):
+        if _is_seen_alive(proc):
             os.kill(proc.pid, signum)
     except ProcessLookupError:
         return True
     except PermissionError:
         return False
+    except OSError:
+        return True
     return True

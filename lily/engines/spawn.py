@@ -80,7 +80,10 @@ def start(request: ProcessRequest, identity: Mapping[str, str], caps: Caps, run_
         os.close(out)
         os.close(err)
         raise
-    entry = read_entry(popen.pid)  # there for as long as it is not reaped
+    try:
+        entry = read_entry(popen.pid)  # there for as long as it is not reaped
+    except OSError:  # no descriptor is left to look with
+        entry = None
     return Child(popen, entry.proc if entry else Proc(popen.pid, -1), process_id, (out, err))
 
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, OperationalError
 
 from lily.addresses import passwords_in, without_passwords
 from lily.errors import Code, LilyError
@@ -25,6 +25,7 @@ from lily.storage.schema import HEAD
 BUSY_SECONDS = 15.0  # how long one process waits for another to let go of SQLite
 _DAMAGED = ("malformed", "not a database")  # as SQLite says it
 _WRITE = {"lily_write": True}
+FILE = "lily_file"  # in a connection's `info`: path and identity of SQLite's file when it was opened
 _PAGES = 65_536  # bytes that a transaction, its log and the log's index may need
 # Any two transactions that hand out run ids or sequence numbers wait for each other on PostgreSQL, as they do on SQLite.
 _PG_TRANSACTION_LOCK = 0x4C694C79
@@ -94,6 +95,20 @@ def _sqlite_engine(path: Path) -> Engine:
     arguments = {"check_same_thread": False, "timeout": BUSY_SECONDS}
     engine = create_engine(f"sqlite:///{path}", connect_args=arguments, pool_reset_on_return=None)
 
+    place = os.path.abspath(path)
+
+    @event.listens_for(engine, "do_connect")
+    def _note_file(_dialect: Any, record: Any, _cargs: Any, _cparams: Any) -> None:
+        identity = _identity(place)
+        if identity is None:  # it would be made anew, and empty
+            raise sqlite3.OperationalError("its file is gone")
+        record.info[FILE] = place, identity  # as before it is opened: one that is put there meanwhile is opened once more
+
+    @event.listens_for(engine, "checkout")
+    def _look_at_file(_connection: Any, record: Any, _proxy: Any) -> None:
+        if record.info[FILE] != (place, _identity(place)):
+            raise DisconnectionError  # to the pool, which opens it again
+
     @event.listens_for(engine, "connect")
     def _settle(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver
@@ -109,6 +124,20 @@ def _sqlite_engine(path: Path) -> Engine:
         driver.execute("begin immediate" if writes else "begin")
 
     return engine
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _is_replaced(connection: Connection) -> bool:
+    """Whether another file stands in the place of the one that it has open: a restored one, say. What is written here would be lost."""
+    name, identity = connection.info.get(FILE, ("", None))
+    return bool(name) and _identity(name) != identity
 
 
 def _write_ahead(cursor: Any) -> None:
@@ -193,10 +222,11 @@ class writing:
             raise told from exc
 
     def _begin(self, writers: "_Writers") -> Connection:
-        connection = writers.connection
+        connection, writers.connection = writers.connection, None  # whatever goes wrong, nobody knows then how it stands
+        if connection is not None and not (connection.closed or connection.invalidated) and _is_replaced(connection):
+            connection.close()
         if connection is None or connection.closed or connection.invalidated:
             connection = self._engine.connect().execution_options(**_WRITE)
-        writers.connection = None  # whatever goes wrong, nobody knows then how the connection stands
         self._connection = connection
         self._transaction = connection.begin()
         if self._engine.dialect.name == "postgresql":
@@ -273,6 +303,8 @@ class reading:
         try:
             with suppress(IndexError):  # others take them, too
                 self._connection = kept.pop()
+            if self._connection is not None and _is_replaced(self._connection):
+                self._close()
             self._connection = connection = self._connection or self._engine.connect()
             self._transaction = connection.begin()
         except BaseException as exc:
@@ -304,6 +336,7 @@ class reading:
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
+            self._connection = None
 
 
 _READERS_KEPT = 4

@@ -25,6 +25,11 @@ def encode_event(seq: int, run: Run, event: Event) -> bytes:
     return _encoder.encode(line | event.data | line) + b"\n"  # an event's own fields never overwrite the five
 
 
+def lost(events: int, ts: str) -> Event:
+    """Says that so many events can't be in the file."""
+    return Event(EventName.EVENTS_LOST, ts, {"events": events, "reason": "they could not be written"})
+
+
 def _weight(event: Event) -> int:
     return 200 + len(event.data.get("text", "")) + len(event.data.get("message", ""))
 
@@ -89,6 +94,12 @@ class EventLog:
         made.not_before = self.not_before
         return made
 
+    @property
+    def unsaid(self) -> int:
+        """How many events that stand in files only are pending, with those that were given up and are told of by one that is."""
+        said = [event for event in self.pending if event.event in FILE_ONLY]
+        return sum(event.data.get("events", 1) if event.event is EventName.EVENTS_LOST else 1 for event in said)
+
     def lifecycle(self) -> list[Event]:
         """All lifecycle events of the run."""
         return self.told if self._stored is None else self._stored(self.run.run_id)[: self.run.events]
@@ -116,9 +127,8 @@ class EventLog:
         """Keep memory bounded while nothing can be written: file-only events go, and one line will say so."""
         if self.pending_bytes <= MAX_PENDING_BYTES:
             return
-        kept = [event for event in self.pending if event.event not in FILE_ONLY]
-        lost = Event(EventName.EVENTS_LOST, ts, {"events": len(self.pending) - len(kept), "reason": "they could not be written"})
-        self.pending = [*kept, lost]
+        unsaid = self.unsaid
+        self.pending = [*(event for event in self.pending if event.event not in FILE_ONLY), lost(unsaid, ts)]
         self.pending_bytes = sum(map(_weight, self.pending))
 
     def _append(self, folder: int, body: bytes) -> None:

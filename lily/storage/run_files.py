@@ -15,7 +15,7 @@ from lily.faults import Faults, no_faults
 from lily.receipts import Link, Written
 from lily.runs import TERMINAL, Event, EventName, Move, PinnedSpec, Run, Status
 from lily.storage.artifacts import write_end
-from lily.storage.event_log import EventLog
+from lily.storage.event_log import EventLog, lost
 from lily.storage.files import clear_the_way, drop_temporaries, open_folder, reach_folder
 from lily.workspace import RESERVED, Workspace
 
@@ -101,6 +101,7 @@ class RunFiles:
         self._logs: dict[str, EventLog] = {}  # of running runs, so bounded by the slots
         self._waiting: dict[str, float] = {}  # logs with lines that are not on disk, and the loop time from which on they are due
         self._lossy = set(lossy)
+        self._unsaid: dict[str, int] = {}  # runs whose artifacts are owed: how many lines went down with the log that could not be written
         self._now = 0.0  # loop time of the batch
         self._ts = ""  # and its wall time
         self._again = False  # it was begun before, so its files may be there already
@@ -202,10 +203,12 @@ class RunFiles:
 
     def _end(self, run: Run, log: EventLog) -> None:
         """The artifacts of a terminal run. A failure here is no failure of the run: they are owed."""
-        self._logs.pop(run.run_id, None)
-        self._waiting.pop(run.run_id, None)
         try:
             body, spec = self._known.spec_body(run.spec_hash), self._known.spec(run.spec_hash)
+            self._logs.pop(run.run_id, None)  # not before: without the store its lines still wait there to be written
+            self._waiting.pop(run.run_id, None)
+            if run.run_id in self._unsaid:
+                log.add(lost(self._unsaid[run.run_id], self._ts))
             folder, made = reach_folder(self._workspace.run_path(run.job_id, run.run_id))
             try:
                 self._append(log, folder, new=made)
@@ -221,7 +224,11 @@ class RunFiles:
             # The latter three: a receipt or summary that can't be made of this run. It must not take the supervisor down.
             self._trouble("artifacts could not be written; trying again", run, exc)
             self._done.owed.append(run.run_id)
+            unsaid = log.unsaid  # ended runs without room may be many: of their lines the number alone is kept
+            if unsaid and run.run_id not in self._logs:
+                self._unsaid[run.run_id] = unsaid
             return
+        self._unsaid.pop(run.run_id, None)
         self._heads[run.job_id] = written.link
         self._ended.add(run.run_id)
         self._done.written.append(written)
@@ -231,7 +238,10 @@ class RunFiles:
         for run_id in run_ids:
             run = self._known.find_run(run_id) if run_id not in self._ended else None  # it may be asked for twice
             if run is not None and run.status in TERMINAL and not run.written:
-                self._end(run, EventLog(run, self._known.events))
+                log = self._logs.get(run_id)
+                if log is not None:
+                    log.run = run  # as it has ended: somebody else may have moved it since
+                self._end(run, EventLog(run, self._known.events) if log is None else log.renewed(self._known.events))
 
     def _trouble(self, message: str, run: Run, exc: Exception) -> None:
         said = getattr(exc, "strerror", None) or f"{type(exc).__name__}: {exc}"

@@ -25,7 +25,7 @@ from lily.runs import OCCUPYING, TERMINAL, Move, Run, Status, may_become
 from lily.settings import Queue
 from lily.storage import schema
 from lily.storage.audit import record, record_all
-from lily.storage.database import close_engine, open_engine, reading, upgrade, writing
+from lily.storage.database import FILE, close_engine, open_engine, reading, upgrade, writing
 from lily.storage.letter_box import LetterBox
 from lily.storage.new_runs import NewRun, accepted, event_rows, first_events, run_rows
 from lily.storage.queue import QueueNumbers, refused
@@ -91,6 +91,7 @@ class Store(Reads):
         self.queue = QueueNumbers(self._insert, limits)
         self.chain = ChainReads(self.engine)
         self._stored_specs: set[str] = set()  # specs are never deleted
+        self._stored_in: Any = None  # the database's file that has them
         self.upgraded: Upgrade | None = None  # what opening it has changed
         self._backups, self._may_upgrade = database_file.parent / "backups", may_upgrade
         try:
@@ -171,6 +172,9 @@ class Store(Reads):
         return self._dice if count < _MANY else random.Random(self._dice.getrandbits(128))
 
     def _insert_runs(self, connection: Connection, fresh: list[tuple[NewRun, Run]], gate: Gate | None = None) -> None:
+        if connection.info.get(FILE) != self._stored_in:
+            self._stored_in = connection.info.get(FILE)
+            self._stored_specs.clear()
         specs = {new.spec_hash: new.spec for new, _ in fresh if new.spec_hash not in self._stored_specs}
         if specs:
             self.statements.add_spec(connection, ((h, body.decode()) for h, body in specs.items()))

@@ -204,6 +204,24 @@ def test_a_store_that_is_away_is_told_to_whoever_waits_and_crashes_nobody(
     assert bench.crashes == []
 
 
+def test_lines_are_written_although_the_store_can_not_be_asked_for_what_else_waits(
+    world: World, new_box: NewBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repair needs the job's last receipt; the line beside it does not."""
+    bench = Bench(world, new_box)
+    run, other = world.submit("noop.v1", job_id="talks"), world.submit("noop.v1", job_id="other")
+    first, _ = bench.moves_of(run)
+
+    def away(*args: Any) -> Any:
+        raise LilyError(Code.STORE_UNAVAILABLE, "away")
+
+    monkeypatch.setattr(world.store.chain, "heads", away)
+    bench.whole_life(apply(first), Repair([other.run_id]), Journal(first.run, [log_line("said")]))
+    assert [line["message"] for line in world.lines(run.run_id) if line["event"] == "log"] == ["said"]
+    assert world.names(run.run_id)[:3] == [event.event for event in world.stored(run.run_id)]
+    assert bench.crashes == []
+
+
 # -- files -----------------------------------------------------------------------------------------
 
 
@@ -246,6 +264,76 @@ def test_artifacts_that_could_not_be_written_are_owed_and_written_when_there_is_
     assert 6 <= len(disk.tried) <= 12
     assert [message.final for message in published if message.final] == [Status.SUCCEEDED]
     assert world.names(run.run_id) == [event.event for event in world.stored(run.run_id)]
+
+
+def test_a_run_that_ends_while_there_is_no_room_says_how_many_of_its_lines_were_lost(
+    world: World, new_box: NewBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lifecycle comes from the store once there is room; what it said is nowhere else, and is not left out without a word."""
+    disk = Full(monkeypatch)
+    bench = Bench(world, new_box)
+    run = world.submit("noop.v1")
+    first, last = bench.moves_of(run)
+
+    async def later() -> None:
+        await anyio.sleep(2 * REPAIR_SECONDS + 1)
+        disk.full = False
+        await anyio.sleep(REPAIR_SECONDS + 1)
+
+    bench.whole_life(apply(first), Journal(first.run, [log_line("a"), log_line("b"), log_line("c")]), apply(last), after=later)
+    (lost,) = [line for line in world.lines(run.run_id) if line["event"] == "events_lost"]
+    assert (lost["events"], lost["reason"]) == (3, "they could not be written")
+    assert world.names(run.run_id)[-1] == "job_completed"
+    assert whole(world.workspace, world.run(run.run_id))
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+def test_a_store_that_is_away_while_a_run_ends_costs_none_of_its_lines(
+    world: World, new_box: NewBox, monkeypatch: pytest.MonkeyPatch, flushed: bool
+) -> None:
+    """They wait for the artifacts, or are written before."""
+    bench = Bench(world, new_box)
+    run = world.submit("noop.v1")
+    first, last = bench.moves_of(run)
+    body_of, away = world.store.spec_body, iter([True])
+
+    def away_once(spec_hash: str) -> str:
+        if next(away, False):
+            raise LilyError(Code.STORE_UNAVAILABLE, "away")
+        return body_of(spec_hash)
+
+    monkeypatch.setattr(world.store, "spec_body", away_once)
+
+    async def later() -> None:
+        await anyio.sleep(1 if flushed else 0)
+        await bench.box.tell(Repair([run.run_id]))
+        await anyio.sleep(REPAIR_SECONDS + 1)
+
+    bench.whole_life(apply(first), Journal(first.run, [log_line("a"), log_line("b")]), apply(last), after=later)
+    assert [line["message"] for line in world.lines(run.run_id) if line["event"] == "log"] == ["a", "b"]
+    assert world.names(run.run_id)[-1] == "job_completed"
+    assert whole(world.workspace, world.run(run.run_id))
+
+
+def test_a_run_whose_end_somebody_else_stored_keeps_what_it_said(world: World, new_box: NewBox) -> None:
+    """Its log lives here, and was told of no end: the artifacts have the end, and the lines that waited."""
+    bench = Bench(world, new_box)
+    run = world.submit("noop.v1")
+    first, last = bench.moves_of(run)
+
+    async def later() -> None:
+        message = apply(first)
+        await bench.box.tell(message)
+        await bench.box.tell(Journal(first.run, [log_line("a"), log_line("b")]))
+        await message.reply.wait()
+        world.store.apply([last])
+        await bench.box.tell(Repair([run.run_id]))
+
+    bench.whole_life(after=later)
+    assert [line["message"] for line in world.lines(run.run_id) if line["event"] == "log"] == ["a", "b"]
+    names = [name for name in world.names(run.run_id) if name != "log"]
+    assert names == [event.event for event in world.stored(run.run_id)]
+    assert whole(world.workspace, world.run(run.run_id))
 
 
 def test_what_is_still_owed_at_the_end_is_repaired_at_the_next_start(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

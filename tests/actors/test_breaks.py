@@ -1,11 +1,14 @@
 """Blueprints and jobs that break the rules: what they break must be theirs alone."""
 
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import anyio
 import pytest
 
 from actors.artifact_writer import REPAIR_SECONDS
+from lily.blueprints.contract import BlueprintError
 from lily.blueprints.define import blueprint
 from lily.errors import Code, LilyError
 from lily.runs import Status
@@ -98,3 +101,101 @@ def test_a_store_that_goes_away_after_an_end_was_stored_costs_no_artifact(world:
     live_until(world, 2 * REPAIR_SECONDS)
     assert whole(world.workspace, world.run(run.run_id))
     assert world.run(run.run_id).written
+
+
+class Away:
+    """A store that refuses all changes from the first mark on, until it is back."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.may, self.is_away, self.tried = True, False, 0
+        self._apply = world.store.apply
+        monkeypatch.setattr(world.store, "apply", self.apply)
+
+    def apply(self, moves: Any, **more: Any) -> Any:
+        self.is_away |= self.may and bool(more["written"])
+        if self.is_away:
+            self.tried += 1
+            raise LilyError(Code.STORE_UNAVAILABLE, "gone")
+        return self._apply(moves, **more)
+
+    def back(self) -> None:
+        self.may = self.is_away = False
+
+
+def test_lines_that_a_run_says_while_the_store_is_away_are_in_its_file_at_once(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They need no store, whatever else waits for it: the mark of a run that ended right before, say."""
+
+    @blueprint("talks.v1")
+    async def talks(ctx: Any, bindings: Any, run_input: Any) -> None:
+        for number in range(300):
+            await ctx.log.info(str(number))
+            await anyio.sleep(0.1)
+
+    world = make_world(talks)
+    store = Away(world, monkeypatch)
+    talking, short = world.submit("talks.v1", job_id="talks"), world.submit("noop.v1", job_id="short")
+
+    def said() -> list[str]:
+        return [line["message"] for line in world.lines(talking.run_id) if line["event"] == "log"]
+
+    async def body(world: World) -> None:
+        await anyio.sleep(11)
+        assert store.is_away
+        assert len(said()) > 100
+        store.back()
+        await world.ended(talking.run_id, short.run_id)
+
+    world.live(body)
+    assert said() == [str(number) for number in range(300)]
+    assert "events_lost" not in world.names(talking.run_id)
+
+
+def test_a_store_that_is_away_is_asked_for_marks_once_a_second(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each refusal is a line in the log, and costs a disk or a server that has enough to do."""
+    store = Away(world, monkeypatch)
+    run = world.submit("noop.v1")
+
+    async def body(world: World) -> None:
+        await anyio.sleep(60)
+        assert 50 <= store.tried <= 61
+        store.back()
+        await world.ended(run.run_id)
+
+    world.live(body)
+    assert whole(world.workspace, world.run(run.run_id))
+    assert world.run(run.run_id).written
+
+
+@pytest.mark.parametrize(("said", "told"), [(Fraction(1, 2), 0.5), (Decimal("0.5"), 0.5), (2**70, 2.0**70)])
+def test_progress_in_numbers_that_json_does_not_have_is_told_in_numbers(make_world: MakeWorld, said: Any, told: float) -> None:
+    """Libraries have kinds of their own. What nobody can write down would crash the writer, and with it all other runs."""
+
+    @blueprint("counts.v1")
+    async def counts(ctx: Any, bindings: Any, run_input: Any) -> None:
+        await ctx.progress(said, said)
+
+    world = make_world(counts)
+    run = world.submit("counts.v1")
+    finish(world, run)
+    assert world.system is not None
+    assert world.system.crashes == []
+    (line,) = [line for line in world.lines(run.run_id) if line["event"] == "progress"]
+    assert (line["done"], type(line["done"])) == (told, type(told))
+
+
+@pytest.mark.parametrize("wish", ["soon", "90", float("inf"), float("nan"), 1e300, Fraction(90), -1])
+def test_a_wish_to_be_tried_later_that_is_no_time_harms_nobody(make_world: MakeWorld, wish: Any) -> None:
+    """The run is tried again or waits; a runner that crashes over it interrupts all other runs, too."""
+
+    @blueprint("wishes.v1")
+    async def wishes(ctx: Any, bindings: Any, run_input: Any) -> None:
+        raise BlueprintError("too many requests", retry_after=wish)
+
+    world = make_world(wishes)
+    run = world.submit("wishes.v1", runtime=RETRY)
+    drained(world, 30, grace=5)
+    assert world.system is not None
+    assert world.system.crashes == []
+    assert not world.run(run.run_id).interruptions

@@ -437,6 +437,33 @@ def test_a_store_that_can_not_be_read_for_a_while_stops_nothing(world: World, mo
     assert after(world, run) == [10.0]
 
 
+def test_a_spec_that_can_not_be_read_for_a_while_holds_up_its_own_runs_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is asked again for a spec that was forgotten among many; runs that were given a slot in the same turn have begun."""
+    spec, known, away = world.store.spec, world.store.known_spec, iter([True])
+
+    async def body(world: World) -> None:
+        assert world.system is not None
+        await world.ended(world.submit("noop.v1").run_id)  # its blueprint is known from here on
+        first, second = world.submit("noop.v1", job_id="first"), world.submit("noop.v1", job_id="second")
+
+        def forgotten(spec_hash: str) -> Any:
+            return None if spec_hash == second.spec_hash else known(spec_hash)
+
+        def away_once(spec_hash: str) -> Any:
+            if spec_hash == second.spec_hash and next(away, False):
+                raise LilyError(Code.STORE_UNAVAILABLE, "away")
+            return spec(spec_hash)
+
+        monkeypatch.setattr(world.store, "known_spec", forgotten)
+        monkeypatch.setattr(world.store, "spec", away_once)
+        world.system.ring()
+        await anyio.sleep(10)
+        assert next(away, None) is None
+        assert [world.run(run.run_id).status for run in (first, second)] == [Status.SUCCEEDED, Status.SUCCEEDED]
+
+    world.live(body)
+
+
 def test_a_drain_ends_though_the_store_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What could not be stored is taken up again by the next life."""
     run = world.submit("nap.v1", bindings={"seconds": 5})

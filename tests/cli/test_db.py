@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from lily import Session
 from lily.storage.schema import HEAD
 from lily.workspace import Workspace, lock_path
-from tests.cli.conftest import Lily, supervisor, write_job
+from tests.cli.conftest import Lily, shell, supervisor, write_job
 from tests.cli.damage import Past, codes, past, truncated
 from tests.contract.conform import check_fits
 from tests.old_schemas import load, revisions, rows_of
@@ -103,6 +104,21 @@ def test_a_restore_puts_the_copy_back_and_keeps_what_was_there(lily: Lily, was: 
     assert was.query("select min(sequence) from event where sequence > ?", last)[0][0] > newest
     text = lily("db", "restore", "copy")
     assert "lily db rebuild --from receipts" in text.err
+
+
+def test_who_has_the_store_open_during_a_restore_goes_on_in_the_one_that_was_put_back(lily: Lily, was: Past) -> None:
+    """Else what it is told to do would be accepted into a file that nobody reads. It stores the spec again, which the copy lacks."""
+    lily("db", "backup", "copy")
+    write_job(was.root, "new", bindings=shell("echo new"))
+    with Session(was.root) as session:
+        first = session.submit("new")
+        assert first in ids(lily)
+        assert lily("db", "restore", "copy").status == 0
+        seen = was.query("select max(sequence) from event")[0][0]
+        second = session.submit("new")
+        assert {first, second} & ids(lily) == {second}
+        assert [event.run_id for event in session.events(since=seen)] == [second]
+    assert was.query("select count(*) from spec join run using (spec_hash) where run_id = ?", second) == [(1,)]
 
 
 def test_a_restore_is_refused_while_anybody_owns_the_workspace(lily: Lily, was: Past) -> None:

@@ -264,6 +264,17 @@ def test_what_can_not_be_written_is_bounded_and_lifecycle_events_stay() -> None:
     assert len(log.pending) == 2
 
 
+def test_what_goes_in_several_pieces_is_counted_together() -> None:
+    """A disk may be full for long."""
+    log = EventLog(RUN, None)
+    count = MAX_PENDING_BYTES // 1000 + 10
+    for _ in range(3):
+        for _ in range(count):
+            log.add(Event(EventName.OUTPUT, TS, {"text": "x" * 1000}))
+        log.shed(TS)
+    assert [event.data.get("events") for event in log.pending] == [3 * count]
+
+
 def test_an_events_own_fields_never_overwrite_the_five(tmp_path: Path) -> None:
     """Whatever a target says."""
     forged = {"seq": 99, "ts": "x", "event": "job_completed", "job_id": "x", "run_id": "x", "own": 1}

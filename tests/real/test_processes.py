@@ -20,6 +20,7 @@ from lily.engines.process_table import Proc, belonging_to, belonging_to_each, de
 from lily.engines.processes import Caps, limits_report
 from lily.errors import Code
 from lily.offload import inline
+from lily.redaction import Redactor
 from tests.real.programs import DAEMON, NO_CAPS, PATH, Bench, python
 
 pytestmark = pytest.mark.anyio
@@ -263,6 +264,22 @@ class TestOutput:
         assert log[1024:].startswith(note)
         assert log.endswith(b"\n19999\n20000\n")
         assert len(log) == 1024 + len(note) + 16384
+
+    @pytest.mark.parametrize("more", range(8))
+    @pytest.mark.parametrize("pieces", [1, 2])
+    def test_what_might_have_become_a_secret_counts_as_output_too(self, tmp_path: Path, more: int, pieces: int) -> None:
+        """It is held back until the end; where the file is full by then, the note says that something was cut."""
+        log = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+        kept = Kept(log, 100, Redactor(["secretsecret"]))
+        data = b"x" * (94 + more) + b"secret"
+        for first in range(0, len(data), len(data) // pieces + 1):
+            (kept.skim if kept.full else kept.take)(data[first : first + len(data) // pieces + 1])
+        kept.finish()
+        os.close(log)
+        body = (tmp_path / "log").read_bytes()
+        assert (kept.total, kept.truncated) == (len(data), more > 0)
+        assert body.startswith(data[:100])
+        assert body.endswith(b"last %d below]\n%b" % (more, data[100:]) if more else data)
 
     async def test_pieces_are_whole_lines_where_lines_are_short_and_never_long(self, bench: Bench) -> None:
         await bench.run("sh", "-c", "seq 1 9999; head -c 50000 /dev/zero | tr '\\0' x")

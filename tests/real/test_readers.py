@@ -1,8 +1,10 @@
 """Connections that are kept for reading: each has one reader at a time, and none that went wrong is used again."""
 
+import os
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,45 @@ def test_a_closed_engine_keeps_no_connection(engine: Engine) -> None:
     assert connection.closed
     with reading(engine) as again:  # it is opened anew where somebody asks after all
         assert _rows(again) == 1
+
+
+def _put_another_in_its_place(engine: Engine) -> None:
+    """A file with the same table and three rows, as a restore does it."""
+    path = Path(str(engine.url.database))
+    with closing(sqlite3.connect(path.with_name("other"))) as other, other:
+        other.execute("create table kept(n integer)")
+        other.execute("insert into kept values (7), (8), (9)")
+    os.link(path, path.with_name("aside"))
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    os.rename(path.with_name("other"), path)
+
+
+def test_a_database_that_was_put_in_the_place_of_the_other_is_read_and_written(engine: Engine) -> None:
+    """What is written into the one that was moved aside would be lost, and what happens in the new one never be seen."""
+    with reading(engine) as connection:
+        assert _rows(connection) == 1
+    _put_another_in_its_place(engine)
+    with writing(engine) as connection:
+        connection.execute(text("insert into kept values (10)"))
+    with reading(engine) as connection, reading(engine) as second:
+        assert (_rows(connection), _rows(second)) == (4, 4)
+    with closing(sqlite3.connect(str(engine.url.database))) as there:
+        assert there.execute("select count(*) from kept").fetchone() == (4,)
+    assert engine.pool.checkedout() <= 3  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("door", [reading, writing])
+def test_a_database_whose_file_is_gone_is_away_until_it_is_back_and_is_not_made_anew(engine: Engine, door: type[reading | writing]) -> None:
+    with reading(engine) as connection:
+        assert _rows(connection) == 1
+    path = Path(str(engine.url.database))
+    os.rename(path, path.with_name("elsewhere"))
+    for _ in range(20):  # more than there are connections
+        with pytest.raises(LilyError, match="its file is gone") as caught, door(engine):
+            raise AssertionError("it was opened")
+        assert caught.value.code is Code.STORE_UNAVAILABLE
+    assert not path.exists()
+    os.rename(path.with_name("elsewhere"), path)
+    with door(engine) as connection:
+        assert _rows(connection) == 1
