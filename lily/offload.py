@@ -8,7 +8,6 @@ from typing import Any, Protocol, TypeVar
 
 import anyio.lowlevel
 import trio
-from outcome import Outcome
 
 T = TypeVar("T")
 
@@ -33,7 +32,7 @@ async def in_thread(fn: Callable[..., T], /, *args: Any) -> T:
         await limiter.acquire_on_behalf_of(place)
     task, token = trio.lowlevel.current_task(), trio.lowlevel.current_trio_token()
 
-    def deliver(result: Outcome[T]) -> None:
+    def deliver(result: Any) -> None:
         with suppress(trio.RunFinishedError):  # the loop has crashed, and nobody waits any more
             token.run_sync_soon(trio.lowlevel.reschedule, task, result)
 
