@@ -157,6 +157,13 @@ def _told(engine: Engine, exc: BaseException) -> LilyError | None:
     return unavailable(exc, shown_url(engine), path, said_by(engine, exc))
 
 
+def _asked_for(exc: BaseException) -> LilyError | None:
+    """What is wrong with what was looked for: an id or a word of which no row can have any, because UTF-8 can't hold it."""
+    if not isinstance(exc, UnicodeEncodeError):
+        return None
+    return LilyError(Code.USAGE, f"{exc.object!r:.100} is not UTF-8 text", hint="nothing has such a name")
+
+
 @contextmanager
 def store_errors(engine: Engine) -> Iterator[None]:
     """Turns the driver's errors into `store_unavailable` or `disk_full`, in one line."""
@@ -295,7 +302,7 @@ class reading:
         else:
             self._close()
         if failed is not None:
-            told = _told(self._engine, failed)
+            told = _told(self._engine, failed) or _asked_for(failed)
             if told is not None:
                 raise told from failed
             if failed is not exc:
