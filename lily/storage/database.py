@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from lily.addresses import passwords_in, without_passwords
@@ -92,7 +92,8 @@ def _sqlite_engine(path: Path) -> Engine:
         raise unavailable(exc, str(path), said=str(exc)) from None
     # No reset when a connection is given back: whoever takes one ends the transaction that it begins.
     arguments = {"check_same_thread": False, "timeout": BUSY_SECONDS}
-    engine = create_engine(f"sqlite:///{path}", connect_args=arguments, pool_reset_on_return=None)
+    url = URL.create("sqlite", database=str(path))  # as text, the %20 or ? of a folder's name would mean something, and another file
+    engine = create_engine(url, connect_args=arguments, pool_reset_on_return=None)
 
     @event.listens_for(engine, "connect")
     def _settle(connection: Any, _record: Any) -> None:

@@ -33,6 +33,25 @@ def test_json_of_a_workspace_whose_path_is_no_utf8_is_json(tmp_path: Path) -> No
     assert json.loads(shown.stdout)["workspace"].endswith("/w\\udcff")
 
 
+@pytest.mark.parametrize("name", ["My%20Project", "what?", "a#b", "it's 100%", "new\nline", os.fsdecode(b"w\xff")])
+def test_a_workspace_keeps_its_store_in_itself_whatever_its_folder_is_called(tmp_path: Path, lily: Lily, name: str) -> None:
+    """What the name would mean in an address leads to no other place. A folder called `My%20Project` is not `My Project`."""
+    root = tmp_path / name
+    try:
+        (root / ".lily" / "jobs").mkdir(parents=True)
+    except OSError:
+        pytest.skip("this file system wants UTF-8 names")
+    write_job(root, "fine")
+    place = ("--workspace", str(root))
+    assert lily("jobs", "run", "fine", *place).status == 0
+    assert lily("doctor", *place).status == 0
+    assert lily("db", "backup", str(root / "copy"), *place).status == 0
+    assert lily("db", "restore", str(root / "copy"), *place).status == 0
+    assert lily("support", "bundle", "--output", str(root / "help.tgz"), *place).status == 0
+    assert (root / "db" / "lily.sqlite3").stat().st_size > 0
+    assert os.listdir(tmp_path) == [name]
+
+
 @pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
 def test_a_command_whose_streams_are_closed_does_its_work(workspace: Path, closed: tuple[int, ...]) -> None:
     """And no file that it opens gets the number of a stream that others write to."""
