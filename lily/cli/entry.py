@@ -70,6 +70,8 @@ def _dispatch(tokens: list[str]) -> int:
     bare = not tokens or (len(tokens) == 1 and tokens[0] in _GROUPS)
     if bare or not {"--help", "-h"}.isdisjoint(_options(tokens)):
         load_all()
+        if not os.environ.get("COLUMNS", "1").strip("0"):  # a terminal that has no size yet
+            del os.environ["COLUMNS"]
     result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     return result if isinstance(result, int) else 0
 

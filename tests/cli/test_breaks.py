@@ -159,5 +159,13 @@ def test_arguments_of_which_nothing_can_have_the_name_are_a_usage_error(lily: Li
     assert said.err.startswith("usage: ")
 
 
+@pytest.mark.parametrize("columns", ["0", "", "1", "many"])
+def test_help_is_shown_whatever_the_width_is_said_to_be(workspace: Path, lily: Lily, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    """A terminal that nobody has given a size yet has none."""
+    monkeypatch.setenv("COLUMNS", columns)
+    said = lily("jobs", "--help")
+    assert (said.status, said.err) == (0, "")
+
+
 def test_text_that_is_no_utf8_is_written_out_at_any_depth() -> None:
     assert all_encodable({"a\udcff": ["\udcff", 1, None, {"b": ("x",)}]}) == {"a\\udcff": ["\\udcff", 1, None, {"b": ["x"]}]}
