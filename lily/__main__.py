@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 
 from lily import __version__
 
@@ -11,8 +12,9 @@ GARBAGE = 100_000  # objects more than were freed before the youngest are looked
 def main() -> int:
     """Run the command that the arguments name; gives the exit status."""
     if sys.argv[1:] == ["--version"]:  # answered before anything else is imported
-        print(__version__)
-        return 0
+        with suppress(OSError):  # a full disk, or a reader that went away: told below, as of every command
+            print(__version__, flush=True)
+            return 0
     import gc
 
     from lily.cli.entry import run

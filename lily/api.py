@@ -10,7 +10,9 @@ All calls block; from async code call them in a thread.
 
 import os
 import secrets
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -106,9 +108,11 @@ class Session:
         """Run a job once, now: by the supervisor if one is up, else in this process; gives the receipt when it has ended.
 
         A run that fails gives its receipt too: look at `receipt.status`. When no supervisor is up and the worker is paused or
-        disabled, raises `worker_paused` and stores nothing.
+        disabled, raises `worker_paused` and stores nothing; `usage`, when this thread has an event loop, which the run would need.
         """
         check_taking(self.workspace, self.settings, self.store)
+        if current_owner(self.workspace) is None:
+            _check_thread()
         return self.wait(self.submit(job_id, run_input=run_input, bindings=bindings, key=key, priority=priority))
 
     def wait(self, run_id: str) -> Receipt:
@@ -184,6 +188,7 @@ class Session:
                     pass
             else:
                 check_taking(self.workspace, self.settings, self.store)
+                _check_thread()
                 from actors.here import run_here
 
                 run_here(self.workspace, self.settings, run_id, lambda event: None, own_process=False)
@@ -216,6 +221,24 @@ class Session:
         template = Template(spec, by=_BY)
         self._templates[job_id] = (path, _signature(path), template)
         return template
+
+
+def _check_thread() -> None:
+    """A thread has one event loop at a time: asked before anything is stored, because what was accepted is run, whatever is raised."""
+    if _has_loop():
+        said = "an event loop runs in this thread, and no supervisor is up that would run the job"
+        raise LilyError(
+            Code.USAGE, said, hint="call it in another thread, as with `await asyncio.to_thread(lily.run, ...)`, or have `lily up`"
+        )
+
+
+def _has_loop() -> bool:
+    asyncio, trio = sys.modules.get("asyncio"), sys.modules.get("trio")  # who has not loaded them runs none
+    if trio is not None and trio.lowlevel.in_trio_run():
+        return True
+    with suppress(RuntimeError):
+        return asyncio is not None and asyncio.get_running_loop() is not None
+    return False
 
 
 def _signature(path: Path) -> tuple[int, ...]:

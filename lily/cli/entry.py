@@ -34,10 +34,23 @@ def run(arguments: Sequence[str]) -> int:
     new_request()
     output.prepare()
     try:
-        status = _told_apart(_checked(lambda: _dispatch(tokens), tokens, as_json), tokens)
+        status = _checked(lambda: _dispatch(tokens), tokens, as_json)
     finally:
         output.close()
-    return status
+    return _told_apart(_unless_lost(status, tokens, as_json), tokens)
+
+
+def _unless_lost(status: "int | LilyError", tokens: list[str], as_json: bool) -> "int | LilyError":
+    """`status`, unless the result of what went well could not be written: that is told on stderr, and is the error then."""
+    error = output.lost()
+    if error is None or isinstance(status, LilyError):
+        return status
+    if error.errno not in _FULL:
+        return _unexpected(error, tokens, as_json)
+    said = f"the result could not be written: {error.strerror}"
+    told = LilyError(Code.DISK_FULL, said, where="stdout", hint="what the command did holds; make room where its output goes")
+    output.tell(str(told))
+    return status or told
 
 
 _CHECK_FAILED = {Code.USAGE: 64, Code.INTERNAL_ERROR: 70}  # a monitor must not take a mistake for a level
@@ -57,6 +70,8 @@ def _dispatch(tokens: list[str]) -> int:
     bare = not tokens or (len(tokens) == 1 and tokens[0] in _GROUPS)
     if bare or not {"--help", "-h"}.isdisjoint(_options(tokens)):
         load_all()
+        if not os.environ.get("COLUMNS", "1").strip("0"):  # a terminal that has no size yet
+            del os.environ["COLUMNS"]
     result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     return result if isinstance(result, int) else 0
 
@@ -82,7 +97,7 @@ def _checked(command: Callable[[], int], tokens: list[str], as_json: bool) -> "i
 def _refused(error: LilyError, as_json: bool) -> LilyError:
     if as_json:
         output.put_json({"error": error.to_dict()})
-    else:
+    if not as_json or output.lost():
         output.tell(str(error))
     return error
 
@@ -101,6 +116,7 @@ def _words(tokens: list[str]) -> list[str]:
 
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LONG = 200  # characters of a name that is too long, of which the beginning says enough
 _LINKED = frozenset({errno.ELOOP, errno.ENOTDIR})
 _CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -112,6 +128,8 @@ def _of_the_system(error: OSError) -> LilyError | None:
     if error.errno in _LINKED and where:
         said = f"{error.strerror}; no link is followed here"
         return LilyError(Code.WORKSPACE_INVALID, said, where=where, hint="put a folder or file in its place")
+    if error.errno == errno.ENAMETOOLONG:
+        return LilyError(Code.USAGE, error.strerror or "the name is too long", where=where[:_LONG], hint="give a shorter one")
     if error.errno in _CLOSED and where:
         return LilyError(Code.WORKSPACE_INVALID, error.strerror or "not permitted", where=where, hint="check owner and permissions")
     return None

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -47,8 +48,12 @@ def metrics(
 
 def _replace(path: Path, text: str) -> None:
     """The file appears whole, readable by whoever collects it, under a name that no collector looks at until it is."""
+    if path.is_dir():
+        raise usage(f"--textfile: {str(path)!r} is a folder")
     if not path.parent.is_dir():
         raise usage(f"--textfile: there is no folder {str(path.parent)!r}")
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):  # /dev/stdout, say, and everybody else's with it
+        raise usage(f"--textfile: {str(path)!r} is no plain file, and would be replaced", "without --textfile the figures are printed")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "w", encoding="utf-8") as file:
@@ -56,8 +61,6 @@ def _replace(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except IsADirectoryError:
-        raise usage(f"--textfile: {str(path)!r} is a folder") from None
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()

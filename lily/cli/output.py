@@ -1,4 +1,4 @@
-"""Where commands write: results to stdout, progress to stderr. A reader that went away is no reason to fail."""
+"""Where commands write: results to stdout, progress to stderr. A reader that went away is no reason to fail; a full disk is."""
 
 import os
 import sys
@@ -11,17 +11,26 @@ import msgspec
 from lily.render import Paint
 from lily.text import all_encodable, visible
 
-_gone: set[str] = set()  # the names of streams whose reader went away
+_gone: set[str] = set()  # the names of streams whose reader went away, or whose disk is full
+_lost: list[OSError] = []  # why a result did not reach stdout
 
 
 def prepare() -> None:
     """Let text that the locale can't write through, escaped."""
     _gone.clear()
+    _lost.clear()
     _stand_in()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+        _wait_for_the_reader(stream)
+
+
+def _wait_for_the_reader(stream: IO[str]) -> None:
+    """Of a pipe that some programs hand on, what a slow reader has no room for would be lost, and nobody told."""
+    with suppress(OSError, ValueError):
+        os.set_blocking(stream.fileno(), True)
 
 
 def _stand_in() -> None:
@@ -71,6 +80,11 @@ def tell(text: str) -> None:
 def reader_is_gone() -> bool:
     """Whether what is written to stdout reaches nobody any more."""
     return "stdout" in _gone
+
+
+def lost() -> OSError | None:
+    """Why a result could not be written to stdout, if so."""
+    return _lost[0] if _lost else None
 
 
 def interactive(stream: IO[str] | None = None) -> bool:
@@ -138,6 +152,10 @@ def _write(name: str, text: str, *, flush: bool = True) -> None:
         _leave(name, stream)
     except ValueError:
         _gone.add(name)  # it is closed
+    except OSError as error:  # the disk is full: what the command does goes on, and it ends with this
+        _leave(name, stream)
+        if name == "stdout":
+            _lost.append(error)
 
 
 def _leave(name: str, stream: IO[str]) -> None:

@@ -29,6 +29,7 @@ Results go to stdout, logs and progress to stderr. Text of users is never read a
 
 An error is one line on stderr: `code: what · where · what to do`. With `--json` it is an object on stdout in place of the result:
 `{{"error": {{"code", "message", "where", "hint", "detail"}}}}`. An `internal_error` names a trace id; its traceback is kept in `.lily/run/errors.log`.
+Where stdout has no room for a result, the command goes on, and ends with `disk_full` on stderr when nothing else was wrong.
 
 ## JSON shapes
 

@@ -4,6 +4,7 @@ import errno
 import os
 import secrets
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -79,10 +80,12 @@ def _unwritable(error: OSError, target: Path) -> LilyError:
 def _check_target(target: Path, path: Path | None, force: bool) -> None:
     if target.is_dir():
         raise LilyError(Code.USAGE, "a backup is a file, and this is a folder", where=str(target))
-    if path is not None and path.exists() and target.exists() and os.path.samefile(target, path):
+    if path is not None and any(target.exists() and os.path.samefile(target, each) for each in copies.files_of(path)):
         raise LilyError(Code.USAGE, "this is the store itself", where=str(target), hint="name another file")
     if os.path.lexists(target) and not force:
         raise LilyError(Code.USAGE, "there is a file of this name already", where=str(target), hint="--force replaces it")
+    if os.path.lexists(target) and not stat.S_ISREG(target.lstat().st_mode):  # /dev/stdout, say, and everybody else's with it
+        raise LilyError(Code.USAGE, "this is no plain file, and is not replaced", where=str(target), hint="name another one")
     if not target.parent.is_dir():
         raise LilyError(Code.USAGE, "there is no such folder", where=str(target.parent))
 

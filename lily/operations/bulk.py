@@ -27,7 +27,11 @@ def key_of(job_id: str, value: Any) -> str:
     wrong = not_plain(value)
     if wrong:
         raise LilyError(Code.USAGE, f"a key is made of plain JSON values: {wrong}")
-    return f"{job_id}:sha256:{hashlib.sha256(canonical_json(value)).hexdigest()}"
+    try:
+        written = canonical_json(value)
+    except UnicodeEncodeError:
+        raise LilyError(Code.USAGE, "a key holds text that is not UTF-8", where=f"job {job_id}") from None
+    return f"{job_id}:sha256:{hashlib.sha256(written).hexdigest()}"
 
 
 def auto_key(spec: Any) -> str:
@@ -78,6 +82,8 @@ class Template:
         """A run with these put over the spec's own, asked for `at` (now).
 
         Raises as `lily.specs.with_overrides`; `usage` for a key that can't be one."""
+        _check_mapping("run_input", run_input)
+        _check_mapping("bindings", bindings)
         text = self._auto(run_input, bindings) if auto_key else self._key(key)
         trigger = self._fired(stamp(at or self._clock.now()))
         if not run_input and not bindings and priority is None:
@@ -102,7 +108,10 @@ class Template:
     def _key(self, key: str | Mapping[str, Any] | None) -> str | None:
         if key is None:
             return None
-        return checked_key(key) if isinstance(key, str) else key_of(self._first.job_id, dict(key))
+        if isinstance(key, str):
+            return checked_key(key)
+        _check_mapping("key", key)
+        return key_of(self._first.job_id, dict(key))
 
     def _auto(self, run_input: Mapping[str, Any] | None, bindings: Mapping[str, Any] | None) -> str:
         return auto_key(decode_spec(self._canonical(run_input or {}, bindings or {}, None)))
@@ -128,6 +137,8 @@ class Template:
         return _encoder.encode(merged) if _simple(merged) else canonical_json(merged)
 
     def _slowly(self, run_input: Mapping[str, Any], bindings: Mapping[str, Any], priority: str | None) -> bytes:
+        if not all(isinstance(name, str) for name in bindings):
+            raise LilyError(Code.JOB_BINDINGS_INVALID, "bindings: a key is not text", where=self._first.job_id)
         sets = {f"bindings.{name}": value for name, value in bindings.items()}
         if priority is not None:
             sets["runtime.priority"] = priority
@@ -150,7 +161,13 @@ def _fits(value: Mapping[str, Any]) -> bool:
 
 def _named(bindings: Mapping[str, Any]) -> bool:
     """Whether none of them is a path into another."""
-    return all(name and "." not in name for name in bindings)
+    return all(isinstance(name, str) and name and "." not in name for name in bindings)
+
+
+def _check_mapping(name: str, given: object) -> None:
+    """What a program passes on may be any JSON; only of a mapping can a run be made."""
+    if given is not None and not isinstance(given, Mapping):
+        raise LilyError(Code.USAGE, f"{name}: a {type(given).__name__} is no mapping")
 
 
 _LOW, _HIGH = -(2**63), 2**63 - 1

@@ -32,7 +32,7 @@ from lily.storage.files import NEW
 from lily.storage.schema import HEAD
 from lily.storage.support_reads import newest_rows, specs_with_secrets
 from lily.storage.upgrades import moment
-from lily.text import json_of
+from lily.text import encodable, json_of
 from lily.workspace import EVENTS, RECEIPT, SUMMARY, Owner, lock_path, read_owner
 
 MEMBER_BYTES = 512 * 1024
@@ -228,7 +228,7 @@ def write(scene: Scene, made: Bundle, target: Path) -> int:
     if not target.parent.is_dir():
         raise LilyError(Code.USAGE, "there is no such folder", where=str(target.parent))
     listed = "\n".join(f"{each.bytes:>9}  {each.name}" + ("  (its end)" if each.cut else "") for each in made.views())
-    readme = _README.format(at=stamp(scene.now), root=scene.workspace.root.name, files=listed)
+    readme = _README.format(at=stamp(scene.now), root=encodable(scene.workspace.root.name), files=listed)
     staged = staging(target)
     try:
         with os.fdopen(os.open(staged, NEW, 0o600), "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:

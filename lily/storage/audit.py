@@ -17,6 +17,7 @@ from lily.identity import check_allowed
 from lily.storage import schema
 from lily.storage.rows import dump
 from lily.storage.statements import Asked, ForRows
+from lily.text import all_encodable, encodable
 
 RESTORE = "store.restore"  # the one action whose row may leave out numbers: [first, last] in `after.left_out`
 HEAD = "audit.head"  # the key of `meta` that holds "NUMBER DIGEST" of the newest row
@@ -111,16 +112,23 @@ def _row(actor: Actor, change: Change, at: str) -> dict[str, Any]:
     return {
         "at": at,
         "action": change.action,
-        "object": change.object,
+        "object": encodable(change.object),  # a file's name may be no UTF-8
         "job_id": change.job_id,
         "actor": actor.name,
         "actor_kind": actor.kind,
         "reason": change.reason,
         "request_id": actor.request_id,
         "trace_id": change.trace_id or actor.trace_id,
-        "before": dump(change.before),
-        "after": dump(change.after),
+        "before": _text(change.before),
+        "after": _text(change.after),
     }
+
+
+def _text(value: Any) -> str:
+    try:
+        return dump(value)
+    except UnicodeEncodeError:  # a path in it
+        return dump(all_encodable(value))
 
 
 def digest(row: Mapping[Any, Any], last: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, OperationalError
 
 from lily.addresses import passwords_in, without_passwords
@@ -93,7 +93,8 @@ def _sqlite_engine(path: Path) -> Engine:
         raise unavailable(exc, str(path), said=str(exc)) from None
     # No reset when a connection is given back: whoever takes one ends the transaction that it begins.
     arguments = {"check_same_thread": False, "timeout": BUSY_SECONDS}
-    engine = create_engine(f"sqlite:///{path}", connect_args=arguments, pool_reset_on_return=None)
+    url = URL.create("sqlite", database=str(path))  # as text, the %20 or ? of a folder's name would mean something, and another file
+    engine = create_engine(url, connect_args=arguments, pool_reset_on_return=None)
 
     place = os.path.abspath(path)
 
@@ -184,6 +185,13 @@ def _told(engine: Engine, exc: BaseException) -> LilyError | None:
         return None
     path = engine.url.database if engine.dialect.name == "sqlite" else None
     return unavailable(exc, shown_url(engine), path, said_by(engine, exc))
+
+
+def _asked_for(exc: BaseException) -> LilyError | None:
+    """What is wrong with what was looked for: an id or a word of which no row can have any, because UTF-8 can't hold it."""
+    if not isinstance(exc, UnicodeEncodeError):
+        return None
+    return LilyError(Code.USAGE, f"{exc.object!r:.100} is not UTF-8 text", hint="nothing has such a name")
 
 
 @contextmanager
@@ -327,7 +335,7 @@ class reading:
         else:
             self._close()
         if failed is not None:
-            told = _told(self._engine, failed)
+            told = _told(self._engine, failed) or _asked_for(failed)
             if told is not None:
                 raise told from failed
             if failed is not exc:

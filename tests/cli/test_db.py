@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+import stat
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -56,6 +57,7 @@ def test_a_backup_of_a_store_in_use_is_one_whole_file_for_its_owner_alone(lily: 
         ("folder", 2, "a backup is a file"),
         ("none/such", 2, "there is no such folder"),
         ("db/lily.sqlite3", 2, "this is the store itself"),
+        ("x" * 300, 2, "File name too long"),
     ],
 )
 def test_a_backup_is_refused_where_it_would_harm_something(lily: Lily, was: Past, file: str, status: int, says: str) -> None:
@@ -71,6 +73,20 @@ def test_a_backup_is_refused_where_it_would_harm_something(lily: Lily, was: Past
         assert lily("db", "restore", file).status == 0
     assert lily("db", "backup", "db/lily.sqlite3", "--force").status == 2
     assert ids(lily)
+
+
+def test_a_backup_takes_the_place_of_plain_files_alone(lily: Lily, was: Past) -> None:
+    """`lily db backup --force /dev/stdout` by root would take it from everybody; the store's own log is the newest part of the store."""
+    (was.root / "link").symlink_to("/dev/null")
+    os.mkfifo(was.root / "pipe")
+    for file in ("link", "pipe"):
+        said = lily("db", "backup", file, "--force")
+        assert (said.status, said.err.count("\n")) == (2, 1), said
+        assert "this is no plain file" in said.err
+        assert not stat.S_ISREG((was.root / file).lstat().st_mode)
+    with closing(sqlite3.connect(was.root / "db/lily.sqlite3")) as reader:  # the log is there as long as somebody reads
+        reader.execute("select count(*) from run").fetchone()
+        assert "this is the store itself" in lily("db", "backup", "db/lily.sqlite3-wal", "--force").err
 
 
 def test_a_backup_of_nothing_and_of_what_is_damaged_is_refused(lily: Lily, workspace: Path) -> None:

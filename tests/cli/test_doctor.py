@@ -24,6 +24,7 @@ from tests.cli.damage import HOURLY, codes, past
 from tests.contract.conform import check_fits, check_run
 from tests.contract.imports import REPOSITORY
 from tests.contract.test_docs import help_of, named
+from tests.unprivileged import Unprivileged
 
 
 def all_codes(said: Said) -> set[str]:
@@ -299,6 +300,23 @@ def test_a_store_that_can_only_be_read_or_is_written_for_long_is_said(lily: Lily
             stores, "probe", lambda *_, **__: StoreFacts(schema="x", writable=False, why_not="attempt to write a readonly database")
         )
         assert codes(lily("doctor", "--json")) == {"store_read_only"}
+
+
+@pytest.mark.parametrize(("place", "mode"), [("db", 0o500), ("db/lily.sqlite3", 0)])
+def test_a_store_that_is_only_closed_to_its_user_is_not_damaged(unprivileged: Unprivileged, place: str, mode: int) -> None:
+    """A sound store is not moved aside, and a fresh one put in its place, because somebody has changed modes: those alone are mended."""
+    root = unprivileged.folder(f"closed-{mode}")
+    assert unprivileged.lily("init", ".", cwd=root).returncode == 0
+    assert unprivileged.lily("runs", "list", cwd=root).returncode == 0
+    (root / place).chmod(mode)
+    said = unprivileged.lily("doctor", "--json", cwd=root)
+    found = {each["code"] for each in json.loads(said.stdout)["findings"]}
+    assert "store_read_only" in found
+    assert "store_damaged" not in found
+    mended = unprivileged.lily("doctor", "--repair", "--json", cwd=root)
+    assert mended.returncode == 0, mended.stdout
+    assert {each["code"] for each in json.loads(mended.stdout)["repaired"]} <= {"not_usable", "mode_open"}
+    assert not list(root.glob("db/damaged-*"))
 
 
 def test_a_log_that_nobody_folded_in_is_folded_in(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

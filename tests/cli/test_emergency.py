@@ -217,6 +217,20 @@ def test_a_textfile_appears_whole(lily: Lily, workspace: Path) -> None:
     assert lily("metrics", "--textfile", str(folder / "blocked")).status == 2
     assert sorted(path.name for path in folder.iterdir()) == ["blocked", "lily.prom"]
     assert lily("metrics", "--textfile", str(workspace / "nowhere" / "x.prom")).status == 2
+    assert lily("metrics", "--textfile", "").status == 2
+
+
+def test_a_textfile_takes_the_place_of_plain_files_alone(lily: Lily, workspace: Path) -> None:
+    """`lily metrics --textfile /dev/stdout` by root would take it from everybody."""
+    (workspace / "link").symlink_to("/dev/null")
+    os.mkfifo(workspace / "pipe")
+    for file in ("link", "pipe"):
+        said = lily("metrics", "--textfile", file)
+        assert (said.status, said.err.count("\n")) == (2, 1), said
+        assert said.err.startswith("usage: --textfile: ")
+        assert "is no plain file" in said.err
+    assert (workspace / "link").is_symlink()
+    assert (workspace / "pipe").is_fifo()
 
 
 def test_json_of_an_export_survives_a_pipe_that_closes(lily: Lily, workspace: Path) -> None:

@@ -1,9 +1,10 @@
 """The store: whether it is there, sound, of this schema, and what is in it counted right. Opens it for the checks that follow."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from lily.errors import LilyError
+from lily.errors import Code, LilyError
 from lily.findings import Finding, Severity, fine, found
 from lily.health import LOG_BYTES
 from lily.operations.doctor.scene import Scene
@@ -46,6 +47,8 @@ def _file(scene: Scene, path: Path) -> Iterator[Finding]:
     elif state.log_foreign:
         said = "the log beside it was not made for it, or is damaged: with the log the store is broken, without it it is sound"
         yield found("store", "store_log_foreign", said, where + "-wal")
+    elif state.problem and not os.access(path, os.R_OK):  # nobody can say how it stands, and there is nothing to repair
+        yield found("store", "store_read_only", f"it {state.problem}", where, fix="see who may read and write it")
     elif state.problem:
         yield found("store", "store_damaged", state.problem, where)
     else:
@@ -104,14 +107,28 @@ def _server(scene: Scene) -> Iterator[Finding]:
             yield found("store", "store_read_only", facts.why_not, "store.url")
 
 
+_CLOSED = ("readonly database", "unable to open database file", "Permission denied")  # as SQLite and the system say it
+
+
+def _not_opened(scene: Scene, error: LilyError, where: str) -> Finding:
+    """A store that was sound a moment ago is not damaged by a folder that takes no files, or by somebody who writes for long."""
+    if scene.database is None:
+        return found("store", "store_unreachable", error.message, where, fix=error.hint)
+    if "locked" in error.message:
+        return found("store", "store_busy", error.message, where)
+    if error.code is Code.DISK_FULL or any(sign in error.message for sign in _CLOSED):
+        fix = error.hint if error.code is Code.DISK_FULL else None
+        return found("store", "store_read_only", error.message, where, fix=fix)
+    return found("store", "store_damaged", error.message, where, fix=error.hint)
+
+
 def _opened(scene: Scene) -> Iterator[Finding]:
     """What its tables hold. From here on the other checks may ask it."""
     where = "store.url" if scene.database is None else scene.shown(scene.database)
     try:
         opened = open_store(scene.workspace, scene.settings)
     except LilyError as error:
-        code = "store_unreachable" if scene.database is None else "store_damaged"
-        yield found("store", code, error.message, where, fix=error.hint)
+        yield _not_opened(scene, error, where)
         return
     differences = schema_differences(opened.engine)
     if differences:
