@@ -2,7 +2,6 @@
 
 import os
 import sys
-from contextlib import suppress
 
 from lily import __version__
 
@@ -12,9 +11,11 @@ GARBAGE = 100_000  # objects more than were freed before the youngest are looked
 def main() -> int:
     """Run the command that the arguments name; gives the exit status."""
     if sys.argv[1:] == ["--version"]:  # answered before anything else is imported
-        with suppress(OSError):  # a full disk, or a reader that went away: told below, as of every command
+        try:  # without contextlib, which would be the only import
             print(__version__, flush=True)
             return 0
+        except OSError:
+            pass  # a full disk, or a reader that went away: told below, as of every command
     import gc
 
     from lily.cli.entry import run
