@@ -11,8 +11,8 @@ GARBAGE = 100_000  # objects more than were freed before the youngest are looked
 def main() -> int:
     """Run the command that the arguments name; gives the exit status."""
     if sys.argv[1:] == ["--version"]:  # answered before anything else is imported
-        try:  # without contextlib, which would be the only import
-            print(__version__, flush=True)
+        try:  # nothing may stay in a buffer; without contextlib, which would be the only import
+            os.write(1, f"{__version__}\n".encode())
             return 0
         except OSError:
             pass  # a full disk, or a reader that went away: told below, as of every command
