@@ -78,7 +78,8 @@ def test_a_blueprint_that_blocks_the_loop_can_be_stopped_by_signals(house: House
     until(lambda: house.run(run_id).status is Status.RUNNING, "the run to start")
 
     def signalled() -> bool:
-        up.send(signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it ended since it was looked at
+            up.send(signal.SIGTERM)
         return not up.alive()
 
     until(signalled, "the process to end")
