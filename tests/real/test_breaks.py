@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+from contextlib import suppress
 
 import pytest
 
