@@ -204,7 +204,7 @@ class TestHowAProgramEnds:
 
         with anyio.fail_after(5):
             async with anyio.create_task_group() as group:
-                group.start_soon(lambda: bench.run("sh", "-c", "echo x; sleep 1000", on_output=stuck))
+                group.start_soon(lambda: bench.run("sh", "-c", "echo x; exec sleep 1000", on_output=stuck))
                 await asked.wait()
                 group.cancel_scope.cancel()
 
@@ -213,7 +213,7 @@ class TestHowAProgramEnds:
             raise OSError("no room")
 
         with anyio.fail_after(5), pytest.raises(OSError, match="no room"):
-            await bench.run("sh", "-c", "echo x; sleep 1000", on_output=full)
+            await bench.run("sh", "-c", "echo x; exec sleep 1000", on_output=full)
 
     async def test_fifty_programs_leave_no_zombie_and_no_descriptor(self, bench: Bench) -> None:
         await bench.run("true")
