@@ -29,10 +29,10 @@ def checks(lily: Lily) -> dict[str, dict[str, Any]]:
 
 
 def answering(lily: Lily) -> dict[str, dict[str, Any]]:
-    """The same, once the supervisor's sockets are open."""
-    while not lily("worker", "status", "--json").json["running"]:
+    """The same, once the supervisor tells of its actors: they may run, and crash, before its sockets are open."""
+    while "actor.doorbell" not in (found := checks(lily)):
         pass
-    return checks(lily)
+    return found
 
 
 @contextmanager
@@ -135,9 +135,9 @@ def test_an_actor_that_crashed_is_a_warning_and_one_that_used_up_its_restarts_cr
     try:
         for _ in range(crashes):
             until(program, "an actor crashed", stream="stderr")
-        found = checks(lily)["actor.doorbell"]
+        found = answering(lily)["actor.doorbell"]
         while found["level"] == "healthy" or (level == "critical" and "next crash" not in found["message"]):
-            found = checks(lily)["actor.doorbell"]
+            found = answering(lily)["actor.doorbell"]
         assert (found["level"], found["value"]["restarts"], found["command"]) == (level, crashes, "lily status --json")
     finally:
         program.terminate()
