@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, RootTransaction, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, OperationalError
 
 from lily.addresses import passwords_in, without_passwords
@@ -24,7 +24,7 @@ from lily.storage.schema import HEAD
 
 BUSY_SECONDS = 15.0  # how long one process waits for another to let go of SQLite
 _DAMAGED = ("malformed", "not a database")  # as SQLite says it
-_WRITE = {"lily_write": True}
+_KEPT = {"lily_kept": True}  # of a connection whose transactions SQLAlchemy neither begins nor ends
 FILE = "lily_file"  # in a connection's `info`: path and identity of SQLite's file when it was opened
 _PAGES = 65_536  # bytes that a transaction, its log and the log's index may need
 # Any two transactions that hand out run ids or sequence numbers wait for each other on PostgreSQL, as they do on SQLite.
@@ -120,9 +120,8 @@ def _sqlite_engine(path: Path) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("lily_write", False)
-        driver: Any = connection.connection.driver_connection  # past SQLAlchemy, which takes longer than SQLite does
-        driver.execute("begin immediate" if writes else "begin")
+        if "lily_kept" not in connection.get_execution_options():
+            connection.exec_driver_sql("begin")
 
     return engine
 
@@ -206,6 +205,30 @@ def store_errors(engine: Engine) -> Iterator[None]:
         raise told from exc
 
 
+class _Straight:
+    """A transaction of SQLite's on a connection that SQLAlchemy takes to be in one for good: it does more for each than SQLite does.
+
+    One that can't be committed is taken back when its connection is closed.
+    """
+
+    def __init__(self, connection: Connection, begin: str) -> None:
+        if not connection.in_transaction():
+            connection.begin()
+        driver: Any = connection.connection.driver_connection
+        self._driver = driver
+        driver.execute(begin)
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        if exc is None:
+            self._driver.commit()
+        else:
+            self._driver.rollback()
+
+
+def _transaction(connection: Connection, begin: str) -> _Straight | RootTransaction:
+    return _Straight(connection, begin) if connection.dialect.name == "sqlite" else connection.begin()
+
+
 class writing:
     """One transaction that writes: on SQLite it begins IMMEDIATE, on PostgreSQL it takes the transaction lock.
 
@@ -234,9 +257,9 @@ class writing:
         if connection is not None and not (connection.closed or connection.invalidated) and _is_replaced(connection):
             connection.close()
         if connection is None or connection.closed or connection.invalidated:
-            connection = self._engine.connect().execution_options(**_WRITE)
+            connection = self._engine.connect().execution_options(**_KEPT)
         self._connection = connection
-        self._transaction = connection.begin()
+        self._transaction = _transaction(connection, "begin immediate")
         if self._engine.dialect.name == "postgresql":
             connection.exec_driver_sql(f"select pg_advisory_xact_lock({_PG_TRANSACTION_LOCK})")
         return connection
@@ -313,8 +336,8 @@ class reading:
                 self._connection = kept.pop()
             if self._connection is not None and _is_replaced(self._connection):
                 self._close()
-            self._connection = connection = self._connection or self._engine.connect()
-            self._transaction = connection.begin()
+            self._connection = connection = self._connection or self._engine.connect().execution_options(**_KEPT)
+            self._transaction = _transaction(connection, "begin")
         except BaseException as exc:
             self._close()
             told = _told(self._engine, exc)
