@@ -28,10 +28,9 @@ from actors.scheduler_bridge import SchedulerBridge
 from actors.spec_loader import SpecLoader, watch
 from actors.supervisor import supervise
 from actors.system import Actor, System
-from lily import identity
+from lily import identity, memory
 from lily.clock import SystemClock, stamp
 from lily.conditions.evaluate import Evaluator
-from lily.engines.memory import few_arenas
 from lily.errors import Code, LilyError
 from lily.log import StreamLog
 from lily.offload import in_thread
@@ -52,6 +51,7 @@ from lily.workspace import Workspace
 TAKE_OVER_SECONDS = 10.0  # how long `lily up` waits for a `lily jobs run` to end
 SYNC_SECONDS = 10.0
 LOCK_CHECK_SECONDS = 5.0
+GIVE_BACK_SECONDS = 60.0
 GARBAGE = 20_000  # objects more than were freed before the youngest are looked through: a few MB
 
 
@@ -60,7 +60,7 @@ def run_up(workspace: Workspace, settings: Settings, *, by: identity.Actor, as_j
 
     Raises LilyError.
     """
-    few_arenas()
+    memory.settle()
     log = StreamLog(sys.stderr, SystemClock(), as_json=as_json)
     with one_error():
         return anyio.run(_up, workspace, settings, log, by, opened, backend="trio")
@@ -86,6 +86,7 @@ async def _up(workspace: Workspace, settings: Settings, log: StreamLog, by: iden
             tasks.start_soon(supervise, "log", partial(_log_runs, system, log), system.intensity, system.crashed)
             tasks.start_soon(_keep_synced, session)
             tasks.start_soon(_keep_lock, session)
+            tasks.start_soon(_keep_small)
             tasks.start_soon(session.processes.collect_orphans)
             bridge_box: Mailbox[BridgeMessage] = Mailbox(math.inf, batch=1000)  # bounded by the number of jobs: claims, specs, rings
             try:
@@ -294,6 +295,12 @@ async def _keep_synced(session: Session) -> None:
         await anyio.sleep(SYNC_SECONDS)
         with suppress(LilyError):  # a store that is away is reported by those who need it
             await in_thread(sync_files, session.store, session.workspace)
+
+
+async def _keep_small() -> None:
+    while True:
+        await anyio.sleep(GIVE_BACK_SECONDS)
+        await in_thread(memory.give_back)
 
 
 async def _keep_lock(session: Session) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from lily import memory
 from lily.clock import SystemClock
 from lily.receipts import Link
 from lily.runs import Event, PinnedSpec, Run, Status, decode_spec
@@ -225,6 +226,7 @@ def main(number: str, root: str, *lossy: str) -> int:
     """Carry out batches until the other end is closed. Signals are for the supervisor, which closes it."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
+    memory.settle()
     gc.freeze()
     wire = _Wire(socket.socket(fileno=int(number)), _TO)
     files = RunFiles(Workspace(Path(root)), _Asking(wire), SystemClock(), lossy=lossy)

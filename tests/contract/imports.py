@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.clock",
                 "lily.faults",
                 "lily.offload",
+                "lily.memory",
                 "lily.time_text",
                 "lily.diagnostics",
                 "lily.text",

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lily.engines.memory import ARENAS
+from lily.memory import ARENAS
 from lily.operations.sockets import doorbell_path, reader_path
 from lily.runs import Status
 from lily.workspace import current_owner, lock_path
