@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -229,66 +229,99 @@ def _transaction(connection: Connection, begin: str) -> _Straight | RootTransact
     return _Straight(connection, begin) if connection.dialect.name == "sqlite" else connection.begin()
 
 
-class writing:
-    """One transaction that writes: on SQLite it begins IMMEDIATE, on PostgreSQL it takes the transaction lock.
+class _Transaction:
+    """One transaction on a connection that is kept for such. No generator, because that and those that it would need take as long as a
+    statement."""
 
-    On the engine's one connection for writing: writers wait for each other anyway, and one from the pool costs as much as a commit. No
-    generator, because that and those that it would need take as long as a statement.
-    """
+    _BEGIN = "begin"
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._connection: Connection | None = None
 
     def __enter__(self) -> Connection:
-        self._writers = writers = _WRITERS.setdefault(self._engine, _Writers())
-        self._connection: Connection | None = None
-        writers.turn.acquire()
         try:
-            return self._begin(writers)
+            connection = self._connection = self._taken() or self._engine.connect().execution_options(**_KEPT)
+            self._transaction = _transaction(connection, self._BEGIN)
+            self._begun(connection)
         except BaseException as exc:
-            self._give_back(whole=False)
+            self._put_back(whole=False)
             told = _told(self._engine, exc)
             if told is None:
                 raise
             raise told from exc
-
-    def _begin(self, writers: "_Writers") -> Connection:
-        connection, writers.connection = writers.connection, None  # whatever goes wrong, nobody knows then how it stands
-        if connection is not None and not (connection.closed or connection.invalidated) and _is_replaced(connection):
-            connection.close()
-        if connection is None or connection.closed or connection.invalidated:
-            connection = self._engine.connect().execution_options(**_KEPT)
-        self._connection = connection
-        self._transaction = _transaction(connection, "begin immediate")
-        if self._engine.dialect.name == "postgresql":
-            connection.exec_driver_sql(f"select pg_advisory_xact_lock({_PG_TRANSACTION_LOCK})")
         return connection
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
-        failed = exc
+        failed, whole = exc, False
         try:
             self._transaction.__exit__(kind, exc, trace)
+            whole = exc is None
         except Exception as error:
-            failed, told = error, _told(self._engine, error)
-            if told is None:
-                raise
-            raise told from error
+            failed = error
         finally:
-            self._give_back(whole=failed is None)
-        if exc is not None:
-            told = _told(self._engine, exc)
+            self._put_back(whole=whole)
+        if failed is not None:
+            told = _told(self._engine, failed) or _asked_for(failed)
             if told is not None:
-                raise told from exc
-        elif self._writers.committed is not None:
+                raise told from failed
+            if failed is not exc:
+                raise failed
+
+    def _taken(self) -> Connection | None:
+        """One that was kept and can be used; None where a new one is needed."""
+        raise NotImplementedError
+
+    def _begun(self, connection: Connection) -> None:
+        """What else belongs to the beginning."""
+
+    def _put_back(self, *, whole: bool) -> None:
+        """Keep the connection if it is `whole`, else close it."""
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+class writing(_Transaction):
+    """One transaction that writes: on SQLite it begins IMMEDIATE, on PostgreSQL it takes the transaction lock.
+
+    On the engine's one connection for writing: writers wait for each other anyway, and one from the pool costs as much as a commit.
+    """
+
+    _BEGIN = "begin immediate"
+
+    def __enter__(self) -> Connection:
+        self._writers = _WRITERS.setdefault(self._engine, _Writers())
+        self._writers.turn.acquire()
+        return super().__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        super().__exit__(kind, exc, trace)
+        if exc is None and self._writers.committed is not None:
             self._writers.committed()
 
-    def _give_back(self, *, whole: bool) -> None:
-        connection, self._connection = self._connection, None
+    def _taken(self) -> Connection | None:
+        connection, self._writers.connection = self._writers.connection, None  # whatever goes wrong, nobody knows then how it stands
+        if connection is None or connection.closed or connection.invalidated:
+            return None
+        if _is_replaced(connection):
+            connection.close()
+            return None
+        return connection
+
+    def _begun(self, connection: Connection) -> None:
+        if self._engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"select pg_advisory_xact_lock({_PG_TRANSACTION_LOCK})")
+
+    def _put_back(self, *, whole: bool) -> None:
         try:
             if whole:
-                self._writers.connection = connection
-            elif connection is not None:
-                connection.close()
+                self._writers.connection, self._connection = self._connection, None
+            else:
+                self._close()
         finally:
             self._writers.turn.release()
 
@@ -318,56 +351,30 @@ def close_engine(engine: Engine) -> None:
     engine.dispose()
 
 
-class reading:
+class reading(_Transaction):
     """One transaction that only reads, over one snapshot on SQLite.
 
     On one of a few connections that are kept for it on SQLite, where one from the pool costs more than most of what is read; each has a
     reader of its own. PostgreSQL's are the pool's, which asks whether they are still there.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def __enter__(self) -> Connection:
-        self._kept = kept = _READERS.setdefault(self._engine, [])
-        self._connection: Connection | None = None
+    def _taken(self) -> Connection | None:
+        self._kept = _READERS.setdefault(self._engine, [])
         try:
-            with suppress(IndexError):  # others take them, too
-                self._connection = kept.pop()
-            if self._connection is not None and _is_replaced(self._connection):
-                self._close()
-            self._connection = connection = self._connection or self._engine.connect().execution_options(**_KEPT)
-            self._transaction = _transaction(connection, "begin")
-        except BaseException as exc:
-            self._close()
-            told = _told(self._engine, exc)
-            if told is None:
-                raise
-            raise told from exc
+            connection = self._kept.pop()
+        except IndexError:  # others take them, too
+            return None
+        if _is_replaced(connection):
+            connection.close()
+            return None
         return connection
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
-        failed = exc
-        try:
-            self._transaction.__exit__(kind, exc, trace)
-        except Exception as error:
-            failed = error
-        connection = self._connection
-        if failed is None and connection is not None and len(self._kept) < _READERS_KEPT and self._engine.dialect.name == "sqlite":
-            self._kept.append(connection)
+    def _put_back(self, *, whole: bool) -> None:
+        if whole and self._connection is not None and len(self._kept) < _READERS_KEPT and self._engine.dialect.name == "sqlite":
+            self._kept.append(self._connection)
+            self._connection = None
         else:
             self._close()
-        if failed is not None:
-            told = _told(self._engine, failed) or _asked_for(failed)
-            if told is not None:
-                raise told from failed
-            if failed is not exc:
-                raise failed
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
 
 _READERS_KEPT = 4

@@ -1,4 +1,4 @@
-"""Connections that are kept for reading: each has one reader at a time, and none that went wrong is used again."""
+"""Connections that are kept: each has one user at a time, and none that went wrong is used again."""
 
 import os
 import sqlite3
@@ -139,3 +139,20 @@ def test_a_database_whose_file_is_gone_is_away_until_it_is_back_and_is_not_made_
     os.rename(path.with_name("elsewhere"), path)
     with door(engine) as connection:
         assert _rows(connection) == 1
+
+
+@pytest.mark.parametrize("transaction", [reading, writing])
+def test_an_interrupt_at_the_end_of_a_transaction_leaves_nothing_open(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, transaction: type[reading | writing]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lily.storage.database._Straight.__exit__", interrupted)
+        with pytest.raises(KeyboardInterrupt), transaction(engine) as connection:
+            _rows(connection)
+    with writing(engine) as connection:
+        connection.execute(text("insert into kept values (2)"))
+    with reading(engine) as connection:
+        assert _rows(connection) == 2
