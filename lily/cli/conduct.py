@@ -92,9 +92,11 @@ def _once(workspace: Workspace, settings: Settings, store: Store, run_id: str, p
     if run.status in TERMINAL and run.written:
         return run
     try:
-        if current_owner(workspace) is None:
+        owner = current_owner(workspace)
+        if owner is None:
             return _here(workspace, settings, run_id, progress)
-        for event in follow(workspace, run_id=run_id, from_seq=progress.last):
+        silent = f"pid {owner.pid}, which owns the workspace, does not answer; run {run_id} is stored and waits for it: see `lily health`"
+        for event in follow(workspace, run_id=run_id, from_seq=progress.last, silent=lambda: output.tell(silent)):
             progress.event(event)
         return store.run(run_id)
     except LilyError as error:

@@ -1,8 +1,9 @@
 """Talking to a running supervisor. Standard library only, so that a command that asks starts fast."""
 
 import json
+import select
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lily.errors import Code, LilyError
@@ -12,6 +13,8 @@ from lily.workspace import Workspace
 
 MOST_RUNS = 1000  # that the owner tells at once: more would keep it from its work
 RUNS_SECONDS = 2.0  # after which the store is asked
+ANSWER_SECONDS = 2.0  # a supervisor that is well answers in milliseconds
+SILENT_SECONDS = 5.0  # of a follower to whom nothing was said yet, until it is looked whether anybody will
 
 
 def _connect(workspace: Workspace, timeout: float | None) -> socket.socket:
@@ -31,12 +34,19 @@ def _connect(workspace: Workspace, timeout: float | None) -> socket.socket:
     return door
 
 
-def ask(workspace: Workspace, request: dict[str, Any], *, timeout: float | None = 10.0) -> Iterator[dict[str, Any]]:
-    """Send one request and give the answers as they come. Raises `supervisor_not_running` when nobody listens or it went away."""
+def ask(
+    workspace: Workspace, request: dict[str, Any], *, timeout: float | None = 10.0, silent: Callable[[], None] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Send one request and give the answers as they come. Raises `supervisor_not_running` when nobody listens or it went away.
+
+    `silent` is called where none comes within SILENT_SECONDS.
+    """
     with _connect(workspace, timeout) as door, door.makefile("rwb") as file:
         try:
             file.write(json.dumps(request).encode() + b"\n")
             file.flush()
+            if silent is not None and not select.select([door], [], [], SILENT_SECONDS)[0]:
+                silent()
             for line in file:
                 answer = json.loads(line)
                 if "error" in answer:
@@ -73,13 +83,26 @@ def supervisor_runs(
     return None
 
 
-def follow(workspace: Workspace, *, run_id: str | None = None, job_id: str | None = None, from_seq: int = 0) -> Iterator[dict[str, Any]]:
+def follow(
+    workspace: Workspace,
+    *,
+    run_id: str | None = None,
+    job_id: str | None = None,
+    from_seq: int = 0,
+    silent: Callable[[], None] | None = None,
+) -> Iterator[dict[str, Any]]:
     """Events as they reach the disk: of one run from `from_seq` on until `{"final": status}`, or of a job or all from now on.
 
-    Raises `supervisor_not_running` when the supervisor goes away before the end.
+    `silent` is called once where the supervisor lets its first word wait and answers nothing else either. Raises
+    `supervisor_not_running` when it goes away before the end.
     """
+
+    def look() -> None:
+        if silent is not None and supervisor_status(workspace, timeout=ANSWER_SECONDS) is None:
+            silent()
+
     request = {"ask": "follow", "run_id": run_id, "job_id": job_id, "from_seq": from_seq}
-    for answer in ask(workspace, request, timeout=None):
+    for answer in ask(workspace, request, timeout=None, silent=look):
         yield answer
         if run_id is not None and "final" in answer:
             return

@@ -10,7 +10,7 @@ from lily.clock import parse_stamp
 from lily.errors import LilyError
 from lily.health import Check, Figures, Limits, ScheduleFacts, SupervisorFacts, assess, utilization, worst
 from lily.ledger import is_condition
-from lily.operations.client import supervisor_status
+from lily.operations.client import ANSWER_SECONDS, supervisor_status
 from lily.operations.session import open_store
 from lily.operations.verify import verify
 from lily.operations.worker import standstill
@@ -25,7 +25,6 @@ from lily.storage.windows import Windows
 from lily.storage.worker import paused
 from lily.workspace import Workspace, current_owner
 
-ANSWER_SECONDS = 2.0  # a supervisor that is well answers in milliseconds
 JOBS_LOOKED_AT = 10  # whose windows are computed and compared; other jobs' turn comes with the next minute
 _COMPARED = timedelta(minutes=5)
 _IN_HAND = timedelta(seconds=10)  # a window that fell due this short ago may just be being claimed

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lily.operations.client import supervisor_status
 from lily.workspace import Workspace, current_owner
 from tests.cli.conftest import Lily, command, environment, rest, shell, started, supervisor, until, write_job
 
@@ -169,6 +170,50 @@ def test_a_run_is_handed_to_the_supervisor_and_followed(lily: Lily, workspace: P
         *events, last = said.lines
         assert last["receipt"]["pid"] == up.pid
         assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+
+
+def test_a_run_says_once_that_the_supervisor_does_not_answer_and_goes_on_when_it_does(
+    lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_job(workspace, "a")
+    monkeypatch.setattr("lily.operations.client.SILENT_SECONDS", 0.05)
+    monkeypatch.setattr("lily.operations.client.ANSWER_SECONDS", 0.2)
+    told = []
+    with supervisor(workspace) as up:
+
+        def tell(line: str) -> None:
+            told.append(line)
+            up.send_signal(signal.SIGCONT)
+
+        monkeypatch.setattr("lily.cli.output.tell", tell)
+        up.send_signal(signal.SIGSTOP)
+        assert lily("jobs", "run", "a").status == 0
+        (line,) = [line for line in told if "does not answer" in line]
+        assert f"pid {up.pid}, " in line
+        assert "lily health" in line
+
+
+def test_a_run_that_waits_for_a_slot_does_not_take_the_supervisor_for_silent(
+    lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workspace / ".lily" / "config.yaml").write_text("queue: {max_concurrent: 1}\n")
+    write_job(workspace, "slow", bindings=shell("echo begun; read x < gate"))
+    write_job(workspace, "a")
+    os.mkfifo(workspace / "gate")
+    monkeypatch.setattr("lily.operations.client.SILENT_SECONDS", 0.05)
+    looked = []
+
+    def look(*given: Any, **named: Any) -> Any:
+        looked.append(supervisor_status(*given, **named))
+        (workspace / "gate").write_text("go\n")
+        return looked[-1]
+
+    monkeypatch.setattr("lily.operations.client.supervisor_status", look)
+    with supervisor(workspace), started(workspace, "jobs", "run", "slow", "--json") as first:
+        until(first, "begun")
+        said = lily("jobs", "run", "a")
+        assert (said.status, len(looked)) == (0, 1)
+        assert "does not answer" not in said.err
 
 
 def test_a_second_run_is_handed_to_the_first(workspace: Path, lily: Lily) -> None:

@@ -6,12 +6,12 @@ from typing import Any
 
 from lily.errors import LilyError
 from lily.findings import Finding, found, is_wrong
-from lily.operations.client import supervisor_status
+from lily.operations.client import ANSWER_SECONDS, supervisor_status
 from lily.operations.doctor import history, machine, outside, places, schedules, stores
 from lily.operations.doctor.scene import Scene
 
 Check = Callable[[Scene], Iterator[Finding]]
-ANSWER_SECONDS, LOOK_SECONDS = 2.0, 0.1
+LOOK_SECONDS = 0.1
 
 # The store's check opens it for those that stand below it. A check of something else is one more line here, and its codes are lines of
 # the table in `lily.findings`.
