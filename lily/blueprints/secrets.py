@@ -73,13 +73,13 @@ def _in_file(name: str, base: Path | None) -> str:
         raise BlueprintError(f"the secret in {name} can't be read: it is not UTF-8", retryable=False, path=name) from None
 
 
-def values_of(named: Iterable[str], base: Path | None = None) -> list[str]:
+def values_of(named: Iterable[str], base: Path | None = None, environ: Mapping[str, str] | None = None) -> list[str]:
     """The values of those references that this process can read."""
-    found = []
+    found, environ = [], os.environ if environ is None else environ
     for reference in dict.fromkeys(named):
         kind, _, name = reference.partition(":")
         if kind == "env":  # most that are not set: every attempt asks for that of the language model
-            if value := os.environ.get(name):
+            if value := environ.get(name):
                 found.append(value)
         elif kind == "file":
             with suppress(BlueprintError, ValueError):  # the latter: a name that no file can have

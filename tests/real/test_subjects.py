@@ -42,6 +42,8 @@ class Eye:
     timeout: float = 10.0
     outside: bool = False
     others: list[Any] = field(default_factory=list)
+    secrets: frozenset[str] = frozenset()  # what the job refers to
+    own: list[str] = field(default_factory=list)  # those of the settings
 
     def look(self, subject: Any, operator: str = "exists", value: Any = None) -> Evaluation:
         """Once."""
@@ -61,11 +63,12 @@ class Eye:
             clock=FakeClock(NOW),
             offload=in_thread,
             reading=in_thread_or_left,
+            secrets=lambda: self.own,
             environ=self.environ,
             timeout_seconds=self.timeout,
         )
         trigger = {"type": "condition", "every": "1m", "subject": subject, "operator": operator, "value": value}
-        return await evaluate(Wanted("job", NOW, 1, NOW, trigger, self.timezone, self.granted))
+        return await evaluate(Wanted("job", NOW, 1, NOW, trigger, self.timezone, self.granted, self.secrets))
 
     def observed(self, subject: Any) -> Any:
         """What is there; an error fails the test."""
