@@ -181,7 +181,7 @@ class Alerts:
             fields = {"alert": f"A{due.alert.alert_id}", "sink": due.sink, "error": failed, "tries": due.tries + 1}
             self._log.warning("an alert could not be delivered", **fields, next=result.next_at or "never")
             self._failures[due.sink] = self._failures.get(due.sink, 0) + 1
-            self._not_before[due.sink] = anyio.current_time() + retry_seconds(self._failures[due.sink])
+            self._not_before[due.sink] = anyio.current_time() + retry_seconds(self._failures[due.sink], later)
         elif self._failures.pop(due.sink, 0):
             self._not_before.pop(due.sink, None)
             await self._offload(hasten, self._store, due.sink, self._clock.now())
