@@ -77,3 +77,22 @@ def test_a_secret_in_the_place_of_a_reference_is_refused_and_not_repeated(lily: 
     assert said.status == 1
     assert "env:NAME or file:PATH, and never the secret itself" in said.out
     assert PASSWORD not in said.out + said.err
+
+
+def test_a_secret_in_a_home_folder_that_nobody_knows_fails_its_run_and_nothing_else(lily: Lily, workspace: Path) -> None:
+    """Not the process that runs it, and not what is told and shown of the run afterwards."""
+    (workspace / ".lily" / "config.yaml").write_text(
+        "alerts: {sinks: {kept: {kind: file, path: alerts.jsonl}}}\nscheduler: {failure_notification_threshold: 1}\n"
+    )
+    job(workspace, argv=["true"], env={"KEY": {"secret": "file:~nobody-of-that-name/token"}})
+    said = lily("jobs", "run", "j")
+    assert (said.status, "the secret in ~nobody-of-that-name/token can't be read" in said.out) == (1, True)
+    (alert,) = (workspace / "alerts.jsonl").read_text().splitlines()
+    assert json.loads(alert)["job_id"] == "j"
+    assert (lily("dlq", "triage").status, lily("support", "bundle").status) == (0, 0)
+
+
+def test_settings_that_refer_to_a_home_folder_that_nobody_knows_keep_no_job_from_running(lily: Lily, workspace: Path) -> None:
+    (workspace / ".lily" / "config.yaml").write_text("llm: {api_key: {secret: 'file:~nobody-of-that-name/key'}}\n")
+    job(workspace, argv=["true"])
+    assert lily("jobs", "run", "j").status == 0
