@@ -257,6 +257,19 @@ def test_a_sink_that_wants_to_be_left_alone_is_not_tried_with_other_alerts_meanw
     assert sorted(here.outside.told()) == [("A1", "failing", 3), ("A2", "failing", 3)]
 
 
+@pytest.mark.parametrize("config", [HOOK, NIGHT])
+def test_a_clock_that_is_set_back_puts_off_no_alert(scene: Callable[..., Scene], config: str) -> None:
+    """What was to be tried again a minute later, or when the quiet hours end, would wait for three days more."""
+    here = scene(config)
+    here.outside.down = {"hook"}
+
+    async def set_back() -> None:
+        here.world.clock.jump(days=-3, hours=8)  # eight in the morning: nobody sleeps any more
+
+    here.live(here.ends("x", "x", "x"), pause(20), here.sets(down=set()), set_back, pause(10))
+    assert here.outside.told() == [("A1", "failing", 3)]
+
+
 def test_what_a_sink_did_not_take_comes_in_order_when_it_is_up_again(scene: Callable[..., Scene]) -> None:
     """The alert, then the recovery; and what follows it is another alert."""
     here = scene()
