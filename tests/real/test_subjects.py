@@ -143,6 +143,14 @@ def test_files_that_fit_a_pattern_are_counted(eye: Eye) -> None:
     assert {pattern: eye.observed(file(pattern, "count")) for pattern in counted} == counted
 
 
+def test_a_file_that_fits_a_pattern_in_several_ways_is_counted_once(eye: Eye) -> None:
+    """Either folder may be what stands between two `**`."""
+    (eye.root / "a/logs1/logs2").mkdir(parents=True)
+    (eye.root / "a/logs1/logs2/x").touch()
+    counted = {"**/logs*/**/x": 1, "a/**/logs*/**": 2, "**/**/x": 1, "**/a/**/*/**/x": 1}
+    assert {pattern: eye.observed(file(pattern, "count")) for pattern in counted} == counted
+
+
 @pytest.mark.parametrize("what", ["exists", "size", "mtime", "sha256", "count"])
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "link", "folder/secret", "in/../../secret"])
 def test_nothing_outside_of_the_workspace_is_looked_at_unless_the_policy_allows_it(eye: Eye, path: str, what: str) -> None:
