@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Lily
+from tests.cli.conftest import Lily, write_job
 
 PASSWORD = "hunter2hunter2"
 ADDRESSES = [
@@ -56,6 +56,22 @@ def test_validate_says_where_a_secret_stands_in_a_job_and_does_not_repeat_it(
     assert [note["field"] for note in said.json["notes"]] == [field]
     assert "{secret: env:NAME}" in lily("jobs", "validate", "j").err
     assert PASSWORD not in said.out
+
+
+@pytest.mark.parametrize(
+    ("field", "subject"),
+    [
+        ("trigger.subject.headers.Authorization", {"url": "http://a/", "headers": {"Authorization": PASSWORD}}),
+        ("trigger.subject.url", {"url": f"http://me:{PASSWORD}@a/"}),
+    ],
+)
+def test_validate_says_where_a_secret_stands_in_a_condition(lily: Lily, workspace: Path, field: str, subject: dict[str, Any]) -> None:
+    """It gets into the receipts of the runs that it fires."""
+    trigger = {"type": "condition", "every": "1m", "subject": {"kind": "http", **subject}, "operator": "eq", "value": 200}
+    write_job(workspace, "j", trigger=trigger, capabilities=["process.exec", "net.http"])
+    said = lily("jobs", "validate", "j", "--json")
+    assert (said.status, [note["field"] for note in said.json["notes"]]) == (0, [field])
+    assert PASSWORD not in said.out + lily("jobs", "validate", "j").err
 
 
 @pytest.mark.parametrize(
