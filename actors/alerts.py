@@ -7,13 +7,14 @@ alert twice.
 
 import math
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from typing import Protocol
 
 import anyio
 import anyio.abc
 
-from lily.alerts.decide import Act, Decision, retry_seconds
+from lily.alerts.decide import FIRST_RETRY_SECONDS, Act, Decision, retry_seconds
 from lily.alerts.errors import SinkError
 from lily.alerts.message import Message
 from lily.alerts.terms import Sink
@@ -67,6 +68,7 @@ class Alerts:
         self._not_before: dict[str, float] = {}  # loop time before which a sink that failed is left alone
         self._owed: dict[tuple[int, str], tuple[Due, Result]] = {}  # what came of tries, until the store has it
         self._pruned = -math.inf
+        self._looked: datetime | None = None  # wall time of the last look
         self._changed, self._due = True, -math.inf  # whether, and from which loop time on, something may be due
 
     def follow(self, settings: Settings) -> None:
@@ -101,7 +103,10 @@ class Alerts:
     async def _look(self, tasks: anyio.abc.TaskGroup) -> float:
         """Do what is due; gives the seconds until the next look."""
         await self._store_owed()
-        more = True
+        more, at = True, self._clock.now()
+        if self._looked is not None and (self._looked - at).total_seconds() > FIRST_RETRY_SECONDS:
+            self._hurry |= self.settings.alerts.sinks.keys()  # the clock was set back: what was put off would wait for so much longer
+        self._looked = at
         while more:
             self._fault("alerts:before-taking-up")
             more, raised = await self._offload(self._taking_up.step, self.settings, self._clock.now())
@@ -181,7 +186,7 @@ class Alerts:
             fields = {"alert": f"A{due.alert.alert_id}", "sink": due.sink, "error": failed, "tries": due.tries + 1}
             self._log.warning("an alert could not be delivered", **fields, next=result.next_at or "never")
             self._failures[due.sink] = self._failures.get(due.sink, 0) + 1
-            self._not_before[due.sink] = anyio.current_time() + retry_seconds(self._failures[due.sink])
+            self._not_before[due.sink] = anyio.current_time() + retry_seconds(self._failures[due.sink], later)
         elif self._failures.pop(due.sink, 0):
             self._not_before.pop(due.sink, None)
             await self._offload(hasten, self._store, due.sink, self._clock.now())

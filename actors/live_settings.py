@@ -10,6 +10,8 @@ from typing import Any, Literal
 import anyio
 import msgspec
 
+from lily.alerts.terms import Sink
+from lily.alerts.terms import shown as shown_sink
 from lily.errors import LilyError
 from lily.identity import SUPERVISOR, Actor
 from lily.log import Log
@@ -64,7 +66,7 @@ class LiveSettings:
 
 def differences(before: Settings, after: Settings, old_file: Settings, new_file: Settings) -> list[SettingChange]:
     """What changed in force, and what the file says now that is not in force: it waits for the next start, or is held."""
-    was, now, old, new = (values_of(each) for each in (before, after, old_file, new_file))
+    was, now, old, new = (_whole(each) for each in (before, after, old_file, new_file))
     changes = []
     for key in sorted({*was, *now, *new}):
         if key in AT_START:
@@ -78,4 +80,13 @@ def differences(before: Settings, after: Settings, old_file: Settings, new_file:
 
 
 def _change(key: str, before: Mapping[str, Any], after: Mapping[str, Any], effect: Literal["now", "next start", "held"]) -> SettingChange:
-    return SettingChange(key=key, before=shown(before.get(key)), after=shown(after.get(key)), effect=effect)
+    return SettingChange(key=key, before=_shown(before.get(key)), after=_shown(after.get(key)), effect=effect)
+
+
+def _whole(settings: Settings) -> dict[str, Any]:
+    """Every value, of sinks also what is never shown of them: it may be all that has changed."""
+    return values_of(settings) | {f"alerts.sinks.{name}": sink for name, sink in settings.alerts.sinks.items()}
+
+
+def _shown(value: Any) -> Any:
+    return shown_sink(value) if isinstance(value, Sink) else shown(value)

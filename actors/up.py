@@ -182,7 +182,15 @@ def _edge(session: Session, live: LiveSettings, bridge_box: Mailbox[BridgeMessag
 
 def _evaluator(session: Session, index: SpecIndex) -> Evaluator:
     ports = session.system.ports
-    return evaluator(session.workspace, ports.registry, session.store, index, policy=lambda: ports.policy, clock=SystemClock())
+    return evaluator(
+        session.workspace,
+        ports.registry,
+        session.store,
+        index,
+        policy=lambda: ports.policy,
+        secrets=lambda: ports.secrets(),
+        clock=SystemClock(),
+    )
 
 
 async def _watch_blueprints(session: Session) -> None:

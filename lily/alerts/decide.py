@@ -137,11 +137,13 @@ def _judged(after: Streak, told: Callable[[str], Told | None], terms: Terms, now
             0,
             f"it goes on: {counted(after.failures, 'failure')} in a row, and A{last.alert_id} of the same error is older than the throttle",
         )
+    if last is not None and last.alert_id == after.alert_id:
+        return Act.RAISE, 0, f"{counted(after.failures, 'failure')} in a row, and nobody got A{last.alert_id} of the same error"
     if after.alert_id:
         return Act.RAISE, 0, f"another error than that of A{after.alert_id}"
     return Act.RAISE, 0, f"{counted(after.failures, 'failure')} in a row"
 
 
-def retry_seconds(tries: int) -> float:
-    """The pause after so many tries that failed: doubled each time, an hour at most."""
-    return min(FIRST_RETRY_SECONDS * 2.0 ** min(max(tries, 1) - 1, 32), LONGEST_RETRY_SECONDS)
+def retry_seconds(tries: int, wished: float = 0.0) -> float:
+    """The pause after so many tries that failed: doubled each time, or what the sink `wished` for where that is longer; an hour at most."""
+    return min(max(FIRST_RETRY_SECONDS * 2.0 ** min(max(tries, 1) - 1, 32), wished), LONGEST_RETRY_SECONDS)

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lily.alerts.errors import SinkError
+from lily.alerts.record import place_of
 from lily.alerts.sending import revealed
 from lily.alerts.terms import Sink
 
@@ -14,11 +15,11 @@ def why_not(sink: Sink, root: Path) -> str | None:
     """Why it could not; None when nothing speaks against it. Relative paths begin at `root`."""
     try:
         revealed(sink, root)
+        path = place_of(root, sink.path)
     except SinkError as error:
         return str(error)
     match sink.kind:
         case "file":
-            path = root / Path(sink.path).expanduser()
             return None if os.access(path if path.exists() else path.parent, os.W_OK) else f"{path} can't be written"
         case "command":
             program = sink.argv[0]

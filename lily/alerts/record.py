@@ -7,9 +7,17 @@ from pathlib import Path
 from lily.alerts.errors import SinkError
 
 
+def place_of(root: Path, named: str) -> Path:
+    """Where the file is; a relative path begins at `root`. Raises SinkError for one in a home folder that nobody knows."""
+    try:
+        return root / Path(named).expanduser()
+    except RuntimeError:
+        raise SinkError(f"{named} begins with a home folder that nobody knows") from None
+
+
 def append(root: Path, named: str, line: bytes) -> str:
     """Add a line, whole, to a file; a relative path begins at `root`. A line that a crash has torn is ended first. Raises SinkError."""
-    path = root / Path(named).expanduser()
+    path = place_of(root, named)
     try:
         fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
         try:

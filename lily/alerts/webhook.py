@@ -15,8 +15,8 @@ async def post(sink: Sink, message: Message, secrets: dict[str, str]) -> str:
     url = _text(sink.url, secrets)
     shown = masked_address(url)
     # The receiver may use the key to tell a message that comes twice.
-    headers = {"Content-Type": "application/json", "User-Agent": f"lily/{__version__}", "Idempotency-Key": _key(message)}
-    headers |= {name: _text(value, secrets) for name, value in sink.headers.items()}
+    headers = httpx.Headers({"Content-Type": "application/json", "User-Agent": f"lily/{__version__}", "Idempotency-Key": _key(message)})
+    headers.update({name: _text(value, secrets) for name, value in sink.headers.items()})  # whatever the case of a name
     try:
         async with (
             httpx.AsyncClient(timeout=sink.timeout_seconds, follow_redirects=False) as client,

@@ -70,7 +70,8 @@ def _problem(found: Any, what: str) -> dict[str, str]:
 def _brief(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"a mapping of {', '.join(map(str, list(value)[:5]))}" if value else "an empty mapping"
-    text = json.dumps(value, default=repr, ensure_ascii=False)
+    # Before it is escaped once more, and before it is cut.
+    text = here().text(json.dumps(here().data(value), default=repr, ensure_ascii=False))
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

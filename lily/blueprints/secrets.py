@@ -55,8 +55,8 @@ def secret_text(reference: str, environ: Mapping[str, str] | None = None, *, bas
 
 
 def _in_file(name: str, base: Path | None) -> str:
-    path = (base or Path()) / Path(name).expanduser()
     try:
+        path = (base or Path()) / Path(name).expanduser()
         # Never waits: what stands there may be a pipe.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -65,23 +65,23 @@ def _in_file(name: str, base: Path | None) -> str:
         if len(data) > LARGEST:
             raise OSError(f"it has more than {LARGEST // 1024} KiB")
         return data.decode().removesuffix("\n").removesuffix("\r")
-    except (OSError, RuntimeError) as error:  # the latter: a home folder that nobody knows
+    except UnicodeDecodeError:
+        raise BlueprintError(f"the secret in {name} can't be read: it is not UTF-8", retryable=False, path=name) from None
+    except (OSError, RuntimeError, ValueError) as error:  # a home folder that nobody knows; a name that no file can have
         raise BlueprintError(
             f"the secret in {name} can't be read: {getattr(error, 'strerror', None) or error}", retryable=False, path=name
         ) from None
-    except UnicodeDecodeError:
-        raise BlueprintError(f"the secret in {name} can't be read: it is not UTF-8", retryable=False, path=name) from None
 
 
-def values_of(named: Iterable[str], base: Path | None = None) -> list[str]:
+def values_of(named: Iterable[str], base: Path | None = None, environ: Mapping[str, str] | None = None) -> list[str]:
     """The values of those references that this process can read."""
-    found = []
+    found, environ = [], os.environ if environ is None else environ
     for reference in dict.fromkeys(named):
         kind, _, name = reference.partition(":")
         if kind == "env":  # most that are not set: every attempt asks for that of the language model
-            if value := os.environ.get(name):
+            if value := environ.get(name):
                 found.append(value)
         elif kind == "file":
-            with suppress(BlueprintError, ValueError):  # the latter: a name that no file can have
+            with suppress(BlueprintError):
                 found.append(secret_text(reference, base=base))
     return found

@@ -75,7 +75,8 @@ def run_batch(place: Workspace, file: str, *, job_id: str | None, reason: str, a
     else:
         output.put_lines([run.run_id for run in runs])
     if current_owner(place) is None and runs:
-        output.tell(f"no supervisor is up: {counted(len(runs), 'run is stored and waits', 'runs are stored and wait')} for `lily up`")
+        stored = len({run.run_id for run in runs})  # lines of one key are one run
+        output.tell(f"no supervisor is up: {counted(stored, 'run is stored and waits', 'runs are stored and wait')} for `lily up`")
     return 0
 
 

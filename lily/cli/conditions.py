@@ -49,9 +49,13 @@ def _look(place: Workspace, index: SpecIndex, store: "Store | None", wanted: "Wa
 
     from lily.blueprints.registry import Registry
     from lily.operations.conditions import evaluator
+    from lily.own_secrets import OwnSecrets
 
-    policy = load_settings(place).policy
-    look = evaluator(place, Registry(place.blueprints), store, index, policy=lambda: policy, clock=SystemClock())
+    settings = load_settings(place)
+    own = OwnSecrets(settings, place.root)
+    look = evaluator(
+        place, Registry(place.blueprints), store, index, policy=lambda: settings.policy, secrets=own.values, clock=SystemClock()
+    )
     return anyio.run(look, wanted, backend="trio")
 
 

@@ -174,7 +174,12 @@ def _plain(spec: "PinnedSpec") -> list[tuple[Code, str, str]]:
     why = "this looks like a secret, and stands in the file; take it from elsewhere with {secret: env:NAME} or {secret: file:PATH}"
     places = [describe_path(path, "bindings") for path in plain_secrets(spec.bindings)]
     places += [describe_path(path, "target.input") for path in plain_secrets(spec.target.input)]
-    return [(Code.JOB_BINDINGS_INVALID, place, why) for place in places]
+    looked_at = plain_secrets(spec.trigger.get("subject"))
+    why_not_there = "this looks like a secret, and stands in the file; a header of a condition may be {secret: env:NAME}"
+    return [
+        *((Code.JOB_BINDINGS_INVALID, place, why) for place in places),
+        *((Code.JOB_TRIGGER_INVALID, describe_path(path, "trigger.subject"), why_not_there) for path in looked_at),
+    ]
 
 
 def _diagnostic(path: str, code: str, message: str, *, field: str = "") -> Diagnostic:

@@ -3,7 +3,7 @@
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -12,6 +12,7 @@ import msgspec
 
 from lily.blueprints.contract import BlueprintError
 from lily.blueprints.schemas import Mismatch, one_line, validated
+from lily.blueprints.secrets import values_of
 from lily.clock import Clock, stamp
 from lily.conditions.compare import compare, kind_of, sentence
 from lily.conditions.define import Facts, Look, Stop, Subject
@@ -47,8 +48,8 @@ class Policy(Protocol):
 
 
 class Evaluator:
-    """Looks at conditions. `policy` gives the one that holds now; `facts` is what Lily knows of itself; `reading` runs what
-    may never come to an end. Nothing is changed anywhere."""
+    """Looks at conditions. `policy` gives the one that holds now, `secrets` those of the settings; `facts` is what Lily knows of itself;
+    `reading` runs what may never come to an end. Nothing is changed anywhere."""
 
     def __init__(
         self,
@@ -60,13 +61,14 @@ class Evaluator:
         clock: Clock,
         offload: Offload,
         reading: Offload,
+        secrets: Callable[[], Iterable[str]] = tuple,
         environ: Mapping[str, str] = os.environ,
         timeout_seconds: float = TIMEOUT_SECONDS,
         at_once: int = AT_ONCE,
     ) -> None:
         self._subjects, self._workspace, self._facts, self._policy = subjects, workspace, facts, policy
         self._clock, self._offload, self._reading = clock, offload, reading
-        self._environ, self._timeout = environ, timeout_seconds
+        self._secrets, self._environ, self._timeout = secrets, environ, timeout_seconds
         self._at_once = at_once
         self._turns: anyio.Semaphore | None = None  # made by the first look: its loop is then there
 
@@ -79,14 +81,14 @@ class Evaluator:
 
     async def _look(self, wanted: Wanted) -> Evaluation:
         began, at, trigger = anyio.current_time(), self._clock.now(), wanted.trigger
-        kept, kind, result, code, hidden = None, "missing", "error", "", _Hiding(trigger.get("subject"), self._environ)
+        kept, kind, result, code, hidden = None, "missing", "error", "", await self._offload(self._hiding, wanted)
         try:
             observed = await self._observed(wanted, at)
             kind, kept = kind_of(observed), hidden.value(observed)
             holds = await self._offload(self._holds, wanted, observed)
             result = "true" if holds else "false"
             # What is said of a text is said of what is kept of it: a secret that a sentence cuts could not be told any more.
-            said = kept if hidden.secret or kind == "text" else observed
+            said = kept if kept == MASK or kind == "text" else observed
             message = sentence(said, kind, str(trigger.get("operator")), trigger.get("value"), holds=holds)
         except EvaluationError as error:
             code, message = error.code.value, error.message
@@ -101,6 +103,12 @@ class Evaluator:
             kind=kind,
             code=code,
             message=one_line(_CONTROL.sub("?", hidden.text(message)), OBSERVED),
+        )
+
+    def _hiding(self, wanted: Wanted) -> "_Hiding":
+        subject, own = wanted.trigger.get("subject"), self._secrets()
+        return _Hiding(
+            subject, [*own, *values_of([*references(subject), *wanted.secrets], self._workspace.root, self._environ)], self._environ
         )
 
     @staticmethod
@@ -153,25 +161,26 @@ def _failed(found: Subject, error: BaseException) -> EvaluationError:
 
 
 class _Hiding:
-    """What makes of a value what may be kept: plain JSON, short, without secrets."""
+    """What makes of a value what may be kept: plain JSON, short, without secrets; `known` are those of the job and of the settings."""
 
-    def __init__(self, subject: Any, environ: Mapping[str, str]) -> None:
+    def __init__(self, subject: Any, known: Sequence[str], environ: Mapping[str, str]) -> None:
         parts = subject if isinstance(subject, dict) else {}
-        self._secrets = [environ.get(reference.partition(":")[2], "") for reference in references(parts)]
+        self._secrets = list(known)
         own = environ.get(str(parts.get("name")), "") if parts.get("kind") == "env" else ""
         # A variable is a secret when its name says so, or its look.
-        self.secret = bool(own) and MASK in redacted(f"{parts.get('name')}={own}")
-        if self.secret:
+        self._secret = bool(own) and MASK in redacted(f"{parts.get('name')}={own}")
+        if self._secret:
             self._secrets.append(own)
 
     def value(self, observed: Any) -> Any:
         """What is kept of what was observed."""
-        if self.secret and observed is not None:
+        if self._secret and observed is not None:
             return MASK
         if observed is None or isinstance(observed, bool):
             return observed
         if isinstance(observed, (int, float)):  # a subclass of them too
-            return float(observed) if isinstance(observed, float) else int(observed)
+            number = float(observed) if isinstance(observed, float) else int(observed)
+            return number if self.text(str(number)) == str(number) else MASK
         return self.text(_text(observed)[:_LOOKED_THROUGH])[:OBSERVED]
 
     def text(self, said: str) -> str:

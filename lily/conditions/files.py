@@ -71,7 +71,9 @@ def _count(look: Look, pattern: str, stop: Stop) -> int:
     if plain == len(parts):
         return int(os.path.lexists(start))
     within = None if look.outside_workspace else root
-    return sum(1 for _ in _found(start, parts[plain:], within, stop, 0))
+    found = _found(start, parts[plain:], within, stop, 0)
+    # Between two `**` there may be several ways to one and the same file.
+    return len(set(found)) if parts.count("**") > 1 else sum(1 for _ in found)
 
 
 def _magic(part: str) -> bool:
@@ -79,7 +81,7 @@ def _magic(part: str) -> bool:
 
 
 def _found(folder: Path, parts: Sequence[str], within: Path | None, stop: Stop, depth: int) -> Iterator[Path]:
-    """What fits below a folder, each once. A link out of the workspace leads nowhere; `**` follows none."""
+    """What fits below a folder, each once for each way in which it does. A link out of the workspace leads nowhere; `**` follows none."""
     part, rest = parts[0], parts[1:]
     while part == "**" and rest and rest[0] == "**":
         rest = rest[1:]

@@ -61,7 +61,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A look that a window asks for. The ledger was asked at `asked`, and settles up to there once it knows the result."""
+    """A look that a window asks for. The ledger was asked at `asked`, and settles up to there once it knows the result. `secrets` is where
+    the job's own are read from, as `env:NAME` or `file:PATH`: nothing of them is kept of what was observed."""
 
     job_id: str
     at: datetime
@@ -70,6 +71,7 @@ class Wanted:
     trigger: Mapping[str, Any]
     timezone: str | None
     capabilities: frozenset[str]
+    secrets: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,5 +171,5 @@ def after_try(due: Due, sink: Sink, alerts: Alerts, failed: str | None, said: st
         return Result(state=DELIVERED, at=at, note=said[:_MOST_NOTE], sent=sink.kind not in RECORDS or not people)
     if now - parse_stamp(due.alert.raised_at) > GIVE_UP:
         return Result(state=GIVEN_UP, at=at, note=f"given up after {counted(due.tries + 1, 'try', 'tries')}: {failed}"[:_MOST_NOTE])
-    pause = max(retry_seconds(due.tries + 1), min(retry_after, 3600.0))
+    pause = retry_seconds(due.tries + 1, retry_after)
     return Result(state=WAITING, at=at, note=failed[:_MOST_NOTE], next_at=stamp(now + timedelta(seconds=pause)))

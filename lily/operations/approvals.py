@@ -40,7 +40,7 @@ def decide_run(
     """Approve or deny what the run waits for. Audited for `actor`, or by the name of who said it.
 
     Raises `run_state_invalid` for a run that does not wait, `approval_forbidden` for somebody who may not decide it, and
-    `approval_expired` when the time was up before: then the run is failed.
+    `approval_expired` when the time was up before: then the run is failed, once its issue was looked at, where it has one.
     """
     clock = clock or SystemClock()
     while True:
@@ -49,6 +49,8 @@ def decide_run(
         _check_allowed(run, approval, said)
         # What came by a label was judged by the time of the label.
         late = said.channel == "local" and approval.expires_at is not None and now > parse_stamp(approval.expires_at)
+        if late and issue_of(approval, "") is not None and not looked_after(Waiting(run, check_of(store, run.run_id)), approval)[0]:
+            raise _look_first(run, approval)  # somebody may have agreed there in time
         move = expire(run, approval, now) if late else _move(run, approval, said, now)
         if decide(store, move, actor or Actor(name=said.by), _change(run, approval, move, said), stamp(now)) is None:
             ring(workspace)
@@ -102,6 +104,11 @@ def _change(run: Run, approval: Approval, move: Move, said: Decision) -> Change:
 def _too_late(run: Run, approval: Approval) -> LilyError:
     said = f"the time to decide was up at {approval.expires_at}; the run has failed"
     return LilyError(Code.APPROVAL_EXPIRED, said, where=_at(run), hint=f"`lily runs replay {run.run_id}` asks again")
+
+
+def _look_first(run: Run, approval: Approval) -> LilyError:
+    said = f"the time to decide was up at {approval.expires_at}, and issue {approval.issue} is looked at once more before the run expires"
+    return LilyError(Code.APPROVAL_EXPIRED, said, where=_at(run), hint=f"`lily approvals check {run.run_id}` looks now")
 
 
 def _at(run: Run) -> str:

@@ -1,6 +1,6 @@
 """Looking at conditions: for the supervisor, and for a person who asks now or wants to know how all of them stand."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from lily.ledger import WindowStatus, is_condition
 from lily.offload import in_thread, in_thread_or_left
 from lily.operations.looking import evaluation_view, predicate_view
 from lily.operations.times import schedules
+from lily.redaction import references
 from lily.runs import decode_spec
 from lily.spec_index import SpecIndex
 from lily.storage.look_facts import LookFacts
@@ -37,11 +38,26 @@ class WorkspaceFacts(LookFacts):
 
 
 def evaluator(
-    workspace: Workspace, subjects: Subjects, store: "Store | None", index: SpecIndex, *, policy: Callable[[], Policy], clock: Clock
+    workspace: Workspace,
+    subjects: Subjects,
+    store: "Store | None",
+    index: SpecIndex,
+    *,
+    policy: Callable[[], Policy],
+    secrets: Callable[[], Iterable[str]],
+    clock: Clock,
 ) -> Evaluator:
-    """Looks at this workspace's conditions."""
-    facts = WorkspaceFacts(store, index)
-    return Evaluator(subjects, workspace, facts=facts, policy=policy, clock=clock, offload=in_thread, reading=in_thread_or_left)
+    """Looks at this workspace's conditions. `secrets` gives those of the settings, as they are now."""
+    return Evaluator(
+        subjects,
+        workspace,
+        facts=WorkspaceFacts(store, index),
+        policy=policy,
+        secrets=secrets,
+        clock=clock,
+        offload=in_thread,
+        reading=in_thread_or_left,
+    )
 
 
 # -- lily conditions check -------------------------------------------------------------------------
@@ -53,7 +69,8 @@ def wanted_now(index: SpecIndex, job_id: str, now: datetime) -> Wanted:
     if not is_condition(spec.trigger):
         said = f"its trigger is {spec.trigger['type']}: there is no condition to look at"
         raise LilyError(Code.JOB_TRIGGER_INVALID, said, where=f"job {job_id}", hint="`lily conditions list` shows the jobs that have one")
-    return Wanted(job_id, now, 0, now, spec.trigger, spec.timezone, frozenset(spec.capabilities))
+    secrets = frozenset(references([spec.bindings, spec.target.input]))
+    return Wanted(job_id, now, 0, now, spec.trigger, spec.timezone, frozenset(spec.capabilities), secrets)
 
 
 def check_view(wanted: Wanted, found: Evaluation, last: Look | None) -> dict[str, Any]:

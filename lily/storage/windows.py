@@ -16,6 +16,7 @@ from lily.conditions.verdict import Looked, Standing, Wanted
 from lily.errors import Code, LilyError
 from lily.identity import SUPERVISOR
 from lily.ledger import TICK, Control, Failure, Row, Schedule, Settlement, State, Version, nobody_looked, settle
+from lily.redaction import references
 from lily.runs import Event, Run, Status
 from lily.storage import schema
 from lily.storage.audit import Actor, record_all
@@ -302,8 +303,9 @@ class Windows:
         return Claim(job_id, settlement, look=look), new
 
     def _wanted(self, job: Owed, row: Row, asked: datetime) -> Wanted:
-        version, granted = row.version, self._store.spec(job.spec_hash).capabilities
-        return Wanted(job.ledger.job_id, row.at, version.number, asked, version.trigger, version.timezone, frozenset(granted))
+        version, spec = row.version, self._store.spec(job.spec_hash)
+        granted, secrets = frozenset(spec.capabilities), frozenset(references([spec.bindings, spec.target.input]))
+        return Wanted(job.ledger.job_id, row.at, version.number, asked, version.trigger, version.timezone, granted, secrets)
 
     def _accept(
         self, connection: Connection, claims: Sequence[Claim], news: Sequence[list[tuple[list[Row], NewRun]]], now: datetime

@@ -63,6 +63,7 @@ class Outside:
         self._world, self._began = world, world.clock.now()
         self.down: set[str] = set()
         self.hangs: set[str] = set()
+        self.wish = 0.0  # the Retry-After of those that are down
         self.tries: Counter[str] = Counter()
         self.got: list[tuple[float, str, Message]] = []
 
@@ -74,7 +75,7 @@ class Outside:
             await anyio.sleep_forever()
         await anyio.sleep(0.01)
         if name in self.down:
-            raise SinkError("no route to host")
+            raise SinkError("no route to host", self.wish)
         self.got.append((round((self._world.clock.now() - self._began).total_seconds(), 1), name, message))
         return ""
 
@@ -245,6 +246,28 @@ def test_a_sink_that_is_down_is_tried_again_with_back_off_and_its_alert_does_not
     assert (found.deliveries[0].state, found.deliveries[0].tries) == ("delivered", 6)
     assert found.alert.sent_at is not None
     assert streaks(here.world.store)[0].verdict.startswith("throttled")
+
+
+def test_a_sink_that_wants_to_be_left_alone_is_not_tried_with_other_alerts_meanwhile(scene: Callable[..., Scene]) -> None:
+    """Its Retry-After is about the sink, whatever alert got it as its answer."""
+    here = scene()
+    here.outside.down, here.outside.wish = {"hook"}, 1800.0
+    here.live(here.ends("x", "x", "x"), here.ends("y", "y", "y", job="b"), pause(1600), here.sets(down=set()), pause(300))
+    assert here.outside.tries["hook"] == 3
+    assert sorted(here.outside.told()) == [("A1", "failing", 3), ("A2", "failing", 3)]
+
+
+@pytest.mark.parametrize("config", [HOOK, NIGHT])
+def test_a_clock_that_is_set_back_puts_off_no_alert(scene: Callable[..., Scene], config: str) -> None:
+    """What was to be tried again a minute later, or when the quiet hours end, would wait for three days more."""
+    here = scene(config)
+    here.outside.down = {"hook"}
+
+    async def set_back() -> None:
+        here.world.clock.jump(days=-3, hours=8)  # eight in the morning: nobody sleeps any more
+
+    here.live(here.ends("x", "x", "x"), pause(20), here.sets(down=set()), set_back, pause(10))
+    assert here.outside.told() == [("A1", "failing", 3)]
 
 
 def test_what_a_sink_did_not_take_comes_in_order_when_it_is_up_again(scene: Callable[..., Scene]) -> None:

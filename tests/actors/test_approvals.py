@@ -655,6 +655,21 @@ def test_an_approval_in_time_beats_the_expiry_that_is_seen_with_it(world: World,
     assert world.run(run.run_id).status is Status.SUCCEEDED
 
 
+def test_a_late_decision_does_not_beat_a_label_that_was_there_in_time(world: World, github: FakeGitHub) -> None:
+    """It is refused, and the run waits for the last look at its issue. Once that was made, the time is up."""
+    runs = [world.submit("noop.v1", job_id=name, approval={**ISSUE, "issue": issue}) for name, issue in (("a", "12"), ("b", "13"))]
+    live(world, *(until(world, run, Status.WAITING_APPROVAL) for run in runs), pause(100))
+    anyio.run(labeled(world, github, "approved"), backend="trio")
+    world.clock.jump(hours=3)
+    for run in runs:
+        with pytest.raises(LilyError, match="looked at once more") as caught:
+            decide_run(world.workspace, world.store, run.run_id, Decision("denied", "eve"), clock=world.clock)
+        assert caught.value.code == "approval_expired"
+        assert world.run(run.run_id).status is Status.WAITING_APPROVAL
+    live(world, *(ended(world, run) for run in runs))
+    assert (world.run(runs[0].run_id).status, code(world, runs[1])) == (Status.SUCCEEDED, "approval_expired")
+
+
 def test_a_label_after_the_time_is_too_late(world: World, github: FakeGitHub) -> None:
     """The run expires, though the label is there when it is looked at."""
     run = world.submit("noop.v1", approval=ISSUE)

@@ -49,6 +49,18 @@ def test_what_changed_is_told_and_who_follows_is_called(workspace: Workspace) ->
     assert settings.now is seen[-1]
 
 
+def test_a_sink_is_told_of_that_changed_in_what_is_never_shown_of_it(workspace: Workspace) -> None:
+    """The end of a webhook's address is its secret with many services: the new one holds, and nobody sees it."""
+    settings = live(workspace)
+    sinks = "alerts: {{sinks: {{hook: {{kind: webhook, url: 'https://example.org/{end}'}}}}}}\n"
+    workspace.config.write_text(sinks.format(end="one"))
+    reloaded(settings)
+    workspace.config.write_text(sinks.format(end="two"))
+    shown = {"kind": "webhook", "url": "https://example.org/***"}
+    assert reloaded(settings) == {"alerts.sinks.hook": (shown, shown, "now")}
+    assert reloaded(settings) == {}
+
+
 def test_a_broken_file_changes_nothing(workspace: Workspace) -> None:
     """Nobody is called, and the settings of before hold."""
     settings, seen = live(workspace), list[Settings]()

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 import lily
 from lily.blueprints.contract import BlueprintError, Envelope
-from lily.blueprints.schemas import one_line
+from lily.blueprints.schemas import Mismatch, one_line, validated
 from lily.blueprints.secrets import Secret, revealed
 from lily.clock import SystemClock
 from lily.engines.output import Capture, Kept
@@ -39,6 +39,12 @@ class Bindings(BaseModel):
     """Where the secret is."""
 
     key: Secret
+
+
+class Counted(BaseModel):
+    """What a text does not fit."""
+
+    n: int
 
 
 def talker(say: Callable[[str], str]) -> Any:
@@ -160,3 +166,11 @@ def test_what_is_cut_is_redacted_first(secret: str, form: str, size: int) -> Non
                 return "~" * (16_384 - size) + ENCODERS[form](secret).decode()
 
         assert set(plain(Strange())) <= set("~*")
+
+
+@given(SECRETS, FORMS, st.integers(0, 60))
+def test_a_value_that_does_not_fit_its_schema_is_redacted_before_it_is_cut(secret: str, form: str, size: int) -> None:
+    """The message says what was found, and of that the first sixty characters."""
+    with redacting(Redactor([secret])), pytest.raises(Mismatch) as caught:
+        validated(Counted, {"n": "~" * size + ENCODERS[form](secret).decode() + "|" * 60}, "payload")
+    assert set(str(caught.value).partition(", found ")[2]) <= set('"~|*.')

@@ -118,6 +118,29 @@ def test_check_names_the_code_of_an_error(lily: Lily, workspace: Path, trigger: 
         assert "no [bold]way[/bold]" in said.out
 
 
+def test_check_shows_no_secret_that_the_job_or_the_settings_refer_to(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is compared all the same."""
+    monkeypatch.setenv("HOOK", "https://example.org/zebra-one")
+    monkeypatch.setenv("CHAT", "https://example.org/zebra-two")
+    (workspace / ".lily/config.yaml").write_text("alerts: {sinks: {chat: {kind: webhook, url: {secret: env:CHAT}}}}\n")
+    for name in ("HOOK", "CHAT"):
+        write_job(
+            workspace,
+            name.lower(),
+            bindings={"argv": ["true"], "env": {"X": {"secret": "env:HOOK"}}},
+            trigger={
+                "type": "condition",
+                "every": "10m",
+                "subject": {"kind": "env", "name": name},
+                "operator": "matches",
+                "value": "http*",
+            },
+        )
+        found = lily("conditions", "check", name.lower(), "--json").json
+        assert (found["result"], found["observed"]) == ("true", "***")
+        assert "zebra" not in str(found)
+
+
 def test_check_refuses_a_job_that_has_no_condition(lily: Lily, workspace: Path) -> None:
     """In one line, with the code that says why."""
     write_job(workspace, "hand")

@@ -430,6 +430,7 @@ def test_github_is_asked_only_where_an_approval_needs_it(lily: Lily, workspace: 
     [
         ("{kind: command, argv: [no-such-program]}", "there is no program no-such-program"),
         ("{kind: file, path: nowhere/alerts.jsonl}", "can't be written"),
+        ("{kind: file, path: '~nobody-of-that-name/x'}", "a home folder that nobody knows"),
         ("{kind: webhook, url: {secret: env:NO_SUCH_VARIABLE}}", "NO_SUCH_VARIABLE is not set"),
     ],
 )

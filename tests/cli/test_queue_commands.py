@@ -337,6 +337,15 @@ def test_a_batch_may_come_on_stdin(workspace: Path) -> None:
     assert "2 runs are stored and wait for `lily up`" in said.stderr
 
 
+def test_a_batch_counts_the_lines_of_one_key_as_the_one_run_that_they_are(lily: Lily, workspace: Path) -> None:
+    """Each line gets its id all the same."""
+    write_job(workspace, "a")
+    (workspace / "lines.jsonl").write_text('{"key": "k"}\n{"key": "k"}\n{}\n')
+    said = lily("jobs", "run", "a", "--batch", str(workspace / "lines.jsonl"))
+    assert (len(said.out.splitlines()), len(set(said.out.splitlines()))) == (3, 2)
+    assert "2 runs are stored and wait for `lily up`" in said.err
+
+
 def test_wrong_lines_of_a_batch_are_named_and_nothing_is_stored(lily: Lily, workspace: Path) -> None:
     write_job(workspace, "a")
     file = workspace / "lines.jsonl"

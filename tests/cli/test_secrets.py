@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Lily
+from tests.cli.conftest import Lily, write_job
 
 PASSWORD = "hunter2hunter2"
 ADDRESSES = [
@@ -59,6 +59,22 @@ def test_validate_says_where_a_secret_stands_in_a_job_and_does_not_repeat_it(
 
 
 @pytest.mark.parametrize(
+    ("field", "subject"),
+    [
+        ("trigger.subject.headers.Authorization", {"url": "http://a/", "headers": {"Authorization": PASSWORD}}),
+        ("trigger.subject.url", {"url": f"http://me:{PASSWORD}@a/"}),
+    ],
+)
+def test_validate_says_where_a_secret_stands_in_a_condition(lily: Lily, workspace: Path, field: str, subject: dict[str, Any]) -> None:
+    """It gets into the receipts of the runs that it fires."""
+    trigger = {"type": "condition", "every": "1m", "subject": {"kind": "http", **subject}, "operator": "eq", "value": 200}
+    write_job(workspace, "j", trigger=trigger, capabilities=["process.exec", "net.http"])
+    said = lily("jobs", "validate", "j", "--json")
+    assert (said.status, [note["field"] for note in said.json["notes"]]) == (0, [field])
+    assert PASSWORD not in said.out + lily("jobs", "validate", "j").err
+
+
+@pytest.mark.parametrize(
     "bindings",
     [
         {"argv": ["a"], "env": {"API_TOKEN": {"secret": "env:TOKEN"}}},
@@ -77,3 +93,22 @@ def test_a_secret_in_the_place_of_a_reference_is_refused_and_not_repeated(lily: 
     assert said.status == 1
     assert "env:NAME or file:PATH, and never the secret itself" in said.out
     assert PASSWORD not in said.out + said.err
+
+
+def test_a_secret_in_a_home_folder_that_nobody_knows_fails_its_run_and_nothing_else(lily: Lily, workspace: Path) -> None:
+    """Not the process that runs it, and not what is told and shown of the run afterwards."""
+    (workspace / ".lily" / "config.yaml").write_text(
+        "alerts: {sinks: {kept: {kind: file, path: alerts.jsonl}}}\nscheduler: {failure_notification_threshold: 1}\n"
+    )
+    job(workspace, argv=["true"], env={"KEY": {"secret": "file:~nobody-of-that-name/token"}})
+    said = lily("jobs", "run", "j")
+    assert (said.status, "the secret in ~nobody-of-that-name/token can't be read" in said.out) == (1, True)
+    (alert,) = (workspace / "alerts.jsonl").read_text().splitlines()
+    assert json.loads(alert)["job_id"] == "j"
+    assert (lily("dlq", "triage").status, lily("support", "bundle").status) == (0, 0)
+
+
+def test_settings_that_refer_to_a_home_folder_that_nobody_knows_keep_no_job_from_running(lily: Lily, workspace: Path) -> None:
+    (workspace / ".lily" / "config.yaml").write_text("llm: {api_key: {secret: 'file:~nobody-of-that-name/key'}}\n")
+    job(workspace, argv=["true"])
+    assert lily("jobs", "run", "j").status == 0

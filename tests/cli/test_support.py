@@ -137,12 +137,14 @@ def test_a_bundle_holds_what_helps_and_no_secret(lily: Lily, workspace: Path, mo
 
 
 def test_a_bundle_is_made_of_a_workspace_that_is_broken(lily: Lily, workspace: Path) -> None:
-    """A damaged store, a torn receipt, settings that can't be read: each is named, and hides nothing else."""
+    """A damaged store, a torn receipt, settings that can't be read: each is named, and hides nothing else. Nor does a job file whose
+    secret stands where no file can."""
     was = past(workspace, lily)
     was.fold()
     truncated(was.store, 0.3)
     (was.folder(was.ended[0]) / "run_receipt.json").write_text('{"torn')
     (workspace / ".lily" / "config.yaml").write_text("queue: {max_size: many}\n")
+    (workspace / ".lily" / "jobs" / "b.job.yaml").write_text('env: {KEY: {secret: "file:a\\0b"}}\n')
     said = lily("support", "bundle", was.ended[0], "--json")
     assert said.status == 0, said
     (path,) = workspace.glob("lily-support-*.tar.gz")

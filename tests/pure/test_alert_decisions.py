@@ -45,7 +45,8 @@ def ago(**delta: float) -> str:
         (streak(3, 1), BROKEN, Told(alert_id=1, sent_at=ago(minutes=59), waiting=False), Act.NOTHING, "throttled: A1"),
         (streak(3, 1), BROKEN, Told(alert_id=1, sent_at=ago(minutes=60), waiting=False), Act.RAISE, "it goes on: 4 failures"),
         (streak(3, 1), BROKEN, Told(alert_id=1, sent_at=None, waiting=True), Act.REFRESH, "still being sent"),
-        (streak(3, 1), BROKEN, Told(alert_id=1, sent_at=None, waiting=False), Act.RAISE, "another error"),  # nobody ever got it
+        (streak(3, 1), BROKEN, Told(alert_id=1, sent_at=None, waiting=False), Act.RAISE, "nobody got A1 of the same error"),  # given up
+        (streak(3, 2), BROKEN, Told(alert_id=1, sent_at=None, waiting=False), Act.RAISE, "another error than that of A2"),
         (streak(3, 1), BROKEN, Told(alert_id=1, sent_at=ago(minutes=1), waiting=True), Act.NOTHING, "throttled"),  # one sink of two has it
         (streak(3, 1), OTHER, None, Act.RAISE, "another error than that of A1"),
         (streak(2), BROKEN, Told(alert_id=1, sent_at=ago(minutes=5), waiting=False, over=True), Act.NOTHING, "throttled"),  # it flaps

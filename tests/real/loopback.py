@@ -9,12 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request."""
+    """One request; `names` are those of its headers as they came, each as often as it did."""
 
     method: str
     path: str
     headers: dict[str, str]
     body: bytes
+    names: list[str]
 
 
 @dataclass(slots=True)
@@ -44,7 +45,8 @@ def serving() -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            asked = Asked(self.command, self.path, {name.lower(): value for name, value in self.headers.items()}, body)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            asked = Asked(self.command, self.path, headers, body, [name.lower() for name in self.headers])
             server.asked.append(asked)
             reply = server.reply(asked)
             reply.before()

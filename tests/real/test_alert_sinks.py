@@ -80,6 +80,15 @@ async def test_a_webhook_gets_the_message_as_json(tmp_path: Path, monkeypatch: p
     assert asked.headers["content-type"] == "application/json"
 
 
+async def test_a_header_of_the_users_takes_the_place_of_lilys_own_whatever_its_case(tmp_path: Path) -> None:
+    """It is sent once: what a server makes of two is its own affair."""
+    with serving() as server:
+        await sent(tmp_path, sink("webhook", url=server.url, headers={"content-type": "application/x-own", "USER-AGENT": "me"}))
+    (asked,) = server.asked
+    assert (asked.headers["content-type"], asked.headers["user-agent"]) == ("application/x-own", "me")
+    assert (asked.names.count("content-type"), asked.names.count("user-agent")) == (1, 1)
+
+
 @pytest.mark.parametrize(("status", "says"), [(500, "500 Internal Server Error"), (404, "404 Not Found"), (302, "302 Found"), (429, "429")])
 async def test_any_answer_but_a_yes_is_a_failure(tmp_path: Path, status: int, says: str) -> None:
     """A redirect is not followed; a wish to be left alone is kept; the address is shown without its secret part."""

@@ -5,6 +5,7 @@ import os
 import signal
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lily.ledger import WindowStatus
 from lily.operations.verify import verify
 from lily.runs import Status
 from lily.settings import Queue
+from lily.specs import spec_hash
 from lily.storage.look_facts import LookFacts
 from lily.storage.looks import KEPT, LookReads
 from lily.storage.maintenance import rows as exported
@@ -61,6 +63,20 @@ def test_a_claim_asks_for_the_look_and_leaves_its_window_until_there_is_one(book
         assert (claim.look.at, claim.look.version, claim.look.asked) == (at(10), 1, at(minutes))
         assert (claim.settlement.rows, claim.fired, book.told(), book.runs()) == ([], [], [], [])
     assert book.windows.states(["job"])["job"].settled < at(10)
+
+
+def test_a_look_knows_what_the_job_refers_to_as_secrets(open_book: OpenBook) -> None:
+    """So that none of it is kept of what is observed."""
+    book, made = open_book(), condition()
+    assert made.spec is not None
+    body = json.loads(made.spec)
+    body["bindings"]["env"] = {"HOOK": {"secret": "env:HOOK"}}
+    body["target"]["input"] = {"key": {"secret": "file:key"}}
+    spec = json.dumps(body).encode()
+    book.register(5, replace(made, spec=spec, spec_hash=spec_hash(spec)))
+    asked = book.claim(10)
+    assert asked.look is not None
+    assert asked.look.secrets == {"env:HOOK", "file:key"}
 
 
 def test_window_run_and_look_are_stored_together(book: Book) -> None:

@@ -62,6 +62,22 @@ def test_a_secret_that_a_sentence_would_cut_is_not_in_it(eye: Eye) -> None:
     assert found.result == "false"
 
 
+def test_what_the_job_or_the_settings_refer_to_as_a_secret_is_compared_and_not_kept(eye: Eye) -> None:
+    """Whatever the variable is called in which it is seen, and also where it looks like a number."""
+    (eye.root / "hook").write_text("correct-horse-battery\n")
+    eye.environ |= {"HOOK": "to correct-horse-battery", "PLACE": "zebra-crossing", "DOOR": "1234567890"}
+    eye.secrets, eye.own = frozenset({"file:hook", "env:DOOR", "env:NONE"}), ["zebra-crossing"]
+    door = {"kind": "env", "name": "DOOR", "type": "number"}
+    found = [
+        eye.look({"kind": "env", "name": "HOOK"}, "matches", "*horse-battery"),
+        eye.look({"kind": "env", "name": "PLACE"}, "neq", "x"),
+        eye.look(door, "gt", 1234567889),
+    ]
+    assert [(each.result, each.observed) for each in found] == [("true", "to ***"), ("true", "***"), ("true", "***")]
+    assert found[2].message == '"***" is over 1234567889'
+    assert eye.look(door, "lt", 3).kind == "number"
+
+
 def test_lilys_own_databases_are_asked_and_never_opened_as_files(eye: Eye) -> None:
     """Closing a file drops every lock of this process on it: another would take the store for nobody's."""
     (eye.root / "db").mkdir()

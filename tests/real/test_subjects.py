@@ -42,6 +42,8 @@ class Eye:
     timeout: float = 10.0
     outside: bool = False
     others: list[Any] = field(default_factory=list)
+    secrets: frozenset[str] = frozenset()  # what the job refers to
+    own: list[str] = field(default_factory=list)  # those of the settings
 
     def look(self, subject: Any, operator: str = "exists", value: Any = None) -> Evaluation:
         """Once."""
@@ -61,11 +63,12 @@ class Eye:
             clock=FakeClock(NOW),
             offload=in_thread,
             reading=in_thread_or_left,
+            secrets=lambda: self.own,
             environ=self.environ,
             timeout_seconds=self.timeout,
         )
         trigger = {"type": "condition", "every": "1m", "subject": subject, "operator": operator, "value": value}
-        return await evaluate(Wanted("job", NOW, 1, NOW, trigger, self.timezone, self.granted))
+        return await evaluate(Wanted("job", NOW, 1, NOW, trigger, self.timezone, self.granted, self.secrets))
 
     def observed(self, subject: Any) -> Any:
         """What is there; an error fails the test."""
@@ -137,6 +140,14 @@ def test_files_that_fit_a_pattern_are_counted(eye: Eye) -> None:
         "in/**/**/e.csv": 1,
         "./in//*.txt": 1,
     }
+    assert {pattern: eye.observed(file(pattern, "count")) for pattern in counted} == counted
+
+
+def test_a_file_that_fits_a_pattern_in_several_ways_is_counted_once(eye: Eye) -> None:
+    """Either folder may be what stands between two `**`."""
+    (eye.root / "a/logs1/logs2").mkdir(parents=True)
+    (eye.root / "a/logs1/logs2/x").touch()
+    counted = {"**/logs*/**/x": 1, "a/**/logs*/**": 2, "**/**/x": 1, "**/a/**/*/**/x": 1}
     assert {pattern: eye.observed(file(pattern, "count")) for pattern in counted} == counted
 
 
