@@ -43,6 +43,7 @@ from lily.runs import FILE_ONLY, EventName
 from lily.settings import Queue, Settings
 from lily.spec_index import SpecIndex
 from lily.storage.audit_reads import head
+from lily.storage.database import said_by
 from lily.storage.letters import Letters
 from lily.storage.lives import sync_files
 from lily.storage.queue_changes import follow_settings
@@ -297,12 +298,15 @@ async def _keep_synced(session: Session) -> None:
 
 
 async def _keep_lock(session: Session) -> None:
-    """Losing the database session loses the lock: another machine may own the store by now, so this one stops."""
+    """Losing the database session loses the lock: another machine may own the store by now, so this one stops. The next start finds out
+    whether one does, so what starts it again may."""
     while True:
         await anyio.sleep(LOCK_CHECK_SECONDS)
         try:
             await in_thread(session.advisory.held)
         except Exception as exc:
             raise LilyError(
-                Code.OWNER_CONFLICT, f"the store's lock was lost: {exc}", hint="see that the database is up, then start again"
+                Code.STORE_UNAVAILABLE,
+                f"the connection that owns the store was lost: {said_by(session.store.engine, exc)}",
+                hint="see that the database is up, then start again",
             ) from exc
