@@ -357,3 +357,14 @@ def test_a_server_that_is_away_is_said(lily: Lily, workspace: Path) -> None:
     assert said.status == 0
     assert "secret" not in said.out
     assert lily("db", "check").err.startswith("store_unavailable: ")
+
+
+def test_a_restore_into_a_server_that_is_away_is_refused_in_one_plain_line(lily: Lily, served: Path) -> None:
+    """With the code of a store that is away, after the file was found to be right."""
+    write_job(served, "a")
+    lily("jobs", "run", "a", "--detach")
+    assert lily("db", "backup", "copy.dump").status == 0
+    (served / ".lily" / "config.yaml").write_text("store:\n  url: postgresql://nobody:secret@127.0.0.1:9/none?connect_timeout=2\n")
+    said = lily("db", "restore", "copy.dump")
+    assert (said.status, said.err.count("\n"), said.err.partition(":")[0]) == (1, 1, "store_unavailable")
+    assert "secret" not in said.err
