@@ -50,12 +50,8 @@ def test_a_second_owner_of_the_same_database_is_refused_also_from_another_folder
     assert up.alive()
 
 
-def test_a_supervisor_whose_lock_is_gone_stops_and_its_work_is_taken_up_by_the_next(place: House, postgres_url: str) -> None:
-    """Its backend is ended, as a failover does: another machine may own the store by now. In one plain line, and with the status after
-    which a service is started again: that of a second owner keeps it down for good."""
-    up = place.up()
-    run_id = place.submit("slow")
-    (pid,) = place.pids()
+def end_the_lock(postgres_url: str) -> None:
+    """End the backend that holds the owner's lock."""
     engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         ended = connection.execute(
@@ -67,11 +63,33 @@ def test_a_supervisor_whose_lock_is_gone_stops_and_its_work_is_taken_up_by_the_n
         ).all()
     engine.dispose()
     assert len(ended) == 1
+
+
+def test_a_supervisor_whose_lock_is_gone_stops_and_its_work_is_taken_up_by_the_next(place: House, postgres_url: str) -> None:
+    """Its backend is ended, as a failover does: another machine may own the store by now. In one plain line, and with the status after
+    which a service is started again: that of a second owner keeps it down for good."""
+    up = place.up()
+    run_id = place.submit("slow")
+    (pid,) = place.pids()
+    end_the_lock(postgres_url)
     said = up.end()
     assert (said.status, said.err.splitlines()[-1].partition(":")[0]) == (1, "store_unavailable")
     assert "sqlalche" not in said.err.splitlines()[-1]
     assert alive(pid) == []
     assert place.run(run_id).status in (Status.QUEUED, Status.RUNNING)
+    place.up()
+    assert place.until_ended(run_id).status == "succeeded"
+
+
+def test_a_run_in_its_own_process_stops_as_well_when_its_lock_is_gone(place: House, postgres_url: str) -> None:
+    """Another machine may have taken it up: it would run twice at a time, and the command wait for ever for an end that is not its own."""
+    here = place.start("jobs", "run", "slow")
+    (pid,) = place.pids()
+    end_the_lock(postgres_url)
+    said = here.end()
+    assert (said.status, said.err.splitlines()[-1].partition(":")[0]) == (1, "store_unavailable")
+    assert alive(pid) == []
+    run_id = place.only_run().run_id
     place.up()
     assert place.until_ended(run_id).status == "succeeded"
 
