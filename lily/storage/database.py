@@ -46,7 +46,8 @@ def open_engine(url: str, *, database_file: Path) -> Engine:
         )
     _check_address(url)
     try:
-        return create_engine(re.sub(r"^postgres(ql)?(\+psycopg)?", "postgresql+psycopg", url), pool_size=5, pool_pre_ping=True)
+        address = re.sub(r"^postgres(ql)?(\+psycopg)?", "postgresql+psycopg", url)
+        return create_engine(address, pool_size=5, pool_pre_ping=True, connect_args={"client_encoding": "utf8"})  # whatever the database's
     except ModuleNotFoundError:
         raise LilyError(
             Code.STORE_UNAVAILABLE, "store.url names PostgreSQL, and its driver is not installed", hint="pip install 'lily-jobs[postgres]'"
