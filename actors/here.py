@@ -12,7 +12,7 @@ import msgspec
 from actors.doorbell import Doorbell
 from actors.last_resort import last_resort
 from actors.messages import Rung
-from actors.owning import Session, alerts_of, one_error, owning
+from actors.owning import Session, alerts_of, keep_lock, one_error, owning
 from actors.system import Actor
 from lily import identity
 from lily.clock import SystemClock
@@ -59,6 +59,7 @@ async def _here(
             "reader": session.reader(stop).run,
         }
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(keep_lock, session)
             if own_process:
                 tasks.start_soon(_cancel_on_signals, session, run_id, stop)
                 tasks.start_soon(session.processes.collect_orphans)

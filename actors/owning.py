@@ -30,6 +30,7 @@ from lily.own_secrets import OwnSecrets
 from lily.queue_shapes import SettingChange
 from lily.settings import Settings, load_settings
 from lily.storage.config_audit import note_at_start
+from lily.storage.database import said_by
 from lily.storage.files_process import FilesProcess
 from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, last_boot, sync_files
 from lily.storage.queue_changes import let_go, standing
@@ -38,6 +39,7 @@ from lily.storage.store import Store
 from lily.workspace import OwnerLock, Workspace, current_owner, lock_path
 
 LAST_BATCH_SECONDS = 10.0
+LOCK_CHECK_SECONDS = 5.0
 OpenStore = Callable[[Workspace, Settings], Store]
 
 
@@ -173,6 +175,21 @@ async def owning(
             store.close()
     finally:
         lock.release()
+
+
+async def keep_lock(session: Session) -> None:
+    """Losing the database session loses the lock: another machine may own the store by now and run what runs here, so this owner stops.
+    The next one finds out whether one does: what starts this one again may."""
+    while True:
+        await anyio.sleep(LOCK_CHECK_SECONDS)
+        try:
+            await in_thread(session.advisory.held)
+        except Exception as exc:
+            raise LilyError(
+                Code.STORE_UNAVAILABLE,
+                f"the connection that owns the store was lost: {said_by(session.store.engine, exc)}",
+                hint="see that the database is up; what ran here is owed, and `lily up` takes it up",
+            ) from exc
 
 
 async def _begin(workspace: Workspace, store: Store, place: Place, kind: str, by: Actor | None, log: Log) -> None:

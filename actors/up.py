@@ -22,7 +22,7 @@ from actors.letter_keeper import LetterKeeper
 from actors.live_settings import LiveSettings
 from actors.mailbox import Mailbox
 from actors.messages import BridgeMessage, Drain, SpecFact
-from actors.owning import OpenStore, Session, alerts_of, one_error, owning
+from actors.owning import OpenStore, Session, alerts_of, keep_lock, one_error, owning
 from actors.reader import Reader, Stop
 from actors.scheduler_bridge import SchedulerBridge
 from actors.spec_loader import SpecLoader, watch
@@ -31,7 +31,7 @@ from actors.system import Actor, System
 from lily import identity, memory
 from lily.clock import SystemClock, stamp
 from lily.conditions.evaluate import Evaluator
-from lily.errors import Code, LilyError
+from lily.errors import LilyError
 from lily.log import StreamLog
 from lily.offload import in_thread
 from lily.operations.conditions import evaluator
@@ -50,7 +50,6 @@ from lily.workspace import Workspace
 
 TAKE_OVER_SECONDS = 10.0  # how long `lily up` waits for a `lily jobs run` to end
 SYNC_SECONDS = 10.0
-LOCK_CHECK_SECONDS = 5.0
 GIVE_BACK_SECONDS = 60.0
 GARBAGE = 20_000  # objects more than were freed before the youngest are looked through: a few MB
 
@@ -85,7 +84,7 @@ async def _up(workspace: Workspace, settings: Settings, log: StreamLog, by: iden
             begun = await _audit_head(session)
             tasks.start_soon(supervise, "log", partial(_log_runs, system, log), system.intensity, system.crashed)
             tasks.start_soon(_keep_synced, session)
-            tasks.start_soon(_keep_lock, session)
+            tasks.start_soon(keep_lock, session)
             tasks.start_soon(_keep_small)
             tasks.start_soon(session.processes.collect_orphans)
             bridge_box: Mailbox[BridgeMessage] = Mailbox(math.inf, batch=1000)  # bounded by the number of jobs: claims, specs, rings
@@ -309,15 +308,3 @@ async def _keep_small() -> None:
     while True:
         await anyio.sleep(GIVE_BACK_SECONDS)
         await in_thread(memory.give_back)
-
-
-async def _keep_lock(session: Session) -> None:
-    """Losing the database session loses the lock: another machine may own the store by now, so this one stops."""
-    while True:
-        await anyio.sleep(LOCK_CHECK_SECONDS)
-        try:
-            await in_thread(session.advisory.held)
-        except Exception as exc:
-            raise LilyError(
-                Code.OWNER_CONFLICT, f"the store's lock was lost: {exc}", hint="see that the database is up, then start again"
-            ) from exc

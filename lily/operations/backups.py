@@ -6,11 +6,11 @@ import secrets
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -122,17 +122,25 @@ def restore(workspace: Workspace, settings: Settings, source: Path, actor: Actor
 
 
 class _Finish(Protocol):
-    def __call__(self, store: Store, aside: Path | None, reached: Reached) -> Restored: ...
+    def __call__(self, store: Store, aside: Path | None, reached: Reached, within: Any = None) -> Restored: ...
 
 
 def _finish(
-    workspace: Workspace, source: Path, actor: Actor, now: datetime, store: Store, aside: Path | None, reached: Reached
+    workspace: Workspace,
+    source: Path,
+    actor: Actor,
+    now: datetime,
+    store: Store,
+    aside: Path | None,
+    reached: Reached,
+    within: Any = None,
 ) -> Restored:
-    """Have the copy go on from the numbers that were reached, and tell the audit; gives what to say of it."""
+    """Have the copy go on from the numbers that were reached, and tell the audit, `within` a transaction that keeps all others out, or in
+    one of its own; gives what to say of it."""
     runs, newer = sum(store.counts().values()), sum(1 for _ in unknown_runs(store, workspace))
     came_from = store.upgraded.before if store.upgraded else None
     after = {"schema": HEAD, "upgraded_from": came_from, "aside": str(aside or "")}
-    with writing(store.engine) as connection:
+    with writing(store.engine) if within is None else nullcontext(within) as connection:
         left_out = go_on(connection, reached)
         record(connection, actor, Change(action=RESTORE, object=source.name, after={**after, "left_out": left_out}), stamp(now))
     return Restored(schema=HEAD, upgraded_from=came_from, runs=runs, aside=aside, newer=newer)
@@ -200,27 +208,29 @@ def _leave(workspace: Workspace, settings: Settings, path: Path) -> Reached:
 def _restore_server(workspace: Workspace, settings: Settings, source: Path, finish: _Finish, now: datetime) -> Restored:
     engine = open_engine(settings.store.url, database_file=workspace.database)
     try:
-        _checked(server_copies.examine(engine, source), source)
+        found = _checked(server_copies.examine(engine, source), source)
         advisory = AdvisoryLock(engine)
         try:
             if not advisory.acquire():
                 raise LilyError(Code.OWNER_CONFLICT, "another process owns this store", where="store.url", hint="stop it first")
-            facts = probe(settings.store.url, database_file=workspace.database, folders=[])
-            aside, reached = None, None
-            if facts.problem:
-                raise LilyError(Code.STORE_UNAVAILABLE, f"the store {facts.problem}", where=where_of(workspace, settings))
-            if facts.there:
-                aside = backups_folder(workspace) / f"before-restore-{moment(now)}.dump"
-                reached = of_server(engine)
-                server_copies.dump(engine, aside)
-            server_copies.restore(engine, source)
+            # Commands and programs need no lock to submit: what they are told is accepted is in what is kept, or in what takes its place.
+            with writing(engine) as connection:
+                facts = probe(settings.store.url, database_file=workspace.database, folders=[])
+                aside, reached = None, None
+                if facts.problem:
+                    raise LilyError(Code.STORE_UNAVAILABLE, f"the store {facts.problem}", where=where_of(workspace, settings))
+                if facts.there:
+                    aside = backups_folder(workspace) / f"before-restore-{moment(now)}.dump"
+                    reached = of_server(engine)
+                    server_copies.dump(engine, aside)
+                server_copies.restore(engine, source)
+                if found.schema == HEAD:
+                    with closing(open_store(workspace, settings)) as store:
+                        return finish(store, aside, reached, connection)
         finally:
             with suppress(Exception):  # the lock ends with its session, which is closed below
                 advisory.release()
     finally:
         close_engine(engine)
-    store = open_store(workspace, settings)
-    try:
+    with closing(open_store(workspace, settings)) as store:  # brings it up to date, in a transaction of its own
         return finish(store, aside, reached)
-    finally:
-        store.close()

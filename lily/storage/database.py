@@ -37,21 +37,29 @@ def open_engine(url: str, *, database_file: Path) -> Engine:
 
     Raises `store_unavailable` when the database can't be reached, `config_invalid` for a URL of another kind.
     """
-    if not url:
-        return _sqlite_engine(database_file)
-    if url.startswith("sqlite:///"):
-        return _sqlite_engine(Path(url.removeprefix("sqlite:///")))
+    path = sqlite_path(url, database_file)
+    if path is not None:
+        return _sqlite_engine(path)
     if not re.match(r"postgres(ql)?(\+psycopg)?://", url):
         raise LilyError(
             Code.CONFIG_INVALID, "store.url must begin with sqlite:/// or postgresql://", hint="leave it empty for db/lily.sqlite3"
         )
     _check_address(url)
     try:
-        return create_engine(re.sub(r"^postgres(ql)?(\+psycopg)?", "postgresql+psycopg", url), pool_size=5, pool_pre_ping=True)
+        address = re.sub(r"^postgres(ql)?(\+psycopg)?", "postgresql+psycopg", url)
+        return create_engine(address, pool_size=5, pool_pre_ping=True, connect_args={"client_encoding": "utf8"})  # whatever the database's
     except ModuleNotFoundError:
         raise LilyError(
             Code.STORE_UNAVAILABLE, "store.url names PostgreSQL, and its driver is not installed", hint="pip install 'lily-jobs[postgres]'"
         ) from None
+
+
+def sqlite_path(url: str, database_file: Path) -> Path | None:
+    """SQLite's file; None on a server. A relative one begins at the workspace to which `database_file` belongs, wherever a command is
+    given: from elsewhere it would be another store."""
+    if not url:
+        return database_file
+    return database_file.parent.parent / url.removeprefix("sqlite:///") if url.startswith("sqlite:///") else None
 
 
 def _check_address(url: str) -> None:

@@ -13,7 +13,7 @@ from lily.runs import TERMINAL
 from lily.storage import schema
 from lily.storage.artifacts import whole
 from lily.storage.audit import Actor, Change, record
-from lily.storage.database import PG_OWNER_LOCK, reading, writing
+from lily.storage.database import PG_OWNER_LOCK, reading, store_errors, writing
 from lily.storage.files import sync_disk
 from lily.storage.receipt_chain import unchain
 from lily.storage.store import Store
@@ -131,14 +131,17 @@ class AdvisoryLock:
     """On PostgreSQL: a lock of one session, so that two machines can't own one store. Nothing on SQLite: the file lock does."""
 
     def __init__(self, engine: Engine) -> None:
-        self._connection = engine.connect() if engine.dialect.name == "postgresql" else None
+        """Raises `store_unavailable`."""
+        with store_errors(engine):
+            self._connection = engine.connect() if engine.dialect.name == "postgresql" else None
 
     def acquire(self) -> bool:
-        """Whether this session holds the lock now."""
+        """Whether this session holds the lock now. Raises `store_unavailable`."""
         if self._connection is None:
             return True
-        held = self._connection.execute(text("select pg_try_advisory_lock(:key)"), {"key": PG_OWNER_LOCK}).scalar()
-        self._connection.commit()
+        with store_errors(self._connection.engine):
+            held = self._connection.execute(text("select pg_try_advisory_lock(:key)"), {"key": PG_OWNER_LOCK}).scalar()
+            self._connection.commit()
         return bool(held)
 
     def held(self) -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lily.errors import LilyError
 from lily.health import StoreFacts
-from lily.storage.database import open_engine, said_by
+from lily.storage.database import open_engine, said_by, sqlite_path
 from lily.storage.schema import HEAD
 
 BUSY_SECONDS = 1.0
@@ -20,9 +20,9 @@ CHECKED_BYTES = 4 * 1024 * 1024  # a store up to this size is looked through in 
 
 def probe(url: str, *, database_file: Path, folders: Sequence[Path]) -> StoreFacts:
     """How the store at `url`, or in `database_file`, stands. `folders` are those whose disks must have room."""
-    if url and not url.startswith("sqlite:///"):
+    path = sqlite_path(url, database_file)
+    if path is None:
         return _server(url, free_share(folders))
-    path = Path(url.removeprefix("sqlite:///")) if url else database_file
     return _file(path, free_share([path.parent, *folders]))
 
 

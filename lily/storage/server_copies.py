@@ -11,6 +11,7 @@ from sqlalchemy import Engine, inspect, text
 from lily.errors import Code, LilyError
 from lily.storage import schema
 from lily.storage.copies import Copy, drop, staging
+from lily.storage.database import store_errors
 from lily.storage.files import make_folder, sync_path
 from lily.storage.schema import HEAD
 
@@ -20,7 +21,7 @@ _VERSION = "alembic_version"
 def dump(engine: Engine, target: Path) -> None:
     """A copy of Lily's tables, of one moment, in pg_dump's own format; for this user alone; one that is there is replaced.
 
-    Raises `feature_unavailable` where pg_dump is not there or can't be used with this server.
+    Raises `store_unavailable`, and `feature_unavailable` where pg_dump is not there or can't be used with this server.
     """
     program = _program("pg_dump")
     make_folder(target.parent)
@@ -38,7 +39,7 @@ def dump(engine: Engine, target: Path) -> None:
 
 def _tables(engine: Engine) -> list[str]:
     """Those of Lily's tables that are there, as pg_dump names them: a database may hold other things beside a store."""
-    with engine.connect() as connection:
+    with store_errors(engine), engine.connect() as connection:
         there = set(inspect(connection).get_table_names())
         place = connection.execute(text("select current_schema()")).scalar_one()
     return [f'"{place}"."{name}"' for name in (_VERSION, *schema.metadata.tables) if name in there]

@@ -5,12 +5,15 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from lily import Session
+from lily.storage import server_copies
 from lily.storage.schema import HEAD
 from lily.workspace import Workspace, lock_path
 from tests.cli.conftest import Lily, shell, supervisor, write_job
@@ -299,6 +302,32 @@ def test_a_server_is_backed_up_and_restored_by_its_own_programs(lily: Lily, serv
     assert lily("doctor", "--json").status == 0
 
 
+def test_what_is_submitted_while_a_server_is_restored_waits_for_it_and_is_owed(
+    lily: Lily, served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was accepted after the old store was kept and before the copy is in its place would be in neither. Events get new numbers."""
+    write_job(served, "a")
+    kept = lily("jobs", "run", "a", "--detach").out.strip()
+    assert lily("db", "backup", "copy.dump").status == 0
+    lily("jobs", "run", "a", "--detach")
+    (last,) = lily("events", "tail", "-n", "1", "--json").lines
+    put_back, submitted = server_copies.restore, list[Future[str]]()
+    with Session(served) as session, ThreadPoolExecutor(1) as pool:
+
+        def meanwhile(engine: Engine, path: Path) -> None:
+            submitted.append(pool.submit(session.submit, "a"))
+            assert wait(submitted, timeout=0.5).not_done
+            put_back(engine, path)
+
+        monkeypatch.setattr(server_copies, "restore", meanwhile)
+        said = lily("db", "restore", "copy.dump")
+        assert said.status == 0, said
+        accepted = submitted[0].result()
+    assert ids(lily) == {kept, accepted}
+    told = lily("events", "tail", "--since", str(last["sequence"]), "--json").lines
+    assert {each["run_id"] for each in told} == {accepted}
+
+
 def test_without_pg_dump_a_backup_is_refused_in_plain_words(lily: Lily, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing is left."""
     write_job(served, "a")
@@ -328,3 +357,14 @@ def test_a_server_that_is_away_is_said(lily: Lily, workspace: Path) -> None:
     assert said.status == 0
     assert "secret" not in said.out
     assert lily("db", "check").err.startswith("store_unavailable: ")
+
+
+def test_a_restore_into_a_server_that_is_away_is_refused_in_one_plain_line(lily: Lily, served: Path) -> None:
+    """With the code of a store that is away, after the file was found to be right."""
+    write_job(served, "a")
+    lily("jobs", "run", "a", "--detach")
+    assert lily("db", "backup", "copy.dump").status == 0
+    (served / ".lily" / "config.yaml").write_text("store:\n  url: postgresql://nobody:secret@127.0.0.1:9/none?connect_timeout=2\n")
+    said = lily("db", "restore", "copy.dump")
+    assert (said.status, said.err.count("\n"), said.err.partition(":")[0]) == (1, 1, "store_unavailable")
+    assert "secret" not in said.err

@@ -1,6 +1,7 @@
 """`lily init`, `status`, `config` and `blueprints`."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,24 @@ def test_config_show_prints_every_key_with_its_origin(lily: Lily, workspace: Pat
     lines = lily("config", "show").out.splitlines()
     assert lines[0].split() == ["KEY", "VALUE", "ORIGIN"]
     assert len(lines) == len(found) + 1
+
+
+def test_a_relative_path_of_the_store_begins_at_the_workspace_wherever_a_command_is_given(
+    lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is stored below it is the one that `lily up` finds, and what only looks, looks at the same file."""
+    (workspace / ".lily" / "config.yaml").write_text('store: {url: "sqlite:///state/here.sqlite3"}')
+    write_job(workspace, "a")
+    assert lily("jobs", "run", "a").status == 0
+    (workspace / "below").mkdir()
+    monkeypatch.chdir(workspace / "below")
+    run_id = lily("jobs", "run", "a", "--detach").out.strip()
+    assert lily("db", "status", "--json").json["where"] == str(workspace / "state" / "here.sqlite3")
+    assert lily("health", "--json").json["jobs"]["store"] == {"queued": 1, "succeeded": 1}
+    assert lily("schedule", "simulate", "--from", "2026-05-04", "--to", "2026-05-05").status == 0
+    monkeypatch.chdir(workspace)
+    assert run_id in lily("runs", "list").out
+    assert os.listdir("below") == []
 
 
 def test_config_validate_names_the_place(lily: Lily, workspace: Path) -> None:

@@ -1,12 +1,14 @@
 """The whole of it on PostgreSQL, with real processes: run, kill, recover, and one owner only."""
 
+import secrets
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 
 from lily.runs import Status
 from lily.storage.database import PG_OWNER_LOCK
@@ -50,11 +52,8 @@ def test_a_second_owner_of_the_same_database_is_refused_also_from_another_folder
     assert up.alive()
 
 
-def test_a_supervisor_whose_lock_is_gone_stops_and_its_work_is_taken_up_by_the_next(place: House, postgres_url: str) -> None:
-    """Its backend is ended, as a failover does: another machine may own the store by now."""
-    up = place.up()
-    run_id = place.submit("slow")
-    (pid,) = place.pids()
+def end_the_lock(postgres_url: str) -> None:
+    """End the backend that holds the owner's lock."""
     engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         ended = connection.execute(
@@ -66,12 +65,72 @@ def test_a_supervisor_whose_lock_is_gone_stops_and_its_work_is_taken_up_by_the_n
         ).all()
     engine.dispose()
     assert len(ended) == 1
+
+
+def test_a_supervisor_whose_lock_is_gone_stops_and_its_work_is_taken_up_by_the_next(place: House, postgres_url: str) -> None:
+    """Its backend is ended, as a failover does: another machine may own the store by now. In one plain line, and with the status after
+    which a service is started again: that of a second owner keeps it down for good."""
+    up = place.up()
+    run_id = place.submit("slow")
+    (pid,) = place.pids()
+    end_the_lock(postgres_url)
     said = up.end()
-    assert (said.status, said.err.splitlines()[-1].partition(":")[0]) == (4, "owner_conflict")
+    assert (said.status, said.err.splitlines()[-1].partition(":")[0]) == (1, "store_unavailable")
+    assert "sqlalche" not in said.err.splitlines()[-1]
     assert alive(pid) == []
     assert place.run(run_id).status in (Status.QUEUED, Status.RUNNING)
     place.up()
     assert place.until_ended(run_id).status == "succeeded"
+
+
+def test_a_run_in_its_own_process_stops_as_well_when_its_lock_is_gone(place: House, postgres_url: str) -> None:
+    """Another machine may have taken it up: it would run twice at a time, and the command wait for ever for an end that is not its own."""
+    here = place.start("jobs", "run", "slow")
+    (pid,) = place.pids()
+    end_the_lock(postgres_url)
+    said = here.end()
+    assert (said.status, said.err.splitlines()[-1].partition(":")[0]) == (1, "store_unavailable")
+    assert alive(pid) == []
+    run_id = place.only_run().run_id
+    place.up()
+    assert place.until_ended(run_id).status == "succeeded"
+
+
+@contextmanager
+def encoded(postgres_url: str, encoding: str) -> Iterator[str]:
+    """The address of an empty database of that encoding."""
+    name = f"t_{secrets.token_hex(6)}"
+    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"create database {name} template template0 encoding '{encoding}' lc_collate 'C' lc_ctype 'C'")
+    try:
+        yield make_url(postgres_url).set(database=name, query={}).render_as_string(hide_password=False)
+    finally:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"drop database {name} with (force)")
+        engine.dispose()
+
+
+def test_a_database_of_a_cluster_made_without_a_language_holds_every_text(place: House, postgres_url: str) -> None:
+    """Its encoding is SQL_ASCII, which keeps what comes: it is asked for UTF-8, and says the same again."""
+    with encoded(postgres_url, "SQL_ASCII") as url:
+        place.config(store={"url": url})
+        said = place.lily("jobs", "run", "quick", "--key", "größer 日本")
+        assert said.status == 0, said
+        assert place.lily("worker", "pause", "--reason", "größer 日本").status == 0
+        assert "größer 日本" in place.lily("audit", "list", "--json").out
+        assert place.lily("audit", "verify").status == 0
+        place.close()
+
+
+def test_a_database_that_cant_hold_every_text_is_refused_before_anything_is_stored(place: House, postgres_url: str) -> None:
+    """Else the first run that says what it can't hold would be the one that is never stored."""
+    with encoded(postgres_url, "LATIN1") as url:
+        place.config(store={"url": url})
+        for arguments in (("jobs", "run", "quick"), ("up",)):
+            said = place.lily(*arguments)
+            assert (said.status, said.err.count("\n"), said.err.partition(":")[0]) == (3, 1, "config_invalid")
+            assert "LATIN1" in said.err
 
 
 def test_a_database_that_is_away_is_one_clear_line(place: House) -> None:

@@ -10,6 +10,7 @@ from lily.errors import LilyError
 from lily.settings import Settings, load_settings, parse_settings
 from lily.spec_index import Catalog, SpecIndex
 from lily.storage.audit import Actor
+from lily.storage.database import sqlite_path
 from lily.storage.store import Store
 from lily.workspace import Owner, Workspace, current_owner
 
@@ -58,10 +59,7 @@ class Scene:
 
 def database_file(workspace: Workspace, settings: Settings) -> Path | None:
     """SQLite's file; None on PostgreSQL."""
-    url = settings.store.url
-    if not url:
-        return workspace.database
-    return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
+    return sqlite_path(settings.store.url, workspace.database)
 
 
 def scene_of(workspace: Workspace, now: datetime, ask_gh: AskGh, actor: Actor) -> Scene:
