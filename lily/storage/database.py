@@ -148,6 +148,15 @@ def _is_replaced(connection: Connection) -> bool:
     return bool(name) and _identity(name) != identity
 
 
+def _usable(connection: Connection | None) -> Connection | None:
+    if connection is None or connection.closed or connection.invalidated:
+        return None
+    if _is_replaced(connection):
+        connection.close()
+        return None
+    return connection
+
+
 def _write_ahead(cursor: Any) -> None:
     """Have the database log ahead. Changing that needs it alone, and SQLite's own patience does not cover it: several may be first."""
     deadline = time.monotonic() + BUSY_SECONDS
@@ -249,7 +258,7 @@ class _Transaction:
 
     def __enter__(self) -> Connection:
         try:
-            connection = self._connection = self._taken() or self._engine.connect().execution_options(**_KEPT)
+            connection = self._connection = _usable(self._taken()) or self._engine.connect().execution_options(**_KEPT)
             self._transaction = _transaction(connection, self._BEGIN)
             self._begun(connection)
         except BaseException as exc:
@@ -277,7 +286,7 @@ class _Transaction:
                 raise failed
 
     def _taken(self) -> Connection | None:
-        """One that was kept and can be used; None where a new one is needed."""
+        """One that was kept; None where there is none."""
         raise NotImplementedError
 
     def _begun(self, connection: Connection) -> None:
@@ -313,11 +322,6 @@ class writing(_Transaction):
 
     def _taken(self) -> Connection | None:
         connection, self._writers.connection = self._writers.connection, None  # whatever goes wrong, nobody knows then how it stands
-        if connection is None or connection.closed or connection.invalidated:
-            return None
-        if _is_replaced(connection):
-            connection.close()
-            return None
         return connection
 
     def _begun(self, connection: Connection) -> None:
@@ -369,13 +373,9 @@ class reading(_Transaction):
     def _taken(self) -> Connection | None:
         self._kept = _READERS.setdefault(self._engine, [])
         try:
-            connection = self._kept.pop()
+            return self._kept.pop()
         except IndexError:  # others take them, too
             return None
-        if _is_replaced(connection):
-            connection.close()
-            return None
-        return connection
 
     def _put_back(self, *, whole: bool) -> None:
         if whole and self._connection is not None and len(self._kept) < _READERS_KEPT and self._engine.dialect.name == "sqlite":
