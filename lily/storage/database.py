@@ -242,15 +242,20 @@ class _Straight:
             self._driver.rollback()
 
 
-def _transaction(connection: Connection, begin: str) -> _Straight | RootTransaction:
-    return _Straight(connection, begin) if connection.dialect.name == "sqlite" else connection.begin()
+def _transaction(connection: Connection, *, writes: bool) -> _Straight | RootTransaction:
+    if connection.dialect.name == "sqlite":
+        return _Straight(connection, "begin immediate" if writes else "begin")
+    transaction = connection.begin()
+    if writes:
+        connection.exec_driver_sql(f"select pg_advisory_xact_lock({_PG_TRANSACTION_LOCK})")
+    return transaction
 
 
 class _Transaction:
     """One transaction on a connection that is kept for such. No generator, because that and those that it would need take as long as a
     statement."""
 
-    _BEGIN = "begin"
+    _WRITES = False
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -259,8 +264,7 @@ class _Transaction:
     def __enter__(self) -> Connection:
         try:
             connection = self._connection = _usable(self._taken()) or self._engine.connect().execution_options(**_KEPT)
-            self._transaction = _transaction(connection, self._BEGIN)
-            self._begun(connection)
+            self._transaction = _transaction(connection, writes=self._WRITES)
         except BaseException as exc:
             self._put_back(whole=False)
             told = _told(self._engine, exc)
@@ -289,9 +293,6 @@ class _Transaction:
         """One that was kept; None where there is none."""
         raise NotImplementedError
 
-    def _begun(self, connection: Connection) -> None:
-        """What else belongs to the beginning."""
-
     def _put_back(self, *, whole: bool) -> None:
         """Keep the connection if it is `whole`, else close it."""
         raise NotImplementedError
@@ -308,7 +309,7 @@ class writing(_Transaction):
     On the engine's one connection for writing: writers wait for each other anyway, and one from the pool costs as much as a commit.
     """
 
-    _BEGIN = "begin immediate"
+    _WRITES = True
 
     def __enter__(self) -> Connection:
         self._writers = _WRITERS.setdefault(self._engine, _Writers())
@@ -323,10 +324,6 @@ class writing(_Transaction):
     def _taken(self) -> Connection | None:
         connection, self._writers.connection = self._writers.connection, None  # whatever goes wrong, nobody knows then how it stands
         return connection
-
-    def _begun(self, connection: Connection) -> None:
-        if self._engine.dialect.name == "postgresql":
-            connection.exec_driver_sql(f"select pg_advisory_xact_lock({_PG_TRANSACTION_LOCK})")
 
     def _put_back(self, *, whole: bool) -> None:
         try:
