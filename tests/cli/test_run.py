@@ -259,7 +259,7 @@ def test_ctrl_c_in_the_middle_of_an_import_is_told_as_at_any_other_moment(worksp
     """And what was imported by half breaks nothing: a run that was accepted is canceled."""
     write_job(workspace, "a")
     arguments = [sys.executable, "-c", _CTRL_C_IN_AN_IMPORT, module, "jobs", "run", "a", "--json"]
-    done = subprocess.run(arguments, cwd=workspace, env=environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(arguments, cwd=workspace, env=environment(), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 130, done.stderr
     last = json.loads(done.stdout.splitlines()[-1])
     if module == "lily.cli.entry":
