@@ -72,9 +72,9 @@ def load_file(path: Path, module_name: str, *, origin: str) -> Loaded:
     sys.modules[module_name] = module  # dataclasses and annotations look their module up there
     try:
         exec(code, module.__dict__)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
         del sys.modules[module_name]
         return Loaded(problems=(_crashed(path, error),))
     return collect(module, origin=origin, path=str(path))
@@ -101,9 +101,9 @@ def load_entry_points(names: Callable[[], Iterable[Any]] | None = None) -> Itera
         origin = f"package {package}"
         try:
             target = point.load()
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
             yield Loaded(problems=(_problem(f"{origin}, entry point {point.name}", None, said(error)),))
             continue
         if isinstance(target, ModuleType):
@@ -147,9 +147,9 @@ def examine(members: Iterable[tuple[str, Any]], *, origin: str, path: str) -> Lo
         except (TypeError, ValueError) as error:
             problems.append(_problem(path, line, f"{name}: {text_of(error)}", Code.BLUEPRINT_CONTRACT_INVALID))
             continue
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # a class may do anything when it is made
+            if isinstance(error, KeyboardInterrupt):
+                raise
             problems.append(_problem(path, line, f"{name}: {said(error)}", Code.BLUEPRINT_CONTRACT_INVALID))
             continue
         found.append(Found(kind=kind, item=item, origin=origin, place=path if line is None else f"{path}:{line}"))
