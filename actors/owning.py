@@ -93,11 +93,11 @@ def alerts_of(session: Session) -> Alerts:
 
 @contextmanager
 def one_error() -> Iterator[None]:
-    """Task groups raise groups: the first error that says what to do stands for all of them."""
+    """Task groups raise groups: the first error that says what to do stands for all of them, or Ctrl-C."""
     try:
         yield
     except BaseExceptionGroup as group:
-        for kind in (LilyError, Escalated):
+        for kind in (LilyError, Escalated, KeyboardInterrupt):
             found, _ = group.split(kind)
             if found is not None:
                 raise _first(found) from group

@@ -5,6 +5,7 @@ import sys
 
 from lily import __version__
 
+INTERRUPTED = 130
 GARBAGE = 100_000  # objects more than were freed before the youngest are looked through: most commands end before that
 
 
@@ -16,12 +17,27 @@ def main() -> int:
             return 0
         except OSError:
             pass  # a full disk, or a reader that went away: told below, as of every command
-    import gc
+    try:
+        import gc
 
-    from lily.cli.entry import run
+        from lily.cli.entry import run
 
-    gc.set_threshold(GARBAGE)
-    return run(sys.argv[1:])
+        gc.set_threshold(GARBAGE)
+        return run(sys.argv[1:])
+    except KeyboardInterrupt:  # before or after the command, which has its own answer
+        return _interrupted()
+
+
+def _interrupted() -> int:
+    """Said as of every command that Ctrl-C stopped, with as little as there may be yet."""
+    import contextlib
+
+    said = "interrupted: stopped by Ctrl-C\n"
+    if as_json := "--json" in sys.argv:
+        said = '{"error":{"code":"interrupted","message":"stopped by Ctrl-C","where":"","hint":"","detail":{}}}\n'
+    with contextlib.suppress(OSError):
+        os.write(1 if as_json else 2, said.encode())
+    return INTERRUPTED
 
 
 def command() -> int:

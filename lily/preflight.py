@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lily.blueprints.contract import Blueprint, BlueprintError, Runnable
-from lily.blueprints.schemas import Mismatch, one_line, validated
+from lily.blueprints.schemas import Mismatch, said, validated
 from lily.errors import Code, LilyError
 from lily.own_jobs import is_own
 from lily.runs import ErrorInfo, PinnedSpec
-from lily.text import encodable, plain_data, text_of
+from lily.text import encodable, plain_data
 
 _CAPS = ("timeout_seconds", "retry_max", "max_parallel_runs", "memory_mb", "cpu_seconds")
 _ENFORCED = ("memory_mb", "cpu_seconds")  # only where the work happens in child processes
@@ -102,7 +102,7 @@ def _target(spec: PinnedSpec, registry: Resolver) -> Blueprint:
         message = f"{error.message}; {error.hint}" if error.hint else error.message
         raise _Stop(Code.JOB_TARGET_UNRESOLVED, message, str(error.code), **error.detail) from None
     except Exception as error:  # a built-in module whose import fails, say for a missing package
-        message = f"{spec.target.id} can't be loaded: {_said(error)}"
+        message = f"{spec.target.id} can't be loaded: {said(error)}"
         raise _Stop(Code.JOB_TARGET_UNRESOLVED, message, Code.BLUEPRINT_NOT_FOUND) from None
 
 
@@ -182,10 +182,5 @@ def _contained(found: Blueprint, what: str, call: Any) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # synchronous: no cancellation passes here, and one job's code must not end the others
-        message = f"{found.id}: {what} failed with {_said(error)}"
+        message = f"{found.id}: {what} failed with {said(error)}"
         raise _Stop(Code.JOB_EXECUTION_FAILED, message, Code.BLUEPRINT_COMPILE_FAILED) from None
-
-
-def _said(error: BaseException) -> str:
-    text = one_line(text_of(error))
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

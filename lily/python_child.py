@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -168,7 +169,8 @@ def _described(failure: Failure) -> bytes:
     cause, lines = failure.cause, ""
     if cause is not None:
         lines = _clean("".join(traceback.format_exception(type(cause), cause, _own_frames(cause.__traceback__))))
-        print(lines, end="", file=sys.stderr)
+        with suppress(OSError, ValueError):  # the function may have closed it
+            print(lines, end="", file=sys.stderr)
     error = {
         "kind": failure.kind,
         "message": failure.message,

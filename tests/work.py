@@ -82,6 +82,11 @@ def _raise(make: Callable[[], BaseException]) -> Callable[[Any], Any]:
     return act
 
 
+class _Unreadable:
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
 def _looped() -> dict[str, Any]:
     loop: dict[str, Any] = {}
     loop["self"] = loop
@@ -99,6 +104,7 @@ DEEDS: dict[str, Callable[[Any], Any]] = {
     "StopIteration": _raise(lambda: StopIteration(1)),
     "RecursionError": _raise(RecursionError),
     "MemoryError": _raise(MemoryError),
+    "unreadable": _raise(lambda: BlueprintError(_Unreadable())),  # type: ignore[arg-type]
     "error": lambda ctx: Envelope(status="error", payload={"message": "no luck", "code": "no_luck"}),
     "fatal": _raise(lambda: BlueprintError("can't ever work", code="never", retryable=False, part="left")),
     "later": _raise(lambda: BlueprintError("busy", code="busy", retry_after=500.0)),

@@ -11,7 +11,8 @@ from lily.blueprints.contract import BlueprintError, Context, Envelope, Runnable
 from lily.blueprints.council_report import evidence, report
 from lily.blueprints.define import BlueprintBase, Finding, Specialist, Synthesis, SynthesisRequest, Synthesizer
 from lily.blueprints.findings import as_findings, in_order
-from lily.blueprints.schemas import one_line
+from lily.blueprints.foreign import contained
+from lily.blueprints.schemas import said
 from lily.blueprints.secrets import Secret
 from lily.errors import Code, LilyError
 from lily.text import counted
@@ -173,15 +174,16 @@ async def _asked(ctx: Context, specialists: Sequence[Specialist], given: Input, 
     async def ask(member: Specialist) -> None:
         async def answer() -> list[dict[str, Any]]:
             with anyio.move_on_after(limit if limit is not None else float("inf")):
-                said = await member(ctx, given.topic, list(given.context))
-                return [_as_json(one) for one in as_findings(said, member.id)]
+                with contained():
+                    found = await member(ctx, given.topic, list(given.context))
+                return [_as_json(one) for one in as_findings(found, member.id)]
             raise BlueprintError(f"took longer than {limit:g} s")
 
         try:
             stored = await ctx.step(f"ask-{member.id}", answer)
             answers.good[member.id] = as_findings(stored, member.id)
         except Exception as error:  # contained: the others' findings still count
-            answers.failed[member.id] = _said(error)
+            answers.failed[member.id] = said(error)
             await ctx.log.warning(f"specialist {member.id} failed", error=answers.failed[member.id])
         await ctx.progress(len(answers.good) + len(answers.failed), len(specialists), member.id)
 
@@ -245,7 +247,7 @@ async def _synthesized(ctx: Context, members: _Members, request: SynthesisReques
         if members.synthesizer.kind != "llm":
             raise
         failure = error
-    reason = _said(failure)
+    reason = said(failure)
     if members.fallback is None:
         raise BlueprintError(
             f"{members.synthesizer.id} failed: {reason}",
@@ -259,13 +261,14 @@ async def _synthesized(ctx: Context, members: _Members, request: SynthesisReques
         return await _from(ctx, members.fallback, request), reason
     except Exception as error:
         raise BlueprintError(
-            f"{members.synthesizer.id} failed: {reason}; its fallback {members.fallback.id} failed too: {_said(error)}",
+            f"{members.synthesizer.id} failed: {reason}; its fallback {members.fallback.id} failed too: {said(error)}",
             code=Code.LLM_SYNTH_FALLBACK_FAILED,
         ) from error
 
 
 async def _from(ctx: Context, synthesizer: Synthesizer, request: SynthesisRequest) -> Synthesis:
-    made = await synthesizer(ctx, request)
+    with contained():
+        made = await synthesizer(ctx, request)
     if not isinstance(made, Synthesis) or not isinstance(made.summary, str):
         raise BlueprintError(f"{synthesizer.id} returned {type(made).__name__}; a Synthesis is expected", retryable=False)
     ranked = as_findings(made.ranked_findings)
@@ -283,10 +286,6 @@ def _as_json(one: Finding) -> dict[str, Any]:
         "confidence": one.confidence,
         "source_specialist": one.source_specialist,
     }
-
-
-def _said(error: Exception) -> str:
-    return one_line(error.message if isinstance(error, (BlueprintError, LilyError)) else f"{type(error).__name__}: {error}")
 
 
 council = Council()

@@ -15,9 +15,10 @@ from typing import Any
 
 from lily.blueprints.catalog import BLUEPRINT, SPECIALIST, SUBJECT, SYNTHESIZER
 from lily.blueprints.define import DefinedBlueprint, Specialist, Synthesizer, check_blueprint
-from lily.blueprints.schemas import one_line
+from lily.blueprints.schemas import one_line, said
 from lily.conditions.define import Subject
 from lily.errors import Code
+from lily.text import text_of
 
 GROUP = "lily.blueprints"
 
@@ -71,7 +72,9 @@ def load_file(path: Path, module_name: str, *, origin: str) -> Loaded:
     sys.modules[module_name] = module  # dataclasses and annotations look their module up there
     try:
         exec(code, module.__dict__)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
         del sys.modules[module_name]
         return Loaded(problems=(_crashed(path, error),))
     return collect(module, origin=origin, path=str(path))
@@ -84,7 +87,7 @@ def _unreadable(path: Path, error: Exception) -> Problem:
 
 def _crashed(path: Path, error: BaseException) -> Problem:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return _problem(str(path), lines[-1] if lines else None, f"{type(error).__name__}: {error}")
+    return _problem(str(path), lines[-1] if lines else None, said(error))
 
 
 def _problem(path: str, line: int | None, message: str, code: Code = Code.BLUEPRINT_COMPILE_FAILED) -> Problem:
@@ -98,8 +101,10 @@ def load_entry_points(names: Callable[[], Iterable[Any]] | None = None) -> Itera
         origin = f"package {package}"
         try:
             target = point.load()
-        except (Exception, SystemExit) as error:
-            yield Loaded(problems=(_problem(f"{origin}, entry point {point.name}", None, f"{type(error).__name__}: {error}"),))
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            yield Loaded(problems=(_problem(f"{origin}, entry point {point.name}", None, said(error)),))
             continue
         if isinstance(target, ModuleType):
             yield collect(target, origin=origin, path=getattr(target, "__file__", None) or point.value)
@@ -139,8 +144,13 @@ def examine(members: Iterable[tuple[str, Any]], *, origin: str, path: str) -> Lo
             item = value() if isinstance(value, type) else value
             if kind == BLUEPRINT:
                 check_blueprint(item)
-        except Exception as error:  # a class may do anything when it is made
-            problems.append(_problem(path, line, f"{name}: {error}", Code.BLUEPRINT_CONTRACT_INVALID))
+        except (TypeError, ValueError) as error:
+            problems.append(_problem(path, line, f"{name}: {text_of(error)}", Code.BLUEPRINT_CONTRACT_INVALID))
+            continue
+        except BaseException as error:  # a class may do anything when it is made
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            problems.append(_problem(path, line, f"{name}: {said(error)}", Code.BLUEPRINT_CONTRACT_INVALID))
             continue
         found.append(Found(kind=kind, item=item, origin=origin, place=path if line is None else f"{path}:{line}"))
     return Loaded(found=tuple(found), problems=tuple(problems))

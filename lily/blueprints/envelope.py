@@ -188,7 +188,7 @@ def _name(value: Any) -> str:
 
 
 def _too_large(path: str) -> BlueprintError:
-    return _invalid(f"larger than {MAX_BYTES // 1024 // 1024} MiB; write a file with ctx.artifact instead", path)
+    return _invalid(f"larger than {MAX_BYTES // 1024 // 1024} MiB; write a file instead, with ctx.artifact or into LILY_RUN_DIR", path)
 
 
 def _invalid(problem: str, path: str) -> BlueprintError:

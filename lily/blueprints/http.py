@@ -113,6 +113,7 @@ async def _send(bindings: Bindings, base: Path) -> tuple[Answer, bytes]:
     headers = {"accept-encoding": "identity"}  # a small compressed body could unpack to a huge one
     headers |= {name.lower(): revealed(value, base=base) for name, value in bindings.headers.items()}
     content = _content(bindings.body, headers)
+    _check_length(headers, len(content or b""))
     started = anyio.current_time()
     try:
         async with (
@@ -148,6 +149,14 @@ def _content(body: Any, headers: dict[str, str]) -> bytes | None:
         return body.encode() if body is not None else None
     headers.setdefault("content-type", "application/json")
     return msgspec.json.encode(body)
+
+
+def _check_length(headers: Mapping[str, str], length: int) -> None:
+    """Raises BlueprintError for a Content-Length that is not the body's: the library would find it in the middle of sending."""
+    said = headers.get("content-length", str(length)).strip()
+    if said != str(length):
+        message = f"the request can't be sent: Content-Length is not {length}, which is what its body has; leave it out"
+        raise BlueprintError(message, retryable=False)
 
 
 async def _bounded(response: Any) -> tuple[bytes, bool]:

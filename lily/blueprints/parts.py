@@ -6,8 +6,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, JsonValue, StringConstraints
 
 from lily.blueprints.contract import BlueprintError, Context, Envelope
+from lily.blueprints.foreign import contained
 from lily.blueprints.nested import fitted, found_in
 from lily.blueprints.references import references, resolved
+from lily.blueprints.schemas import said
 from lily.errors import Code
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
@@ -57,7 +59,7 @@ def problem_with(registry: Any, part: Part, *, input_is_whole: bool) -> str | No
     except BlueprintError as error:
         return error.message
     except Exception as error:
-        return f"{part.blueprint}: compile failed with {type(error).__name__}: {error}"
+        return f"{part.blueprint}: compile failed with {said(error)}"
     return None
 
 
@@ -84,7 +86,8 @@ async def run_part(
     bindings = resolved(part.bindings, known)
     _check_not_wider(registry, part, bindings)
     given = {**extra_input(registry, part, offered or {}), **resolved(part.input, known)}
-    envelope = await ctx.run_blueprint(part.blueprint, bindings, given, name=name)
+    with contained():
+        envelope = await ctx.run_blueprint(part.blueprint, bindings, given, name=name)
     if envelope.status == "error":
         raise _failed(part, envelope)
     artifacts = [f"{name}-{file}" for file in envelope.artifacts]

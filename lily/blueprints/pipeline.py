@@ -11,8 +11,9 @@ from lily.blueprints.contract import BlueprintError, Context, Envelope, Runnable
 from lily.blueprints.define import BlueprintBase
 from lily.blueprints.parts import Name, Part, needs_of, problem_with, run_part
 from lily.blueprints.references import references, root_of
-from lily.blueprints.schemas import one_line
+from lily.blueprints.schemas import said
 from lily.errors import Code, LilyError
+from lily.text import as_number
 
 INPUT = "input"  # the root under which references find the run's own input
 
@@ -185,7 +186,7 @@ class _Run:
                 if number > step.retry_max or not _retryable(error):
                     raise
                 pause = max(min(step.retry_delay_seconds * 2 ** (number - 1), step.retry_delay_seconds + 60), _asked_pause(error))
-                await self._ctx.log.warning(f"step {step.name}: try {number} failed, the next in {pause:g} s", error=_said(error))
+                await self._ctx.log.warning(f"step {step.name}: try {number} failed, the next in {pause:g} s", error=said(error))
                 await anyio.sleep(pause)
         raise AssertionError("a last try returns or raises")
 
@@ -196,7 +197,7 @@ class _Run:
         raise BlueprintError(f"took longer than {step.timeout_seconds:g} s", step=step.name, timeout_seconds=step.timeout_seconds)
 
     def _failure(self) -> BlueprintError:
-        reasons = [f"step {name} failed: {_said(error)}" for name, error in sorted(self._failed.items())]
+        reasons = [f"step {name} failed: {said(error)}" for name, error in sorted(self._failed.items())]
         if self._left_out:
             reasons.append(f"not run: {', '.join(sorted(self._left_out))}")
         first = next(iter(self._failed.values()))
@@ -211,19 +212,13 @@ class _Run:
         )
 
 
-def _said(error: Exception) -> str:
-    if isinstance(error, (BlueprintError, LilyError)):
-        return one_line(error.message)
-    return one_line(f"{type(error).__name__}: {error}")
-
-
 def _code(error: Exception) -> str:
     return str(error.code) if isinstance(error, (BlueprintError, LilyError)) else str(Code.BLUEPRINT_EXECUTION_FAILED)
 
 
 def _error_data(error: Exception) -> dict[str, Any]:
     data = error.data if isinstance(error, BlueprintError) else {}
-    return {"code": _code(error), "message": _said(error), "data": data}
+    return {"code": _code(error), "message": said(error), "data": data}
 
 
 def _retryable(error: Exception) -> bool:
@@ -231,7 +226,7 @@ def _retryable(error: Exception) -> bool:
 
 
 def _asked_pause(error: Exception) -> float:
-    return (error.retry_after or 0.0) if isinstance(error, BlueprintError) else 0.0
+    return (as_number(error.retry_after) or 0.0) if isinstance(error, BlueprintError) else 0.0
 
 
 pipeline = Pipeline()

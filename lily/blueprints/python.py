@@ -97,7 +97,13 @@ def _read(fd: int) -> Any:
     if len(data) > _LARGEST_RESULT + len(python_child.END):
         message = f"the function returned more than {_LARGEST_RESULT // 1024**2} MiB; write a file into LILY_RUN_DIR instead"
         raise BlueprintError(message, code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False)
-    return json.loads(data) if data.endswith(python_child.END) else None
+    if not data.endswith(python_child.END):
+        return None
+    try:
+        return json.loads(data)
+    except RecursionError:
+        message = "the function returned what is not plain JSON: it is nested too deep"
+        raise BlueprintError(message, code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False) from None
 
 
 def _value(name: str, result: ProcessResult, said: Any) -> Any:

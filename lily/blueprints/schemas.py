@@ -9,8 +9,11 @@ from typing import Any
 
 import msgspec
 
+from lily.blueprints.contract import BlueprintError
 from lily.blueprints.paths import describe_path
+from lily.errors import LilyError
 from lily.redaction import here
+from lily.text import text_of
 
 UNSHOWN = "secret_reference"  # the type of a problem whose input is shown to nobody: it may be a secret
 _SHOWN = 5  # more problems than these are counted, not listed
@@ -43,15 +46,17 @@ def validated_json(schema: Any, encoded: bytes, what: str, *, strict: bool | Non
     """The same for a value that is encoded already. JSON mode is what lets a list be a tuple and text be a date."""
     try:
         return schema.model_validate_json(encoded, strict=strict)
-    except Exception as error:  # a model's own validators may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a model's own validators may raise anything; synchronous, so no cancellation passes here
         raise Mismatch(what, _problems(error, what)) from error
 
 
-def _problems(error: Exception, what: str) -> list[dict[str, str]]:
+def _problems(error: BaseException, what: str) -> list[dict[str, str]]:
     from pydantic import ValidationError  # loaded already: a model was asked
 
     if not isinstance(error, ValidationError):
-        return [{"field": what, "problem": f"its validator failed with {type(error).__name__}: {one_line(str(error))}"}]
+        return [{"field": what, "problem": f"its validator failed with {said(error)}"}]
     return [_problem(found, what) for found in error.errors(include_url=False, include_context=False)]
 
 
@@ -87,3 +92,10 @@ def json_schema(schema: Any) -> dict[str, Any] | None:
         return None
     made: dict[str, Any] = schema.model_json_schema()
     return made
+
+
+def said(error: BaseException) -> str:
+    """What an exception of other people's code says, on one line: `ValueError: text`; of an error of Lily's kind its message alone."""
+    text = one_line(text_of(error.message if isinstance(error, LilyError) else error))
+    name = type(error).__name__
+    return f"{name}: {text}" if text and not isinstance(error, (BlueprintError, LilyError)) else text or name

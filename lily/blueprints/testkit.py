@@ -11,8 +11,10 @@ import anyio.lowlevel
 import msgspec
 
 from lily.blueprints.contract import BlueprintError, Envelope, ProcessRequest, ProcessResult, RunLogger
+from lily.blueprints.foreign import split
 from lily.blueprints.nested import run_nested
 from lily.errors import Code
+from lily.text import text_of
 from lily.workspace import is_artifact_name
 
 T = TypeVar("T")
@@ -127,8 +129,9 @@ class FakeContext:
             self.told.events.append(("step_started", {"step": full}))
             try:
                 self.steps[full] = msgspec.json.decode(msgspec.json.encode(await fn()))
-            except Exception as error:
-                self.told.events.append(("step_failed", {"step": full, "message": str(error)}))
+            except BaseException as error:
+                if split(error)[0] is None:
+                    self.told.events.append(("step_failed", {"step": full, "message": text_of(error)}))
                 raise
             self.told.events.append(("step_succeeded", {"step": full}))
         result: T = self.steps[full]

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from lily.cli import output
+from lily.cli.held import Held
 from lily.cli.options import actor
 from lily.errors import Code, LilyError, exit_code
 from lily.operations.changes import cancel
@@ -59,11 +60,14 @@ def _tell_waiting(event: dict[str, Any]) -> None:
     output.tell(f"until {event['expires_at']}: `lily approvals approve {run_id}` or `lily approvals deny {run_id} --reason R`{issue}")
 
 
-def conduct(workspace: Workspace, settings: Settings, store: Store, run: Run, *, as_json: bool) -> int:
-    """See the run to its end, print what came of it, and give the exit status."""
+def conduct(workspace: Workspace, settings: Settings, store: Store, run: Run, *, as_json: bool, held: Held | None = None) -> int:
+    """See the run to its end, print what came of it, and give the exit status.
+
+    Where Ctrl-C was `held` since before the run was accepted, one that came meanwhile cancels it as well.
+    """
     progress = Progress(as_json)
     try:
-        ended, stopped = to_its_end(workspace, settings, store, run, progress)
+        ended, stopped = to_its_end(workspace, settings, store, run, progress, held)
     except KeyboardInterrupt:
         return _left(store.run(run.run_id), as_json)
     if ended.status not in TERMINAL:
@@ -71,11 +75,15 @@ def conduct(workspace: Workspace, settings: Settings, store: Store, run: Run, *,
     return conclude(workspace, ended, as_json=as_json, stopped=stopped)
 
 
-def to_its_end(workspace: Workspace, settings: Settings, store: Store, run: Run, progress: Progress) -> tuple[Run, bool]:
+def to_its_end(
+    workspace: Workspace, settings: Settings, store: Store, run: Run, progress: Progress, held: Held | None = None
+) -> tuple[Run, bool]:
     """The run as it ended, and whether Ctrl-C asked for that. A second Ctrl-C raises KeyboardInterrupt."""
     stopped = False
     while True:
         try:
+            if held is not None:
+                held.release()
             found = _once(workspace, settings, store, run.run_id, progress)
             if found is not None:
                 return found, stopped or found.result.get("canceled", {}).get("by") == _BY_TERMINAL
@@ -107,7 +115,10 @@ def _once(workspace: Workspace, settings: Settings, store: Store, run_id: str, p
 
 
 def _here(workspace: Workspace, settings: Settings, run_id: str, progress: Progress) -> Run:
-    from actors.here import run_here
+    with Held():  # what was imported by half would stay so, and the run goes on in this process
+        import anyio._backends._trio  # noqa: F401 - what the loop is made of
+
+        from actors.here import run_here
 
     return run_here(workspace, settings, run_id, progress.event)
 

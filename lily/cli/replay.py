@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from lily.cli.held import Held
 from lily.cli.options import Json, Place, actor, flag, opened, storable, usage
 from lily.cli.run_job import detached, tell_if_paused
 from lily.cli.runs import RunId
@@ -51,13 +52,14 @@ def replay(
             )
         if not detach:
             check_taking(place, settings, store)
-        made = replay_run(place, store, first, which=spec, approve=approve, reason=reason, by=actor(place, "run.replay"))
-        tell_if_paused(settings, store)
-        if detach:
-            return detached(place, made, as_json=json)
-        from lily.cli.conduct import conduct
+        with Held() as held:  # else Ctrl-C right after it was accepted would leave a run that nobody knows of
+            made = replay_run(place, store, first, which=spec, approve=approve, reason=reason, by=actor(place, "run.replay"))
+            tell_if_paused(settings, store)
+            if detach:
+                return detached(place, made, as_json=json)
+            from lily.cli.conduct import conduct
 
-        return conduct(place, settings, store, made, as_json=json)
+            return conduct(place, settings, store, made, as_json=json, held=held)
 
 
 def _origins(place: Workspace, job_id: str, which: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from lily.cli import output
+from lily.cli.held import Held
 from lily.cli.options import Json, Place, Reason, actor, flag, opened, reason_of, storable, usage
 from lily.settings import load_settings
 from lily.spec_index import SpecIndex
@@ -114,13 +115,14 @@ def _run(place: Workspace, settings: "Settings", spec: "JobSpec", key: str | Non
             from lily.cli.times import tell_if_not_active
 
             tell_if_not_active(store, spec.id)
-        run = accept(place, store, spec, by=Submission(actor=actor(place, "run.submit"), reason=reason), key=named)
-        tell_if_paused(settings, store)
-        if detach:
-            return detached(place, run, as_json=as_json)
-        from lily.cli.conduct import conduct
+        with Held() as held:  # else Ctrl-C right after it was accepted would leave a run that nobody knows of
+            run = accept(place, store, spec, by=Submission(actor=actor(place, "run.submit"), reason=reason), key=named)
+            tell_if_paused(settings, store)
+            if detach:
+                return detached(place, run, as_json=as_json)
+            from lily.cli.conduct import conduct
 
-        return conduct(place, settings, store, run, as_json=as_json)
+            return conduct(place, settings, store, run, as_json=as_json, held=held)
 
 
 def tell_if_paused(settings: "Settings", store: "Store") -> None:

@@ -145,12 +145,11 @@ class Evaluator:
             raise
         except BlueprintError as error:
             raise EvaluationError(EvaluationCode.EVALUATION_FAILED, error.message) from None
-        except (Exception, SystemExit) as error:  # a workspace's own subject may raise anything
-            raise _failed(found, error) from None
-        except BaseExceptionGroup as group:
-            if group.split((anyio.get_cancelled_exc_class(), KeyboardInterrupt))[0] is not None:
+        except BaseException as error:  # a workspace's own subject may raise anything
+            stops = anyio.get_cancelled_exc_class(), KeyboardInterrupt
+            if isinstance(error, stops) or (isinstance(error, BaseExceptionGroup) and error.subgroup(stops)):
                 raise
-            raise _failed(found, group) from None
+            raise _failed(found, error) from None
         finally:
             stop.set()
 

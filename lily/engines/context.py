@@ -14,6 +14,7 @@ import msgspec
 from lily.approvals.record import Need, covered
 from lily.blueprints.contract import BlueprintError, Context, Envelope, ProcessRequest, ProcessResult
 from lily.blueprints.envelope import plain as plain_json
+from lily.blueprints.foreign import split
 from lily.blueprints.nested import fitted, found_in, run_nested
 from lily.blueprints.registry import Registry
 from lily.clock import Clock, stamp
@@ -173,8 +174,9 @@ class RunContext(Context):
         try:
             result = await fn()
             value = _step_value(full, result, redactor)
-        except Exception as exc:
-            await self._say(EventName.STEP_FAILED, {"step": full, "message": text_of(exc) or type(exc).__name__})
+        except BaseException as exc:
+            if split(exc)[0] is None:  # what cuts it off is no failure of its own
+                await self._say(EventName.STEP_FAILED, {"step": full, "message": text_of(exc) or type(exc).__name__})
             raise
         await self._attempt.told.step_done(full, value)
         await self._say(EventName.STEP_SUCCEEDED, {"step": full})

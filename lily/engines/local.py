@@ -11,6 +11,7 @@ import trio
 from lily import __version__
 from lily.blueprints.contract import BlueprintError, Envelope
 from lily.blueprints.envelope import checked
+from lily.blueprints.foreign import alone, split
 from lily.blueprints.secrets import values_of
 from lily.engines.context import Attempt, Ports, RunContext, Told
 from lily.engines.limits import Caps, limits_report
@@ -98,7 +99,7 @@ class LocalEngine:
             except BaseException as exc:
                 # The blueprint is other people's code: SystemExit, KeyboardInterrupt and their like end its attempt, not
                 # the supervisor. Cancellation, also inside a group, goes on at once.
-                cancelled, failure = _split(exc)
+                cancelled, failure = split(exc)
                 if cancelled is exc:
                     raise
                 if cancelled is not None:
@@ -136,16 +137,6 @@ class LocalEngine:
         return _failed("failed", said, Code.BLUEPRINT_CONTRACT_INVALID, outcome.result, retryable=False, data={"missing": missing})
 
 
-def _split(exc: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """(what of `exc` is cancellation, what is the blueprint's own failure)."""
-    cancelled = trio.Cancelled
-    if isinstance(exc, cancelled):
-        return exc, None
-    if isinstance(exc, BaseExceptionGroup):
-        return exc.split(cancelled)
-    return None, exc
-
-
 def _outcome_of_envelope(envelope: Envelope, result: dict[str, Any]) -> Outcome:
     result = {
         **result,
@@ -163,8 +154,7 @@ def _outcome_of_envelope(envelope: Envelope, result: dict[str, Any]) -> Outcome:
 
 
 def _outcome_of(exc: BaseException, result: dict[str, Any], redactor: Redactor) -> Outcome:
-    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
-        exc = exc.exceptions[0]
+    exc = alone(exc)
     if isinstance(exc, BlueprintError):
         wish = min(as_number(exc.retry_after) or 0.0, _LONGEST_WISH)
         return _failed("failed", exc.message, exc.code, result, retryable=exc.retryable, retry_after=wish, data=exc.data)
@@ -205,5 +195,5 @@ def _failed(
 ) -> Outcome:
     job_code = Code.JOB_POLICY_DENIED if code == Code.JOB_POLICY_DENIED else Code.JOB_EXECUTION_FAILED
     own = None if code == job_code else encodable(code)
-    error = ErrorInfo(code=job_code, message=encodable(message), blueprint_code=own, data=plain_data(data))
+    error = ErrorInfo(code=job_code, message=text_of(message), blueprint_code=own, data=plain_data(data))
     return Outcome(status=status, result={"r0_status": "error", **result}, error=error, retryable=retryable, retry_after=retry_after)

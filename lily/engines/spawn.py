@@ -15,7 +15,9 @@ from lily.engines.limits import Caps, wrap
 from lily.engines.output import open_log
 from lily.engines.process_table import PROCESS_MARK, Proc, read_entry
 from lily.storage.files import open_folder
+from lily.text import encodable
 
+_FIRST_LINE = 256  # bytes, as many as the system reads of it
 _MENDABLE = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY})
 _WHY = {
     errno.ENOENT: "there is no such program",
@@ -133,7 +135,8 @@ def _popen(request: ProcessRequest, argv: list[str], env: Mapping[str, str], cwd
     except OSError as error:
         if error.filename is not None and os.fspath(error.filename) == os.fspath(cwd):
             raise _bad_folder(cwd, error.strerror or str(error)) from error
-        raise _cannot_run(request.argv[0], error) from error
+        script = _interpreter(cwd / argv[0]) if error.errno == errno.ENOENT else None
+        raise _cannot_run(request.argv[0], error, script) from error
     except ValueError as error:  # a NUL in an argument, or "=" in a variable's name
         raise BlueprintError(f"can't run {request.argv[0]!r}: {error}", retryable=False) from error
 
@@ -142,7 +145,19 @@ def _bad_folder(cwd: Path, why: str) -> BlueprintError:
     return BlueprintError(f"can't run in the folder {str(cwd)!r}: {why}", retryable=False)
 
 
-def _cannot_run(name: str, error: OSError) -> BlueprintError:
+def _interpreter(path: Path) -> str | None:
+    """What the first line of the script at `path` names, at most its beginning; None where there is no such line."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline(_FIRST_LINE).removesuffix(b"\n")
+    except OSError:
+        return None
+    return os.fsdecode(line[2:].strip(b" \t")) if line.startswith(b"#!") else None
+
+
+def _cannot_run(name: str, error: OSError, interpreter: str | None = None) -> BlueprintError:
     number = error.errno or 0
     why = _WHY.get(number, error.strerror or str(error))
+    if interpreter is not None:
+        why = f"its first line names {encodable(interpreter)!r}, and there is no such program"
     return BlueprintError(f"can't run {name!r}: {why}", retryable=number in _MENDABLE, errno=errno.errorcode.get(number, str(number)))

@@ -204,7 +204,11 @@ def test_the_log_has_a_line_when_errors_begin_and_when_they_end(table: Timetable
 
 
 @pytest.mark.parametrize(
-    "error", [SystemExit(3), KeyError("x"), ExceptionGroup("g", [ValueError("x")]), BaseExceptionGroup("g", [SystemExit(1)])]
+    "error",
+    [
+        *(SystemExit(3), KeyError("x"), GeneratorExit(), BaseException("bare")),
+        *(ExceptionGroup("g", [ValueError("x")]), BaseExceptionGroup("g", [SystemExit(1)])),
+    ],
 )
 def test_whatever_a_subject_raises_is_an_error_of_the_look(table: Timetable, probe: Probe, error: BaseException) -> None:
     """And not the end of anything."""

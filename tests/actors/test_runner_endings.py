@@ -373,6 +373,23 @@ def test_two_steps_with_one_name_are_an_error(make_world: MakeWorld) -> None:
     assert ended.error.blueprint_code == "blueprint_contract_invalid"
 
 
+@pytest.mark.parametrize("raised", [ValueError("no"), SystemExit(3)])
+def test_a_step_that_ends_badly_has_its_event_whatever_it_raised(make_world: MakeWorld, raised: BaseException) -> None:
+    @blueprint("bad.v1")
+    async def bad(ctx: Any, bindings: Any, run_input: Any) -> Any:
+        """One step, which fails."""
+
+        async def step() -> Any:
+            raise raised
+
+        await ctx.step("a", step)
+
+    world = make_world(bad)
+    run = world.submit("bad.v1")
+    finish(world, run)
+    assert [name for name in world.names(run.run_id) if name.startswith("step_")] == ["step_started", "step_failed"]
+
+
 # -- a store that is away --------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import os
 import pty
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,50 @@ def test_ctrl_c_cancels_the_run_and_the_receipt_says_so(workspace: Path, handed_
     else:
         check()
         assert current_owner(Workspace(workspace)) is None
+
+
+def test_ctrl_c_right_after_a_run_was_accepted_cancels_it(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody was told of it yet, so it must not wait for the next supervisor."""
+    write_job(workspace, "a")
+    monkeypatch.setattr("lily.cli.run_job.tell_if_paused", lambda *_: signal.raise_signal(signal.SIGINT))
+    said = lily("jobs", "run", "a", "--json")
+    assert said.status == 130
+    assert json.loads(said.out.splitlines()[-1])["receipt"]["status"] == "canceled"
+    first = lily("runs", "list", "--json").json["runs"][0]["run_id"]
+    monkeypatch.setattr("lily.cli.replay.tell_if_paused", lambda *_: signal.raise_signal(signal.SIGINT))
+    said = lily("runs", "replay", first, "--approve", "--reason", "again", "--json")
+    assert said.status == 130
+    assert [run["status"] for run in lily("runs", "list", "--json").json["runs"]] == ["canceled", "canceled"]
+
+
+_CTRL_C_IN_AN_IMPORT = """
+import signal, sys
+module = sys.argv.pop(1)
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == module:
+            sys.meta_path.remove(Finder)
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+from lily import __main__
+sys.exit(__main__.command())
+"""
+
+
+@pytest.mark.parametrize("module", ["lily.cli.entry", "trio._core._run", "actors.here", "anyio._backends._trio"])
+def test_ctrl_c_in_the_middle_of_an_import_is_told_as_at_any_other_moment(workspace: Path, module: str) -> None:
+    """And what was imported by half breaks nothing: a run that was accepted is canceled."""
+    write_job(workspace, "a")
+    arguments = [sys.executable, "-c", _CTRL_C_IN_AN_IMPORT, module, "jobs", "run", "a", "--json"]
+    done = subprocess.run(arguments, cwd=workspace, env=environment(), capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 130, done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    if module == "lily.cli.entry":
+        assert (last["error"]["code"], done.stderr) == ("interrupted", "")
+    else:
+        assert last["receipt"]["status"] == "canceled"
+        assert done.stderr == "canceling; Ctrl-C again leaves it to the supervisor\n"
 
 
 def test_a_run_that_somebody_else_canceled_is_status_1(workspace: Path, lily: Lily) -> None:

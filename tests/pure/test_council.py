@@ -143,6 +143,47 @@ async def test_a_failing_specialist_is_contained_and_listed(registry: Registry, 
     assert "broken.v1: failed: RuntimeError" in (tmp_path / "run" / "report.md").read_text()
 
 
+class Unreadable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (SystemExit(3), "SystemExit: 3"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (BaseExceptionGroup("two", [SystemExit(1), ValueError("x")]), "BaseExceptionGroup: two"),
+        (Unreadable(), "text can't be read"),
+        (ValueError("half \ud800"), "ValueError: half \\ud800"),
+    ],
+)
+async def test_whatever_a_specialist_raises_is_contained(raised: BaseException, said: str, registry: Registry, tmp_path: Path) -> None:
+    @specialist("odd.v1")
+    async def odd(ctx: Context, topic: str, context: Sequence[str]) -> list[Finding]:
+        """Raises what it likes."""
+        raise raised
+
+    registry.register(odd)
+    ctx = FakeContext(tmp_path)
+    payload = (await council(registry, ctx, specialists=["odd.v1", "same.v1"])).payload
+    assert (payload["failed_specialists"], payload["participating_specialists"]) == (["odd.v1"], ["same.v1"])
+    assert said in json.loads((tmp_path / "run" / "evidence.json").read_bytes())["failures"]["odd.v1"]
+    assert len(ctx.told.named("step_failed")) == 1
+
+
+async def test_a_language_model_that_ends_its_process_falls_back(registry: Registry, tmp_path: Path) -> None:
+    @synthesizer("exits.v1", kind="llm")
+    async def exits(ctx: Context, request: SynthesisRequest) -> Synthesis:
+        """Thinks it is alone."""
+        raise SystemExit(2)
+
+    registry.register(exits)
+    names = ["same.v1", "broken.v1"]
+    envelope = await council(registry, FakeContext(tmp_path), specialists=names, synthesizer="exits.v1", synth_strategy="llm_with_fallback")
+    assert envelope.payload["fallback_used"]
+
+
 async def test_a_source_can_not_be_claimed_and_duplicates_are_dropped(registry: Registry, tmp_path: Path) -> None:
     payload = (await council(registry, FakeContext(tmp_path), specialists=["same.v1", "broken.v1"])).payload
     assert payload["ranked_findings"] == [{"title": "Twice", "recommendation": "once", "confidence": 0.5, "source_specialist": "same.v1"}]

@@ -49,6 +49,7 @@ class World:
         self.log: list[tuple[str, str]] = []
         self.times: dict[str, float] = {}
         self.failures: dict[str, int] = {}
+        self.raises: dict[str, BaseException] = {}
         self.registry = Registry()
         self.registry.register(self._probe())
 
@@ -74,6 +75,8 @@ class World:
         step = name.partition("-try")[0]
         self.log.append(("start", name))
         await anyio.sleep(bindings.sleeps)
+        if step in self.raises:
+            raise self.raises[step]
         if self.failures.get(step, 0) < bindings.fails:
             self.failures[step] = self.failures.get(step, 0) + 1
             if bindings.envelope:
@@ -176,6 +179,49 @@ async def test_a_step_is_retried_with_growing_pauses(world: World, ctx: FakeCont
     assert world.times["a"] - started == pytest.approx(30)
     assert list(envelope.artifacts) == ["a-try3-out.txt"]
     assert len(ctx.told.named("log")) == 2
+
+
+@pytest.mark.parametrize("wish", ["soon", float("inf"), float("nan"), -5])
+async def test_a_wish_for_a_pause_that_is_no_time_is_not_kept(wish: Any, world: World, ctx: FakeContext) -> None:
+    world.raises["a"] = BlueprintError("busy", retry_after=wish)
+    started = anyio.current_time()
+    with pytest.raises(BlueprintError, match="step a failed: busy"):
+        await run(world, ctx, step("a", retry_max=1, retry_delay_seconds=10))
+    assert anyio.current_time() - started == pytest.approx(10)
+
+
+class Unreadable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (SystemExit(3), "SystemExit: 3"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (BaseExceptionGroup("two", [SystemExit(1), ValueError("x")]), "BaseExceptionGroup: two"),
+        (Unreadable(), "text can't be read"),
+    ],
+)
+async def test_whatever_a_step_raises_the_others_are_finished(raised: BaseException, said: str, world: World, ctx: FakeContext) -> None:
+    """It is tried again, and named, as for any failure."""
+    world.raises["bad"] = raised
+    with pytest.raises(BlueprintError, match="step bad failed: ") as caught:
+        await run(world, ctx, step("bad", retry_max=1), step("slow", sleeps=60), step("after", "slow"))
+    assert said in caught.value.message
+    assert caught.value.data["finished_steps"] == ["after", "slow"]
+    assert ("start", "bad-try2") in world.log
+    assert [event["step"] for event in ctx.told.named("step_failed")] == ["bad"]
+
+
+async def test_an_error_alone_in_a_group_says_itself_whether_a_retry_can_mend_it(world: World, ctx: FakeContext) -> None:
+    """As when the group is raised by a job's own target: a task group makes one of every failure."""
+    world.raises["a"] = ExceptionGroup("tasks", [BlueprintError("no such table", code="table_missing", retryable=False)])
+    with pytest.raises(BlueprintError, match="step a failed: no such table") as caught:
+        await run(world, ctx, step("a", retry_max=3))
+    assert (caught.value.code, caught.value.retryable) == ("table_missing", False)
+    assert len([name for what, name in world.log if what == "start"]) == 1
 
 
 @pytest.mark.parametrize("retryable", [True, False])

@@ -179,6 +179,23 @@ def test_a_strange_word_in_the_policy_is_no_permission() -> None:
     assert decide(frozenset({"a", "b"}), frozenset({"a"}), {}) == {"a": "deny", "b": "not_granted"}
 
 
+@pytest.mark.parametrize("raised", [SystemExit(3), Strange("x"), GeneratorExit()])
+def test_a_validator_that_raises_anything_is_contained(raised: BaseException) -> None:
+    class Odd(BaseModel):
+        word: str
+
+        @field_validator("word")
+        @classmethod
+        def _raises(cls, given: str) -> str:
+            raise raised
+
+    bad = {"word": "x"}
+    outcome = refused(Code.JOB_BINDINGS_INVALID, Code.BLUEPRINT_BINDINGS_INVALID, Probe(bindings_schema=Odd), bindings=bad)
+    assert f"its validator failed with {type(raised).__name__}" in outcome.error.message
+    outcome = refused(Code.JOB_EXECUTION_FAILED, Code.BLUEPRINT_EXECUTION_FAILED, Probe(input_schema=Odd), target={"input": bad})
+    assert f"its validator failed with {type(raised).__name__}" in outcome.error.message
+
+
 @pytest.mark.parametrize("raised", [ValueError("odd\nlines"), SystemExit(3), Strange("x"), RecursionError(), GeneratorExit()])
 def test_a_compile_that_raises_anything_is_contained(raised: BaseException) -> None:
     outcome = refused(Code.JOB_EXECUTION_FAILED, Code.BLUEPRINT_COMPILE_FAILED, Probe(raises=raised))

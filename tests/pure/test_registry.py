@@ -150,6 +150,15 @@ alias = two
             Code.BLUEPRINT_CONTRACT_INVALID,
             "lacks summary",
         ),
+        ("class Panic(BaseException): ...\n\nraise Panic('rust')\n", 3, Code.BLUEPRINT_COMPILE_FAILED, "Panic: rust"),
+        ("class Odd(Exception):\n    def __str__(self): return 1 / 0\nraise Odd\n", 3, Code.BLUEPRINT_COMPILE_FAILED, "text can't be read"),
+        (
+            "import sys\nclass Made:\n    id = 'made.v1'\n    version = '1.0.0'\n"
+            "    def __init__(self): sys.exit(7)\n    def compile(self, b): ...\n",
+            None,
+            Code.BLUEPRINT_CONTRACT_INVALID,
+            "SystemExit: 7",
+        ),
     ],
 )
 def test_a_broken_file_is_a_problem_of_its_own(text: str, line: int | None, code: Code, named: str, tmp_path: Path) -> None:

@@ -182,3 +182,6 @@ def test_bindings_that_can_never_work_are_refused(bindings: dict[str, Any]) -> N
 async def test_a_header_that_can_not_be_sent_is_not_retried(server: Server, tmp_path: Path) -> None:
     assert (await refused(tmp_path, url=server.url, headers={"X": "a\r\nb: c"})).retryable is False
     assert (await refused(tmp_path, url=server.url, headers={"X": "\u2603"})).retryable is False
+    for length in ("1", "5"):
+        error = await refused(tmp_path, url=server.url, method="POST", body="abc", headers={"Content-Length": length})
+        assert (error.message[:26], error.retryable) == ("the request can't be sent:", False)

@@ -19,6 +19,15 @@ from lily.engines.fake_processes import FakeProcesses, Program
 from lily.engines.processes import Caps, LocalProcesses, Processes
 from lily.errors import Code
 
+_ODD = """
+import sys
+sys.setrecursionlimit(100_000)
+loop = []
+loop.append(loop)
+deep = []
+for _ in range(5000): deep = [deep]
+"""
+
 
 @dataclass
 class Run:
@@ -173,9 +182,9 @@ class TestPython:
         assert said in error.message
         assert not error.retryable
 
-    @pytest.mark.parametrize("value", ["float('nan')", "object()", "{1, 2}", "'\\ud800'", "b'x'", "1e999", "loop", "{(1,): 2}"])
+    @pytest.mark.parametrize("value", ["float('nan')", "object()", "{1, 2}", "'\\ud800'", "b'x'", "1e999", "loop", "deep", "{(1,): 2}"])
     async def test_a_value_that_is_not_plain_json_breaks_the_contract(self, run: Run, value: str) -> None:
-        error = await run.refused("odd:f", f"loop = []\nloop.append(loop)\ndef f(): return {value}")
+        error = await run.refused("odd:f", f"{_ODD}def f(): return {value}")
         assert "not plain JSON" in error.message
         assert (error.code, error.retryable) == (Code.BLUEPRINT_CONTRACT_INVALID, False)
 
@@ -192,6 +201,8 @@ class TestPython:
             ("class E(Exception):\n  def __str__(self): raise ValueError\n raise E", "E: (its text can't be shown)"),
             ("raise ValueError('\\ud800')", "ValueError: \\ud800"),
             ("f()", "RecursionError"),
+            ("import sys; sys.stderr.close(); raise ValueError('unheard')", "ValueError: unheard"),
+            ("import os; os.close(2); raise ValueError('unheard')", "ValueError: unheard"),
         ],
     )
     async def test_whatever_a_function_does_to_its_process_is_told_and_contained(self, run: Run, body: str, said: str) -> None:
