@@ -344,7 +344,7 @@ def test_a_supervisor_that_was_killed_is_taken_over_from(lily: Lily, workspace: 
     with supervisor(workspace) as second:
         second.terminate()
         second.wait()
-    begun, taken, stopped = audit(workspace)
+    begun, taken, stopped = (row for row in audit(workspace) if row["job_id"] != "lily.review")  # which it may come to, or not
     assert [row["action"] for row in (begun, taken, stopped)] == ["supervisor.start", "supervisor.take_over", "supervisor.stop"]
     assert json.loads(taken["before"])["life"] == begun["object"]
     assert (stopped["actor_kind"], stopped["reason"]) == ("supervisor", "SIGTERM")
