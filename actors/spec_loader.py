@@ -13,7 +13,8 @@ from actors.mailbox import Mailbox
 from actors.messages import SpecFact, SpecLoaded, SpecRejected, SpecRemoved, SpecsRead
 from lily.diagnostics import Diagnostic
 from lily.offload import Offload
-from lily.spec_index import SUFFIXES, Catalog, SpecEntry, SpecIndex
+from lily.spec_files import SUFFIXES
+from lily.spec_index import Catalog, SpecEntry, SpecIndex
 
 RESCAN_SECONDS = 10.0
 _RESCAN_SHARE = 0.0025  # of the time, at most, goes into scans that nothing asked for: very many files are looked at less often

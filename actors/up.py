@@ -32,6 +32,7 @@ from lily import identity, memory
 from lily.clock import SystemClock, stamp
 from lily.conditions.evaluate import Evaluator
 from lily.errors import LilyError
+from lily.first_scan import read_together
 from lily.log import StreamLog
 from lily.offload import in_thread
 from lily.operations.conditions import evaluator
@@ -46,7 +47,7 @@ from lily.storage.letters import Letters
 from lily.storage.lives import sync_files
 from lily.storage.queue_changes import follow_settings
 from lily.storage.windows import Windows
-from lily.workspace import Workspace
+from lily.workspace import Workspace, current_owner
 
 TAKE_OVER_SECONDS = 10.0  # how long `lily up` waits for a `lily jobs run` to end
 SYNC_SECONDS = 10.0
@@ -61,12 +62,15 @@ def run_up(workspace: Workspace, settings: Settings, *, by: identity.Actor, as_j
     """
     memory.settle()
     log = StreamLog(sys.stderr, SystemClock(), as_json=as_json)
+    index = SpecIndex(workspace, keep_bodies=True, own=own_jobs_of(settings.review), retries=retry_defaults(settings))
+    if current_owner(workspace) is None:
+        read_together(index)
     with one_error():
-        return anyio.run(_up, workspace, settings, log, by, opened, backend="trio")
+        return anyio.run(_up, workspace, settings, index, log, by, opened, backend="trio")
     raise AssertionError  # one_error never swallows
 
 
-async def _up(workspace: Workspace, settings: Settings, log: StreamLog, by: identity.Actor, opened: OpenStore) -> int:
+async def _up(workspace: Workspace, settings: Settings, index: SpecIndex, log: StreamLog, by: identity.Actor, opened: OpenStore) -> int:
     async with owning(workspace, settings, log, kind="up", by=by, wait=TAKE_OVER_SECONDS, opened=opened) as session:
         system, stop = session.system, anyio.Event()
 
@@ -90,7 +94,7 @@ async def _up(workspace: Workspace, settings: Settings, log: StreamLog, by: iden
             bridge_box: Mailbox[BridgeMessage] = Mailbox(math.inf, batch=1000)  # bounded by the number of jobs: claims, specs, rings
             try:
                 doorbell, reader = Doorbell(workspace, system.runner_box, bridge_box), session.reader(drain, live.reload)
-                async with system.running(_edge(session, live, bridge_box, doorbell, reader)):
+                async with system.running(_edge(session, live, index, bridge_box, doorbell, reader)):
                     for socket in (doorbell, reader):  # whoever reads that it is up may ask at once
                         await socket.answers.wait()
                     log.info("lily is up", pid=os.getpid(), workspace=str(workspace.root), slots=system.slots, audit=begun)
@@ -135,11 +139,10 @@ def _live_settings(session: Session) -> LiveSettings:
     return live
 
 
-def _edge(session: Session, live: LiveSettings, bridge_box: Mailbox[BridgeMessage], doorbell: Doorbell, reader: Reader) -> dict[str, Actor]:
+def _edge(
+    session: Session, live: LiveSettings, index: SpecIndex, bridge_box: Mailbox[BridgeMessage], doorbell: Doorbell, reader: Reader
+) -> dict[str, Actor]:
     specs: Mailbox[SpecFact] = Mailbox(math.inf, batch=1000)  # bounded by the number of job files
-    index = SpecIndex(
-        session.workspace, keep_bodies=True, own=own_jobs_of(session.settings.review), retries=retry_defaults(session.settings)
-    )
     live.follow(lambda settings: index.hold(own_jobs_of(settings.review)))
     live.follow(lambda settings: index.use(retry_defaults(settings)))
     clock = SystemClock()

@@ -1,10 +1,10 @@
 """The catalog of a workspace's jobs: unchanged files are not read again, and one bad file hides no other."""
 
 import os
-import re
 import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,19 +15,17 @@ from lily.decoding import prepared
 from lily.diagnostics import Diagnostic, to_error
 from lily.errors import Code, LilyError
 from lily.retry_defaults import RetryDefaults, defaults_of, stamp_of
+from lily.spec_files import SUFFIXES, UNTRUSTED, Stamp, bytes_of, claimed_in, stamp_of_status
 from lily.trigger_forms import bare
-from lily.workspace import Workspace, is_job_id
-from lily.yaml_scalars import MAX_BYTES
+from lily.workspace import Workspace
 
 if TYPE_CHECKING:
     from lily.own_jobs import OwnJob
     from lily.specs import JobSpec
 
-SUFFIXES = (".job.yaml", ".job.yml")
 _FORMAT = f"lily specs 3 {__version__}"
 # A file that changed this short a time before it was read may change again within the same timestamp.
 _RACY_NS = 50_000_000
-_UNTRUSTED = (0, 0, 0)
 
 
 class SpecEntry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
@@ -55,7 +53,7 @@ class SpecEntry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=F
 class _Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What is known of one file, as long as its stamp (mtime_ns, size, inode) stays the same."""
 
-    stamp: tuple[int, int, int]
+    stamp: Stamp
     entry: SpecEntry | None
     diagnostics: list[Diagnostic]
     claimed: str | None  # the id that the text gives, also when something else in it is wrong
@@ -64,8 +62,15 @@ class _Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class _Cache(msgspec.Struct, array_like=True):
     format: str
     records: dict[str, _Record]  # by file name
-    config: tuple[int, int, int]  # the stamp of the settings' file
+    config: Stamp  # the stamp of the settings' file
     retries: RetryDefaults  # what it says of them
+
+
+class Share(msgspec.Struct, array_like=True):
+    """What was found in some of the files, by name, and what `SpecIndex.body` will be asked for of them."""
+
+    records: dict[str, _Record]
+    bodies: dict[str, bytes]
 
 
 class Catalog(msgspec.Struct, frozen=True):
@@ -109,7 +114,7 @@ class SpecIndex:
         self._records: dict[str, _Record] | None = None
         self._catalog: Catalog | None = None  # what `_records` come to
         self._lock = threading.Lock()
-        self._retries, self._config, self._news = retries, _UNTRUSTED, False
+        self._retries, self._config, self._news = retries, UNTRUSTED, False
         self._next: RetryDefaults | None = None
         self.parsed = 0  # files read and parsed by this index so far
         self._own = dict(own or {})
@@ -122,6 +127,30 @@ class SpecIndex:
         """
         with self._lock:
             return self._scan()
+
+    def unread(self) -> list[tuple[str, Stamp | str]]:
+        """The files of which nothing is known, for whoever shares that work before the first scan; none where it can't be told."""
+        with self._lock:
+            if self._records is None:
+                self._records = self._load_cache()
+            try:
+                return sorted(self._files(self._records))
+            except OSError:
+                return []
+
+    def read(self, found: Iterable[tuple[str, Stamp | str]]) -> Share:
+        """What is in these files. They are not known yet: see `learn`."""
+        self._set_retries()
+        records = {name: record for name, stamp in found if (record := self._read(name, stamp)) is not None}
+        bodies, self._bodies = self._bodies, {}
+        return Share(records, bodies)
+
+    def learn(self, share: Share) -> None:
+        """Take what was found for known, as long as the files stay as they were."""
+        with self._lock:
+            self._records = {**(self._records or {}), **share.records}
+            self._bodies.update(share.bodies)
+            self._news = True
 
     def hold(self, own: "Mapping[str, OwnJob]") -> None:
         """Have catalogs hold these built-in jobs from now on."""
@@ -210,7 +239,7 @@ class SpecIndex:
         given, self._next = self._next, None
         if given is not None and given != self._retries:
             self._retries, self._records, self._catalog = given, None, None
-            self._config = _UNTRUSTED  # these need not be those of the file that was seen last
+            self._config = UNTRUSTED  # these need not be those of the file that was seen last
             self._bodies.clear()
         known = self._load_cache() if self._records is None else self._records
         try:
@@ -235,14 +264,14 @@ class SpecIndex:
             self._catalog.jobs.update((job_id, _own_entry(job)) for job_id, job in self._own.items())
         return self._catalog
 
-    def _files(self) -> Iterator[tuple[str, tuple[int, int, int] | str]]:
-        """(name, stamp) of each job file; in place of a stamp, why the file is not read."""
+    def _files(self, without: Container[str] = ()) -> Iterator[tuple[str, Stamp | str]]:
+        """(name, stamp) of each job file, but for some; in place of a stamp, why the file is not read."""
         with os.scandir(self._at) as entries:
             for entry in entries:
-                if entry.name.endswith(SUFFIXES) and not entry.name.startswith("."):
+                if entry.name.endswith(SUFFIXES) and not entry.name.startswith(".") and entry.name not in without:
                     yield entry.name, self._stamp(entry)
 
-    def _stamp(self, entry: os.DirEntry[str]) -> tuple[int, int, int] | str:
+    def _stamp(self, entry: os.DirEntry[str]) -> Stamp | str:
         try:
             status = entry.stat(follow_symlinks=False)
             if stat.S_ISLNK(status.st_mode):
@@ -252,11 +281,11 @@ class SpecIndex:
                 status = entry.stat()
         except OSError as error:
             return f"can't be read: {error.strerror}"
-        return _stamp_of(status) if stat.S_ISREG(status.st_mode) else "not a regular file"
+        return stamp_of_status(status) if stat.S_ISREG(status.st_mode) else "not a regular file"
 
-    def _read(self, name: str, stamp: tuple[int, int, int] | str) -> _Record | None:
+    def _read(self, name: str, stamp: Stamp | str) -> _Record | None:
         if isinstance(stamp, str):
-            return _Record(_UNTRUSTED, None, [_whole_file(self._shown(name), stamp, "put a regular file there")], None)
+            return _Record(UNTRUSTED, None, [_whole_file(self._shown(name), stamp, "put a regular file there")], None)
         before = int(self._clock.now().timestamp() * 1e9)
         try:
             found, stamp, claimed = self._parse_file(name)
@@ -264,8 +293,8 @@ class SpecIndex:
             return None  # removed since the folder was listed
         except OSError as error:
             said = [_whole_file(self._shown(name), f"can't be read: {error.strerror}", _PERMISSIONS)]
-            return _Record(_UNTRUSTED, None, said, None)
-        trusted = stamp if stamp[0] < before - _RACY_NS else _UNTRUSTED
+            return _Record(UNTRUSTED, None, said, None)
+        trusted = stamp if stamp[0] < before - _RACY_NS else UNTRUSTED
         if isinstance(found, list):
             return _Record(trusted, None, found, claimed)
         return _Record(trusted, found, [], claimed)
@@ -274,23 +303,23 @@ class SpecIndex:
         from lily.specs import parse
 
         try:
-            data, _ = self._bytes(name)
+            data, _ = bytes_of(f"{self._at}/{name}")
         except OSError as error:
             return [_whole_file(self._shown(name), f"can't be read: {error.strerror}", _PERMISSIONS)]
         spec = parse(data, self._shown(name))
         return spec if isinstance(spec, list) else self._set_retries().apply(spec)
 
-    def _parse_file(self, name: str) -> tuple[SpecEntry | list[Diagnostic], tuple[int, int, int], str | None]:
+    def _parse_file(self, name: str) -> tuple[SpecEntry | list[Diagnostic], Stamp, str | None]:
         from lily.specs import parse_located, spec_hash
 
-        data, stamp = self._bytes(name)
+        data, stamp = bytes_of(f"{self._at}/{name}")
         self.parsed += 1
         path = self._shown(name)
         if path != f"{self._folder}/{name}":
             return [_whole_file(path, "the file's name is not UTF-8", "rename it")], stamp, None
         spec, claimed, (line, column) = parse_located(data, path)
         if isinstance(spec, list):
-            return spec, stamp, claimed or _claimed(name, data)
+            return spec, stamp, claimed or claimed_in(name, data)
         resolved = self._set_retries().apply(spec)
         canonical = resolved.canonical()
         digest = spec_hash(canonical)
@@ -300,16 +329,6 @@ class SpecIndex:
             self._bodies[entry.digest] = canonical
         return entry, stamp, claimed
 
-    def _bytes(self, name: str) -> tuple[bytes, tuple[int, int, int]]:
-        """The file's bytes, at most one over the limit, and the stamp they belong to. Raises OSError."""
-        # NONBLOCK: what was a file may be a pipe by now, and nobody writes to it.
-        fd = os.open(f"{self._at}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(fd, "rb") as file:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(0, "not a regular file")
-            return file.read(MAX_BYTES + 1), _stamp_of(status)
-
     def _load_cache(self) -> dict[str, _Record]:
         try:
             cache = msgspec.msgpack.decode(self._cache.read_bytes(), type=_Cache)
@@ -318,10 +337,10 @@ class SpecIndex:
         if cache.format != _FORMAT:
             return {}
         at = stamp_of(self._workspace)
-        if cache.config == at != _UNTRUSTED and self._retries in (None, cache.retries):
+        if cache.config == at != UNTRUSTED and self._retries in (None, cache.retries):
             self._retries, self._config = cache.retries, at
         same = cache.retries == self._set_retries()
-        self._news = not same or self._config not in (_UNTRUSTED, cache.config)
+        self._news = not same or self._config not in (UNTRUSTED, cache.config)
         return cache.records if same else {}
 
     def _set_retries(self) -> RetryDefaults:
@@ -330,7 +349,7 @@ class SpecIndex:
             at, before = stamp_of(self._workspace), self._clock.now().timestamp() * 1e9
             found = defaults_of(self._workspace)
             self._retries = found or RetryDefaults()
-            self._config = at if found is not None and at[0] < before - _RACY_NS else _UNTRUSTED
+            self._config = at if found is not None and at[0] < before - _RACY_NS else UNTRUSTED
         return self._retries
 
     def _save(self, records: dict[str, _Record], known: dict[str, _Record]) -> None:
@@ -347,25 +366,15 @@ class SpecIndex:
                 file.write(body)
             os.rename(temporary, self._cache)
         except OSError:
-            _remove(temporary)  # the next scan reads the files again, which is slower and just as right
+            with suppress(OSError):  # it was never made, or the folder is read-only
+                temporary.unlink()
+            # The next scan reads the files again, which is slower and just as right.
 
     def _plain(self, name: str) -> bool:
         return self._shown(name) == f"{self._folder}/{name}"
 
 
 _PERMISSIONS = "check its permissions"
-
-
-_ID_LINE = re.compile(rb"^[\"']?id[\"']?[ \t]*:[ \t]*[\"']?([a-z0-9][a-z0-9._-]{0,127})\b", re.MULTILINE)
-
-
-def _claimed(name: str, data: bytes) -> str | None:
-    """Which job a file that can't be read as YAML was most likely to hold: the id that a line of it says, else its name."""
-    line = _ID_LINE.search(data)
-    if line is not None:
-        return line[1].decode()
-    stem = next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), "")
-    return stem if is_job_id(stem) else None
 
 
 def entry_of(spec: "JobSpec", digest: str, path: str, place: tuple[int, int], file_digest: str) -> SpecEntry:
@@ -411,17 +420,6 @@ def _whole_file(path: str, message: str, hint: str) -> Diagnostic:
     return Diagnostic(path=path, line=1, column=1, field="", code=Code.JOB_INVALID_SPEC, message=message, hint=hint)
 
 
-def _stamp_of(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _remove(path: os.PathLike[str]) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        return  # it was never made, or the folder is read-only
-
-
 def _catalog(records: dict[str, _Record], shown: Any) -> Catalog:
     by_id: dict[str, list[SpecEntry]] = {}
     diagnostics: list[Diagnostic] = []
@@ -447,4 +445,4 @@ def _duplicate(entry: SpecEntry, entries: list[SpecEntry]) -> Diagnostic:
     return Diagnostic(**place, field="id", code=Code.JOB_INVALID_SPEC, message=message)  # type: ignore[arg-type]
 
 
-prepared(_Cache)
+prepared(_Cache, Share)

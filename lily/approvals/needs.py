@@ -11,7 +11,8 @@ from lily.approvals.record import Approval, Need, covered, told
 from lily.clock import stamp
 from lily.runs import PinnedSpec, Run
 from lily.settings import Approval as Terms
-from lily.spec_index import SUFFIXES, SpecIndex
+from lily.spec_files import SUFFIXES
+from lily.spec_index import SpecIndex
 
 
 def needs_of(spec: PinnedSpec, lineage: Mapping[str, Any], asks: Sequence[str]) -> list[Need]:

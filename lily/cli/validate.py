@@ -17,7 +17,8 @@ from lily.ledger import is_condition
 from lily.render import diagnostic_line
 from lily.retry_defaults import retry_defaults
 from lily.settings import Settings, load_settings
-from lily.spec_index import SUFFIXES, Catalog, SpecIndex
+from lily.spec_files import SUFFIXES
+from lily.spec_index import Catalog, SpecIndex
 from lily.workspace import Workspace, find_workspace
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from lily.blueprints.contract import BlueprintError
 from lily.blueprints.secrets import secret_text
 from lily.redaction import MASK, redacted, references
 from lily.settings import Settings
-from lily.spec_index import SUFFIXES
+from lily.spec_files import SUFFIXES
 from lily.workspace import Workspace
 
 _LEAST = 4  # characters: a shorter secret would take ordinary words away

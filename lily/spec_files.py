@@ -1,0 +1,40 @@
+"""Job files as files: their names, the stamp by which a change is told, and their bytes."""
+
+import os
+import re
+import stat
+
+from lily.workspace import is_job_id
+from lily.yaml_scalars import MAX_BYTES
+
+SUFFIXES = (".job.yaml", ".job.yml")
+Stamp = tuple[int, int, int]  # mtime_ns, size, inode
+UNTRUSTED: Stamp = (0, 0, 0)
+
+
+def stamp_of_status(status: os.stat_result) -> Stamp:
+    """The stamp of a file that looks so."""
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def bytes_of(path: str) -> tuple[bytes, Stamp]:
+    """The file's bytes, at most one over the limit, and the stamp they belong to. Raises OSError."""
+    # NONBLOCK: what was a file may be a pipe by now, and nobody writes to it.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(0, "not a regular file")
+        return file.read(MAX_BYTES + 1), stamp_of_status(status)
+
+
+_ID_LINE = re.compile(rb"^[\"']?id[\"']?[ \t]*:[ \t]*[\"']?([a-z0-9][a-z0-9._-]{0,127})\b", re.MULTILINE)
+
+
+def claimed_in(name: str, data: bytes) -> str | None:
+    """Which job a file that can't be read as YAML was most likely to hold: the id that a line of it says, else its name."""
+    line = _ID_LINE.search(data)
+    if line is not None:
+        return line[1].decode()
+    stem = next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), "")
+    return stem if is_job_id(stem) else None
