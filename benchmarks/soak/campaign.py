@@ -24,7 +24,7 @@ from lily.operations.changes import cancel
 from lily.operations.client import supervisor_status
 from lily.operations.session import open_store
 from lily.runs import TERMINAL, Status
-from lily.selftest.promises import Findings
+from lily.selftest.promises import Findings, errors_in
 from lily.settings import load_settings
 from lily.storage.store import Store
 from lily.workspace import current_owner
@@ -154,8 +154,7 @@ class Soak:
         runs = [run.run_id for job_id in store.job_ids() for run in store.every_run(job_id)]
         left = {run_id: procs for run_id, procs in belonging_to_each(runs).items() if procs}
         self._expect("no process is left", not left, str(left))
-        lines = self._log.read_text(errors="replace").splitlines()
-        wrong = [line for line in lines if line.split(maxsplit=3)[2:3] == ["error"] or "Traceback" in line]
+        wrong = errors_in(self._log.read_text(errors="replace"))
         locked = [line for line in wrong if LOCKED in line]  # by a command that the machine gave no time to end: it is tried again
         self.locked = len(locked)
         others = [line for line in wrong if line not in locked and NONSENSE not in line]

@@ -17,7 +17,7 @@ from lily.runs import TERMINAL, EventName, Status
 from lily.selftest.feeder import TIMEOUT, Feeder
 from lily.selftest.house import supervised
 from lily.selftest.load import SLOTS, audit, write_load
-from lily.selftest.promises import Findings, check_runs
+from lily.selftest.promises import Findings, check_runs, errors_in
 from lily.settings import load_settings
 from lily.storage.store import Store
 from lily.text import counted
@@ -201,8 +201,7 @@ class Campaign:
         left = {run_id: procs for run_id, procs in belonging_to_each({run.run_id for run in runs}).items() if procs}
         self.findings.expect("no process is left", not left, str(left))
         self.findings.expect("nobody owns the workspace at the end", current_owner(self.workspace) is None, "")
-        said = self.log.read_text(errors="replace")
-        wrong = [line for line in said.splitlines() if " error " in line or "Traceback" in line]
+        wrong = errors_in(self.log.read_text(errors="replace"))
         self.findings.expect("no error is in the supervisor's log", not wrong, "\n    ".join(wrong[:5]))
         endings = audit(self.workspace.root, [run for run in runs if run.status in TERMINAL], self.findings)
         events = [event.event for run in runs if run.interruptions for event in self.store.events(run.run_id)]

@@ -29,7 +29,7 @@ from lily.selftest.feeder import OWED_AT_MOST
 from lily.selftest.house import commanded, supervised
 from lily.selftest.load import JOBS, audit, pick
 from lily.selftest.power_load import audit_steps, audit_windows, ended_as_told, furnish, lines, submitted, witnessed
-from lily.selftest.promises import Findings, check_runs
+from lily.selftest.promises import Findings, check_runs, errors_in
 from lily.settings import load_settings
 from lily.storage.files import sync_disk
 from lily.storage.store import Store
@@ -192,8 +192,7 @@ class Machine:
             self.findings.expect(
                 f"`lily {words}` finds nothing", ended.returncode == 0 or not wrong, f"{ended.stdout[-800:]}{ended.stderr[-300:]}"
             )
-        said = self.log.read_text(errors="replace")
-        errors = [line for line in said.splitlines() if " error " in line or "Traceback" in line]
+        errors = errors_in(self.log.read_text(errors="replace"))
         self.findings.expect("no error is in the supervisor's log", not errors, "\n    ".join(errors[:5]))
         counts = self._counts(accepted)
         self.store.close()

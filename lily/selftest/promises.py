@@ -30,6 +30,11 @@ class Findings:
             self.broken.append(f"{promise}: {where}")
 
 
+def errors_in(log: str) -> list[str]:
+    """The lines of a supervisor's log that are errors, by their level and not by what they speak of, and the beginnings of traces."""
+    return [line for line in log.splitlines() if line.split(maxsplit=3)[2:3] == ["error"] or "Traceback" in line]
+
+
 def check_runs(workspace: Workspace, store: Store, run_ids: Iterable[str], findings: Findings, *, all_ended: bool) -> None:
     """Every promise for each of these accepted runs. With `all_ended` a run that is still owed breaks one."""
     for run_id in run_ids:

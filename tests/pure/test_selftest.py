@@ -10,7 +10,7 @@ from lily.errors import LilyError
 from lily.selftest import clocks
 from lily.selftest.clocks import CHANGES, DISTURBANCES, Case, run_clocks
 from lily.selftest.disks import small_disk
-from lily.selftest.promises import Findings
+from lily.selftest.promises import Findings, errors_in
 from lily.selftest.rows import ROWS, transitions
 from lily.selftest.trap import How, Trap
 
@@ -66,3 +66,13 @@ def test_a_disk_that_can_not_be_made_is_told_with_its_reason(tmp_path: Path, mon
 def test_the_command_to_give_again_plays_the_same(matrix: bool, said: str) -> None:
     """Without the matrix where that was left out."""
     assert crash_again("postgres", 3, 7, matrix=matrix) == f"lily selftest crash --engine postgres {said}"
+
+
+def test_a_line_that_speaks_of_an_error_is_none() -> None:
+    said = [
+        '2026-05-04 04:15:00Z info    an alert was raised alert=A2 why="another error than that of A1"',
+        "2026-05-04 04:15:01Z error   an actor crashed and is started again actor=runner",
+        "Traceback (most recent call last):",
+        "",
+    ]
+    assert errors_in("\n".join(said)) == said[1:3]
