@@ -215,6 +215,7 @@ def _restore_server(workspace: Workspace, settings: Settings, source: Path, fini
                 raise LilyError(Code.OWNER_CONFLICT, "another process owns this store", where="store.url", hint="stop it first")
             # Commands and programs need no lock to submit: what they are told is accepted is in what is kept, or in what takes its place.
             with writing(engine) as connection:
+                server_copies.outlast(connection)
                 facts = probe(settings.store.url, database_file=workspace.database, folders=[])
                 aside, reached = None, None
                 if facts.problem:

@@ -4,13 +4,14 @@ import json
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, make_url
 
 from lily import Session
 from lily.storage import server_copies
@@ -326,6 +327,29 @@ def test_what_is_submitted_while_a_server_is_restored_waits_for_it_and_is_owed(
     assert ids(lily) == {kept, accepted}
     told = lily("events", "tail", "--since", str(last["sequence"]), "--json").lines
     assert {each["run_id"] for each in told} == {accepted}
+
+
+def test_a_restore_is_not_cut_off_by_a_server_that_ends_sessions_which_are_idle(
+    lily: Lily, served: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is said in the transaction that keeps others out while the server's programs work: its end would come after theirs."""
+    write_job(served, "a")
+    lily("jobs", "run", "a", "--detach")
+    assert lily("db", "backup", "copy.dump").status == 0
+    url = make_url(postgres_url)
+    short = url.update_query_dict({"options": f"{url.query['options']} -cidle_in_transaction_session_timeout=1000"})
+    config = {"store": {"url": short.render_as_string(hide_password=False)}}
+    (served / ".lily" / "config.yaml").write_text(json.dumps(config))
+    put_back = server_copies.restore
+
+    def slowly(engine: Engine, path: Path) -> None:
+        time.sleep(1.5)
+        put_back(engine, path)
+
+    monkeypatch.setattr(server_copies, "restore", slowly)
+    said = lily("db", "restore", "copy.dump")
+    assert said.status == 0, said
+    assert lily("audit", "list", "--json").json["audit"][0]["action"] == "store.restore"
 
 
 def test_without_pg_dump_a_backup_is_refused_in_plain_words(lily: Lily, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
