@@ -285,7 +285,7 @@ class _Transaction:
         finally:
             self._put_back(whole=whole)
         if failed is not None:
-            told = _told(self._engine, failed) or _asked_for(failed)
+            told = _told(self._engine, failed) or (None if self._WRITES else _asked_for(failed))
             if told is not None:
                 raise told from failed
             if failed is not exc:
