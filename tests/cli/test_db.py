@@ -9,12 +9,15 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Engine, make_url, text
 
 from lily import Session
+from lily.operations.session import open_store
 from lily.storage import server_copies
+from lily.storage.database import close_engine, open_engine
 from lily.storage.schema import HEAD
 from lily.workspace import Workspace, lock_path
 from tests.cli.conftest import Lily, shell, supervisor, write_job
@@ -327,6 +330,34 @@ def test_what_is_submitted_while_a_server_is_restored_waits_for_it_and_is_owed(
     assert ids(lily) == {kept, accepted}
     told = lily("events", "tail", "--since", str(last["sequence"]), "--json").lines
     assert {each["run_id"] for each in told} == {accepted}
+
+
+def test_what_waits_for_the_restore_of_an_older_copy_gets_new_numbers_too(
+    lily: Lily, served: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come between the restore and the upgrade."""
+    write_job(served, "a")
+    lily("jobs", "run", "a", "--detach")
+    engine = open_engine(postgres_url, database_file=served)
+    with engine.begin() as connection:
+        connection.execute(text("drop index audit_by_actor, audit_by_action, audit_by_time"))
+        connection.execute(text("update alembic_version set version_num = '0007'"))
+    server_copies.dump(engine, served / "copy.dump")
+    close_engine(engine)
+    lily("jobs", "run", "a", "--detach")
+    (last,) = lily("events", "tail", "-n", "1", "--json").lines
+    submitted = list[str]()
+    with Session(served) as session:
+
+        def meanwhile(*given: Any) -> Any:
+            submitted.append(session.submit("a"))
+            return open_store(*given)
+
+        monkeypatch.setattr("lily.operations.backups.open_store", meanwhile)
+        said = lily("db", "restore", "copy.dump")
+        assert said.status == 0, said
+    told = lily("events", "tail", "--since", str(last["sequence"]), "--json").lines
+    assert {each["run_id"] for each in told} == set(submitted)
 
 
 def test_a_restore_is_not_cut_off_by_a_server_that_ends_sessions_which_are_idle(
