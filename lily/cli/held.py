@@ -6,10 +6,13 @@ from types import FrameType
 
 
 class Held:
-    """Ctrl-C waits from the making of this until `release`, which raises KeyboardInterrupt if it came. A context manager, too."""
+    """Ctrl-C waits from the making of this until `release`, which raises KeyboardInterrupt if it came. A context manager, too.
 
-    def __init__(self) -> None:
-        self._came = False
+    With `once` a second one interrupts: what is held together may itself wait for others.
+    """
+
+    def __init__(self, *, once: bool = False) -> None:
+        self._came, self._once = False, once
         # Where Ctrl-C interrupts nothing, or is somebody else's, there is nothing to hold.
         self._holds = (
             threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -18,6 +21,8 @@ class Held:
             signal.signal(signal.SIGINT, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._came and self._once:
+            raise KeyboardInterrupt
         self._came = True
 
     def release(self) -> None:

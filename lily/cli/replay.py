@@ -52,7 +52,7 @@ def replay(
             )
         if not detach:
             check_taking(place, settings, store)
-        with Held() as held:  # else Ctrl-C right after it was accepted would leave a run that nobody knows of
+        with Held(once=True) as held:  # else Ctrl-C right after it was accepted would leave a run that nobody knows of
             made = replay_run(place, store, first, which=spec, approve=approve, reason=reason, by=actor(place, "run.replay"))
             tell_if_paused(settings, store)
             if detach:

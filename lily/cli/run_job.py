@@ -115,7 +115,7 @@ def _run(place: Workspace, settings: "Settings", spec: "JobSpec", key: str | Non
             from lily.cli.times import tell_if_not_active
 
             tell_if_not_active(store, spec.id)
-        with Held() as held:  # else Ctrl-C right after it was accepted would leave a run that nobody knows of
+        with Held(once=True) as held:  # else Ctrl-C right after it was accepted would leave a run that nobody knows of
             run = accept(place, store, spec, by=Submission(actor=actor(place, "run.submit"), reason=reason), key=named)
             tell_if_paused(settings, store)
             if detach:

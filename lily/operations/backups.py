@@ -26,7 +26,7 @@ from lily.storage.copies import Copy
 from lily.storage.database import close_engine, open_engine, unavailable, writing
 from lily.storage.doctor_reads import other_supervisor, unknown_runs
 from lily.storage.lives import AdvisoryLock
-from lily.storage.numbers import Reached, go_on, of_file, of_server
+from lily.storage.numbers import Reached, give_beyond, go_on, of_file, of_server
 from lily.storage.probe import probe
 from lily.storage.schema import HEAD
 from lily.storage.store import Store
@@ -215,6 +215,7 @@ def _restore_server(workspace: Workspace, settings: Settings, source: Path, fini
                 raise LilyError(Code.OWNER_CONFLICT, "another process owns this store", where="store.url", hint="stop it first")
             # Commands and programs need no lock to submit: what they are told is accepted is in what is kept, or in what takes its place.
             with writing(engine) as connection:
+                server_copies.outlast(connection)
                 facts = probe(settings.store.url, database_file=workspace.database, folders=[])
                 aside, reached = None, None
                 if facts.problem:
@@ -227,6 +228,8 @@ def _restore_server(workspace: Workspace, settings: Settings, source: Path, fini
                 if found.schema == HEAD:
                     with closing(open_store(workspace, settings)) as store:
                         return finish(store, aside, reached, connection)
+                if reached is not None:
+                    give_beyond(connection, reached)  # at once: others may write between here and its upgrade
         finally:
             with suppress(Exception):  # the lock ends with its session, which is closed below
                 advisory.release()

@@ -45,7 +45,7 @@ def ask(
         try:
             file.write(json.dumps(request).encode() + b"\n")
             file.flush()
-            if silent is not None and not select.select([door], [], [], SILENT_SECONDS)[0]:
+            if silent is not None and not _speaks(door):
                 silent()
             for line in file:
                 answer = json.loads(line)
@@ -55,6 +55,13 @@ def ask(
                 yield answer
         except (OSError, ValueError):
             raise LilyError(Code.SUPERVISOR_NOT_RUNNING, "the supervisor went away", where=str(workspace.root)) from None
+
+
+def _speaks(door: socket.socket) -> bool:
+    """Whether something comes within SILENT_SECONDS."""
+    waits = select.poll()  # `select` takes no descriptor beyond 1023
+    waits.register(door, select.POLLIN)
+    return bool(waits.poll(SILENT_SECONDS * 1000))
 
 
 def supervisor_status(workspace: Workspace, *, timeout: float = 10.0) -> dict[str, Any] | None:

@@ -100,10 +100,8 @@ def _sqlite_engine(path: Path) -> Engine:
     except OSError as exc:
         raise unavailable(exc, str(path), said=str(exc)) from None
     # No reset when a connection is given back: whoever takes one ends the transaction that it begins.
-    arguments = {"check_same_thread": False, "timeout": BUSY_SECONDS}
     url = URL.create("sqlite", database=str(path))  # as text, the %20 or ? of a folder's name would mean something, and another file
-    engine = create_engine(url, connect_args=arguments, pool_reset_on_return=None)
-
+    engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS}, pool_reset_on_return=None)
     place = os.path.abspath(path)
 
     @event.listens_for(engine, "do_connect")
@@ -125,6 +123,10 @@ def _sqlite_engine(path: Path) -> Engine:
         _write_ahead(cursor)
         cursor.execute("pragma synchronous=full")
         cursor.close()
+
+    @event.listens_for(engine, "handle_error")
+    def _stay_open(context: Any) -> None:  # at Ctrl-C: a connection that is closed under its statement goes on holding its locks
+        context.is_disconnect &= isinstance(context.original_exception, Exception)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -279,11 +281,11 @@ class _Transaction:
             self._transaction.__exit__(kind, exc, trace)
             whole = exc is None
         except Exception as error:
-            failed = error
+            failed = error if exc is None else exc  # Ctrl-C, say, whatever its end did to the connection
         finally:
             self._put_back(whole=whole)
         if failed is not None:
-            told = _told(self._engine, failed) or _asked_for(failed)
+            told = _told(self._engine, failed) or (None if self._WRITES else _asked_for(failed))
             if told is not None:
                 raise told from failed
             if failed is not exc:

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, inspect, text
 
 from lily.storage import schema
 from lily.storage.audit import last_number, leave_out
@@ -47,12 +47,18 @@ def go_on(connection: Connection, reached: Reached) -> list[int] | None:
 
     Gives the first and the last number of the audit that no row will have, for the row's `after.left_out`; None where it goes on by itself.
     """
-    for name in _GIVEN:
+    give_beyond(connection, reached)
+    return leave_out(connection, _beyond(last_number(connection), reached, AUDIT))
+
+
+def give_beyond(connection: Connection, reached: Reached) -> None:
+    """Have the tables of a copy, maybe of an older schema, give numbers beyond those of the store before it."""
+    there = set(inspect(connection).get_table_names())
+    for name in (name for name in _GIVEN if name in there):
         own = _last(connection, name)
         last = _beyond(own, reached, name)
         if last > own:
             _set(connection, name, last)
-    return leave_out(connection, _beyond(last_number(connection), reached, AUDIT))
 
 
 def _beyond(own: int, reached: Reached, name: str) -> int:

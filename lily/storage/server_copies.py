@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Connection, Engine, inspect, text
 
 from lily.errors import Code, LilyError
 from lily.storage import schema
@@ -96,6 +96,12 @@ def restore(engine: Engine, path: Path) -> None:
     with engine.begin() as connection:
         for table in newer:
             connection.execute(text(f'drop table "{table}" cascade'))
+
+
+def outlast(connection: Connection) -> None:
+    """Have the server leave this transaction alone for as long as copies take beside it, whatever it does to others that say nothing."""
+    names = "'idle_in_transaction_session_timeout', 'transaction_timeout'"  # the latter is not there before version 17
+    connection.execute(text(f"select set_config(name, '0', true) from pg_settings where name in ({names})"))
 
 
 def _later(engine: Engine, path: Path) -> list[str]:

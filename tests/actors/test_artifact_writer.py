@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -181,6 +182,20 @@ def test_a_message_that_always_crashes_the_writer_fails_alone(world: World, new_
     poison = apply(bench.moves_of(bad)[0])
     bench.whole_life(poison, *map(apply, bench.moves_of(good)))
     with pytest.raises(ValueError, match="poison"):
+        trio.run(poison.reply.wait)
+    assert whole(world.workspace, world.run(good.run_id))
+    assert world.run(bad.run_id).status is Status.QUEUED
+
+
+def test_a_move_with_text_that_no_store_can_hold_fails_alone(world: World, new_box: NewBox) -> None:
+    """It is no store that is away, and nobody's question: the rest of its batch must not be tried again with it for ever."""
+    bench = Bench(world, new_box)
+    good, bad = world.submit("noop.v1", job_id="good"), world.submit("noop.v1", job_id="bad")
+    (move, *_) = bench.moves_of(bad)
+    half = [msgspec.structs.replace(event, ts="\ud800") for event in move.events]
+    poison = apply(msgspec.structs.replace(move, events=half))
+    bench.whole_life(poison, *map(apply, bench.moves_of(good)))
+    with pytest.raises(UnicodeEncodeError):
         trio.run(poison.reply.wait)
     assert whole(world.workspace, world.run(good.run_id))
     assert world.run(bad.run_id).status is Status.QUEUED

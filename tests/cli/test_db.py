@@ -4,16 +4,20 @@ import json
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, make_url, text
 
 from lily import Session
+from lily.operations.session import open_store
 from lily.storage import server_copies
+from lily.storage.database import close_engine, open_engine
 from lily.storage.schema import HEAD
 from lily.workspace import Workspace, lock_path
 from tests.cli.conftest import Lily, shell, supervisor, write_job
@@ -326,6 +330,57 @@ def test_what_is_submitted_while_a_server_is_restored_waits_for_it_and_is_owed(
     assert ids(lily) == {kept, accepted}
     told = lily("events", "tail", "--since", str(last["sequence"]), "--json").lines
     assert {each["run_id"] for each in told} == {accepted}
+
+
+def test_what_waits_for_the_restore_of_an_older_copy_gets_new_numbers_too(
+    lily: Lily, served: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come between the restore and the upgrade."""
+    write_job(served, "a")
+    lily("jobs", "run", "a", "--detach")
+    engine = open_engine(postgres_url, database_file=served)
+    with engine.begin() as connection:
+        connection.execute(text("drop index audit_by_actor, audit_by_action, audit_by_time"))
+        connection.execute(text("update alembic_version set version_num = '0007'"))
+    server_copies.dump(engine, served / "copy.dump")
+    close_engine(engine)
+    lily("jobs", "run", "a", "--detach")
+    (last,) = lily("events", "tail", "-n", "1", "--json").lines
+    submitted = list[str]()
+    with Session(served) as session:
+
+        def meanwhile(*given: Any) -> Any:
+            submitted.append(session.submit("a"))
+            return open_store(*given)
+
+        monkeypatch.setattr("lily.operations.backups.open_store", meanwhile)
+        said = lily("db", "restore", "copy.dump")
+        assert said.status == 0, said
+    told = lily("events", "tail", "--since", str(last["sequence"]), "--json").lines
+    assert {each["run_id"] for each in told} == set(submitted)
+
+
+def test_a_restore_is_not_cut_off_by_a_server_that_ends_sessions_which_are_idle(
+    lily: Lily, served: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is said in the transaction that keeps others out while the server's programs work: its end would come after theirs."""
+    write_job(served, "a")
+    lily("jobs", "run", "a", "--detach")
+    assert lily("db", "backup", "copy.dump").status == 0
+    url = make_url(postgres_url)
+    short = url.update_query_dict({"options": f"{url.query['options']} -cidle_in_transaction_session_timeout=1000"})
+    config = {"store": {"url": short.render_as_string(hide_password=False)}}
+    (served / ".lily" / "config.yaml").write_text(json.dumps(config))
+    put_back = server_copies.restore
+
+    def slowly(engine: Engine, path: Path) -> None:
+        time.sleep(1.5)
+        put_back(engine, path)
+
+    monkeypatch.setattr(server_copies, "restore", slowly)
+    said = lily("db", "restore", "copy.dump")
+    assert said.status == 0, said
+    assert lily("audit", "list", "--json").json["audit"][0]["action"] == "store.restore"
 
 
 def test_without_pg_dump_a_backup_is_refused_in_plain_words(lily: Lily, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:

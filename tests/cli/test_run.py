@@ -3,9 +3,11 @@
 import json
 import os
 import pty
+import resource
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +217,18 @@ def test_a_run_that_waits_for_a_slot_does_not_take_the_supervisor_for_silent(
         said = lily("jobs", "run", "a")
         assert (said.status, len(looked)) == (0, 1)
         assert "does not answer" not in said.err
+
+
+def test_a_run_is_followed_also_where_many_files_are_open(lily: Lily, workspace: Path) -> None:
+    write_job(workspace, "a")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    with supervisor(workspace), ExitStack() as files:
+        files.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1024):
+            files.callback(os.close, os.dup(0))
+        lines = lily("jobs", "run", "a", "--json").lines
+    assert [line.get("seq") for line in lines] == [1, 2, 3, 4, 5, None]
 
 
 def test_a_second_run_is_handed_to_the_first(workspace: Path, lily: Lily) -> None:

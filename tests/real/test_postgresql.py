@@ -3,6 +3,7 @@
 import secrets
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,8 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from lily.runs import Status
-from lily.storage.database import PG_OWNER_LOCK
-from tests.real.house import House, alive
+from lily.storage.database import PG_OWNER_LOCK, writing
+from tests.real.house import House, alive, until
 
 
 @pytest.fixture
@@ -94,6 +95,21 @@ def test_a_run_in_its_own_process_stops_as_well_when_its_lock_is_gone(place: Hou
     run_id = place.only_run().run_id
     place.up()
     assert place.until_ended(run_id).status == "succeeded"
+
+
+def test_ctrl_c_twice_ends_a_run_that_waits_for_somebody_else_to_let_the_store_go(place: House) -> None:
+    """A restore may take minutes: nothing is stored yet that one Ctrl-C has to be kept for."""
+    assert place.lily("jobs", "run", "quick").status == 0
+    with writing(place.store.engine) as connection:
+        waits = text("select 1 from pg_locks join pg_database on oid = database where datname = current_database() and not granted")
+        here = place.start("jobs", "run", "quick")
+        until(lambda: connection.execute(waits).first(), "a command that waits")
+        here.send(signal.SIGINT)
+        time.sleep(0.5)
+        assert here.alive()
+        said = here.end(signal.SIGINT)
+        assert (said.status, said.err) == (130, "interrupted: stopped by Ctrl-C\n")
+    assert len(place.store.runs()) == 1
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, text
@@ -156,3 +157,22 @@ def test_an_interrupt_at_the_end_of_a_transaction_leaves_nothing_open(
         connection.execute(text("insert into kept values (2)"))
     with reading(engine) as connection:
         assert _rows(connection) == 2
+
+
+@pytest.mark.parametrize("transaction", [reading, writing])
+def test_an_interrupt_in_a_statement_is_told_as_one_and_leaves_no_lock(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, transaction: type[reading | writing]
+) -> None:
+    def interrupted(cursor: sqlite3.Cursor, statement: str, parameters: Any, *_: object) -> None:
+        cursor.execute(statement, parameters)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.dialect, "do_execute", interrupted)
+        with pytest.raises(KeyboardInterrupt) as caught, transaction(engine) as connection:
+            _rows(connection)
+    with closing(sqlite3.connect(str(engine.url.database), timeout=0)) as other, other:
+        other.execute("insert into kept values (2)")
+    with transaction(engine) as connection:
+        assert _rows(connection) == 2
+    assert caught.tb is not None  # which holds what was interrupted until here
