@@ -112,6 +112,31 @@ def test_a_run_that_nobody_runs_does_not_hold_the_reader(workspace: Path, lily: 
     assert lily("runs", "cancel", lily("runs", "active", "--json").json["runs"][0]["run_id"]).status == 0
 
 
+def test_follow_comes_back_to_a_run_that_is_taken_up_again(workspace: Path, lily: Lily) -> None:
+    """What it does after its owner was killed is shown, and nothing of it twice; the part of a line that was being written is not."""
+    write_job(workspace, "a", bindings=shell("echo begun; read x < gate; echo done"), runtime={"max_parallel_runs": 2})
+    os.mkfifo(workspace / "gate")
+    with started(workspace, "jobs", "tail", "a", "--follow", "--json") as tail:
+        with started(workspace, "jobs", "run", "a", "--json") as run:
+            shown = [until(tail, "begun")]
+            run.kill()
+            run.wait()
+        (folder,) = (workspace / ".lily" / "runs" / "a").iterdir()
+        with (folder / "events.jsonl").open("a") as file:
+            file.write('{"torn')
+        until(tail, "takes it up again", stream="stderr")
+        (workspace / "gate").unlink()
+        (workspace / "gate").write_text("go\n")
+        with supervisor(workspace):
+            shown = [until(tail, "job_recovered"), until(tail, "job_completed")]
+            last = lily("jobs", "run", "a", "--json").lines[0]["run_id"]
+            assert last in until(tail, "job_queued")
+        tail.send_signal(signal.SIGINT)
+        _, told = rest(tail)
+    assert [json.loads(line)["run_id"] for line in shown] == [folder.name] * 2
+    assert "takes it up again" not in told
+
+
 def test_what_is_no_event_is_shown_as_such(lily: Lily, workspace: Path) -> None:
     """A damaged line breaks nothing."""
     write_job(workspace, "a")
