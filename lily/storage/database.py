@@ -279,7 +279,8 @@ class _Transaction:
             self._transaction.__exit__(kind, exc, trace)
             whole = exc is None
         except Exception as error:
-            failed = error
+            if exc is None or isinstance(exc, Exception):  # Ctrl-C has closed the connection: that it can't be used any more is no news
+                failed = error
         finally:
             self._put_back(whole=whole)
         if failed is not None:

@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, event, text
 
 from lily.errors import Code, LilyError
 from lily.storage.database import close_engine, open_engine, reading, writing
@@ -156,3 +156,20 @@ def test_an_interrupt_at_the_end_of_a_transaction_leaves_nothing_open(
         connection.execute(text("insert into kept values (2)"))
     with reading(engine) as connection:
         assert _rows(connection) == 2
+
+
+@pytest.mark.parametrize("transaction", [reading, writing])
+def test_an_interrupt_amid_a_statement_is_told_as_what_it_is(engine: Engine, transaction: type[reading | writing]) -> None:
+    """It closes the connection, and that what is open can't be taken back on a closed one is no trouble of the store's."""
+
+    def interrupted(cursor: object, statement: str, *_: object) -> None:
+        if "count" in statement and not told:
+            told.append(statement)
+            raise KeyboardInterrupt
+
+    told: list[str] = []
+    event.listen(engine, "do_execute", interrupted)
+    with pytest.raises(KeyboardInterrupt), transaction(engine) as connection:
+        _rows(connection)
+    with writing(engine) as connection:
+        assert _rows(connection) == 1
