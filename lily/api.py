@@ -175,6 +175,8 @@ class Session:
         return self._retry(Letters(self.store).ids(which, limit), spec, reason)
 
     def _retry(self, ids: list[str], spec: Literal["pinned", "current"], reason: str) -> Retries:
+        if spec not in ("pinned", "current"):
+            raise LilyError(Code.USAGE, f"{spec!r:.60} is no spec to retry with", hint="pinned or current")
         if encodable(reason) != reason or "\0" in reason or len(reason) > _LONGEST:
             raise LilyError(Code.USAGE, f"a reason is UTF-8 text of at most {_LONGEST} characters")
         by = self._acting("dead_letter.retry")
