@@ -218,23 +218,27 @@ class Session:
         known = self._templates.get(job_id)
         if known is not None and _signature(known[0]) == known[1]:
             return known[2]
-        spec = self._index.load(job_id)
-        path = self.workspace.root / self._index.scan().jobs[job_id].path
-        template = Template(spec, by=_BY)
-        self._templates[job_id] = (path, _signature(path), template)
+        entry = self._index.find(job_id)
+        if entry is None or self._index.built_in(job_id) is not None:
+            return Template(self._index.load(job_id), by=_BY)
+        path = self.workspace.root / entry.path
+        signature = _signature(path)  # before it is read: what is written meanwhile is read the next time
+        template = Template(self._index.load(job_id), by=_BY)
+        self._templates[job_id] = (path, signature, template)
         return template
 
 
 def _check_thread() -> None:
     """A thread has one event loop at a time: asked before anything is stored, because what was accepted is run, whatever is raised."""
-    if _has_loop():
+    if has_loop():
         said = "an event loop runs in this thread, and no supervisor is up that would run the job"
         raise LilyError(
             Code.USAGE, said, hint="call it in another thread, as with `await asyncio.to_thread(lily.run, ...)`, or have `lily up`"
         )
 
 
-def _has_loop() -> bool:
+def has_loop() -> bool:
+    """Whether an event loop runs in this thread, be it asyncio's or Trio's."""
     asyncio, trio = sys.modules.get("asyncio"), sys.modules.get("trio")  # who has not loaded them runs none
     if trio is not None and trio.lowlevel.in_trio_run():
         return True
@@ -244,11 +248,12 @@ def _has_loop() -> bool:
 
 
 def _signature(path: Path) -> tuple[int, ...]:
+    """Of a job's file, and of its folder, in which another file may have the same id."""
     try:
-        found = path.stat()
+        found = [each.stat() for each in (path, path.parent)]
     except OSError:
         return ()
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
+    return tuple(part for each in found for part in (each.st_mtime_ns, each.st_size, each.st_ino))
 
 
 def submit(
