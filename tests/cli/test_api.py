@@ -1,7 +1,9 @@
 """`import lily` in a program of somebody's: what it is told when it gives what can't be."""
 
 import asyncio
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +127,25 @@ def test_the_test_kit_says_that_it_has_an_event_loop_of_its_own(tmp_path: Path, 
         loop(test) if loop is trio.run else loop(test())
     assert refused.value.code == Code.USAGE
     assert "to_thread" in refused.value.hint
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python's own, of threads
+def test_what_a_forked_child_submits_is_stored_after_its_parent_has_closed_the_session(workspace: Path) -> None:
+    """A worker of `multiprocessing` takes its parent's session along: it must not write to a log that the parent deletes."""
+    write_job(workspace, "a")
+    closed, close = os.pipe()
+    session = lily.Session()
+    session.submit("a")
+    child = os.fork()
+    if child == 0:
+        status = 1
+        with suppress(BaseException):
+            os.read(closed, 1)
+            session.submit_many("a", [{}, {}])
+            status = 0
+        os._exit(status)
+    session.close()
+    os.write(close, b"x")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with lily.Session() as again:
+        assert len(again.store.runs(limit=10)) == 3
