@@ -32,7 +32,7 @@ from lily.operations.stream import follow as following
 from lily.operations.stream import past
 from lily.operations.worker import check_taking
 from lily.receipts import Receipt
-from lily.runs import TERMINAL
+from lily.runs import FILE_ONLY, TERMINAL, EventName
 from lily.settings import Settings, load_settings
 from lily.spec_index import SpecIndex
 from lily.storage.artifacts import read_receipt
@@ -46,6 +46,8 @@ from lily.workspace import Workspace, current_owner, find_workspace
 
 _BY = "python"
 _LONGEST = 1000  # characters of a reason
+_MOST = 2**63 - 1  # that a database's number can be
+_IN_STREAM = {name.value for name in EventName} - {name.value for name in FILE_ONLY}
 
 
 class Session:
@@ -131,8 +133,14 @@ class Session:
     ) -> Iterator[StreamEvent]:
         """The one stream of events over all runs, in order: those after the number `since`, or without it those from now on.
 
-        With `follow` it goes on for ever, waiting for more; remember `event.sequence`, and nothing is missed or seen twice.
+        With `follow` it goes on for ever, waiting for more; remember `event.sequence`, and nothing is missed or seen twice. Raises
+        LilyError: `usage`, for a `type` that no event of the stream has, which would be waited for in vain.
         """
+        if type is not None and type not in _IN_STREAM:
+            hint = "docs/schemas/event.schema.json lists them; what the work writes and logs is in no stream"
+            raise LilyError(Code.USAGE, f"no event of the stream is named {encodable(str(type))!r:.60}", hint=hint)
+        if since is not None and since > _MOST:
+            raise LilyError(Code.USAGE, f"since is a sequence number, not {since}")
         wanted = Wanted(types=[type] if type else [], job_id=job_id or "")
         after = newest(self.store) if since is None else since
         return following(self.workspace, self.store, after, wanted) if follow else past(self.store, after, wanted)
@@ -169,7 +177,7 @@ class Session:
         """
         if cause is not None and cause not in Cause.__members__.values():
             raise LilyError(Code.USAGE, f"{cause!r:.60} is no cause", hint=f"one of {', '.join(Cause)}")
-        if limit is not None and limit < 1:
+        if limit is not None and not 1 <= limit <= _MOST:
             raise LilyError(Code.USAGE, f"a limit is a whole number from 1 on, not {limit}")
         which = Filter(job_id=job_id, cause=cause, fingerprint=fingerprint, match=match)
         return self._retry(Letters(self.store).ids(which, limit), spec, reason)

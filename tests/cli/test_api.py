@@ -30,6 +30,9 @@ from tests.cli.conftest import write_job
         (Code.USAGE, lambda: lily.wait("\udcff")),
         (Code.USAGE, lambda: lily.retry_dead_letters(match="\udcff")),
         (Code.USAGE, lambda: list(lily.events(since=0, type="\udcff"))),
+        (Code.USAGE, lambda: list(lily.events(since=0, type="job_complete"))),
+        (Code.USAGE, lambda: list(lily.events(since=2**63))),
+        (Code.USAGE, lambda: lily.retry_dead_letters(limit=2**63)),
     ],
 )
 def test_what_can_not_be_accepted_is_an_error_of_lilys(workspace: Path, code: Code, call: Callable[[], Any]) -> None:
