@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -9,7 +10,7 @@ from cyclopts import Parameter
 
 from lily.cli import output
 from lily.cli.jobs import JobId
-from lily.cli.options import Json, Place, flag, usage
+from lily.cli.options import Json, Place, flag, opened, usage
 from lily.errors import Code, LilyError
 from lily.operations.tailing import EventFile, has_more, run_names
 from lily.render import event_lines
@@ -61,6 +62,9 @@ def _first_run(place: Workspace, job_id: str, given: str | None, follow: bool) -
         found = [name for name in names if name == given] or [
             name for name in names if name.startswith(given) or name.endswith(f"-{given}")
         ]
+        waiting = not found and _of_store(place, job_id, given)
+        if waiting:
+            return waiting
         if len(found) != 1:
             said = "more than one run fits" if found else f"{job_id} has no run"
             raise LilyError(Code.RUN_NOT_FOUND, f"{said} {given[:64]!r}", hint=f"see `lily jobs history {job_id}`")
@@ -73,6 +77,14 @@ def _first_run(place: Workspace, job_id: str, given: str | None, follow: bool) -
         return None
     output.tell(f"{job_id} has no runs yet; waiting for the first")
     return _next_run(place, job_id, "", {})
+
+
+def _of_store(place: Workspace, job_id: str, given: str) -> str | None:
+    """A run that was accepted and has no folder before it begins; None when it is none of this job's."""
+    with opened(str(place.root)) as (_, _, store), suppress(LilyError):
+        run = store.find(given)
+        return run.run_id if run.job_id == job_id else None
+    return None
 
 
 def _next_run(place: Workspace, job_id: str, after: str, left: Mapping[str, int]) -> str | None:

@@ -56,6 +56,22 @@ def test_the_latest_run_is_shown_unless_another_is_named(lily: Lily, workspace: 
     assert lily("jobs", "tail", "a", "--run", "../../x").status == 3
 
 
+def test_a_run_that_has_not_begun_can_be_named(workspace: Path, lily: Lily) -> None:
+    """It has no folder yet, and is a run all the same; one of another job is not."""
+    write_job(workspace, "a", bindings=shell("echo hello"))
+    write_job(workspace, "b")
+    run_id = lily("jobs", "run", "a", "--detach").out.strip()
+    said = lily("jobs", "tail", "a", "--run", run_id)
+    assert said.status == 0
+    assert "`lily up` takes it up again" in said.err
+    assert lily("jobs", "tail", "b", "--run", run_id).status == 3
+    with started(workspace, "jobs", "tail", "a", "--run", run_id, "--follow", "--json") as tail:
+        until(tail, "takes it up again", stream="stderr")
+        with supervisor(workspace):
+            assert "job_queued" in until(tail, run_id)
+            until(tail, "job_completed")
+
+
 def test_a_job_without_runs_has_nothing_to_show(lily: Lily, workspace: Path) -> None:
     """Which is no error; an unknown job is one."""
     write_job(workspace, "a")
