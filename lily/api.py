@@ -32,7 +32,7 @@ from lily.operations.stream import follow as following
 from lily.operations.stream import past
 from lily.operations.worker import check_taking
 from lily.receipts import Receipt
-from lily.runs import TERMINAL
+from lily.runs import FILE_ONLY, TERMINAL, EventName
 from lily.settings import Settings, load_settings
 from lily.spec_index import SpecIndex
 from lily.storage.artifacts import read_receipt
@@ -46,6 +46,8 @@ from lily.workspace import Workspace, current_owner, find_workspace
 
 _BY = "python"
 _LONGEST = 1000  # characters of a reason
+_MOST = 2**63 - 1  # that a database's number can be
+_IN_STREAM = {name.value for name in EventName} - {name.value for name in FILE_ONLY}
 
 
 class Session:
@@ -131,8 +133,14 @@ class Session:
     ) -> Iterator[StreamEvent]:
         """The one stream of events over all runs, in order: those after the number `since`, or without it those from now on.
 
-        With `follow` it goes on for ever, waiting for more; remember `event.sequence`, and nothing is missed or seen twice.
+        With `follow` it goes on for ever, waiting for more; remember `event.sequence`, and nothing is missed or seen twice. Raises
+        LilyError: `usage`, for a `type` that no event of the stream has, which would be waited for in vain.
         """
+        if type is not None and type not in _IN_STREAM:
+            hint = "docs/schemas/event.schema.json lists them; what the work writes and logs is in no stream"
+            raise LilyError(Code.USAGE, f"no event of the stream is named {encodable(str(type))!r:.60}", hint=hint)
+        if since is not None and since > _MOST:
+            raise LilyError(Code.USAGE, f"since is a sequence number, not {since}")
         wanted = Wanted(types=[type] if type else [], job_id=job_id or "")
         after = newest(self.store) if since is None else since
         return following(self.workspace, self.store, after, wanted) if follow else past(self.store, after, wanted)
@@ -169,12 +177,14 @@ class Session:
         """
         if cause is not None and cause not in Cause.__members__.values():
             raise LilyError(Code.USAGE, f"{cause!r:.60} is no cause", hint=f"one of {', '.join(Cause)}")
-        if limit is not None and limit < 1:
+        if limit is not None and not 1 <= limit <= _MOST:
             raise LilyError(Code.USAGE, f"a limit is a whole number from 1 on, not {limit}")
         which = Filter(job_id=job_id, cause=cause, fingerprint=fingerprint, match=match)
         return self._retry(Letters(self.store).ids(which, limit), spec, reason)
 
     def _retry(self, ids: list[str], spec: Literal["pinned", "current"], reason: str) -> Retries:
+        if spec not in ("pinned", "current"):
+            raise LilyError(Code.USAGE, f"{spec!r:.60} is no spec to retry with", hint="pinned or current")
         if encodable(reason) != reason or "\0" in reason or len(reason) > _LONGEST:
             raise LilyError(Code.USAGE, f"a reason is UTF-8 text of at most {_LONGEST} characters")
         by = self._acting("dead_letter.retry")
@@ -216,23 +226,27 @@ class Session:
         known = self._templates.get(job_id)
         if known is not None and _signature(known[0]) == known[1]:
             return known[2]
-        spec = self._index.load(job_id)
-        path = self.workspace.root / self._index.scan().jobs[job_id].path
-        template = Template(spec, by=_BY)
-        self._templates[job_id] = (path, _signature(path), template)
+        entry = self._index.find(job_id)
+        if entry is None or self._index.built_in(job_id) is not None:
+            return Template(self._index.load(job_id), by=_BY)
+        path = self.workspace.root / entry.path
+        signature = _signature(path)  # before it is read: what is written meanwhile is read the next time
+        template = Template(self._index.load(job_id), by=_BY)
+        self._templates[job_id] = (path, signature, template)
         return template
 
 
 def _check_thread() -> None:
     """A thread has one event loop at a time: asked before anything is stored, because what was accepted is run, whatever is raised."""
-    if _has_loop():
+    if has_loop():
         said = "an event loop runs in this thread, and no supervisor is up that would run the job"
         raise LilyError(
             Code.USAGE, said, hint="call it in another thread, as with `await asyncio.to_thread(lily.run, ...)`, or have `lily up`"
         )
 
 
-def _has_loop() -> bool:
+def has_loop() -> bool:
+    """Whether an event loop runs in this thread, be it asyncio's or Trio's."""
     asyncio, trio = sys.modules.get("asyncio"), sys.modules.get("trio")  # who has not loaded them runs none
     if trio is not None and trio.lowlevel.in_trio_run():
         return True
@@ -242,11 +256,12 @@ def _has_loop() -> bool:
 
 
 def _signature(path: Path) -> tuple[int, ...]:
+    """Of a job's file, and of its folder, in which another file may have the same id."""
     try:
-        found = path.stat()
+        found = [each.stat() for each in (path, path.parent)]
     except OSError:
         return ()
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
+    return tuple(part for each in found for part in (each.st_mtime_ns, each.st_size, each.st_ino))
 
 
 def submit(

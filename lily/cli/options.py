@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from lily.cli.held import Held
 from lily.cli.output import tell
 from lily.clock import Clock, SystemClock, parse_stamp, stamp
 from lily.errors import Code, LilyError
@@ -50,7 +51,8 @@ def opened(place: str | None) -> "Iterator[tuple[Workspace, Settings, Store]]":
     try:
         yield workspace, settings, store
     finally:
-        store.close()
+        with Held():  # the driver's connections can't be closed by half, and what is raised meanwhile is printed as a traceback
+            store.close()
 
 
 def who() -> str:

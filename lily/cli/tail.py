@@ -1,7 +1,8 @@
 """`lily jobs tail`."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -9,9 +10,9 @@ from cyclopts import Parameter
 
 from lily.cli import output
 from lily.cli.jobs import JobId
-from lily.cli.options import Json, Place, flag, usage
+from lily.cli.options import Json, Place, flag, opened, usage
 from lily.errors import Code, LilyError
-from lily.operations.tailing import EventFile, run_names
+from lily.operations.tailing import EventFile, has_more, run_names
 from lily.render import event_lines
 from lily.runs import FINAL
 from lily.spec_index import SpecIndex
@@ -42,11 +43,16 @@ def tail(
         raise usage(f"-n is a whole number from 0 on, not {lines}")
     place = find_workspace(workspace)
     current = _first_run(place, job_id, run, follow)
+    left: dict[str, int] = {}  # runs that nobody went on with, and how far each was shown
+    newest = ""
     while current is not None and not output.reader_is_gone():
-        _show(place, job_id, current, lines, json)
+        file = EventFile(place.run_dir(job_id, current), lines, offset=left.pop(current, 0))
+        if not _show(place, file, current, json):
+            left[current] = file.offset
         if not follow:
             return 0
-        current, lines = _next_run(place, job_id, current), None
+        newest = max(newest, current)
+        current, lines = _next_run(place, job_id, newest, left), None
     return 0
 
 
@@ -56,6 +62,9 @@ def _first_run(place: Workspace, job_id: str, given: str | None, follow: bool) -
         found = [name for name in names if name == given] or [
             name for name in names if name.startswith(given) or name.endswith(f"-{given}")
         ]
+        waiting = not found and _of_store(place, job_id, given)
+        if waiting:
+            return waiting
         if len(found) != 1:
             said = "more than one run fits" if found else f"{job_id} has no run"
             raise LilyError(Code.RUN_NOT_FOUND, f"{said} {given[:64]!r}", hint=f"see `lily jobs history {job_id}`")
@@ -67,11 +76,23 @@ def _first_run(place: Workspace, job_id: str, given: str | None, follow: bool) -
         output.tell(f"{job_id} has no runs yet: `lily jobs run {job_id}`")
         return None
     output.tell(f"{job_id} has no runs yet; waiting for the first")
-    return _next_run(place, job_id, "")
+    return _next_run(place, job_id, "", {})
 
 
-def _next_run(place: Workspace, job_id: str, after: str) -> str | None:
+def _of_store(place: Workspace, job_id: str, given: str) -> str | None:
+    """A run that was accepted and has no folder before it begins; None when it is none of this job's."""
+    with opened(str(place.root)) as (_, _, store), suppress(LilyError):
+        run = store.find(given)
+        return run.run_id if run.job_id == job_id else None
+    return None
+
+
+def _next_run(place: Workspace, job_id: str, after: str, left: Mapping[str, int]) -> str | None:
+    """One of those that were left, when somebody goes on with it; else the next one after the run `after`."""
     while not output.reader_is_gone():
+        for run_id, offset in left.items():
+            if has_more(place.run_dir(job_id, run_id), offset):
+                return run_id
         later = [name for name in run_names(place, job_id) if name > after]
         if later:
             return later[0]
@@ -79,20 +100,24 @@ def _next_run(place: Workspace, job_id: str, after: str) -> str | None:
     return None
 
 
-def _show(place: Workspace, job_id: str, run_id: str, lines: int | None, as_json: bool) -> None:
-    file = EventFile(place.run_dir(job_id, run_id), lines)
+def _show(place: Workspace, file: EventFile, run_id: str, as_json: bool) -> bool:
+    """Print lines as they come, to the run's end; False when nobody is there who would go on with it."""
     if not as_json:
         output.tell(f"run {run_id}")
+    ended = False
     try:
         for line in _until_end(place, file, run_id):
             if output.reader_is_gone():
-                return
+                break
+            event = _event(line)
+            ended = ended or event.get("event") in _FINAL
             if as_json:
                 output.put_raw(line)
             else:
-                output.put_lines(event_lines(_event(line)))
+                output.put_lines(event_lines(event))
     finally:
         file.close()
+    return ended
 
 
 def _until_end(place: Workspace, file: EventFile, run_id: str) -> Iterator[bytes]:

@@ -23,22 +23,22 @@ def run_names(workspace: Workspace, job_id: str) -> list[str]:
 class EventFile:
     """The events of one run, from a place near the end on. A file that is not there yet has no lines."""
 
-    def __init__(self, folder: Path, last: int | None) -> None:
-        """`last` is how many of the lines that are there now count; None: all."""
+    def __init__(self, folder: Path, last: int | None = None, *, offset: int = 0) -> None:
+        """`last` is how many of the lines that are there now count; None: all from `offset` on."""
         self._folder, self._last = folder, last
         self._file: IO[bytes] | None = None
-        self._offset = 0
+        self.offset = offset  # up to which it was read
 
     def lines(self) -> Iterator[bytes]:
         """The whole lines that came since the last call."""
         if self._file is None and not self._open():
             return
         assert self._file is not None
-        self._file.seek(self._offset)
+        self._file.seek(self.offset)
         for line in self._file:
             if not line.endswith(b"\n"):
                 return  # half written, or torn by a crash: whoever goes on with the run mends it
-            self._offset += len(line)
+            self.offset += len(line)
             yield line
 
     def close(self) -> None:
@@ -55,8 +55,17 @@ class EventFile:
             self._last = None  # what comes after this look is all new
             return False
         if self._last is not None:
-            self._offset = _offset_of_last(self._file, self._last)
+            self.offset = _offset_of_last(self._file, self._last)
         return True
+
+
+def has_more(folder: Path, offset: int) -> bool:
+    """Whether a whole line stands behind `offset` in the events of the run with this folder."""
+    file = EventFile(folder, offset=offset)
+    try:
+        return next(file.lines(), None) is not None
+    finally:
+        file.close()
 
 
 def _offset_of_last(file: IO[bytes], count: int) -> int:

@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, Operat
 from lily.addresses import passwords_in, without_passwords
 from lily.errors import Code, LilyError
 from lily.redaction import Redactor
+from lily.storage.kept import READERS, WRITERS, Writers
+from lily.storage.kept import close_engine as close_engine
+from lily.storage.kept import on_commit as on_commit
 from lily.storage.schema import HEAD
 
 BUSY_SECONDS = 15.0  # how long one process waits for another to let go of SQLite
@@ -314,7 +316,7 @@ class writing(_Transaction):
     _WRITES = True
 
     def __enter__(self) -> Connection:
-        self._writers = _WRITERS.setdefault(self._engine, _Writers())
+        self._writers = WRITERS.setdefault(self._engine, Writers())
         self._writers.turn.acquire()
         return super().__enter__()
 
@@ -337,31 +339,6 @@ class writing(_Transaction):
             self._writers.turn.release()
 
 
-class _Writers:
-    def __init__(self) -> None:
-        self.turn = threading.RLock()  # whoever asks twice is told so by the database, and does not wait for itself
-        self.connection: Connection | None = None
-        self.committed: Callable[[], None] | None = None  # called after each commit; may raise
-
-
-def on_commit(engine: Engine, then: Callable[[], None]) -> None:
-    """Have `then` called after each of the engine's commits. What it raises reaches whoever wrote; what was written stays."""
-    _WRITERS.setdefault(engine, _Writers()).committed = then
-
-
-_WRITERS: "weakref.WeakKeyDictionary[Engine, _Writers]" = weakref.WeakKeyDictionary()
-
-
-def close_engine(engine: Engine) -> None:
-    """Give all of its connections back."""
-    writers = _WRITERS.pop(engine, None)
-    if writers is not None and writers.connection is not None:
-        writers.connection.close()
-    for connection in _READERS.pop(engine, ()):
-        connection.close()
-    engine.dispose()
-
-
 class reading(_Transaction):
     """One transaction that only reads, over one snapshot on SQLite.
 
@@ -370,7 +347,7 @@ class reading(_Transaction):
     """
 
     def _taken(self) -> Connection | None:
-        self._kept = _READERS.setdefault(self._engine, [])
+        self._kept = READERS.setdefault(self._engine, [])
         try:
             return self._kept.pop()
         except IndexError:  # others take them, too
@@ -385,7 +362,6 @@ class reading(_Transaction):
 
 
 _READERS_KEPT = 4
-_READERS: "weakref.WeakKeyDictionary[Engine, list[Connection]]" = weakref.WeakKeyDictionary()
 
 
 _ONE_MIGRATES = threading.Lock()  # Alembic keeps what it works on in globals

@@ -14,12 +14,14 @@ from trio.testing import MockClock
 from actors.order import in_an_order_from
 from actors.supervisor import Intensity
 from actors.system import Actor, System
+from lily.api import has_loop
 from lily.approvals.gh import GitHub
 from lily.approvals.labels import Issue, Label
 from lily.approvals.record import APPROVED, DENIED
 from lily.blueprints.registry import Registry
 from lily.engines.context import Ports
 from lily.engines.fake_processes import FakeProcesses
+from lily.errors import Code, LilyError
 from lily.faults import Faults, no_faults
 from lily.log import Log, SilentLog
 from lily.moves import Place
@@ -109,7 +111,13 @@ class World:
         since: str = "",
         extra: Callable[[System], dict[str, Actor]] = lambda system: {},
     ) -> System:
-        """A supervisor's life: start, `body`, drain. What it raises passes through (see `crash`). `extra` makes actors at its edge."""
+        """A supervisor's life: start, `body`, drain. What it raises passes through (see `crash`). `extra` makes actors at its edge.
+
+        Raises LilyError: `usage`, when this thread has an event loop; a life has one of its own.
+        """
+        if has_loop():
+            hint = "call it in another thread, as with `await asyncio.to_thread(run_blueprint, ...)`, or from a test that is no `async def`"
+            raise LilyError(Code.USAGE, "an event loop runs in this thread, and the test kit has one of its own", hint=hint)
         mono = MockClock(autojump_threshold=0)
         self._mono = mono
         self.lives += 1

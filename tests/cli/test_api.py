@@ -1,7 +1,9 @@
 """`import lily` in a program of somebody's: what it is told when it gives what can't be."""
 
 import asyncio
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import trio
 
 import lily
 from lily.errors import Code
+from lily.spec_index import SpecIndex
+from lily.testing import run_blueprint
 from tests.cli.conftest import write_job
 
 
@@ -26,6 +30,9 @@ from tests.cli.conftest import write_job
         (Code.USAGE, lambda: lily.wait("\udcff")),
         (Code.USAGE, lambda: lily.retry_dead_letters(match="\udcff")),
         (Code.USAGE, lambda: list(lily.events(since=0, type="\udcff"))),
+        (Code.USAGE, lambda: list(lily.events(since=0, type="job_complete"))),
+        (Code.USAGE, lambda: list(lily.events(since=2**63))),
+        (Code.USAGE, lambda: lily.retry_dead_letters(limit=2**63)),
     ],
 )
 def test_what_can_not_be_accepted_is_an_error_of_lilys(workspace: Path, code: Code, call: Callable[[], Any]) -> None:
@@ -67,3 +74,81 @@ def test_waiting_in_a_thread_with_an_event_loop_says_what_to_do(workspace: Path)
         return await asyncio.to_thread(lily.wait, run_id)
 
     assert asyncio.run(wait()).status == "succeeded"
+
+
+def test_a_built_in_job_is_run_as_any_other(workspace: Path) -> None:
+    """Its spec is in no file."""
+    assert lily.run("lily.review").status == "succeeded"
+    with lily.Session() as session:
+        ids = [session.submit("lily.review") for _ in range(2)]
+        assert {session.store.run(run_id).job_id for run_id in ids} == {"lily.review"}
+
+
+def test_a_session_sees_that_another_file_has_the_id_of_a_job_that_it_knows(workspace: Path) -> None:
+    """Both are refused, as for a command, until one of them is gone."""
+    write_job(workspace, "a")
+    with lily.Session() as session:
+        session.submit("a")
+        other = write_job(workspace, "a", name="b")
+        with pytest.raises(lily.LilyError, match="is also in") as refused:
+            session.submit("a")
+        assert refused.value.code == Code.JOB_INVALID_SPEC
+        other.unlink()
+        session.submit("a")
+
+
+def test_the_edit_of_a_job_while_a_session_reads_it_holds_for_the_next_run(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first may have either."""
+    write_job(workspace, "a")
+    load = SpecIndex.load
+
+    def edited(index: SpecIndex, job_id: str) -> Any:
+        monkeypatch.undo()
+        found = load(index, job_id)
+        write_job(workspace, "a", title="edited")
+        return found
+
+    with lily.Session(workspace) as session:
+        monkeypatch.setattr(SpecIndex, "load", edited)
+        session.submit("a")
+        assert "edited" in session.store.spec_body(session.store.run(session.submit("a")).spec_hash)
+
+
+@pytest.mark.parametrize("loop", [asyncio.run, trio.run])
+def test_the_test_kit_says_that_it_has_an_event_loop_of_its_own(tmp_path: Path, loop: Callable[..., None]) -> None:
+    """In a notebook, or a test that is an `async def`, its actors would meet the other loop."""
+
+    @lily.blueprint("nothing.v1")
+    async def nothing(ctx: lily.Context, bindings: object, run_input: object) -> object:
+        """Nothing."""
+        return {}
+
+    async def test() -> None:
+        run_blueprint(nothing, tmp_path)
+
+    with pytest.raises(lily.LilyError, match="event loop") as refused:
+        loop(test) if loop is trio.run else loop(test())
+    assert refused.value.code == Code.USAGE
+    assert "to_thread" in refused.value.hint
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python's own, of threads
+def test_what_a_forked_child_submits_is_stored_after_its_parent_has_closed_the_session(workspace: Path) -> None:
+    """A worker of `multiprocessing` takes its parent's session along: it must not write to a log that the parent deletes."""
+    write_job(workspace, "a")
+    closed, close = os.pipe()
+    session = lily.Session()
+    session.submit("a")
+    child = os.fork()
+    if child == 0:
+        status = 1
+        with suppress(BaseException):
+            os.read(closed, 1)
+            session.submit_many("a", [{}, {}])
+            status = 0
+        os._exit(status)
+    session.close()
+    os.write(close, b"x")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with lily.Session() as again:
+        assert len(again.store.runs(limit=10)) == 3

@@ -230,6 +230,8 @@ def test_dead_letters_are_retried_from_python_by_what_they_have_in_common(worksp
         assert session.retry_dead_letters(match="DISK", cause="unknown").kept == {}
     with pytest.raises(lily.LilyError, match="is no cause"):
         lily.retry_dead_letters(cause="gremlins")
+    with pytest.raises(lily.LilyError, match="no spec to retry with"):  # not the current one under a name of its own
+        lily.retry_dead_letters(spec="Pinned")  # type: ignore[arg-type]
     with pytest.raises(lily.LilyError, match="a limit is"):
         lily.retry_dead_letters(limit=0)
     with pytest.raises(lily.LilyError, match="a reason is"):

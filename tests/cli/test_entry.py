@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from lily import __version__
 from lily.errors import Code, LilyError, exit_code
+from lily.storage.store import Store
 from tests.cli.conftest import Lily, command, environment, write_job
 
 
@@ -125,6 +127,22 @@ def test_ctrl_c_is_status_130(lily: Lily, workspace: Path, monkeypatch: pytest.M
     said = lily("jobs", "list")
     assert said.status == 130
     assert said.err == "interrupted: stopped by Ctrl-C\n"
+
+
+def test_ctrl_c_while_a_command_ends_waits_until_the_store_is_closed(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Amid the closing of a connection it would be printed as a traceback by the library that closes it."""
+    write_job(workspace, "a")
+    close, closed = Store.close, []
+
+    def interrupted(store: Store) -> None:
+        signal.raise_signal(signal.SIGINT)
+        close(store)
+        closed.append(store)
+
+    monkeypatch.setattr(Store, "close", interrupted)
+    said = lily("events", "tail")
+    assert (said.status, said.err) == (130, "interrupted: stopped by Ctrl-C\n")
+    assert len(closed) == 1
 
 
 @pytest.mark.usefixtures("workspace")

@@ -56,6 +56,22 @@ def test_the_latest_run_is_shown_unless_another_is_named(lily: Lily, workspace: 
     assert lily("jobs", "tail", "a", "--run", "../../x").status == 3
 
 
+def test_a_run_that_has_not_begun_can_be_named(workspace: Path, lily: Lily) -> None:
+    """It has no folder yet, and is a run all the same; one of another job is not."""
+    write_job(workspace, "a", bindings=shell("echo hello"))
+    write_job(workspace, "b")
+    run_id = lily("jobs", "run", "a", "--detach").out.strip()
+    said = lily("jobs", "tail", "a", "--run", run_id)
+    assert said.status == 0
+    assert "`lily up` takes it up again" in said.err
+    assert lily("jobs", "tail", "b", "--run", run_id).status == 3
+    with started(workspace, "jobs", "tail", "a", "--run", run_id, "--follow", "--json") as tail:
+        until(tail, "takes it up again", stream="stderr")
+        with supervisor(workspace):
+            assert "job_queued" in until(tail, run_id)
+            until(tail, "job_completed")
+
+
 def test_a_job_without_runs_has_nothing_to_show(lily: Lily, workspace: Path) -> None:
     """Which is no error; an unknown job is one."""
     write_job(workspace, "a")
@@ -110,6 +126,31 @@ def test_a_run_that_nobody_runs_does_not_hold_the_reader(workspace: Path, lily: 
     (workspace / "gate").unlink()
     (workspace / "gate").write_text("go\n")
     assert lily("runs", "cancel", lily("runs", "active", "--json").json["runs"][0]["run_id"]).status == 0
+
+
+def test_follow_comes_back_to_a_run_that_is_taken_up_again(workspace: Path, lily: Lily) -> None:
+    """What it does after its owner was killed is shown, and nothing of it twice; the part of a line that was being written is not."""
+    write_job(workspace, "a", bindings=shell("echo begun; read x < gate; echo done"), runtime={"max_parallel_runs": 2})
+    os.mkfifo(workspace / "gate")
+    with started(workspace, "jobs", "tail", "a", "--follow", "--json") as tail:
+        with started(workspace, "jobs", "run", "a", "--json") as run:
+            shown = [until(tail, "begun")]
+            run.kill()
+            run.wait()
+        (folder,) = (workspace / ".lily" / "runs" / "a").iterdir()
+        with (folder / "events.jsonl").open("a") as file:
+            file.write('{"torn')
+        until(tail, "takes it up again", stream="stderr")
+        (workspace / "gate").unlink()
+        (workspace / "gate").write_text("go\n")
+        with supervisor(workspace):
+            shown = [until(tail, "job_recovered"), until(tail, "job_completed")]
+            last = lily("jobs", "run", "a", "--json").lines[0]["run_id"]
+            assert last in until(tail, "job_queued")
+        tail.send_signal(signal.SIGINT)
+        _, told = rest(tail)
+    assert [json.loads(line)["run_id"] for line in shown] == [folder.name] * 2
+    assert "takes it up again" not in told
 
 
 def test_what_is_no_event_is_shown_as_such(lily: Lily, workspace: Path) -> None:
