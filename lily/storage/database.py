@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -255,7 +256,7 @@ def _transaction(connection: Connection, *, writes: bool) -> _Straight | RootTra
     return transaction
 
 
-class _Transaction:
+class _Transaction(ABC):
     """One transaction on a connection that is kept for such. No generator, because that and those that it would need take as long as a
     statement."""
 
@@ -293,13 +294,13 @@ class _Transaction:
             if failed is not exc:
                 raise failed
 
+    @abstractmethod
     def _taken(self) -> Connection | None:
         """One that was kept; None where there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _put_back(self, *, whole: bool) -> None:
         """Keep the connection if it is `whole`, else close it."""
-        raise NotImplementedError
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None

@@ -4,9 +4,8 @@ import json
 import os
 import sqlite3
 import stat
-import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -306,6 +305,10 @@ def test_a_server_is_backed_up_and_restored_by_its_own_programs(lily: Lily, serv
     assert lily("doctor", "--json").status == 0
 
 
+# Somebody waits for the transaction of another.
+WAITS = text("select 1 from pg_locks join pg_database on oid = database where datname = current_database() and not granted")
+
+
 def test_what_is_submitted_while_a_server_is_restored_waits_for_it_and_is_owed(
     lily: Lily, served: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,7 +323,9 @@ def test_what_is_submitted_while_a_server_is_restored_waits_for_it_and_is_owed(
 
         def meanwhile(engine: Engine, path: Path) -> None:
             submitted.append(pool.submit(session.submit, "a"))
-            assert wait(submitted, timeout=0.5).not_done
+            with engine.connect() as watching:
+                while watching.execute(WAITS).first() is None:
+                    assert not submitted[0].done()
             put_back(engine, path)
 
         monkeypatch.setattr(server_copies, "restore", meanwhile)
@@ -373,8 +378,14 @@ def test_a_restore_is_not_cut_off_by_a_server_that_ends_sessions_which_are_idle(
     (served / ".lily" / "config.yaml").write_text(json.dumps(config))
     put_back = server_copies.restore
 
+    # Until the transaction has said nothing for longer than it may, or is gone.
+    waits = "select 1 from pg_stat_activity where datname = current_database() and state = 'idle in transaction'"
+    waits += " and clock_timestamp() - state_change < interval '1.2 s'"
+
     def slowly(engine: Engine, path: Path) -> None:
-        time.sleep(1.5)
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as watching:
+            while watching.execute(text(waits)).first() is not None:
+                pass
         put_back(engine, path)
 
     monkeypatch.setattr(server_copies, "restore", slowly)

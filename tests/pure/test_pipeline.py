@@ -20,6 +20,7 @@ from lily.blueprints.references import references, resolved
 from lily.blueprints.registry import Registry
 from lily.blueprints.testkit import FakeContext
 from lily.errors import Code
+from tests.raised import RAISED
 
 pytestmark = pytest.mark.anyio
 
@@ -190,20 +191,7 @@ async def test_a_wish_for_a_pause_that_is_no_time_is_not_kept(wish: Any, world: 
     assert anyio.current_time() - started == pytest.approx(10)
 
 
-class Unreadable(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError("no text")
-
-
-@pytest.mark.parametrize(
-    ("raised", "said"),
-    [
-        (SystemExit(3), "SystemExit: 3"),
-        (KeyboardInterrupt(), "KeyboardInterrupt"),
-        (BaseExceptionGroup("two", [SystemExit(1), ValueError("x")]), "BaseExceptionGroup: two"),
-        (Unreadable(), "text can't be read"),
-    ],
-)
+@pytest.mark.parametrize(("raised", "said"), RAISED)
 async def test_whatever_a_step_raises_the_others_are_finished(raised: BaseException, said: str, world: World, ctx: FakeContext) -> None:
     """It is tried again, and named, as for any failure."""
     world.raises["bad"] = raised

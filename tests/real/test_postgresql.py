@@ -3,7 +3,6 @@
 import secrets
 import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,6 +96,12 @@ def test_a_run_in_its_own_process_stops_as_well_when_its_lock_is_gone(place: Hou
     assert place.until_ended(run_id).status == "succeeded"
 
 
+def switches(pid: int) -> int:
+    """How often the process has gone to wait for something."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("voluntary_ctxt_switches")).split()[1])
+
+
 def test_ctrl_c_twice_ends_a_run_that_waits_for_somebody_else_to_let_the_store_go(place: House) -> None:
     """A restore may take minutes: nothing is stored yet that one Ctrl-C has to be kept for."""
     assert place.lily("jobs", "run", "quick").status == 0
@@ -105,7 +110,8 @@ def test_ctrl_c_twice_ends_a_run_that_waits_for_somebody_else_to_let_the_store_g
         here = place.start("jobs", "run", "quick")
         until(lambda: connection.execute(waits).first(), "a command that waits")
         here.send(signal.SIGINT)
-        time.sleep(0.5)
+        before = switches(here.pid)
+        until(lambda: switches(here.pid) > before + 3, "that it goes on waiting")
         assert here.alive()
         said = here.end(signal.SIGINT)
         assert (said.status, said.err) == (130, "interrupted: stopped by Ctrl-C\n")
