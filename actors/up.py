@@ -32,7 +32,7 @@ from lily import identity, memory
 from lily.clock import SystemClock, stamp
 from lily.conditions.evaluate import Evaluator
 from lily.errors import LilyError
-from lily.first_scan import read_together
+from lily.first_scan import FirstScan, first_scan
 from lily.log import StreamLog
 from lily.offload import in_thread
 from lily.operations.conditions import evaluator
@@ -47,7 +47,7 @@ from lily.storage.letters import Letters
 from lily.storage.lives import sync_files
 from lily.storage.queue_changes import follow_settings
 from lily.storage.windows import Windows
-from lily.workspace import Workspace, current_owner
+from lily.workspace import Workspace
 
 TAKE_OVER_SECONDS = 10.0  # how long `lily up` waits for a `lily jobs run` to end
 SYNC_SECONDS = 10.0
@@ -55,16 +55,23 @@ GIVE_BACK_SECONDS = 60.0
 GARBAGE = 20_000  # objects more than were freed before the youngest are looked through: a few MB
 
 
-def run_up(workspace: Workspace, settings: Settings, *, by: identity.Actor, as_json: bool = False, opened: OpenStore = open_store) -> int:
-    """Be the supervisor, which `by` starts, until a signal or `lily down` ends it. Gives the exit status; logs to stderr.
+def run_up(
+    workspace: Workspace,
+    settings: Settings,
+    *,
+    by: identity.Actor,
+    as_json: bool = False,
+    opened: OpenStore = open_store,
+    scan: FirstScan | None = None,
+) -> int:
+    """Be the supervisor, which `by` starts, until a signal or `lily down` ends it. Gives the exit status; logs to stderr. `scan` is the
+    first look at the job files where it has begun.
 
     Raises LilyError.
     """
     memory.settle()
     log = StreamLog(sys.stderr, SystemClock(), as_json=as_json)
-    index = SpecIndex(workspace, keep_bodies=True, own=own_jobs_of(settings.review), retries=retry_defaults(settings))
-    if current_owner(workspace) is None:
-        read_together(index)
+    index = (scan or first_scan(workspace, settings)).join()
     with one_error():
         return anyio.run(_up, workspace, settings, index, log, by, opened, backend="trio")
     raise AssertionError  # one_error never swallows

@@ -21,11 +21,16 @@ def bytes_of(path: str) -> tuple[bytes, Stamp]:
     """The file's bytes, at most one over the limit, and the stamp they belong to. Raises OSError."""
     # NONBLOCK: what was a file may be a pipe by now, and nobody writes to it.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(fd, "rb") as file:
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(0, "not a regular file")
-        return file.read(MAX_BYTES + 1), stamp_of_status(status)
+        data = os.read(fd, min(status.st_size, MAX_BYTES) + 1)
+        while len(data) <= MAX_BYTES and (more := os.read(fd, MAX_BYTES + 1 - len(data))):  # it grows, or its disk gives it in parts
+            data += more
+        return data, stamp_of_status(status)
+    finally:
+        os.close(fd)
 
 
 _ID_LINE = re.compile(rb"^[\"']?id[\"']?[ \t]*:[ \t]*[\"']?([a-z0-9][a-z0-9._-]{0,127})\b", re.MULTILINE)

@@ -25,10 +25,14 @@ def up(
     workspace: Place = None,
 ) -> int:
     """Run the supervisor in the foreground until Ctrl-C, SIGTERM or `lily down`. Logs go to stderr."""
-    from actors.up import run_up
+    from lily.first_scan import first_scan
 
     place = find_workspace(workspace)
-    return run_up(place, load_settings(place), by=actor(place, "supervisor.start"), as_json=json_logs)
+    settings = load_settings(place)
+    by, scan = actor(place, "supervisor.start"), first_scan(place, settings)  # others read while this one imports what follows
+    from actors.up import run_up
+
+    return run_up(place, settings, by=by, as_json=json_logs, scan=scan)
 
 
 def down(

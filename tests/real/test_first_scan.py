@@ -54,8 +54,39 @@ def _does(many: Path, program: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_several_processes_find_what_one_scan_finds_and_each_reads_its_part(many: Path) -> None:
-    _does(many, f"first_scan.read_together(index, 3)\nassert 0 < index.parsed <= {MANY} // 3 + 2\nsame()")
+def test_several_processes_find_what_one_scan_finds(many: Path) -> None:
+    _does(many, f"first_scan.FirstScan(index, 3).join()\nassert index.parsed <= {MANY} + 3\nsame()")
+
+
+def test_the_others_read_while_the_one_that_began_them_does_something_else(many: Path) -> None:
+    program = """
+begun = first_scan.FirstScan(index, 3)
+for pid, _ in begun._others:
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+begun.join()
+assert index.parsed == 0
+same()
+"""
+    _does(many, program)
+
+
+def test_the_one_that_began_them_reads_what_the_others_do_not_get_to(many: Path) -> None:
+    program = """
+out, into = os.pipe()
+read = SpecIndex.read
+def reads(self, found):
+    if os.getpid() != parent:
+        os.read(out, 1)
+        return read(self, found)
+    share = read(self, found)
+    os.write(into, b"..")
+    return share
+SpecIndex.read = reads
+first_scan.FirstScan(index, 3).join()
+assert index.parsed == len(list(place.jobs.iterdir())) - 1, index.parsed  # all but the link
+same()
+"""
+    _does(many, program)
 
 
 @pytest.mark.parametrize(
@@ -74,26 +105,35 @@ def test_what_a_process_could_not_find_out_is_read_by_the_scan(many: Path, ends:
 read = SpecIndex.read
 def reads(self, found):
     if os.getpid() != parent:
+        next(iter(found))
         {ends}
     return read(self, found)
 SpecIndex.read = reads
-first_scan.read_together(index, 3)
+begun = first_scan.FirstScan(index, 3)
+for pid, _ in begun._others:
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+begun.join()
+assert 0 < index.parsed < {MANY}
 same()
 """
     _does(many, program)
 
 
 def test_without_room_for_a_process_the_scan_reads_all(many: Path) -> None:
-    _does(many, "def none():\n    raise BlockingIOError\nos.fork = none\nfirst_scan.read_together(index, 3)\nsame()")
+    _does(many, "def none():\n    raise BlockingIOError\nos.fork = none\nfirst_scan.FirstScan(index, 3).join()\nsame()")
 
 
 def test_where_nobody_waits_for_children_their_parts_are_taken_all_the_same(many: Path) -> None:
     """An ignored SIGCHLD is inherited."""
-    program = f"""
+    program = """
 import signal
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-first_scan.read_together(index, 2)
-assert index.parsed < {MANY}
+begun = first_scan.FirstScan(index, 2)
+try:
+    os.waitpid(-1, 0)  # until none is left
+except ChildProcessError:
+    begun.join()
+assert index.parsed == 0
 same()
 """
     _does(many, program)
@@ -101,7 +141,7 @@ same()
 
 def test_a_file_that_changes_meanwhile_is_read_again(many: Path) -> None:
     program = """
-first_scan.read_together(index, 2)
+first_scan.FirstScan(index, 2).join()
 path = place.jobs / "j7.job.yaml"
 path.write_text(path.read_text().replace("Job j7", "Another title"))
 assert index.scan().jobs["j7"].title == "Another title"
@@ -113,16 +153,16 @@ def test_few_files_one_core_or_other_threads_make_no_process(many: Path) -> None
     program = """
 import threading
 os.fork = None
-first_scan.read_together(index, 1)
+first_scan.FirstScan(index, 1).join()
 with_threads = threading.Event()
 thread = threading.Thread(target=with_threads.wait)
 thread.start()
-first_scan.read_together(index, 2)
+first_scan.FirstScan(index, 2).join()
 with_threads.set()
 thread.join()
 for path in list(place.jobs.iterdir())[:10]:
     path.unlink()
-first_scan.read_together(index, 2)
+first_scan.FirstScan(index, 2).join()
 assert index.parsed == 0
 """
     _does(many, program)
