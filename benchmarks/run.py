@@ -1,8 +1,9 @@
 """All measurements of one machine in one run: ratios against its own floor, printed and, with --write, kept in docs/performance.md.
 
-    python -m benchmarks.run [--quick] [--write]
+    python -m benchmarks.run [--quick] [--write] [--only PART ...] [--keep]
 
-Nothing is deleted between passes, because some file systems look at recently deleted inodes one by one; all goes at the very end.
+Nothing is deleted between passes, because some file systems look at recently deleted inodes one by one; all goes at the very end. Whoever
+measures again soon keeps the files, for the same reason.
 """
 
 import argparse
@@ -144,17 +145,20 @@ def submitting(root: Path, quick: bool) -> Iterator[Row]:
         yield f"`lily queue {words}` among {rows:,} runs, half of them queued", told, "≤ 50 ms", more <= 0.05
 
 
-PARTS: tuple[Callable[[Path, bool], Iterator[Row]], ...] = (
-    throughput,
-    latency,
-    sleepers,
-    programs,
-    submitting,
-    commands,
-    dead_letters,
-    many_specs,
-    scheduling,
-)
+PARTS: dict[str, Callable[[Path, bool], Iterator[Row]]] = {
+    part.__name__: part
+    for part in (
+        throughput,
+        latency,
+        sleepers,
+        programs,
+        submitting,
+        commands,
+        dead_letters,
+        many_specs,
+        scheduling,
+    )
+}
 
 
 def main() -> int:
@@ -162,17 +166,22 @@ def main() -> int:
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("--quick", action="store_true", help="fewer and smaller passes")
     ask.add_argument("--write", action="store_true", help="put the figures into docs/performance.md")
+    ask.add_argument("--only", nargs="+", metavar="PART", choices=PARTS, default=list(PARTS), help=", ".join(PARTS))
+    ask.add_argument("--keep", action="store_true", help="leave all files where they were made")
     given = ask.parse_args()
+    if given.write and len(given.only) < len(PARTS):
+        ask.error("--write needs every part: the page's table is of one run")
     root = Path(tempfile.mkdtemp(prefix="lily-bench-"))
     rows: list[Row] = []
     began = time.perf_counter()
     try:
-        for part in PARTS:
-            for row in part(root, given.quick):
+        for part in given.only:
+            for row in PARTS[part](root, given.quick):
                 rows.append(row)
                 print(" | ".join((*row[:3], "holds" if row[3] else "MISSED")), flush=True)
     finally:
-        shutil.rmtree(root, ignore_errors=True)
+        if not given.keep:
+            shutil.rmtree(root, ignore_errors=True)
     if given.write:
         write(rows, time.perf_counter() - began)
     return int(not all(row[3] for row in rows))
