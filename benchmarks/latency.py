@@ -1,12 +1,20 @@
-"""From a program's call to the first line of a blueprint's body, with a supervisor that has nothing else to do."""
+"""From a program's call to the first line of a blueprint's body, with a supervisor that has nothing else to do.
+
+The floor under it is what no runner can leave out that keeps a submission before it says so, and a start before the body runs: a commit,
+another process that is woken, and its commit. After a pause each takes several times as long as in a row: caches and processors are cold.
+"""
 
 import os
 import random
+import sqlite3
 import statistics
+import subprocess
+import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
-from benchmarks.scratch import PATIENCE_SECONDS, job, make_workspace, supervisor
+from benchmarks.scratch import PATIENCE_SECONDS, environment, job, make_workspace, supervisor
 from lily.api import Session
 
 GAP_SECONDS = (0.02, 0.12)  # between one run's first line and the next submission; not in step with any timer of Lily's
@@ -36,6 +44,49 @@ def each_submission(root: Path, submissions: int, gap_seconds: tuple[float, floa
     return taken[10:]  # the first ones import and connect
 
 
+def floor(root: Path, submissions: int) -> float:
+    """The median in seconds of the same without a runner, after the same pauses."""
+    root.mkdir()
+    command = [sys.executable, "-m", "benchmarks.latency", str(root / "starts.sqlite3")]
+    dice, taken = random.Random(1), []
+    with subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        with closing(_database(root / "submissions.sqlite3")) as db:
+            for n in range(submissions + 10):
+                time.sleep(dice.uniform(*GAP_SECONDS))
+                began = time.perf_counter_ns()
+                _commit(db, n)
+                other.stdin.write(b".")
+                taken.append((int(other.stdout.readline()) - began) / 1e9)
+        other.stdin.close()
+    return statistics.median(taken[10:])
+
+
+def _database(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("pragma journal_mode=wal")
+    db.execute("pragma synchronous=full")
+    db.execute("create table run(id integer primary key, body text)")
+    return db
+
+
+def _commit(db: sqlite3.Connection, n: int) -> None:
+    db.execute("begin immediate")
+    db.execute("insert into run values(?, 'queued')", (n,))
+    db.execute("commit")
+
+
+def _start_each(path: str) -> None:
+    """The other process of the floor: a commit for each byte, and when it was done."""
+    with closing(_database(Path(path))) as db:
+        n = 0
+        while os.read(0, 1):
+            _commit(db, n)
+            os.write(1, b"%d\n" % time.perf_counter_ns())
+            n += 1
+
+
 def _next_mark(pipe: int) -> int:
     deadline = time.perf_counter() + PATIENCE_SECONDS
     body = b""
@@ -45,3 +96,7 @@ def _next_mark(pipe: int) -> int:
             raise RuntimeError("a run did not start")
         body += os.read(pipe, 64)
     return int(body)
+
+
+if __name__ == "__main__":
+    _start_each(sys.argv[1])
