@@ -9,6 +9,7 @@ import sqlite3
 import time
 from pathlib import Path
 
+from benchmarks.scratch import write_out
 from lily.workspace import EVENTS, RECEIPT, SUMMARY
 
 BATCH = 20
@@ -18,6 +19,7 @@ NAMES = (RECEIPT, SUMMARY, EVENTS)
 def floor_pass(root: Path, runs: int, sizes: tuple[int, int, int]) -> float:
     """Runs a second of one pass in the new folder `root`; `sizes` are bytes of receipt, summary and events."""
     root.mkdir()
+    write_out()
     db = _database(root / "floor.sqlite3")
     bodies = [b"x" * size for size in sizes]
     began = time.perf_counter()

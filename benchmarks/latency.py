@@ -14,7 +14,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from benchmarks.scratch import PATIENCE_SECONDS, environment, job, make_workspace, supervisor
+from benchmarks.scratch import PATIENCE_SECONDS, environment, job, make_workspace, supervisor, write_out
 from lily.api import Session
 
 GAP_SECONDS = (0.02, 0.12)  # between one run's first line and the next submission; not in step with any timer of Lily's
@@ -47,6 +47,7 @@ def each_submission(root: Path, submissions: int, gap_seconds: tuple[float, floa
 def floor(root: Path, submissions: int) -> float:
     """The median in seconds of the same without a runner, after the same pauses."""
     root.mkdir()
+    write_out()
     command = [sys.executable, "-m", "benchmarks.latency", str(root / "starts.sqlite3")]
     dice, taken = random.Random(1), []
     with subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as other:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks.resident import SETTLE_SECONDS, peak_bytes
-from benchmarks.scratch import PATIENCE_SECONDS, REPOSITORY, environment, make_workspace, supervisor
+from benchmarks.scratch import PATIENCE_SECONDS, REPOSITORY, environment, make_workspace, supervisor, write_out
 from lily.api import Session
 from lily.clock import parse_stamp
 from lily.operations.client import supervisor_status
@@ -90,6 +90,7 @@ for n in range(int(sys.argv[2])):
 def stock_store(root: Path, jobs: int) -> float:
     """Seconds that a program takes to add the same jobs to APScheduler's SQLAlchemyJobStore, on SQLite, from its start on."""
     root.mkdir()
+    write_out()
     began = time.perf_counter()
     command = [sys.executable, "-c", _STOCK, str(root / "jobs.sqlite3"), str(jobs)]
     subprocess.run(command, cwd=REPOSITORY, env=environment(), check=True)

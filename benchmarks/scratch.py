@@ -79,7 +79,13 @@ def make_workspace(root: Path, jobs: dict[str, str], *, slots: int = 100) -> Wor
         path = workspace.jobs / f"{id}.job.yaml"
         path.write_text(text)
         os.utime(path, (1_700_000_000, 1_700_000_000))
+    write_out()
     return workspace
+
+
+def write_out() -> None:
+    """Have the disk done with all that was written before: the next one who syncs a file of his own would wait for it. Before each pass."""
+    os.sync()
 
 
 def environment() -> dict[str, str]:

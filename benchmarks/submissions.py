@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 
 from benchmarks.commands import fill, lily, python, shortest
-from benchmarks.scratch import job, make_workspace
+from benchmarks.scratch import job, make_workspace, write_out
 from lily.api import Session
 
 
 def commits(root: Path, count: int) -> float:
     """Bare commits a second: one small row each, SQLite, WAL, synchronous FULL."""
     root.mkdir()
+    write_out()
     db = sqlite3.connect(root / "bare.sqlite3", isolation_level=None)
     db.execute("pragma journal_mode=wal")
     db.execute("pragma synchronous=full")

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.scratch import job, make_workspace, supervisor
+from benchmarks.scratch import job, make_workspace, supervisor, write_out
 from benchmarks.throughput import wait
 from lily.api import Session
 
@@ -65,6 +65,7 @@ def bare_pass(root: Path, runs: int) -> float:
             child.communicate()
 
     root.mkdir()
+    write_out()
     with ThreadPoolExecutor(AT_ONCE) as threads:
         began = time.perf_counter()
         list(threads.map(one, range(runs)))

@@ -7,6 +7,7 @@ in `meta`, so that a tail that was cut off is missed.
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ RESTORE = "store.restore"  # the one action whose row may leave out numbers: [fi
 HEAD = "audit.head"  # the key of `meta` that holds "NUMBER DIGEST" of the newest row
 _FIELDS = ("at", "action", "object", "job_id", "actor", "actor_kind", "reason", "request_id", "trace_id", "before", "after")
 NAMES = tuple(sorted(_FIELDS))  # the order in which the digest takes them
+_values = itemgetter(*NAMES)
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,5 +135,5 @@ def _text(value: Any) -> str:
 
 def digest(row: Mapping[Any, Any], last: str) -> str:
     """SHA-256 over the row's fields in their order by name and the digest of the row before it."""
-    body = msgspec.json.encode([last, *(row[name] for name in NAMES)])
+    body = msgspec.json.encode([last, *_values(row)])
     return hashlib.sha256(body).hexdigest()
