@@ -404,6 +404,10 @@ def _migrate(engine: Engine, before: Callable[[str], None] | None) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
     with writing(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            from lily.storage.server_copies import outlast  # the copy from before is made beside this transaction
+
+            outlast(connection)
         found = _table_version(connection) or ""
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
         if found not in known:
