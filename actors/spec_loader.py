@@ -167,8 +167,8 @@ async def _changes(folder: Path, held: int, stop: anyio.Event, suffixes: tuple[s
                 if changed or not begun:
                     begun = True
                     yield None
-    except (OSError, RuntimeError):
-        return  # it went in this moment, or the system watches no more folders: the regular rescan goes on
+    except* (OSError, RuntimeError):  # from its own task group as well
+        pass  # it went in this moment, a name in it is not UTF-8, or the system watches no more folders: the regular rescan goes on
 
 
 @contextmanager
