@@ -426,6 +426,10 @@ def _migrate(engine: Engine, before: Callable[[str], None] | None) -> None:
         if found == HEAD:
             return  # another process was first
         if before is not None:
+            if engine.dialect.name == "postgresql":
+                from lily.storage.server_copies import outlast  # the copy is made beside this transaction, by the server's programs
+
+                outlast(connection)
             before(found)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
