@@ -4,7 +4,6 @@ The runner decides which one applies and the store carries it out; nothing here 
 """
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -43,13 +42,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _moved(run: Run, events: list[Event], attempt: Attempt | None = None, **changes: Any) -> Move:
-    after = copy(run)
-    after.events += len(events)
     if attempt is not None:
-        after.attempts = [a for a in run.attempts if a.number != attempt.number]
-        after.attempts.append(attempt)
-    for name, value in changes.items():
-        setattr(after, name, value)
+        changes["attempts"] = [*(a for a in run.attempts if a.number != attempt.number), attempt]
+    after = replace(run, events=run.events + len(events), **changes)
     return Move(run=after, expected=run.status, events=events, attempt=attempt)
 
 

@@ -5,7 +5,7 @@ Each `check_*` returns None for text that is right, else a sentence that says wh
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time
 from functools import lru_cache
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -198,8 +198,13 @@ def has_offset(text: str) -> bool:
 
 
 def in_order(first: str, second: str) -> bool:
-    """Whether the second instant is later; True also when one has an offset and the other has none, which only a zone can decide."""
+    """Whether the second instant is later, where a date alone means the end of its day.
+
+    True also when one has an offset and the other has none, which only a zone can decide.
+    """
     start, end = datetime.fromisoformat(first), datetime.fromisoformat(second)
+    if not has_time(second):
+        end = datetime.combine(end, time.max)
     return (start.tzinfo is None) != (end.tzinfo is None) or start < end
 
 

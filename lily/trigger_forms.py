@@ -50,5 +50,5 @@ def subject_text(subject: object) -> str:
 
 
 def short(value: object) -> str:
-    """A value in a cell: text as it is, all else as JSON."""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    """A value in a cell: text on one line, all else as JSON."""
+    return " ".join(value.splitlines()) if isinstance(value, str) else msgspec.json.encode(value).decode()

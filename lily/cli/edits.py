@@ -31,7 +31,7 @@ def plan(
 ) -> int:
     """Show what job files would change against what is registered: triggers with their next fires, windows, waiting runs. Changes nothing.
 
-    A file that is broken changes nothing either: the last good version keeps running. It is named, and the exit status stays 0.
+    A broken file changes nothing either: the last good version, if there is one, keeps running. It is named, and the exit status stays 0.
     """
     from lily.operations.edits import plan as compare
 
@@ -41,6 +41,7 @@ def plan(
     with ledger(place) as store:
         edits, broken = _given(place, index, paths) if paths else _everything(catalog, store)
         changes = compare(edits, store, now)
+        kept = _kept(catalog, store)
     for change in changes:
         if change["path"] is not None and (note := _retries_note(place, index, change["path"])):
             change["notes"].append(note)
@@ -52,8 +53,16 @@ def plan(
     if not changes:
         output.put("nothing would change")
     for found in broken:
-        output.tell(f"{diagnostic_line(found)}; the last good version keeps running")
+        output.tell(diagnostic_line(found) + ("; the last good version keeps running" if found.path in kept else ""))
     return 0
+
+
+def _kept(catalog: Catalog, store: "Store | None") -> set[str]:
+    """The broken files whose jobs have windows to come all the same."""
+    from lily.operations.edits import registered
+
+    going = set(registered(store, SystemClock().now())) if store is not None and catalog.claimed else set()
+    return {path for path, job_id in catalog.claimed.items() if job_id in going}
 
 
 def _retries_note(place: Workspace, index: SpecIndex, path: str) -> str | None:

@@ -3,11 +3,12 @@
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from lily.clock import parse_stamp, stamp
 from lily.errors import Code, LilyError
-from lily.ledger import REBUILT, Control, State, Version, WindowStatus, grace_seconds, paused_at
+from lily.ledger import REBUILT, TICK, Control, State, Version, WindowStatus, grace_seconds, paused_at
 from lily.operations.looking import LOOKED, evaluation_view, looked_lines
 from lily.operations.times import local_of, running
 from lily.policies import scheduled
@@ -82,7 +83,7 @@ class _Answer:
 
 
 def why(index: SpecIndex, store: Store | None, job_id: str, at: datetime | None, now: datetime, owner: str | None) -> dict[str, Any]:
-    """The answer for the window at `at` (to the minute), or for the latest one. Raises `job_not_found`."""
+    """The answer for the window at `at` (to the minute, or to the second), or for the latest one. Raises `job_not_found`."""
     entry = index.find(job_id)
     reads = WindowReads(store) if store is not None else None
     standing = reads.standing(job_id) if reads is not None else None
@@ -167,9 +168,15 @@ def _unknown(
 
 
 def _row_at(case: _Case, at: datetime) -> WindowRow | None:
-    exact = case.reads.rows(case.job_id, at, at + timedelta(microseconds=1))
-    minute = at.replace(second=0, microsecond=0)
-    found = exact or case.reads.rows(case.job_id, minute, minute + _MINUTE)
+    """The row of the window that a person means: any of the minute, unless they give seconds and the minute has several."""
+    exact = case.reads.rows(case.job_id, at, at + TICK)
+    if exact:
+        return exact[0]
+    low, span = at.replace(second=0, microsecond=0), _MINUTE
+    schedule = case.schedule(case.holding(at) or case.version)
+    if at.second and len(list(islice(schedule.windows(low - TICK, low + span - TICK), 2))) == 2:
+        low, span = at.replace(microsecond=0), timedelta(seconds=1)
+    found = case.reads.rows(case.job_id, low, low + span)
     return found[0] if found else None
 
 
@@ -318,7 +325,8 @@ def _without_row(case: _Case, at: datetime) -> _Answer:
     schedule = case.schedule(version)
     reason = schedule.why_not(at)
     if reason is not None:
-        shown = f"{local_of(schedule, at)[:16].replace('T', ' ')} is no time of its {version.trigger['type']} trigger: {reason}"
+        local = local_of(schedule, at)[: 19 if at.second else 16].replace("T", " ")
+        shown = f"{local} is no time of its {version.trigger['type']} trigger: {reason}"
         told = [shown, *([f"that trigger (version {version.number}) held until {_when(version.until)}"] if version.until else [])]
         return _Answer("not_due", told, next=next(running(schedule, at, 1), None))
     window = schedule.window_in(at)

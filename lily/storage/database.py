@@ -31,6 +31,9 @@ _KEPT = {"lily_kept": True}  # of a connection whose transactions SQLAlchemy nei
 FILE = "lily_file"  # in a connection's `info`: path and identity of SQLite's file when it was opened
 _PAGES = 65_536  # bytes that a transaction, its log and the log's index may need
 # Any two transactions that hand out run ids or sequence numbers wait for each other on PostgreSQL, as they do on SQLite.
+# What libpq is told, in seconds and, the last, milliseconds: a connection that says nothing is asked after half a minute, and given up when
+# three questions, or something sent, get no answer in as long. A server that works on something long does answer: its system does.
+_SILENCE = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 _PG_TRANSACTION_LOCK = 0x4C694C79
 PG_OWNER_LOCK = 0x4C694C7A
 
@@ -50,11 +53,18 @@ def open_engine(url: str, *, database_file: Path) -> Engine:
     _check_address(url)
     try:
         address = re.sub(r"^postgres(ql)?(\+psycopg)?", "postgresql+psycopg", url)
-        return create_engine(address, pool_size=5, pool_pre_ping=True, connect_args={"client_encoding": "utf8"})  # whatever the database's
+        return create_engine(address, pool_size=5, pool_pre_ping=True, connect_args=_server_settings(address))
     except ModuleNotFoundError:
         raise LilyError(
             Code.STORE_UNAVAILABLE, "store.url names PostgreSQL, and its driver is not installed", hint="pip install 'lily-jobs[postgres]'"
         ) from None
+
+
+def _server_settings(address: str) -> dict[str, Any]:
+    """How to speak to a server: in UTF-8, whatever the database's own, and not for ever to a network that lets everything vanish. What the
+    address says of it itself is left as it is."""
+    said = make_url(address).query
+    return {"client_encoding": "utf8", **{name: value for name, value in _SILENCE.items() if name not in said}}
 
 
 def sqlite_path(url: str, database_file: Path) -> Path | None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Select, and_, select
+from sqlalchemy import ColumnElement, Connection, Select, select, tuple_
 
 from lily.clock import parse_stamp, stamp
 from lily.ledger import Control, Version, WindowStatus, control_from
@@ -136,9 +136,8 @@ class WindowReads:
         if fired:
             newest = newest.where(last.c.status == WindowStatus.FIRED.value)
         of = newest.order_by(last.c.at.desc()).limit(1).scalar_subquery()
-        wanted = select(*w.c, schema.run.c.status, schema.run.c.trigger).select_from(
-            s.join(w, and_(w.c.job_id == s.c.job_id, w.c.at == of)).outerjoin(schema.run, schema.run.c.run_id == w.c.run_id)
-        )
+        # Not as a join of the two, which SQLite begins with all windows.
+        wanted = rows_of().where(tuple_(w.c.job_id, w.c.at).in_(select(s.c.job_id, of)))
         with reading(self._engine) as connection:
             return {row[0]: row_from(row) for row in connection.execute(wanted)}
 

@@ -239,6 +239,36 @@ def test_a_second_file_with_the_same_id_refuses_both_and_removes_nothing(workspa
     play(workspace, scene)
 
 
+def test_a_bad_file_that_moves_keeps_its_last_good_version(workspace: Workspace) -> None:
+    """Until no file is left that gives itself the job's id."""
+
+    async def scene(world: World) -> None:
+        world.put("a", body("a"))
+        await world.hint()
+        assert await world.told() == ["loaded a A job"]
+        world.put("a", body("a") + "wrong: 1\n")
+        await world.hint()
+        assert await world.told() == ["rejected a.job.yaml 1"]
+        (world.workspace.jobs / "a.job.yaml").rename(world.workspace.jobs / "z.job.yaml")
+        await world.hint()
+        assert await world.told() == ["rejected z.job.yaml 1"]
+        world.put("z", body("a", "Mended"))
+        await world.hint()
+        assert await world.told() == ["loaded a Mended"]
+        world.put("z", body("a") + "wrong: 1\n")
+        world.put("y", body("a") + "wrong: 1\n")
+        await world.hint()
+        assert await world.told() == ["rejected y.job.yaml 1", "rejected z.job.yaml 1"]
+        world.remove("z")
+        await world.hint()
+        assert await world.told() == []
+        world.remove("y")
+        await world.hint()
+        assert await world.told() == ["removed a"]
+
+    play(workspace, scene)
+
+
 def test_without_any_hint_an_edit_is_found_within_ten_seconds(workspace: Workspace) -> None:
     async def scene(world: World) -> None:
         assert await world.told() == []

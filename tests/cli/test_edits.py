@@ -136,6 +136,12 @@ def test_a_broken_file_is_named_and_changes_nothing(lily: Lily, workspace: Path)
     assert told.out == "nothing would change\n"
     assert "the last good version keeps running" in told.err
     assert "keeps running" in lily("jobs", "plan", str(path)).err
+    write_job(workspace, "b").write_text("id: b\ntrigger: {type: cron, cron: banana}\n")
+    lines = lily("jobs", "plan").err.splitlines()
+    assert {line.partition(":")[0]: "keeps running" in line for line in lines} == {
+        ".lily/jobs/a.job.yaml": True,
+        ".lily/jobs/b.job.yaml": False,
+    }
 
 
 def test_files_from_anywhere_can_be_planned(lily: Lily, workspace: Path, tmp_path: Path) -> None:

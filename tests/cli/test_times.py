@@ -400,6 +400,29 @@ def test_why_of_the_minute_in_which_a_job_was_registered_is_no_hole(workspace: P
             )
 
 
+def test_why_asked_to_the_second_tells_of_no_other_window_of_the_minute(workspace: Path) -> None:
+    """Where a minute has one window alone, that is meant."""
+    write_job(workspace, "a", trigger={"type": "interval", "every": "2s"}, timezone="UTC")
+    write_job(workspace, "b", trigger={"type": "cron", "cron": "* * * * *"}, timezone="UTC")
+    with ledger(workspace) as made:
+        made.register("a", "b")
+        made.claim("a", seconds=4)
+        made.windows.close(["a"], made.now)
+        made.claim("b", minutes=1)
+
+        def told(job_id: str, seconds: int) -> tuple[str, str]:
+            answer = asked(SpecIndex(made.workspace), made.store, job_id, START + timedelta(seconds=seconds), made.now, None)
+            return answer["outcome"], answer["at"][17:19]
+
+        assert [told("a", seconds) for seconds in (2, 3, 4, 6)] == [
+            ("coalesced", "02"),
+            ("not_due", "03"),
+            ("ran", "04"),
+            ("no_schedule", "06"),
+        ]
+        assert told("b", 75) == ("ran", "00")
+
+
 def test_why_of_a_window_to_come_says_when_and_what_would_keep_it(lily: Lily, workspace: Path) -> None:
     """Paused now: it would not run."""
     write_job(workspace, "a", trigger=HOURLY)

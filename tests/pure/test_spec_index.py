@@ -365,6 +365,15 @@ def test_a_file_that_can_not_be_read_is_told_and_tried_again(workspace: Workspac
     ]
 
 
+def test_a_file_that_can_not_be_read_claims_the_job_of_its_name(workspace: Workspace) -> None:
+    """So its last good version goes on also over a restart, as that of any file that turned bad."""
+    (workspace.jobs / "folder.job.yaml").mkdir()
+    (workspace.jobs / "link.job.yaml").symlink_to("nothing")
+    put(workspace, "text.job.yaml", "id: said\ntrigger: [")
+    (workspace.jobs / "Not an id.job.yaml").mkdir()
+    assert sorted(SpecIndex(workspace).scan().claimed.values()) == ["folder", "link", "said"]
+
+
 # -- built-in jobs ---------------------------------------------------------------------------------
 
 

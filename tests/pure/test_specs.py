@@ -285,6 +285,14 @@ def test_anything_wrong_with_the_trigger_makes_the_file_job_trigger_invalid(text
     assert words in found.message + found.hint
 
 
+@pytest.mark.parametrize("start", ["2026-02-01", "2026-02-01T09:00", "2026-02-01T23:59:59"])
+def test_a_date_alone_ends_a_span_with_the_end_of_its_day(start: str) -> None:
+    """A job may have windows on one day only."""
+    found = parse(trigger(f"type: interval, every: 1s, timezone: Europe/Lisbon, start_at: '{start}', end_at: 2026-02-01"), "x.job.yaml")
+    assert isinstance(found, JobSpec), found
+    assert "not after" in one(trigger(f"type: interval, every: 1s, start_at: '{start}', end_at: 2026-01-31")).message
+
+
 def test_a_duplicate_key_in_the_trigger_is_the_triggers_fault_and_so_is_a_trigger_of_the_wrong_kind() -> None:
     assert one(trigger("type: manual, type: manual")).code == Code.JOB_TRIGGER_INVALID
     for text in ("cron", "[]", "null"):

@@ -45,6 +45,7 @@ def test_a_trigger_with_its_defaults_is_the_same_as_without(kind: str) -> None:
     [
         ({"type": "manual"}, None, "manual"),
         ({"overlap": "queue", "type": "cron", "cron": "0 5 * * *"}, "Europe/Lisbon", "cron 0 5 * * * Europe/Lisbon overlap=queue"),
+        ({"type": "cron", "cron": "0 9\n* * *\n"}, "UTC", "cron 0 9 * * * UTC"),
         ({"type": "interval", "every": "1h", "jitter_seconds": 5.0}, None, "interval 1h jitter_seconds=5.0"),
         ({"type": "once", "at": "2031-05-04T09:00:00Z", "overlap": "skip"}, None, "once 2031-05-04T09:00:00Z"),
     ],

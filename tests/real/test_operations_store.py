@@ -15,6 +15,7 @@ from sqlalchemy.event import listen
 
 from lily.clock import parse_stamp, stamp
 from lily.errors import Code, LilyError
+from lily.ledger import Control, State
 from lily.moves import Outcome, due
 from lily.operations.emergency import reset
 from lily.operations.stream import past
@@ -33,6 +34,7 @@ from lily.storage.report_reads import figures, recent_durations
 from lily.storage.running import interrupted_since, running
 from lily.storage.store import Store
 from lily.storage.stream import Wanted, after, last, newest
+from lily.storage.window_reads import WindowReads
 from lily.storage.windows import Windows
 from lily.storage.worker import pause, paused
 from lily.testing import FakeClock
@@ -437,3 +439,23 @@ def test_what_health_and_the_worker_ask_reads_indexes_whatever_is_in_the_tables(
             walked = [step for step in plan if re.match(r"SCAN (run|event|window|attempt)\b", step) and "COVERING INDEX" not in step]
             assert not walked, (statement, plan)
     store.close()
+
+
+def test_the_last_windows_of_jobs_are_found_without_reading_all_windows(store: Store) -> None:
+    """`lily schedule list` takes no longer where the ledger has grown for years."""
+    windows, asked = Windows(store), list[tuple[str, Any]]()
+    windows.register([job("a"), job("b"), job("c")], AT)
+    windows.claim(["a", "b"], AT + timedelta(minutes=10))
+    windows.change(["a", "b"], Control(AT + timedelta(minutes=11), State.PAUSED))
+    windows.claim(["a", "b"], AT + timedelta(minutes=40))
+    reads = WindowReads(store)
+    listen(store.engine, "before_cursor_execute", lambda _a, _b, said, given, *_: asked.append((said, given)))
+    assert {id: row.at for id, row in reads.last_windows().items()} == dict.fromkeys("ab", AT + timedelta(minutes=40))
+    fires = reads.last_fires()
+    assert {id: (row.at, row.run_status) for id, row in fires.items()} == dict.fromkeys("ab", (AT + timedelta(minutes=10), "queued"))
+    if store.engine.dialect.name == "sqlite":
+        with store.engine.connect() as connection:
+            plans = [
+                connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {said}", given).all() for said, given in list(asked) if "window" in said
+            ]
+        assert [len(plans), *(row for plan in plans for row in plan if row[3].startswith("SCAN w"))] == [2]

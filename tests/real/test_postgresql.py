@@ -1,17 +1,20 @@
 """The whole of it on PostgreSQL, with real processes: run, kill, recover, and one owner only."""
 
+import os
 import secrets
 import shutil
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from lily.runs import Status
-from lily.storage.database import PG_OWNER_LOCK, writing
+from lily.storage.database import PG_OWNER_LOCK, open_engine, writing
 from tests.real.house import House, alive, until
 
 
@@ -50,6 +53,19 @@ def test_a_second_owner_of_the_same_database_is_refused_also_from_another_folder
     said = other.lily("up")
     assert (said.status, said.err.count("\n"), said.err.partition(":")[0]) == (4, 1, "owner_conflict")
     assert up.alive()
+
+
+@contextmanager
+def connected(url: str) -> Iterator[socket.socket]:
+    """The socket of a connection to a store there."""
+    engine = open_engine(url, database_file=Path("none"))
+    try:
+        with engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            with socket.socket(fileno=os.dup(driver.fileno())) as held:
+                yield held
+    finally:
+        engine.dispose()
 
 
 def end_the_lock(postgres_url: str) -> None:
@@ -160,3 +176,27 @@ def test_a_database_that_is_away_is_one_clear_line(place: House) -> None:
     for arguments in (("jobs", "run", "quick"), ("up",)):
         said = place.lily(*arguments)
         assert (said.status, said.err.count("\n"), said.err.partition(":")[0]) == (1, 1, "store_unavailable")
+
+
+def test_a_connection_is_given_up_where_the_network_lets_everything_vanish(postgres_url: str) -> None:
+    """By the system itself, which asks a server that says nothing; a server that is busy has a system that answers."""
+    with connected(postgres_url) as held:
+        asked = [held.getsockopt(socket.IPPROTO_TCP, option) for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)]
+        assert (asked, held.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) == ([30, 10, 3], 1)
+        assert held.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+
+
+def test_what_the_address_says_of_its_network_holds(postgres_url: str) -> None:
+    said = make_url(postgres_url).update_query_dict({"keepalives_idle": "77", "tcp_user_timeout": "0"})
+    with connected(said.render_as_string(hide_password=False)) as held:
+        assert held.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 77
+        assert held.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 10
+        assert held.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+
+
+def test_a_server_that_never_answers_is_given_up(house: House) -> None:
+    """Something listens, and is no PostgreSQL, or one that hangs."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        house.config(store={"url": f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/none?connect_timeout=2"})
+        said = house.lily("runs", "list")
+    assert (said.status, said.err.partition(":")[0], said.err.count("\n")) == (1, "store_unavailable", 1)
