@@ -93,8 +93,9 @@ class SpecLoader:
 
     async def _tell_removed(self, catalog: Catalog) -> None:
         bad = {each.path for each in catalog.diagnostics}
+        claimed = set(catalog.claimed.values())  # a bad file may have been renamed
         for job_id, entry in list(self._good.items()):
-            if catalog.complete and job_id not in catalog.jobs and entry.path not in bad:
+            if catalog.complete and job_id not in catalog.jobs and job_id not in claimed and entry.path not in bad:
                 await self._to.tell(SpecRemoved(job_id))
                 del self._good[job_id]
 
