@@ -93,8 +93,9 @@ class SpecLoader:
 
     async def _tell_removed(self, catalog: Catalog) -> None:
         bad = {each.path for each in catalog.diagnostics}
+        claimed = set(catalog.claimed.values())  # a bad file may have been renamed
         for job_id, entry in list(self._good.items()):
-            if catalog.complete and job_id not in catalog.jobs and entry.path not in bad:
+            if catalog.complete and job_id not in catalog.jobs and job_id not in claimed and entry.path not in bad:
                 await self._to.tell(SpecRemoved(job_id))
                 del self._good[job_id]
 
@@ -167,8 +168,8 @@ async def _changes(folder: Path, held: int, stop: anyio.Event, suffixes: tuple[s
                 if changed or not begun:
                     begun = True
                     yield None
-    except (OSError, RuntimeError):
-        return  # it went in this moment, or the system watches no more folders: the regular rescan goes on
+    except* (OSError, RuntimeError):  # from its own task group as well
+        pass  # it went in this moment, a name in it is not UTF-8, or the system watches no more folders: the regular rescan goes on
 
 
 @contextmanager

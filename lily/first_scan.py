@@ -73,11 +73,12 @@ def first_scan(workspace: Workspace, settings: Settings) -> FirstScan:
 
 
 class _Pieces:
-    """Files that several processes take a few of at a time, each until none is left: the numbers of pieces wait in a pipe."""
+    """Files that several processes take a few of at a time, each until none is left, or until the one that began them is gone, for which
+    they are found out: the numbers of pieces wait in a pipe."""
 
     def __init__(self, found: Found) -> None:
         """Raises OSError."""
-        self._found = found
+        self._found, self._for = found, os.getpid()
         self._size = max(_PIECE, -(-len(found) // _PIECES))
         self._numbers, into = os.pipe()
         os.write(into, b"".join(n.to_bytes(_NUMBER, "big") for n in range(-(-len(found) // self._size))))
@@ -86,7 +87,10 @@ class _Pieces:
     def __iter__(self) -> Iterator[tuple[str, Stamp | str]]:
         while number := os.read(self._numbers, _NUMBER):
             first = int.from_bytes(number, "big") * self._size
-            yield from self._found[first : first + self._size]
+            for each in self._found[first : first + self._size]:
+                if self._for not in (os.getpid(), os.getppid()):
+                    return
+                yield each
 
     def close(self) -> None:
         os.close(self._numbers)

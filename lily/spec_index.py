@@ -56,7 +56,7 @@ class _Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     stamp: Stamp
     entry: SpecEntry | None
     diagnostics: list[Diagnostic]
-    claimed: str | None  # the id that the text gives, also when something else in it is wrong
+    claimed: str | None  # the id that the text or else the name gives, also when something else in it is wrong
 
 
 class _Cache(msgspec.Struct, array_like=True):
@@ -77,7 +77,7 @@ class Catalog(msgspec.Struct, frozen=True):
     """The good jobs by id, and everything that is wrong with the other files.
 
     `complete` is False when the folder itself could not be read: then nothing is known about what it holds. `claimed` are the ids
-    that files which can't be used give themselves, by path.
+    that files which can't be used give themselves, or else have as their name, by path.
     """
 
     jobs: dict[str, SpecEntry]
@@ -285,19 +285,20 @@ class SpecIndex:
 
     def _read(self, name: str, stamp: Stamp | str) -> _Record | None:
         if isinstance(stamp, str):
-            return _Record(UNTRUSTED, None, [_whole_file(self._shown(name), stamp, "put a regular file there")], None)
+            return self._unread(name, stamp, "put a regular file there")
         before = int(self._clock.now().timestamp() * 1e9)
         try:
             found, stamp, claimed = self._parse_file(name)
         except FileNotFoundError:
             return None  # removed since the folder was listed
         except OSError as error:
-            said = [_whole_file(self._shown(name), f"can't be read: {error.strerror}", _PERMISSIONS)]
-            return _Record(UNTRUSTED, None, said, None)
+            return self._unread(name, f"can't be read: {error.strerror}", _PERMISSIONS)
         trusted = stamp if stamp[0] < before - _RACY_NS else UNTRUSTED
-        if isinstance(found, list):
-            return _Record(trusted, None, found, claimed)
-        return _Record(trusted, found, [], claimed)
+        return _Record(trusted, None, found, claimed) if isinstance(found, list) else _Record(trusted, found, [], claimed)
+
+    def _unread(self, name: str, why: str, hint: str) -> _Record:
+        """Its name alone can tell which job goes on with its last good version."""
+        return _Record(UNTRUSTED, None, [_whole_file(self._shown(name), why, hint)], claimed_in(name, b""))
 
     def _parsed(self, name: str) -> "JobSpec | list[Diagnostic]":
         from lily.specs import parse

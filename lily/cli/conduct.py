@@ -70,6 +70,9 @@ def conduct(workspace: Workspace, settings: Settings, store: Store, run: Run, *,
         ended, stopped = to_its_end(workspace, settings, store, run, progress, held)
     except KeyboardInterrupt:
         return _left(store.run(run.run_id), as_json)
+    except (LilyError, OSError):  # told as of every command; whoever reads it must not take the run for one that was not accepted
+        output.tell(f"run {run.run_id} was accepted: where it has not ended, `lily up` or the next `lily jobs run` takes it up")
+        raise
     if ended.status not in TERMINAL:
         return _left(ended, as_json)
     return conclude(workspace, ended, as_json=as_json, stopped=stopped)

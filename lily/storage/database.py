@@ -414,6 +414,10 @@ def _migrate(engine: Engine, before: Callable[[str], None] | None) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
     with writing(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            from lily.storage.server_copies import outlast  # the copy from before is made beside this transaction
+
+            outlast(connection)
         found = _table_version(connection) or ""
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
         if found not in known:
@@ -426,10 +430,6 @@ def _migrate(engine: Engine, before: Callable[[str], None] | None) -> None:
         if found == HEAD:
             return  # another process was first
         if before is not None:
-            if engine.dialect.name == "postgresql":
-                from lily.storage.server_copies import outlast  # the copy is made beside this transaction, by the server's programs
-
-                outlast(connection)
             before(found)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

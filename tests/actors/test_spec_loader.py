@@ -397,6 +397,19 @@ async def test_an_edit_is_told_promptly_also_after_the_folder_was_made_anew(work
 
 
 @pytest.mark.anyio
+async def test_a_name_that_is_not_utf_8_ends_no_watching(workspace: Workspace) -> None:
+    """The watcher can't say it. A few such changes in a row would end the supervisor."""
+    path, other = workspace.jobs / "a.job.yaml", workspace.jobs / os.fsdecode(b"\xff.job.yaml")
+    path.write_text(body("a"))
+    async with watching(workspace, anyio.Event()) as told:
+        await told.wait_for("loaded a A job")
+        for title in ("Edited", "Edited again"):
+            other.write_text(title)
+            path.write_text(body("a", title))
+            await told.wait_for(f"loaded a {title}")
+
+
+@pytest.mark.anyio
 async def test_watching_begins_when_the_folder_appears_and_a_cancellation_leaves_the_stop_event_alone(workspace: Workspace) -> None:
     """A crashed loader is started again, and must not find its stop event set by the watcher that died with it."""
     workspace.jobs.rmdir()

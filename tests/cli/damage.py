@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Engine, text
+
 from tests.cli.conftest import Lily, shell, write_job
 
 HOURLY = {"type": "interval", "every": "1h"}
@@ -82,6 +84,15 @@ def _past(root: Path, lily: Lily) -> Past:
 def codes(said: Any) -> set[str]:
     """The codes of what `lily doctor --json` found, those aside that ask for nothing."""
     return {each["code"] for each in said.json["findings"] if each["severity"] in ("warning", "error")}
+
+
+def wait_while_idle_in_transaction(engine: Engine) -> None:
+    """Until a transaction beside this one, on PostgreSQL, has said nothing for longer than a second, or is gone."""
+    waits = "select 1 from pg_stat_activity where datname = current_database() and state = 'idle in transaction'"
+    waits += " and clock_timestamp() - state_change < interval '1.2 s'"
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as watching:
+        while watching.execute(text(waits)).first() is not None:
+            pass
 
 
 # -- damage ---------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from lily.storage.database import close_engine, open_engine
 from lily.storage.schema import HEAD
 from lily.workspace import Workspace, lock_path
 from tests.cli.conftest import Lily, shell, supervisor, write_job
-from tests.cli.damage import Past, codes, past, truncated
+from tests.cli.damage import Past, codes, past, truncated, wait_while_idle_in_transaction
 from tests.contract.conform import check_fits
 from tests.old_schemas import load, revisions, rows_of
 
@@ -378,14 +378,8 @@ def test_a_restore_is_not_cut_off_by_a_server_that_ends_sessions_which_are_idle(
     (served / ".lily" / "config.yaml").write_text(json.dumps(config))
     put_back = server_copies.restore
 
-    # Until the transaction has said nothing for longer than it may, or is gone.
-    waits = "select 1 from pg_stat_activity where datname = current_database() and state = 'idle in transaction'"
-    waits += " and clock_timestamp() - state_change < interval '1.2 s'"
-
     def slowly(engine: Engine, path: Path) -> None:
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as watching:
-            while watching.execute(text(waits)).first() is not None:
-                pass
+        wait_while_idle_in_transaction(engine)
         put_back(engine, path)
 
     monkeypatch.setattr(server_copies, "restore", slowly)

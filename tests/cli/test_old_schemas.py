@@ -7,17 +7,17 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, select
+from sqlalchemy import Engine, create_engine, make_url, select
 
 from lily.clock import SystemClock, boot_id, process_start_ticks
 from lily.errors import Code, LilyError
-from lily.storage import schema
+from lily.storage import schema, server_copies
 from lily.storage.doctor_reads import schema_differences
 from lily.storage.schema import HEAD
 from lily.storage.store import Store
 from lily.workspace import Workspace, lock_path
 from tests.cli.conftest import Lily, shell, supervisor, write_job
-from tests.cli.damage import codes
+from tests.cli.damage import codes, wait_while_idle_in_transaction
 from tests.contract.conform import check_fits, check_run
 from tests.old_schemas import Rows, fill, load, migrate, revisions, rows_of, tables
 
@@ -122,6 +122,30 @@ def test_an_older_store_on_postgresql_is_brought_up_to_date(postgres_url: str, t
     finally:
         store.close()
         engine.dispose()
+
+
+def test_an_upgrade_is_not_cut_off_by_a_server_that_ends_sessions_which_are_idle(
+    postgres_url: str, tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is said in its transaction while the copy from before is made."""
+    load(tmp_path / "old.sqlite3", "0001", rows)
+    url = make_url(postgres_url)
+    short = url.update_query_dict({"options": f"{url.query['options']} -cidle_in_transaction_session_timeout=1000"})
+    engine = create_engine(postgres_url)
+    with engine.begin() as connection:
+        migrate(connection, "0001")
+        fill(connection, rows_of(tmp_path / "old.sqlite3"))
+    dump = server_copies.dump
+
+    def slowly(engine: Engine, path: Path) -> None:
+        wait_while_idle_in_transaction(engine)
+        dump(engine, path)
+
+    monkeypatch.setattr(server_copies, "dump", slowly)
+    with closing(Store(short.render_as_string(hide_password=False), database_file=tmp_path / "db" / "none", clock=SystemClock())) as store:
+        assert schema_differences(store.engine) == []
+        assert store.upgraded is not None
+    engine.dispose()
 
 
 @pytest.mark.parametrize("old", ["0001"], indirect=True)

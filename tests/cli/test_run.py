@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from lily.errors import Code, LilyError
 from lily.operations.client import supervisor_status
-from lily.workspace import Workspace, current_owner
+from lily.workspace import Owner, OwnerLock, Workspace, current_owner
 from tests.cli.conftest import Lily, command, environment, rest, shell, started, supervisor, until, write_job
 
 ARTIFACTS = {"run_receipt.json", "summary.md", "events.jsonl"}
@@ -162,6 +163,27 @@ def test_detach_prints_the_id_and_leaves_the_run_to_the_supervisor(lily: Lily, w
     (run,) = lily("runs", "active", "--json").json["runs"]
     assert (run["run_id"], run["status"]) == (run_id, "queued")
     assert lily("jobs", "run", "a", "--detach", "--json").json["status"] == "queued"
+
+
+def test_a_run_that_was_accepted_and_can_not_be_run_here_is_named(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever took it for refused would run it a second time."""
+    write_job(workspace, "a", bindings=shell("echo hello"))
+
+    def acquire(self: OwnerLock, **_: Any) -> Owner:
+        raise LilyError(Code.STORE_UNAVAILABLE, "too many connections")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OwnerLock, "acquire", acquire)
+        patch.setattr("actors.owning.LAST_BATCH_SECONDS", 0.0)
+        said = lily("jobs", "run", "a")
+    (run,) = lily("runs", "list", "--json").json["runs"]
+    assert said.status == 1
+    accepted, error = said.err.splitlines()
+    assert accepted.startswith(f"run {run['run_id']} was accepted: ")
+    assert error.startswith("store_unavailable: too many connections")
+    with supervisor(workspace):
+        while lily("runs", "show", run["run_id"], "--json").json["status"] != "succeeded":
+            pass
 
 
 def test_a_run_is_handed_to_the_supervisor_and_followed(lily: Lily, workspace: Path) -> None:

@@ -47,10 +47,14 @@ def many(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _does(many: Path, program: str) -> None:
-    done = subprocess.run(
+def _run(many: Path, program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-c", _PROGRAM + program, str(many)], env=environment(), capture_output=True, text=True, check=False
     )
+
+
+def _does(many: Path, program: str) -> None:
+    done = _run(many, program)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -117,6 +121,25 @@ assert 0 < index.parsed < {MANY}
 same()
 """
     _does(many, program)
+
+
+@pytest.mark.parametrize(("ends", "status"), [("sys.exit(0)", 0), ("os.kill(parent, 9)", -9)])
+def test_nobody_reads_on_for_one_that_is_gone(many: Path, ends: str, status: int) -> None:
+    """Its cores, and the pipe that its log goes into, are given back at once."""
+    program = f"""
+read = SpecIndex.read
+def reads(self, found):
+    while os.getppid() == parent:
+        os.sched_yield()
+    share = read(self, found)
+    os.write(1, b"%d files" % self.parsed)
+    return share
+SpecIndex.read = reads
+first_scan.FirstScan(index, 2)
+{ends}
+"""
+    done = _run(many, program)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "0 files", "")
 
 
 def test_without_room_for_a_process_the_scan_reads_all(many: Path) -> None:
