@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from actors.scheduler_bridge import SchedulerBridge
+from lily import ledger
 from lily.cli.selftest import crash_again
 from lily.errors import LilyError
 from lily.selftest import clocks
@@ -54,6 +56,29 @@ def test_windows_that_are_not_accounted_for_are_seen(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(clocks, "_EVERY", clocks._EVERY / 2)
     findings, _ = one(Case(*CHANGES[0], "none"), monkeypatch)
     assert {said.partition(":")[0] for said in findings.broken} == {"every window is accounted for"}
+
+
+def test_a_scheduler_that_stops_short_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what nobody decided nothing is left, so the windows are counted to the end of the plan."""
+
+    async def stop(self: SchedulerBridge, seconds: float) -> None:
+        self._engine.pause()
+
+    monkeypatch.setattr(SchedulerBridge, "_jumped", stop)
+    findings, _ = one(Case(*CHANGES[0], "step back"), monkeypatch)
+    assert {said.partition(":")[0] for said in findings.broken} == {"every window is accounted for", "a fixed time comes on every day"}
+
+
+def test_windows_that_run_though_their_time_is_over_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "grace_seconds", lambda trigger: 1e6)
+    findings, _ = one(Case(*CHANGES[0], "suspend"), monkeypatch)
+    assert {said.partition(":")[0] for said in findings.broken} == {"without catch_up nothing runs later than its grace"}
+
+
+def test_a_gap_of_which_each_window_runs_for_itself_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "_coalesced", lambda rows: rows)
+    findings, _ = one(Case(*CHANGES[0], "outage"), monkeypatch)
+    assert {said.partition(":")[0] for said in findings.broken} == {"with catch_up latest, one window of a gap runs for all"}
 
 
 def test_a_disk_that_can_not_be_made_is_told_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
