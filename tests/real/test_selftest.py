@@ -11,12 +11,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from lily.moves import interrupt, start
+from lily.runs import EventName, Runtime
 from lily.selftest.cell import Cell
 from lily.selftest.matrix import run_matrix
-from lily.selftest.promises import Findings
+from lily.selftest.promises import Findings, check_runs
 from lily.selftest.rows import ROWS
 from lily.selftest.trap import CLAIMED, STEP, WRITTEN, How, edge
+from lily.storage.store import Store
+from lily.workspace import Workspace
 from tests.contract.conform import check_fits
+from tests.real.test_store import AT, PLACE, new, open_store, store, submit
+
+__all__ = ["open_store", "store"]  # fixtures
 
 
 def play(root: Path, url: str, transition: str) -> Findings:
@@ -48,6 +55,31 @@ def test_a_supervisor_without_the_time_to_see_a_window_gets_a_later_one(tmp_path
     cell = Cell(tmp_path, "", replace(row, once=0.0), How.AFTER)
     assert cell.run().said == []
     assert b"job is not scheduled" in (tmp_path / "supervisor.log").read_bytes()
+
+
+def test_events_that_do_not_tell_of_what_the_run_says_are_seen(store: Store, tmp_path: Path) -> None:
+    """Each attempt and each interruption has its event, also where store and file agree on having none."""
+    runs = submit(store, new("good"), new("silent"))
+    for run in runs:
+        first = start(run, PLACE, AT, attempt=True)
+        cut = interrupt(first.run, Runtime(interrupt_max=0), AT, reason="test", recovered=True)
+        if run.job_id == "silent":
+            cut.run.events -= 1
+            cut = msgspec.structs.replace(cut, events=[each for each in cut.events if each.event is not EventName.JOB_INTERRUPTED])
+        assert store.apply([first, cut]) == [None, None]
+    findings = Findings()
+    check_runs(Workspace(tmp_path), store, [run.run_id for run in runs], findings, all_ended=False)
+    assert findings.broken == [f"events tell of every attempt and interruption: {runs[1].run_id}: [1, 0, 0, 0, 0] and [1, 0, 0, 0, 1]"]
+
+
+def test_what_a_person_did_and_the_audit_lacks_is_seen(tmp_path: Path) -> None:
+    """What a person's command changed and what the audit says of it are one."""
+    (row,) = (row for row in ROWS if row.transition == edge("waiting_approval", "queued"))
+    cell = Cell(tmp_path, "", row, How.AFTER)
+    (run,) = submit(cell.store)
+    cell._check_audit(run)
+    cell.close()
+    assert cell.findings.broken == [f"what a person did is audited once: {action}: []" for action in ("run.submit", "approval.approve")]
 
 
 @pytest.mark.slow
