@@ -28,7 +28,7 @@ from lily.runs import TERMINAL, Run
 from lily.selftest.feeder import OWED_AT_MOST
 from lily.selftest.house import commanded, supervised
 from lily.selftest.load import JOBS, audit, pick
-from lily.selftest.power_load import audit_steps, audit_windows, ended_as_told, furnish, lines, submitted, witnessed
+from lily.selftest.power_load import audit_reports, audit_steps, audit_windows, ended_as_told, furnish, lines, submitted, witnessed
 from lily.selftest.promises import Findings, check_runs, errors_in
 from lily.settings import load_settings
 from lily.storage.files import sync_disk
@@ -224,6 +224,7 @@ class Machine:
         wrote, ledger = witnessed(self.world), WindowReads(self.store)
         audit_windows(wrote, {(row.job_id, row.at.isoformat()): row.run_id for row in ledger.stream(_LONG_AGO)}, self.findings)
         audit_steps(self.world, self.findings)
+        audit_reports(self.workspace, runs.values(), self.findings)
         report = verify(ledger, _LONG_AGO)
         self.findings.expect("every window is accounted for once", report.count == 0, str(report.differences[:5]))
 
