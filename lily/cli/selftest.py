@@ -42,6 +42,8 @@ def crash(
     """
     if not 0 <= lives <= 100_000:
         raise usage(f"--lives: {lives} is not a number from 0 to 100000")
+    if not (lives or matrix):
+        raise usage("--lives 0 with --no-matrix leaves nothing to test")
     from lily.selftest.campaign import campaign
     from lily.selftest.databases import database
     from lily.selftest.promises import Findings
