@@ -61,7 +61,7 @@ async def steps(ctx, bindings, run_input):
     return {{}}
 '''
 
-_EVERY = {
+EVERY = {
     "tick-all": "every: 2s, catch_up: all, overlap: queue",
     "tick-latest": "every: 3s, catch_up: latest, overlap: skip",
     "tick-none": "every: 2s, catch_up: none, overlap: cancel_previous",
@@ -75,7 +75,7 @@ def furnish(root: Path, world: Path) -> None:
     write_load(root, "")
     workspace = Workspace(root)
     (workspace.blueprints / "power.py").write_text(_BLUEPRINTS)
-    for job_id, told in _EVERY.items():
+    for job_id, told in EVERY.items():
         text = f"id: {job_id}\ntitle: {job_id}\ntarget: {{id: witness.v1}}\nbindings: {{}}\ntrigger: {{type: interval, {told}}}\n"
         (workspace.jobs / f"{job_id}.job.yaml").write_text(f"{text}runtime: {{max_parallel_runs: 2}}\noutput: {{}}\n")
     steps = {"id": STEPS, "title": STEPS, "target": {"id": "steps.v1"}, "bindings": {}, "trigger": {"type": "manual"}}
