@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from cyclopts import Parameter
 
 from lily.cli import output
 from lily.cli.options import Json, flag, usage
+from lily.errors import Code, LilyError
 from lily.render import table
 from lily.selftest_shapes import MatrixCell, Selftest
 
@@ -42,6 +44,8 @@ def crash(
     """
     if not 0 <= lives <= 100_000:
         raise usage(f"--lives: {lives} is not a number from 0 to 100000")
+    if not (lives or matrix):
+        raise usage("--lives 0 with --no-matrix leaves nothing to test")
     from lily.selftest.campaign import campaign
     from lily.selftest.databases import database
     from lily.selftest.promises import Findings
@@ -154,15 +158,42 @@ def _kept(broken: list[str]) -> str:
 @contextmanager
 def _scratch(keep: bool, findings: "Findings") -> Iterator[Path]:
     """A folder that goes at the end, unless there is something to look at."""
+    from lily.selftest.house import end_all
+
     root, whole = Path(tempfile.mkdtemp(prefix="lily-selftest-")), False
     try:
-        yield root
+        with _ended_in_order():
+            yield root
         whole = True
     finally:
+        if not whole:
+            end_all(root)
         if keep or findings.broken or not whole:
             output.tell(f"kept: {root}")
         else:
             shutil.rmtree(root, ignore_errors=True)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """A signal that ends this process does it as Ctrl-C does: what was started is ended first. Raises `interrupted` for it."""
+    came: list[signal.Signals] = []
+
+    def interrupt(number: int, _: object) -> None:
+        if not came:
+            came.append(signal.Signals(number))
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        if came:
+            raise LilyError(Code.INTERRUPTED, f"stopped by {came[0].name}") from None
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _tell(done: Selftest, findings: "Findings", *, as_json: bool, again: str) -> int:

@@ -33,6 +33,7 @@ class Campaign:
     def __init__(self, root: Path, store: Store, feeder: Feeder, dice: random.Random, findings: Findings) -> None:
         self.workspace, self.store, self.feeder, self.dice = Workspace(root), store, feeder, dice
         self.findings = findings
+        self._started: list[subprocess.Popen[bytes]] = []
         self.killed = 0
         self.kills: Counter[str] = Counter()  # by what was going on
         self.cut_off: set[tuple[str, int]] = set()  # attempts that a kill cut off
@@ -60,7 +61,14 @@ class Campaign:
         self.lives += 1
         self.offset = self.log.stat().st_size if self.log.exists() else 0
         self._began = time.monotonic()
-        return supervised(self.workspace, self.log)
+        self._started.append(supervised(self.workspace, self.log))
+        return self._started[-1]
+
+    def end(self) -> None:
+        """Kill what is left."""
+        for process in self._started:
+            process.kill()
+            process.wait()
 
     def kill(self, number: int) -> None:
         """Start a supervisor and kill it at the next moment in turn."""
@@ -234,8 +242,7 @@ def campaign(root: Path, url: str, kills: int, seed: int, findings: Findings, pr
                         progress(f"{counted(number + 1, 'kill')}, {counted(len(feeder.accepted), 'run')}")
                 made.finish()
             finally:
-                made._process.kill()
-                made._process.wait()
+                made.end()
         about = made.close()
     finally:
         store.close()

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from lily.clock import SystemClock, stamp
+from lily.engines.process_table import belonging_to_each
 from lily.runs import Run
 from lily.selftest.house import PATIENCE_SECONDS, House
 from lily.selftest.promises import check_runs
 from lily.selftest.rows import Row
 from lily.selftest.trap import MISSED, STEP, How
+from lily.storage.audit_reads import Which, newest
 from lily.storage.windows import Windows
 from lily.workspace import Workspace
 
@@ -67,6 +69,13 @@ async def steps(ctx, bindings, run_input):
 '''
 
 
+_AUDITED = {
+    "jobs run": "run.submit",
+    "approvals approve": "approval.approve",
+    "approvals deny": "approval.deny",
+    "runs cancel": "run.cancel",
+}
+_AUDIT_ROWS = 100  # more than a cell makes
 _WINDOWS = 4  # that a job gets, one after the other
 
 
@@ -214,6 +223,19 @@ class Cell(House):
         for run in runs:
             self.findings.expect("it ended as it must", run.status is self.row.ends, f"{run.status} in place of {self.row.ends}")
             self._check_notes(run)
+            self._check_audit(run)
+        left = {run_id: procs for run_id, procs in belonging_to_each({run.run_id for run in runs}).items() if procs}
+        self.findings.expect("no process is left", not left, str(left))
+        said = [line for line in self.log.read_text(errors="replace").splitlines() if "Traceback" in line or "internal_error" in line]
+        self.findings.expect("nobody says more than a line of what went wrong", not said, f"{self.log}: {said[:3]}")
+
+    def _check_audit(self, run: Run) -> None:
+        """Who changed the run is stored with the change: a command that was killed after it, or given again, leaves one row."""
+        given = [*self.row.first, self.row.trapped, *self.row.lead, *self.row.then]
+        rows = [entry.action for entry in newest(self.store, Which(job_id=run.job_id), _AUDIT_ROWS) if entry.object == run.run_id]
+        for words, action in _AUDITED.items():
+            expected = any(each.startswith(words) for each in given)
+            self.findings.expect("what a person did is audited once", rows.count(action) == expected, f"{action}: {rows}")
 
     def _check_notes(self, run: Run) -> None:
         path = self.workspace.root / "notes" / run.run_id

@@ -33,6 +33,7 @@ CHANGES = (
 DISTURBANCES = ("none", "suspend", "step forward", "step back", "outage", "suspend and step back")
 _DAYS = 5
 _EVERY = timedelta(minutes=15)
+_GRACE = timedelta(seconds=30)  # of a job that says nothing of it
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def _jobs(zone: str) -> list[tuple[SpecEntry, bytes]]:
     return [
         _entry("quarters", {"type": "cron", "cron": "*/15 * * * *"}, zone),
         _entry("quarters-caught-up", {"type": "cron", "cron": "*/15 * * * *", **late}, zone),
+        _entry("quarters-latest", {"type": "cron", "cron": "*/15 * * * *", **late, "catch_up": "latest"}, zone),
         _entry("noon", {"type": "cron", "cron": "0 12 * * *", "catch_up": "latest"}, zone),
         _entry("night", {"type": "cron", "cron": "30 2 * * *", **late}, zone),
         _entry("interval", {"type": "interval", "every": "15m", "anchor": "2026-01-01T00:00:00Z"}, zone),
@@ -124,8 +126,8 @@ def _check(case: Case, plan: Plan, found: Report, findings: Findings) -> None:
         times = [row.at for row in some]
         findings.expect("a window has one row", len(set(times)) == len(times), f"{where}: {job_id}")
         findings.expect("windows are decided in order", times == sorted(times), f"{where}: {job_id}")
-    last = max((row.at for row in rows["interval"]), default=plan.span.start)
-    for job_id in ("quarters", "quarters-caught-up", "interval"):
+    last = plan.span.end - _EVERY  # of the plan, and not of what was decided: a scheduler that stops short leaves nothing behind to miss
+    for job_id in ("quarters", "quarters-caught-up", "quarters-latest", "interval"):
         expected = list(_quarters(plan.span.start, last))
         missing = sorted(set(expected) - {row.at for row in rows[job_id]})
         findings.expect("every window is accounted for", not missing, f"{where}: {job_id} lacks {[stamp(at) for at in missing[:3]]}")
@@ -136,14 +138,33 @@ def _check(case: Case, plan: Plan, found: Report, findings: Findings) -> None:
     for job_id, some in rows.items():
         lost = [row.at for row in some if row.status is WindowStatus.FIRED and found.run_of(job_id, row) is None]
         findings.expect("a window that fired has its run", not lost, f"{where}: {job_id} {[stamp(at) for at in lost[:3]]}")
+    for job_id in ("quarters", "interval"):
+        over = [stamp(row.at) for row in rows[job_id] if _lateness(found, job_id, row) > _GRACE]
+        findings.expect("without catch_up nothing runs later than its grace", not over, f"{where}: {job_id} {over[:3]}")
+    _check_latest(rows["quarters-latest"], found, case, findings, where)
     if case.disturbance == "none":
         other = [row for some in rows.values() for row in some if row.status is not WindowStatus.FIRED]
         findings.expect(
             "undisturbed, every window fires", not other, f"{where}: {[(stamp(row.at), row.status.value) for row in other[:3]]}"
         )
-    if case.disturbance in ("suspend", "outage"):
+    if case.disturbance != "none":
         late = [row for row in rows["quarters-caught-up"] if row.status is not WindowStatus.FIRED]
         findings.expect("with catch_up all, every window of a gap fires", not late, f"{where}: {[stamp(row.at) for row in late[:3]]}")
+
+
+def _lateness(found: Report, job_id: str, row: Row) -> timedelta:
+    """How long after its window a run was accepted; nothing for a window that has none."""
+    run = found.run_of(job_id, row)
+    return run.queued_at - row.at if run is not None else timedelta(0)
+
+
+def _check_latest(rows: list[Row], found: Report, case: Case, findings: Findings, where: str) -> None:
+    """Of the windows of a gap the last one runs, and the others say which one that is."""
+    ran = {row.at for row in rows if row.status is WindowStatus.FIRED}
+    other = [row for row in rows if row.at not in ran and (row.status is not WindowStatus.COALESCED or row.into not in ran)]
+    late = [row.at for row in rows if _lateness(found, "quarters-latest", row) > _GRACE]
+    told = [(stamp(row.at), row.status.value) for row in other[:3]] + [stamp(at) for at in late[1:4]]
+    findings.expect("with catch_up latest, one window of a gap runs for all", not other and len(late) <= 1, f"{where}: {told}")
 
 
 def _quarters(start: datetime, last: datetime) -> Iterator[datetime]:

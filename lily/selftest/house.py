@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from lily.engines.process_table import marks_of, scan
 from lily.operations.client import supervisor_status
 from lily.operations.session import open_store
 from lily.runs import TERMINAL, Run
@@ -52,6 +54,14 @@ def commanded(workspace: Workspace, module: Sequence[str]) -> "subprocess.Comple
     )
 
 
+def end_all(root: Path) -> None:
+    """Kill whatever works in a workspace below this folder: also what was being started when whoever started it was cut off."""
+    for entry in scan().values():
+        if marks_of(entry.pid, ("LILY_WORKSPACE",)).get("LILY_WORKSPACE", "").startswith(f"{root}/"):
+            with suppress(OSError):  # it has just ended
+                os.kill(entry.pid, signal.SIGKILL)
+
+
 class House:
     """The workspace stands at `root`, with its configuration; what programs say is in `log`."""
 
@@ -60,6 +70,11 @@ class House:
         self.findings = Findings()
         self.reopen()
         self.process: subprocess.Popen[bytes] | None = None
+        self._abandoned = False
+
+    def abandon(self) -> None:
+        """Wait for nothing any more: whoever plays here, in another thread, comes to an end."""
+        self._abandoned = True
 
     def reopen(self) -> None:
         """Open the store, for the first time or after somebody closed it."""
@@ -102,7 +117,7 @@ class House:
         """Wait for something. Raises TimeoutError."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not seen():
-            if time.monotonic() > deadline:
+            if self._abandoned or time.monotonic() > deadline:
                 statuses = [run.status.value for run in self.store.runs()]
                 raise TimeoutError(f"waited {PATIENCE_SECONDS:g} s in vain: {what}; runs: {statuses}")
             time.sleep(0.005)

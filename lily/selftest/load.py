@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from lily.runs import Run, Status
+from lily.runs import Run, Runtime, Status
 from lily.selftest.promises import Findings
 from lily.spec_index import SpecIndex
 from lily.specs import JobSpec
@@ -132,6 +132,7 @@ JOBS: dict[str, tuple[int, float, int, bool, bool, int]] = {
     "inside": (1, 0.03, 0, False, True, 0),
     "inside-many": (4, 0.05, 1, False, True, 3),
 }
+INTERRUPT_MAX = {"many": 0}  # how often a run is taken up again; of jobs that are not named as often as of those that say nothing
 SLOTS = 5
 
 
@@ -166,10 +167,15 @@ def _job(job_id: str) -> dict[str, object]:
             "timeout_seconds": 30,
             "retry_max": retry_max,
             "max_parallel_runs": slots,
+            "interrupt_max": _interrupt_max(job_id),
             "backoff": {"strategy": "fixed", "base_seconds": 0.05},
         },
         "output": {},
     }
+
+
+def _interrupt_max(job_id: str) -> int:
+    return INTERRUPT_MAX.get(job_id, Runtime().interrupt_max)
 
 
 def specs(workspace: Workspace) -> list[JobSpec]:
@@ -219,6 +225,9 @@ def _audit_run(run: Run, lines: Counter[str], findings: Findings) -> None:
     cut_off = run.error is not None and run.error.data.get("reason") == "interrupted"
     findings.expect("attempts are charged exactly", run.tries == len(charged) <= retry_max + 1, f"{run.run_id}: {run.tries}")
     findings.expect("interruptions are counted", run.interruptions == len(run.attempts) - len(charged), run.run_id)
+    most = _interrupt_max(run.job_id)
+    given_up = "a run is given up once it was cut off more often than it allows, and not before"
+    findings.expect(given_up, cut_off == (run.interruptions > most) and run.interruptions <= most + 1, f"{run.run_id}: {run.interruptions}")
     if not cut_off:
         hopeless = run.status is Status.FAILED and len(charged) == retry_max + 1 and len(run.attempts) <= fails
         findings.expect("every try was used, or one succeeded", run.status is Status.SUCCEEDED or hopeless, f"{run.run_id} {run.status}")

@@ -20,6 +20,7 @@ from select import select as readable
 
 import msgspec
 
+from lily.clock import SystemClock
 from lily.operations.accept import accept_all, new_run
 from lily.operations.client import supervisor_status
 from lily.operations.session import open_store
@@ -28,7 +29,7 @@ from lily.runs import TERMINAL, Run
 from lily.selftest.feeder import OWED_AT_MOST
 from lily.selftest.house import commanded, supervised
 from lily.selftest.load import JOBS, audit, pick
-from lily.selftest.power_load import audit_steps, audit_windows, ended_as_told, furnish, lines, submitted, witnessed
+from lily.selftest.power_load import EVERY, audit_reports, audit_steps, audit_windows, ended_as_told, furnish, lines, submitted, witnessed
 from lily.selftest.promises import Findings, check_runs, errors_in
 from lily.settings import load_settings
 from lily.storage.files import sync_disk
@@ -182,6 +183,9 @@ class Machine:
         self.until(
             "every run ends", lambda: all(run.status in TERMINAL and run.written for run in self._runs() if run.run_id in accepted), 0.1
         )
+        # A ledger that stands still lacks nothing up to where it stands.
+        now, ledger = SystemClock().now(), WindowReads(self.store)
+        self.until("every schedule goes on", lambda: {row.job_id for row in ledger.stream(now)} >= EVERY.keys(), 0.1)
         self.up.send_signal(signal.SIGTERM)
         self.findings.expect("a supervisor that was asked to stop exits with 0", self.up.wait(PATIENCE_SECONDS) == 0, "")
         self.check(ended=True)
@@ -224,6 +228,7 @@ class Machine:
         wrote, ledger = witnessed(self.world), WindowReads(self.store)
         audit_windows(wrote, {(row.job_id, row.at.isoformat()): row.run_id for row in ledger.stream(_LONG_AGO)}, self.findings)
         audit_steps(self.world, self.findings)
+        audit_reports(self.workspace, runs.values(), self.findings)
         report = verify(ledger, _LONG_AGO)
         self.findings.expect("every window is accounted for once", report.count == 0, str(report.differences[:5]))
 

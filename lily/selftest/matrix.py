@@ -19,16 +19,24 @@ def run_matrix(
 ) -> Iterator[Result]:
     """Every cell of these rows, in order, `at_once` at a time. `new_store` gives each a store's URL of its own ("": the embedded one)."""
 
+    playing: list[Cell] = []
+
     def played(number: int, row: Row, how: How) -> tuple[Result, Findings]:
         folder = root / f"cell-{number:02d}"
         folder.mkdir()
         with new_store() as url:
             cell = Cell(folder, url, row, how)
+            playing.append(cell)
             return cell.run(), cell.findings
 
     with ThreadPoolExecutor(at_once) as pool:
         cells = [(row, how) for row in rows for how in How]
-        for (row, how), (result, found) in zip(cells, pool.map(played, range(len(cells)), *zip(*cells, strict=True)), strict=True):
-            findings.checked += found.checked
-            findings.broken += [f"{row.transition}, {how.value}: {said}" for said in found.broken]
-            yield result
+        try:
+            for (row, how), (result, found) in zip(cells, pool.map(played, range(len(cells)), *zip(*cells, strict=True)), strict=True):
+                findings.checked += found.checked
+                findings.broken += [f"{row.transition}, {how.value}: {said}" for said in found.broken]
+                yield result
+        finally:  # also where whoever asks wants no more of them
+            pool.shutdown(wait=False, cancel_futures=True)
+            for cell in playing:
+                cell.abandon()

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,6 +114,8 @@ class Outside:
                 return self._watch(machine, disk, cut)
             finally:
                 _kill_all(machine.pid)
+                with suppress(OSError):
+                    disk.sendall(b"release\n")  # also where nobody waited for the cut: what hangs on an answer can't be killed
                 for pipe in (machine.stdin, machine.stdout):
                     if pipe is not None:
                         pipe.close()
@@ -129,12 +131,10 @@ class Outside:
         try:
             with ours:
                 yield ours, fuse
+            process.wait(PATIENCE_SECONDS)
         finally:
-            try:
-                process.wait(PATIENCE_SECONDS)
-            finally:
-                process.kill()
-                process.wait()
+            process.kill()
+            process.wait()
 
     def _machine(self, life: Life) -> "subprocess.Popen[bytes]":
         told = msgspec.json.encode(life).decode()
@@ -152,6 +152,7 @@ class Outside:
                 stdout=subprocess.PIPE if talks else log,
                 stderr=log,
                 pass_fds=pass_fds,
+                start_new_session=True,  # a Ctrl-C that took the disk away would leave whoever waits for it waiting
             )
 
     def _watch(self, machine: "subprocess.Popen[bytes]", disk: socket.socket, cut: Cut | None) -> Told:

@@ -5,10 +5,10 @@ The books are kept in the world outside, on a disk that forgets nothing.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from lily.runs import Run
+from lily.runs import Run, Status
 from lily.selftest.load import JOBS, write_load
 from lily.selftest.promises import Findings
 from lily.spec_index import SpecIndex
@@ -17,6 +17,8 @@ from lily.workspace import Workspace
 
 STEPS = "steps"
 _STEPS_OF_A_RUN = 3
+_REPORT = b"all done\n" * 1000
+_LEFT = ("report.txt", "plain.txt")  # through Lily, which keeps it at once, and past it
 
 _BLUEPRINTS = f'''
 import os
@@ -55,10 +57,11 @@ async def steps(ctx, bindings, run_input):
         note("steps", f"{{ctx.run_id}} {{step}} kept")
     with ctx.artifact("report.txt") as file:
         file.write(b"all done\\n" * 1000)
+    (ctx.run_dir / "plain.txt").write_bytes(b"all done\\n" * 1000)
     return {{}}
 '''
 
-_EVERY = {
+EVERY = {
     "tick-all": "every: 2s, catch_up: all, overlap: queue",
     "tick-latest": "every: 3s, catch_up: latest, overlap: skip",
     "tick-none": "every: 2s, catch_up: none, overlap: cancel_previous",
@@ -72,7 +75,7 @@ def furnish(root: Path, world: Path) -> None:
     write_load(root, "")
     workspace = Workspace(root)
     (workspace.blueprints / "power.py").write_text(_BLUEPRINTS)
-    for job_id, told in _EVERY.items():
+    for job_id, told in EVERY.items():
         text = f"id: {job_id}\ntitle: {job_id}\ntarget: {{id: witness.v1}}\nbindings: {{}}\ntrigger: {{type: interval, {told}}}\n"
         (workspace.jobs / f"{job_id}.job.yaml").write_text(f"{text}runtime: {{max_parallel_runs: 2}}\noutput: {{}}\n")
     steps = {"id": STEPS, "title": STEPS, "target": {"id": "steps.v1"}, "bindings": {}, "trigger": {"type": "manual"}}
@@ -116,6 +119,16 @@ def audit_steps(world: Path, findings: Findings) -> None:
             kept.add((run_id, step))
         else:
             findings.expect("a kept step is never done again", (run_id, step) not in kept, f"{run_id} step {step}")
+
+
+def audit_reports(workspace: Workspace, runs: Iterable[Run], findings: Findings) -> None:
+    """What a target had left when its run was called a success is there: held against what it wrote, because a receipt that is written
+    again after a cut says nothing of what is gone."""
+    for run in runs:
+        if run.job_id == STEPS and run.status is Status.SUCCEEDED:
+            folder = workspace.run_dir(run.job_id, run.run_id)
+            gone = [name for name in _LEFT if not (folder / name).is_file() or (folder / name).read_bytes() != _REPORT]
+            findings.expect("what a target left is there as it wrote it", not gone, f"{run.run_id}: {gone}")
 
 
 def ended_as_told(world: Path, found: dict[str, Run], findings: Findings) -> None:

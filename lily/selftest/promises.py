@@ -15,6 +15,15 @@ from lily.storage.store import Store
 from lily.text import json_of
 from lily.workspace import EVENTS, Workspace
 
+# Of these there is one for each that the row counts: see `_told_by_row`.
+_COUNTED = (
+    EventName.JOB_ATTEMPT_STARTED,
+    EventName.JOB_ATTEMPT_SUCCEEDED,
+    EventName.JOB_ATTEMPT_FAILED,
+    EventName.JOB_RETRY_SCHEDULED,
+    EventName.JOB_INTERRUPTED,
+)
+
 
 class Findings:
     """How often each promise was checked, and where it did not hold."""
@@ -62,10 +71,23 @@ def _check_ended(workspace: Workspace, store: Store, run: Run, findings: Finding
     findings.expect("every attempt has ended", all(attempt.ended_at for attempt in run.attempts), run.run_id)
     overlaps = [b.number for a, b in zip(run.attempts, run.attempts[1:], strict=False) if not (a.ended_at or "") <= b.started_at]
     findings.expect("an attempt starts after the one before it ended", not overlaps, f"{run.run_id}: {overlaps}")
+    told, there = _told_by_events(stored), _told_by_row(run)
+    findings.expect("events tell of every attempt and interruption", told == there, f"{run.run_id}: {told} and {there}")
     _check_letter(store, run, stored, findings)
     if run.written or settled:
         findings.expect("the mark says that the artifacts are there", run.written, run.run_id)
         _check_files(workspace, run, stored, findings)
+
+
+def _told_by_events(stored: list[Event]) -> list[int]:
+    counts = Counter(event.event for event in stored)
+    return [counts[name] for name in _COUNTED]
+
+
+def _told_by_row(run: Run) -> list[int]:
+    statuses = Counter(attempt.status for attempt in run.attempts)
+    retries = sum(attempt.will_retry for attempt in run.attempts)
+    return [len(run.attempts), statuses["succeeded"], statuses["failed"] + statuses["timed_out"], retries, run.interruptions]
 
 
 def _check_letter(store: Store, run: Run, stored: list[Event], findings: Findings) -> None:
