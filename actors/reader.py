@@ -13,7 +13,7 @@ import msgspec
 
 from actors.subscription import Subscription
 from actors.supervisor import innermost
-from lily.errors import LilyError
+from lily.errors import Code, LilyError
 from lily.identity import SUPERVISOR, Actor, check_allowed
 from lily.log import Log
 from lily.offload import Offload
@@ -33,6 +33,7 @@ _LONGEST_GRACE = 31_536_000.0  # seconds
 _LONGEST = 4096  # characters of what somebody says of themselves
 _CHUNK = 262_144
 _CLIENTS = 256  # at a time: who comes then waits at the door, and the work keeps its descriptors
+_FOLLOWERS = 192  # of them: those who stay must leave room for those who ask
 _ASKING_SECONDS = 10.0  # in which a client says what it wants
 _READING_SECONDS = 60.0  # in which a client takes some of what it is told
 
@@ -61,6 +62,7 @@ class Reader:
         self._subscribe, self._unsubscribe = subscribe, unsubscribe
         self._offload, self._log, self._status, self._stop = offload, log, status, stop
         self._reload = reload
+        self._followers = 0
         self._path = reader_path(workspace)
         self.answers = anyio.Event()  # set once questions are taken
 
@@ -138,15 +140,19 @@ class Reader:
         return _line({"runs": [run_view(run) for run in self._store.runs(**wanted)]})
 
     async def _follow(self, client: socket.socket, request: Mapping[str, Any]) -> None:
+        if self._followers >= _FOLLOWERS:
+            raise LilyError(Code.SUPERVISOR_NOT_RUNNING, f"{_FOLLOWERS} follow it already", hint="the store and events.jsonl tell as much")
         run_id, job_id = request.get("run_id"), request.get("job_id")
         subscription = self._subscribe(run_id=run_id, job_id=job_id)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_until_closed, client, tasks.cancel_scope)
-            try:
+        self._followers += 1
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_until_closed, client, tasks.cancel_scope)
                 await self._feed(lambda lines: _send(client, lines), subscription, run_id, request["from_seq"])
-            finally:
-                self._unsubscribe(subscription)
                 tasks.cancel_scope.cancel()
+        finally:
+            self._followers -= 1
+            self._unsubscribe(subscription)
 
     async def _feed(self, send: Callable[[list[bytes]], Awaitable[None]], live: Subscription, run_id: str | None, after: int) -> None:
         """What is on disk first, then what comes, each line once; a single run's feed ends with its end."""

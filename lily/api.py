@@ -46,6 +46,7 @@ from lily.workspace import Workspace, current_owner, find_workspace
 
 _BY = "python"
 _LONGEST = 1000  # characters of a reason
+_LOOK_SECONDS, _LONGEST_SECONDS = 0.05, 2.0  # between looks at a run that can't be followed
 _MOST = 2**63 - 1  # that a database's number can be
 _IN_STREAM = {name.value for name in EventName} - {name.value for name in FILE_ONLY}
 
@@ -119,6 +120,7 @@ class Session:
 
     def wait(self, run_id: str) -> Receipt:
         """Wait for a run to end. While no supervisor is up, this process runs it; raises `worker_paused` when it may not."""
+        pause = _LOOK_SECONDS
         while True:
             run = self.store.run(run_id)
             if run.status in TERMINAL and run.written:
@@ -126,7 +128,12 @@ class Session:
                 if receipt is None:
                     raise LilyError(Code.RUN_STATE_INVALID, "the run's receipt is gone", where=f"run {run_id}")
                 return receipt
-            self._go_on(run_id)
+            if not self._goes_on(run_id):
+                from anyio import run as run_async
+                from anyio import sleep
+
+                run_async(sleep, pause)
+                pause = min(2 * pause, _LONGEST_SECONDS)
 
     def events(
         self, *, since: int | None = None, follow: bool = False, type: str | None = None, job_id: str | None = None
@@ -190,8 +197,8 @@ class Session:
         by = self._acting("dead_letter.retry")
         return collected(retry(self.workspace, self.store, ids, actor=by, reason=reason, spec=spec))
 
-    def _go_on(self, run_id: str) -> None:
-        """Until the run has ended, or its owner went away, or another one came first."""
+    def _goes_on(self, run_id: str) -> bool:
+        """Until the run has ended. False where its owner is starting or ending or has too many followers, or another one came first."""
         try:
             if current_owner(self.workspace) is not None:
                 for _ in follow(self.workspace, run_id=run_id):
@@ -205,10 +212,8 @@ class Session:
         except LilyError as exc:
             if exc.code not in (Code.SUPERVISOR_NOT_RUNNING, Code.OWNER_CONFLICT):
                 raise
-            from anyio import run as run_async
-            from anyio import sleep
-
-            run_async(sleep, 0.05)  # an owner that is starting, or ending
+            return False
+        return True
 
     def _accept(self, new: list[NewRun], by: Submission | None = None) -> list[str]:
         """One run alone is no row of the audit: its first event says who had it accepted, when and in which trace, and a row beside it

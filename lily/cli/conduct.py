@@ -11,6 +11,7 @@ from lily.cli.options import actor
 from lily.errors import Code, LilyError, exit_code
 from lily.operations.changes import cancel
 from lily.operations.client import follow
+from lily.operations.tailing import EventFile
 from lily.receipts import Receipt
 from lily.render import event_lines, run_view
 from lily.runs import TERMINAL, Run, Status
@@ -20,7 +21,7 @@ from lily.storage.store import Store
 from lily.text import counted
 from lily.workspace import SUMMARY, Workspace, current_owner
 
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS, _LONGEST_SECONDS = 0.1, 2.0  # between tries with an owner that is starting or ending, or has too many followers
 _BY_TERMINAL = "Ctrl-C"
 
 
@@ -82,7 +83,7 @@ def to_its_end(
     workspace: Workspace, settings: Settings, store: Store, run: Run, progress: Progress, held: Held | None = None
 ) -> tuple[Run, bool]:
     """The run as it ended, and whether Ctrl-C asked for that. A second Ctrl-C raises KeyboardInterrupt."""
-    stopped = False
+    stopped, pause = False, _LOOK_SECONDS
     while True:
         try:
             if held is not None:
@@ -90,6 +91,8 @@ def to_its_end(
             found = _once(workspace, settings, store, run.run_id, progress)
             if found is not None:
                 return found, stopped or found.result.get("canceled", {}).get("by") == _BY_TERMINAL
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_SECONDS)
         except KeyboardInterrupt:
             if stopped:
                 raise
@@ -101,6 +104,7 @@ def _once(workspace: Workspace, settings: Settings, store: Store, run_id: str, p
     """One try with whoever owns the workspace now; None when ownership changed meanwhile."""
     run = store.run(run_id)
     if run.status in TERMINAL and run.written:
+        _tell_rest(workspace, run, progress)
         return run
     try:
         owner = current_owner(workspace)
@@ -113,8 +117,19 @@ def _once(workspace: Workspace, settings: Settings, store: Store, run_id: str, p
     except LilyError as error:
         if error.code not in (Code.SUPERVISOR_NOT_RUNNING, Code.OWNER_CONFLICT):
             raise
-    time.sleep(_LOOK_SECONDS)  # the owner is just starting or ending
     return None
+
+
+def _tell_rest(workspace: Workspace, run: Run, progress: Progress) -> None:
+    """What nobody has told of it: it ended between two tries."""
+    events = EventFile(workspace.run_dir(run.job_id, run.run_id))
+    try:
+        for line in events.lines():
+            progress.event(msgspec.json.decode(line))
+    except (OSError, msgspec.DecodeError):  # who damaged it, or took it away, has ended the telling; the receipt is what counts
+        return
+    finally:
+        events.close()
 
 
 def _here(workspace: Workspace, settings: Settings, run_id: str, progress: Progress) -> Run:

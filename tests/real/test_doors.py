@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.reader import _understood
+from actors.reader import _FOLLOWERS, _understood
+from lily.api import Session
 from lily.errors import Code, LilyError
 from lily.operations.client import follow, supervisor_status
 from lily.operations.sockets import address, doorbell_path, reader_path
@@ -187,6 +188,32 @@ def test_clients_that_say_nothing_take_neither_its_descriptors_nor_its_answers(h
     house.job("hello", "true")
     assert house.until_ended(house.submit("hello")).status == "succeeded"
     assert "crashed" not in up.said()
+
+
+def test_as_many_as_may_follow_leave_room_for_those_who_ask_and_for_one_more_run(house: House) -> None:
+    """One more is told so, and looks at the store in place of following."""
+    house.job("hello", "echo", "hello")
+    house.job("slow", "sh", "-c", f"read line < {house.gate()}")
+    run_id = house.submit("slow")
+    up = house.up()
+    with ExitStack() as doors, address(reader_path(house.workspace)) as where:
+        for _ in range(_FOLLOWERS):
+            door = doors.enter_context(closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)))
+            until(partial(joins, door, where), "room before the door")
+            door.sendall(json.dumps({"ask": "follow", "run_id": run_id}).encode() + b"\n")
+            assert b"job_queued" in door.recv(65536)
+        assert supervisor_status(house.workspace) is not None
+        with pytest.raises(LilyError) as raised:
+            list(follow(house.workspace, run_id=run_id))
+        assert raised.value.code is Code.SUPERVISOR_NOT_RUNNING
+        said = house.lily("jobs", "run", "hello", "--json")
+        assert said.status == 0
+        told = [json.loads(line) for line in said.out.splitlines()]
+        assert [line for line in told if "seq" in line] == house.events(told[0]["run_id"])
+        assert told[-1]["receipt"]["status"] == "succeeded"
+        with Session(house.root) as session:
+            assert session.run("hello").status == "succeeded"
+    assert "error" not in up.said()
 
 
 def test_a_follower_that_takes_nothing_more_is_no_fault_in_the_log(house: House) -> None:
