@@ -128,6 +128,8 @@ def _of_the_system(error: OSError) -> LilyError | None:
     if error.errno in _LINKED and where:
         said = f"{error.strerror}; no link is followed here"
         return LilyError(Code.WORKSPACE_INVALID, said, where=where, hint="put a folder or file in its place")
+    if error.errno == errno.EISDIR and where:
+        return LilyError(Code.WORKSPACE_INVALID, "a folder stands where a file belongs", where=where, hint="move it away")
     if error.errno == errno.ENAMETOOLONG:
         return LilyError(Code.USAGE, error.strerror or "the name is too long", where=where[:_LONG], hint="give a shorter one")
     if error.errno in _CLOSED and where:

@@ -145,6 +145,13 @@ def test_ctrl_c_while_a_command_ends_waits_until_the_store_is_closed(lily: Lily,
     assert len(closed) == 1
 
 
+def test_a_folder_in_the_place_of_the_owners_lock_is_one_clear_line(lily: Lily, workspace: Path) -> None:
+    (workspace / ".lily" / "run" / "owner.lock").mkdir(parents=True)
+    said = lily("up")
+    assert (said.status, said.err.count("\n"), said.err.partition(":")[0]) == (3, 1, "workspace_invalid")
+    assert "owner.lock" in said.err
+
+
 @pytest.mark.usefixtures("workspace")
 @pytest.mark.parametrize(("number", "code"), [(28, "disk_full"), (13, "workspace_invalid")])
 def test_a_full_disk_and_closed_folders_have_their_codes(lily: Lily, monkeypatch: pytest.MonkeyPatch, number: int, code: str) -> None:
