@@ -40,7 +40,7 @@ from lily import Context, blueprint
 @blueprint("witness.v1")
 async def witness(ctx: Context, bindings: Any, run_input: Any) -> Any:
     """One line in one write."""
-    line = f"{ctx.job_id} {ctx.scheduled_for.isoformat()} {ctx.run_id}\\n"
+    line = f"{ctx.job_id} {ctx.scheduled_for.isoformat()} {ctx.run_id} {ctx.attempt}\\n"
     log = os.open(ctx.workspace / "witness.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(log, line.encode())
     os.close(log)
@@ -194,7 +194,7 @@ class Campaign:
     def check_log(self) -> None:
         """What the targets wrote themselves is what the ledger calls fired."""
         lines = [line.split() for line in (self.workspace.root / "witness.log").read_text().splitlines()]
-        wrote = {(job, stamp(datetime.fromisoformat(at)), run) for job, at, run in lines}
+        wrote = {(job, stamp(datetime.fromisoformat(at)), run) for job, at, run, _ in lines}
         failed = self.rows("select run_id, status from run where status not in ('succeeded', 'missed', 'canceled')")
         if failed:
             self.problems.append(f"runs that did not succeed: {failed[:5]}")
@@ -208,6 +208,9 @@ class Campaign:
         twice = [key for key, n in Counter((job, at) for job, at, _ in wrote).items() if n > 1]
         if twice:
             self.problems.append(f"two runs for one window: {twice[:5]}")
+        doubled = [key for key, n in Counter((run, attempt) for _, _, run, attempt in lines).items() if n > 1]
+        if doubled:
+            self.problems.append(f"attempts that ran twice: {doubled[:5]}")
         again = len(lines) - len(wrote)
         print(f"targets' own log: {len(wrote)} windows ({again} lines again, after a kill in the middle); ledger: {len(fired)} fired")
 
@@ -234,6 +237,8 @@ def main() -> int:
     ask.add_argument("--seed", type=int, default=1)
     ask.add_argument("--keep", action="store_true", help="leave the workspace there")
     given = ask.parse_args()
+    if given.kills < 1:
+        ask.error("without a kill nothing is tested")
     root = Path(tempfile.mkdtemp(prefix="lily-windows-")) / "workspace"
     campaign = Campaign(make(root, datetime.now(UTC)), random.Random(given.seed))
     for number in range(given.kills):

@@ -26,6 +26,8 @@ def main() -> int:
     ask.add_argument("--csv", type=Path, help="write every sample there")
     ask.add_argument("--keep", action="store_true", help="leave the workspace there")
     given = ask.parse_args()
+    if given.minutes <= 0:
+        ask.error("a soak takes a while: some minutes")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no supervisor is left
     os.nice(19)  # with all that is started from here: whatever else this machine does goes first
     scratch = Path(tempfile.mkdtemp(prefix="lily-soak-"))
