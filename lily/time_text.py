@@ -122,13 +122,16 @@ def _zones() -> tuple[str, ...]:
     return tuple(sorted(zoneinfo.available_timezones()))
 
 
+_LONGEST_ZONE = 64  # twice as much as the longest has
+
+
 @lru_cache(maxsize=1024)
 def check_zone(text: str) -> str | None:
     """The name of a zone in the IANA database of this machine."""
     import zoneinfo  # most commands that read need none
 
-    # These load from a zoneinfo folder too, but mean another thing on another machine.
-    known = text not in ("localtime", "posixrules", "Factory") and not text.startswith(("posix/", "right/"))
+    # These load from a zoneinfo folder too, but mean another thing on another machine; and of a name without end each part is looked for.
+    known = len(text) <= _LONGEST_ZONE and text not in ("localtime", "posixrules", "Factory") and not text.startswith(("posix/", "right/"))
     try:
         if known and zoneinfo.ZoneInfo(text):
             return None
@@ -136,9 +139,9 @@ def check_zone(text: str) -> str | None:
         pass  # each of them means: there is no such zone
     from difflib import get_close_matches
 
-    close = get_close_matches(text[:64], _zones(), n=1) if known else []
+    close = get_close_matches(text, _zones(), n=1) if known else []
     instead = f"did you mean {close[0]}?" if close else "an IANA name such as Europe/Lisbon is accepted"
-    return f"{text[:64]!r} is not a time zone; {instead}"
+    return f"{text[:_LONGEST_ZONE]!r} is not a time zone; {instead}"
 
 
 _DURATION = re.compile(r"([1-9][0-9]{0,8})(s|m|h|d|w|mo)", re.ASCII)

@@ -127,7 +127,7 @@ class CalendarRule:
     def _stepped(self, low: datetime, **times: Any) -> Iterator[datetime]:
         """What dateutil finds from the period of `low` on; ends where it would search for ever."""
         parts = self.parts
-        freq, cycle = _PERIODS[parts.freq if parts.daily else "DAILY"]
+        freq, cycle = _PERIODS[parts.freq if parts.daily else "YEARLY" if self._of_year else "DAILY"]
         steps = _Steps(parts.interval if parts.daily else 1, cycle)
         try:
             for local in rrule(freq, dtstart=self._period(low), interval=steps, wkst=parts.wkst, **parts.days, **times):
@@ -135,6 +135,12 @@ class CalendarRule:
                 yield local
         except _Endless:
             return
+
+    @property
+    def _of_year(self) -> bool:
+        """Whether the days are named by their place in the year: dateutil finds these many times faster in whole years than day by day."""
+        days = {name for name, given in self.parts.days.items() if given}
+        return days <= {"bymonth", "bymonthday", "byyearday"} and ("byyearday" in days or {"bymonth", "bymonthday"} <= days)
 
     def _period(self, low: datetime) -> datetime:
         """The midnight at which the step begins that holds `low` or the last before it: INTERVAL counts from the anchor's."""

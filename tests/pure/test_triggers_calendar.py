@@ -206,6 +206,19 @@ def test_a_rule_of_very_long_steps_is_not_looked_for_day_by_day() -> None:
     assert time.process_time() - began < 2
 
 
+def test_a_rule_of_one_day_of_the_year_is_not_looked_for_day_by_day() -> None:
+    """Hundreds of years from one time to the next, in steps of somewhat more than a day: a walk over all their days took a third of a second."""
+    began = time.process_time()
+    schedule = calendar("FREQ=SECONDLY;INTERVAL=99991;BYYEARDAY=11;BYHOUR=1;BYMINUTE=7,8,53", "1970-08-01", "UTC")
+    found = [window.at.replace(tzinfo=None) for window in islice(schedule.windows(BEGIN, datetime(8000, 1, 1, tzinfo=UTC)), 4)]
+    assert time.process_time() - began < 2
+    anchor, step = datetime(1970, 8, 1), timedelta(seconds=99_991)
+    steps = (anchor + n * step for n in range((found[-1] - anchor) // step + 1))
+    assert found == [
+        at for at in steps if (at.month, at.day, at.hour) == (1, 11, 1) and at.minute in (7, 8, 53) and at >= datetime(1990, 1, 1)
+    ]
+
+
 def test_a_rule_of_very_long_steps_whose_days_never_come_is_refused_soon() -> None:
     began = time.process_time()
     with pytest.raises(LilyError, match="never fires"):

@@ -126,6 +126,7 @@ def test_a_span_without_windows_is_refused() -> None:
         ({"type": "manual"}, None, "no windows"),
         ({"type": "cron", "cron": "0 0 30 2 *"}, BERLIN, "never fires"),
         ({"type": "cron", "cron": "0 9 * * *"}, "Europe/Berlim", "is not a time zone"),
+        ({"type": "cron", "cron": "0 9 * * *"}, "Europe/" * 600, "is not a time zone"),
         ({"type": "interval", "every": "0m"}, None, "is not a duration"),
         ({"type": "interval", "every": "1h", "anchor": "0001-01-01"}, None, "is not between the years"),
         ({"type": "interval", "every": "1h", "anchor": "tomorrow"}, None, "is not a time"),
