@@ -125,9 +125,9 @@ def _tell_rest(workspace: Workspace, run: Run, progress: Progress) -> None:
     events = EventFile(workspace.run_dir(run.job_id, run.run_id))
     try:
         for line in events.lines():
-            progress.event(msgspec.json.decode(line))
-    except (OSError, msgspec.DecodeError):  # who damaged it, or took it away, has ended the telling; the receipt is what counts
-        return
+            progress.event(msgspec.json.decode(line, type=dict[str, Any]))
+    except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
+        return  # whoever damaged it, or took it away, has ended the telling: the receipt is what counts
     finally:
         events.close()
 
