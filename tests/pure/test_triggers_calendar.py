@@ -207,7 +207,7 @@ def test_a_rule_of_very_long_steps_is_not_looked_for_day_by_day() -> None:
 
 
 def test_a_rule_of_one_day_of_the_year_is_not_looked_for_day_by_day() -> None:
-    """Hundreds of years from one time to the next, in steps of somewhat more than a day: a walk over all their days took a third of a second."""
+    """Hundreds of years from one time to the next, in steps of a day and more: a walk over all their days took a third of a second."""
     began = time.process_time()
     schedule = calendar("FREQ=SECONDLY;INTERVAL=99991;BYYEARDAY=11;BYHOUR=1;BYMINUTE=7,8,53", "1970-08-01", "UTC")
     found = [window.at.replace(tzinfo=None) for window in islice(schedule.windows(BEGIN, datetime(8000, 1, 1, tzinfo=UTC)), 4)]
