@@ -6,7 +6,6 @@ another process that is woken, and its commit. After a pause each takes several 
 
 import os
 import random
-import sqlite3
 import statistics
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from benchmarks.bare import commit, database
 from benchmarks.scratch import PATIENCE_SECONDS, environment, job, make_workspace, supervisor, write_out
 from lily.api import Session
 
@@ -53,37 +53,23 @@ def floor(root: Path, submissions: int) -> float:
     with subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as other:
         assert other.stdin is not None
         assert other.stdout is not None
-        with closing(_database(root / "submissions.sqlite3")) as db:
+        with closing(database(root / "submissions.sqlite3")) as db:
             for n in range(submissions + 10):
                 time.sleep(dice.uniform(*GAP_SECONDS))
                 began = time.perf_counter_ns()
-                _commit(db, n)
+                commit(db, n)
                 other.stdin.write(b".")
                 taken.append((int(other.stdout.readline()) - began) / 1e9)
         other.stdin.close()
     return statistics.median(taken[10:])
 
 
-def _database(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None)
-    db.execute("pragma journal_mode=wal")
-    db.execute("pragma synchronous=full")
-    db.execute("create table run(id integer primary key, body text)")
-    return db
-
-
-def _commit(db: sqlite3.Connection, n: int) -> None:
-    db.execute("begin immediate")
-    db.execute("insert into run values(?, 'queued')", (n,))
-    db.execute("commit")
-
-
 def _start_each(path: str) -> None:
     """The other process of the floor: a commit for each byte, and when it was done."""
-    with closing(_database(Path(path))) as db:
+    with closing(database(Path(path))) as db:
         n = 0
         while os.read(0, 1):
-            _commit(db, n)
+            commit(db, n)
             os.write(1, b"%d\n" % time.perf_counter_ns())
             n += 1
 

@@ -1,11 +1,11 @@
 """How fast runs are accepted: one at a time against this machine's own commits, in bulk, and what a long queue costs a look."""
 
 import json
-import sqlite3
 import statistics
 import time
 from pathlib import Path
 
+from benchmarks.bare import commit, database
 from benchmarks.commands import fill, lily, python, shortest
 from benchmarks.scratch import job, make_workspace, write_out
 from lily.api import Session
@@ -15,15 +15,10 @@ def commits(root: Path, count: int) -> float:
     """Bare commits a second: one small row each, SQLite, WAL, synchronous FULL."""
     root.mkdir()
     write_out()
-    db = sqlite3.connect(root / "bare.sqlite3", isolation_level=None)
-    db.execute("pragma journal_mode=wal")
-    db.execute("pragma synchronous=full")
-    db.execute("create table run(id integer primary key, body text)")
+    db = database(root / "bare.sqlite3")
     began = time.perf_counter()
     for n in range(count):
-        db.execute("begin immediate")
-        db.execute("insert into run values(?, 'queued')", (n,))
-        db.execute("commit")
+        commit(db, n)
     took = time.perf_counter() - began
     db.close()
     return count / took

@@ -30,10 +30,10 @@ _DAMAGED = ("malformed", "not a database")  # as SQLite says it
 _KEPT = {"lily_kept": True}  # of a connection whose transactions SQLAlchemy neither begins nor ends
 FILE = "lily_file"  # in a connection's `info`: path and identity of SQLite's file when it was opened
 _PAGES = 65_536  # bytes that a transaction, its log and the log's index may need
-# Any two transactions that hand out run ids or sequence numbers wait for each other on PostgreSQL, as they do on SQLite.
 # What libpq is told, in seconds and, the last, milliseconds: a connection that says nothing is asked after half a minute, and given up when
 # three questions, or something sent, get no answer in as long. A server that works on something long does answer: its system does.
 _SILENCE = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+# Any two transactions that hand out run ids or sequence numbers wait for each other on PostgreSQL, as they do on SQLite.
 _PG_TRANSACTION_LOCK = 0x4C694C79
 PG_OWNER_LOCK = 0x4C694C7A
 

@@ -158,8 +158,7 @@ class Windows:
                 if until is not None:
                     ended[job_id] = parse_stamp(until)
         since = {job.job_id: max(now, ended.get(job.job_id, now), *_bounds(before.get(job.job_id), now)) for job in jobs}
-        open_ones = [job.job_id for job in jobs if job.job_id in last]
-        self._close(connection, [{"b_job_id": job_id, "b_until": stamp(since[job_id])} for job_id in open_ones])
+        self._close(connection, [{"b_job_id": job.job_id, "b_until": stamp(since[job.job_id])} for job in jobs if job.job_id in last])
         rows = [
             {
                 "job_id": job.job_id,

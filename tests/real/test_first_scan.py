@@ -24,6 +24,10 @@ alone = SpecIndex(place, keep_bodies=True, read_only=True)
 index = SpecIndex(place, keep_bodies=True, read_only=True)
 expected = alone.scan()
 
+def others_end(begun):
+    for pid, _ in begun._others:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
 def same():
     found = index.scan()
     assert found == expected, (len(found.jobs), len(expected.jobs))
@@ -65,8 +69,7 @@ def test_several_processes_find_what_one_scan_finds(many: Path) -> None:
 def test_the_others_read_while_the_one_that_began_them_does_something_else(many: Path) -> None:
     program = """
 begun = first_scan.FirstScan(index, 3)
-for pid, _ in begun._others:
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+others_end(begun)
 begun.join()
 assert index.parsed == 0
 same()
@@ -114,8 +117,7 @@ def reads(self, found):
     return read(self, found)
 SpecIndex.read = reads
 begun = first_scan.FirstScan(index, 3)
-for pid, _ in begun._others:
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+others_end(begun)
 begun.join()
 assert 0 < index.parsed < {MANY}
 same()
