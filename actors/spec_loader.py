@@ -116,17 +116,20 @@ async def watch(folder: Path, stop: anyio.Event, suffixes: tuple[str, ...] = SUF
 
     Outlives the folder: it may be missing at first, or be removed and made anew, which the system's events don't tell.
     One hint comes within a second of the beginning of watching, so that nothing between a first scan and that moment is
-    overlooked.
+    overlooked; none before that for a folder that is there at first, for whoever watches it has just looked at it.
     """
+    looked = True
     while not stop.is_set():
         with _held(folder) as held:
             if held is not None:
-                yield None
+                if not looked:
+                    yield None
                 async with aclosing(_changes(folder, held, stop, suffixes)) as changes:
                     async for _ in changes:
                         yield None
                 yield None  # the folder went or was replaced
             replaced = held is not None and not _is(folder, held)
+            looked = False
         if not replaced:  # it is missing, or can't be watched
             with anyio.move_on_after(_LOOK_SECONDS):
                 await stop.wait()

@@ -12,7 +12,6 @@ import msgspec
 from lily.own_jobs import own_jobs_of
 from lily.retry_defaults import retry_defaults
 from lily.settings import Settings
-from lily.spec_files import Stamp
 from lily.spec_index import Share, SpecIndex
 from lily.workspace import Workspace, current_owner
 
@@ -21,8 +20,6 @@ MOST = 8  # processes
 _PIECE = 20  # files
 _PIECES = 1000  # at most: their numbers must fit into a pipe
 _NUMBER = 2  # bytes
-
-Found = Sequence[tuple[str, Stamp | str]]
 
 
 class FirstScan:
@@ -39,14 +36,14 @@ class FirstScan:
         if sys.platform != "linux" or threading.active_count() > 1:
             return
         cores = min(len(os.sched_getaffinity(0)) if cores is None else cores, MOST)
-        found = index.unread() if cores > 1 else []
-        if len(found) < MANY:
+        names = index.unread() if cores > 1 else []
+        if len(names) < MANY:
             return
         import lily.specs
         import lily.triggers.schedule  # noqa: F401 both once, for all of them
 
         with suppress(OSError):  # no room for one more
-            self._pieces = _Pieces(found)
+            self._pieces = _Pieces(names)
             for _ in range(1, cores):
                 self._others.append(_begin(index, self._pieces))
 
@@ -76,21 +73,21 @@ class _Pieces:
     """Files that several processes take a few of at a time, each until none is left, or until the one that began them is gone, for which
     they are found out: the numbers of pieces wait in a pipe."""
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         """Raises OSError."""
-        self._found, self._for = found, os.getpid()
-        self._size = max(_PIECE, -(-len(found) // _PIECES))
+        self._names, self._for = names, os.getpid()
+        self._size = max(_PIECE, -(-len(names) // _PIECES))
         self._numbers, into = os.pipe()
-        os.write(into, b"".join(n.to_bytes(_NUMBER, "big") for n in range(-(-len(found) // self._size))))
+        os.write(into, b"".join(n.to_bytes(_NUMBER, "big") for n in range(-(-len(names) // self._size))))
         os.close(into)  # whoever finds the pipe empty is told so
 
-    def __iter__(self) -> Iterator[tuple[str, Stamp | str]]:
+    def __iter__(self) -> Iterator[str]:
         while number := os.read(self._numbers, _NUMBER):
             first = int.from_bytes(number, "big") * self._size
-            for each in self._found[first : first + self._size]:
+            for name in self._names[first : first + self._size]:
                 if self._for not in (os.getpid(), os.getppid()):
                     return
-                yield each
+                yield name
 
     def close(self) -> None:
         os.close(self._numbers)

@@ -37,9 +37,8 @@ class RetryDefaults(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         if "backoff" not in said:
             own = spec.runtime.backoff
             mine = {"strategy": self.strategy, "base_seconds": self.base_seconds, "max_seconds": max(own.max_seconds, self.base_seconds)}
-            backoff = own.model_copy(update=mine)
-            if backoff != own:
-                changes["backoff"] = backoff
+            if any(getattr(own, name) != value for name, value in mine.items()):
+                changes["backoff"] = own.model_copy(update=mine)
         if not changes:
             return spec
         # As they were: what the file said and what it did not.

@@ -17,6 +17,26 @@ def stamp_of_status(status: os.stat_result) -> Stamp:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
+def names_in(folder: str) -> list[str]:
+    """Those of the job files there, in no order. Raises OSError."""
+    return [name for name in os.listdir(folder) if name.endswith(SUFFIXES) and not name.startswith(".")]
+
+
+def stamp_at(folder: str, name: str, shown: str) -> Stamp | str | None:
+    """The stamp of a job file in `folder`, which people know as `shown`; why it is not read; None when there is no such file any more."""
+    path = f"{folder}/{name}"
+    try:
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            if not os.path.realpath(path, strict=True).startswith(os.path.realpath(folder) + os.sep):
+                return f"a link that leaves {shown}"
+            status = os.stat(path)
+    except OSError as error:
+        gone = isinstance(error, FileNotFoundError) and not os.path.islink(path)
+        return None if gone else f"can't be read: {error.strerror}"
+    return stamp_of_status(status) if stat.S_ISREG(status.st_mode) else "not a regular file"
+
+
 def bytes_of(path: str) -> tuple[bytes, Stamp]:
     """The file's bytes, at most one over the limit, and the stamp they belong to. Raises OSError."""
     # NONBLOCK: what was a file may be a pipe by now, and nobody writes to it.

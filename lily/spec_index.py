@@ -1,9 +1,8 @@
 """The catalog of a workspace's jobs: unchanged files are not read again, and one bad file hides no other."""
 
 import os
-import stat
 import threading
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from lily.decoding import prepared
 from lily.diagnostics import Diagnostic, to_error
 from lily.errors import Code, LilyError
 from lily.retry_defaults import RetryDefaults, defaults_of, stamp_of
-from lily.spec_files import SUFFIXES, UNTRUSTED, Stamp, bytes_of, claimed_in, stamp_of_status
+from lily.spec_files import SUFFIXES, UNTRUSTED, Stamp, bytes_of, claimed_in, names_in, stamp_at
 from lily.trigger_forms import bare
 from lily.workspace import Workspace
 
@@ -128,19 +127,20 @@ class SpecIndex:
         with self._lock:
             return self._scan()
 
-    def unread(self) -> list[tuple[str, Stamp | str]]:
-        """The files of which nothing is known, for whoever shares that work before the first scan; none where it can't be told."""
+    def unread(self) -> list[str]:
+        """Names of the files of which nothing is known, for whoever shares that work before the first scan; none where it can't be told."""
         with self._lock:
             if self._records is None:
                 self._records = self._load_cache()
             try:
-                return sorted(self._files(self._records))
+                return sorted(set(names_in(self._at)) - self._records.keys())
             except OSError:
                 return []
 
-    def read(self, found: Iterable[tuple[str, Stamp | str]]) -> Share:
+    def read(self, names: Iterable[str]) -> Share:
         """What is in these files. They are not known yet: see `learn`."""
         self._set_retries()
+        found = ((name, stamp) for name in names if (stamp := self._stamp(name)) is not None)
         records = {name: record for name, stamp in found if (record := self._read(name, stamp)) is not None}
         bodies, self._bodies = self._bodies, {}
         return Share(records, bodies)
@@ -243,7 +243,7 @@ class SpecIndex:
             self._bodies.clear()
         known = self._load_cache() if self._records is None else self._records
         try:
-            found = sorted(self._files())
+            found = [(name, stamp) for name in sorted(names_in(self._at)) if (stamp := self._stamp(name)) is not None]
         except FileNotFoundError:
             found = []
         except OSError as error:
@@ -264,24 +264,8 @@ class SpecIndex:
             self._catalog.jobs.update((job_id, _own_entry(job)) for job_id, job in self._own.items())
         return self._catalog
 
-    def _files(self, without: Container[str] = ()) -> Iterator[tuple[str, Stamp | str]]:
-        """(name, stamp) of each job file, but for some; in place of a stamp, why the file is not read."""
-        with os.scandir(self._at) as entries:
-            for entry in entries:
-                if entry.name.endswith(SUFFIXES) and not entry.name.startswith(".") and entry.name not in without:
-                    yield entry.name, self._stamp(entry)
-
-    def _stamp(self, entry: os.DirEntry[str]) -> Stamp | str:
-        try:
-            status = entry.stat(follow_symlinks=False)
-            if stat.S_ISLNK(status.st_mode):
-                inside = os.path.realpath(entry.path, strict=True).startswith(os.path.realpath(self._at) + os.sep)
-                if not inside:
-                    return f"a link that leaves {self._folder}"
-                status = entry.stat()
-        except OSError as error:
-            return f"can't be read: {error.strerror}"
-        return stamp_of_status(status) if stat.S_ISREG(status.st_mode) else "not a regular file"
+    def _stamp(self, name: str) -> Stamp | str | None:
+        return stamp_at(self._at, name, self._folder)
 
     def _read(self, name: str, stamp: Stamp | str) -> _Record | None:
         if isinstance(stamp, str):

@@ -13,6 +13,7 @@ import trio
 import trio.lowlevel
 import trio.testing
 
+from actors import spec_loader
 from actors.mailbox import Mailbox
 from actors.messages import SpecFact, SpecLoaded, SpecRejected, SpecRemoved, SpecsRead
 from actors.spec_loader import RESCAN_SECONDS, SpecLoader, watch
@@ -420,6 +421,30 @@ async def test_watching_begins_when_the_folder_appears_and_a_cancellation_leaves
         (workspace.jobs / "a.job.yaml").write_text(body("a"))
         await told.wait_for("loaded a A job")
     assert not stop.is_set()
+
+
+def test_a_folder_that_is_there_at_first_gives_no_hint_before_it_is_watched(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever watches it has just read it, and would read all of it twice; one that comes later is read at once."""
+
+    async def silent(folder: Path, held: int, stop: anyio.Event, suffixes: tuple[str, ...]) -> AsyncGenerator[None, None]:
+        silences.append(trio.current_time())
+        await trio.sleep(30)
+        return
+        yield
+
+    silences: list[float] = []
+    hints: list[float] = []
+    monkeypatch.setattr(spec_loader, "_changes", silent)
+
+    async def main() -> None:
+        with trio.move_on_after(45):
+            async with contextlib.aclosing(watch(workspace.jobs, anyio.Event())) as stream:
+                async for _ in stream:
+                    hints.append(trio.current_time())
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert silences == [0, 31]
+    assert hints == [30, 31]  # the first says that watching has ended
 
 
 def test_waiting_for_a_folder_takes_no_work(workspace: Workspace) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lily import spec_index
 from lily.errors import Code, LilyError
 from lily.own_jobs import REVIEW, own_jobs_of
 from lily.settings import Review
@@ -153,6 +154,15 @@ def test_links_are_followed_only_inside_the_jobs_folder(workspace: Workspace, tm
     assert "leaves .lily/jobs" in catalog.diagnostics[2].message
     put(workspace, "kept.yaml", body("inside", "Edited"), LONG_AGO + 1)
     assert index.scan().jobs["inside"].title == "Edited"
+
+
+def test_a_file_that_is_removed_while_the_folder_is_looked_at_is_no_bad_file(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(workspace, "a.job.yaml", body("a"))
+    listed = ["a.job.yaml", "gone.job.yaml"]
+    monkeypatch.setattr(spec_index, "names_in", lambda folder: listed)
+    catalog = SpecIndex(workspace).scan()
+    assert (list(catalog.jobs), catalog.diagnostics, catalog.claimed) == (["a"], [], {})
+    assert list(SpecIndex(workspace).read(listed).records) == ["a.job.yaml"]
 
 
 def test_the_jobs_folder_itself_may_be_a_link(workspace: Workspace, tmp_path: Path) -> None:
