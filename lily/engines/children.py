@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from lily.engines.process_table import PROCESS_MARK, Entry, Table, children_of, descendants, marks_of, read_entry, scan
+from lily.engines.process_table import PROCESS_MARK, Entry, Table, children_of_first_thread, descendants, marks_of, read_entry, scan
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -55,7 +55,7 @@ class Children:
             return self._registered == {pid}
 
     def alone(self) -> bool:
-        """Whether this process has no children but those registered, and its helpers; a subreaper has then been handed no orphan.
+        """Whether this process has been handed no orphan as a subreaper: its children are those registered, and its helpers.
 
         So whatever an ended child had started is gone, too: what had outlived it would be ours now. False where that can't be known.
         """
@@ -64,7 +64,7 @@ class Children:
         session = os.getsid(0)
         # Locked so that none is reaped meanwhile: the system may skip one where another is taken from the list.
         with suppress(OSError), self._lock:
-            own = children_of(os.getpid())
+            own = children_of_first_thread()  # each thread has a list of its own, and those that start programs are many
             return own is not None and all(pid in self._registered or _session_of(pid) in (None, session) for pid in own)
         return False
 
@@ -87,12 +87,12 @@ class Children:
             return 0
         session, count = os.getsid(0), 0
         with suppress(OSError):  # no descriptor is left to look with: the next one that ends brings these along
-            for seen in self.table().values():
-                if seen.parent == os.getpid() and not seen.alive:
-                    with self._lock:
-                        now = read_entry(seen.pid)
-                        if now is not None and now.proc == seen.proc and self._adopted(now, session):
-                            count += _reap(seen.pid)
+            own = children_of_first_thread()
+            for pid in scan() if own is None else own:
+                with self._lock:
+                    entry = read_entry(pid)
+                    if entry is not None and not entry.alive and self._adopted(entry, session):
+                        count += _reap(pid)
         return count
 
 

@@ -137,6 +137,13 @@ def children_of(pid: int) -> list[int] | None:
     return [int(child) for each in lists if each for child in each.split()]
 
 
+def children_of_first_thread() -> list[int] | None:
+    """The children of this process that its first thread started, and all that it was given as a subreaper: the system gives orphans to the
+    first thread that lives (`find_new_reaper` of Linux since 3.19), zombies included. None where the system does not name them."""
+    found = _read(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    return None if found is None else [int(child) for child in found.split()]
+
+
 def _is_seen_alive(proc: Proc) -> bool:
     entry = read_entry(proc.pid)
     return entry is not None and entry.start_ticks == proc.start_ticks and entry.alive

@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,9 +15,20 @@ import anyio.lowlevel
 import pytest
 
 from lily.blueprints.contract import BlueprintError, ProcessResult
-from lily.engines import limits, spawn
+from lily.engines import brief, limits, spawn
+from lily.engines.children import CHILDREN
 from lily.engines.output import Capture, Kept
-from lily.engines.process_table import Proc, belonging_to, belonging_to_each, descendants, is_alive, marks_of, read_entry, send
+from lily.engines.process_table import (
+    Proc,
+    belonging_to,
+    belonging_to_each,
+    children_of_first_thread,
+    descendants,
+    is_alive,
+    marks_of,
+    read_entry,
+    send,
+)
 from lily.engines.processes import Caps, limits_report
 from lily.errors import Code
 from lily.offload import inline
@@ -477,6 +489,44 @@ class TestSubreaper:
                     group.start_soon(one, number)
             collecting.cancel_scope.cancel()
         assert sorted(code for code in codes if code is not None) == list(range(1, 30))
+
+    @pytest.mark.usefixtures("subreaper", "lasting")
+    async def test_a_program_that_left_nothing_is_not_looked_for_among_all_others(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where a hundred programs run, the end of each would read what all of them are."""
+        monkeypatch.setattr(CHILDREN, "table", lambda: pytest.fail("it was looked for"))
+        assert (await bench.run("sh", "-c", "exit 3")).exit_code == 3
+
+    @pytest.mark.usefixtures("subreaper", "lasting")
+    async def test_a_daemon_of_a_program_that_lasts_is_ended_and_counted(self, bench: Bench) -> None:
+        result = await bench.run(*python(DAEMON.format(clear=True, said="", stay=0)))
+        (pid,) = bench.pids()
+        assert (result.left_behind, read_entry(pid)) == (1, None)
+
+    @pytest.mark.usefixtures("subreaper")
+    def test_orphans_are_given_to_the_first_thread_whichever_thread_started_the_program(self) -> None:
+        """So nobody has to look through the lists of all threads for one."""
+        started: list[subprocess.Popen[bytes]] = []
+        script = "sleep 1000 & echo $!"
+        thread = threading.Thread(target=lambda: started.append(subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE)))
+        thread.start()
+        thread.join()
+        assert started[0].stdout is not None
+        orphan = int(started[0].stdout.readline())
+        started[0].wait()
+        try:
+            assert orphan in (children_of_first_thread() or ())
+        finally:
+            os.kill(orphan, signal.SIGKILL)
+            os.waitpid(orphan, 0)
+            started[0].stdout.close()
+
+
+@pytest.fixture
+def lasting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread stays with a program until it ends."""
+    monkeypatch.setattr(brief, "SECONDS", 0)
 
 
 def _ended_child(code: int) -> "subprocess.Popen[bytes]":
