@@ -139,14 +139,17 @@ class Windows:
             changed = [job for job in jobs if job.job_id not in before or before[job.job_id].spec_hash != job.spec_hash]
             if changed:
                 self._put_schedule(connection, [{"job_id": job.job_id, "settled": at, "spec_hash": job.spec_hash} for job in changed])
-            self._open_versions(connection, [job for job in jobs if differs(before.get(job.job_id), job)], before, now)
-            after = self._states(connection, [job.job_id for job in jobs])
+            opened = self._open_versions(connection, [job for job in jobs if differs(before.get(job.job_id), job)], before, now)
+            after = {job.job_id: _registered(before.get(job.job_id), job, opened.get(job.job_id), now) for job in jobs}
             record_all(connection, SUPERVISOR, registered(before, after), at)
             return after
 
-    def _open_versions(self, connection: Connection, jobs: Sequence[Registration], before: Mapping[str, JobState], now: datetime) -> None:
+    def _open_versions(
+        self, connection: Connection, jobs: Sequence[Registration], before: Mapping[str, JobState], now: datetime
+    ) -> dict[str, Version]:
+        """New versions of these jobs' triggers in place of those that hold; gives them by job."""
         if not jobs:
-            return
+            return {}
         v = schema.trigger_version
         last: dict[str, int] = {}
         ended: dict[str, datetime] = {}  # where windows of older versions end: no instant belongs to two
@@ -159,19 +162,24 @@ class Windows:
                     ended[job_id] = parse_stamp(until)
         since = {job.job_id: max(now, ended.get(job.job_id, now), *_bounds(before.get(job.job_id), now)) for job in jobs}
         self._close(connection, [{"b_job_id": job.job_id, "b_until": stamp(since[job.job_id])} for job in jobs if job.job_id in last])
+        opened = {
+            job.job_id: Version(last.get(job.job_id, 0) + 1, since[job.job_id], None, job.trigger, job.timezone, job.spec_hash)
+            for job in jobs
+        }
         rows = [
             {
-                "job_id": job.job_id,
-                "number": last.get(job.job_id, 0) + 1,
-                "since": stamp(since[job.job_id]),
+                "job_id": job_id,
+                "number": version.number,
+                "since": stamp(version.since),
                 "until": None,
-                "trigger": dump(job.trigger),
-                "timezone": job.timezone,
-                "spec_hash": job.spec_hash,
+                "trigger": dump(version.trigger),
+                "timezone": version.timezone,
+                "spec_hash": version.spec_hash,
             }
-            for job in jobs
+            for job_id, version in opened.items()
         ]
         self._add_version(connection, rows)
+        return opened
 
     def close(self, job_ids: Sequence[str], now: datetime) -> None:
         """No windows of these jobs from now on; those before are still settled."""
@@ -377,6 +385,13 @@ def differs(before: JobState | None, job: Registration) -> bool:
     if before is None or before.version is None:
         return before is None or before.state is not State.DISABLED or before.until is not None
     return (before.version.trigger, before.version.timezone) != (job.trigger, job.timezone)
+
+
+def _registered(before: JobState | None, job: Registration, opened: Version | None, now: datetime) -> JobState:
+    """How a job stands once it is registered: to read ten thousand of them back would take a second."""
+    if before is not None:
+        return replace(before, spec_hash=job.spec_hash, version=opened or before.version)
+    return JobState(job.job_id, State.ACTIVE, None, "", "", None, None, now, job.spec_hash, opened)
 
 
 def _bounds(before: JobState | None, now: datetime) -> list[datetime]:

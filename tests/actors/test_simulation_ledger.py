@@ -73,7 +73,7 @@ def test_the_same_calls_give_the_same_rows(store: Store, seed: int) -> None:
         match dice.choice(["register", "claim", "claim", "claim", "close", "pause"]):
             case "register":
                 new = registration(dice.choice(ids), dice)
-                assert stored.register([new], now) == memory.register([new], now)
+                assert stored.register([new], now) == memory.register([new], now) == stored.states([new.job_id])
             case "close":
                 gone = dice.sample(ids, 2)  # also those that the ledger never saw: manual jobs
                 stored.close(gone, now)

@@ -428,9 +428,9 @@ def test_a_folder_that_is_there_at_first_gives_no_hint_before_it_is_watched(work
 
     async def silent(folder: Path, held: int, stop: anyio.Event, suffixes: tuple[str, ...]) -> AsyncGenerator[None, None]:
         silences.append(trio.current_time())
+        for _ in range(0):
+            yield
         await trio.sleep(30)
-        return
-        yield
 
     silences: list[float] = []
     hints: list[float] = []

@@ -61,7 +61,8 @@ class Book:
 
     def register(self, minutes: float, *jobs: Registration) -> None:
         """At a time."""
-        self.windows.register(jobs or (job(),), at(minutes))
+        given = jobs or (job(),)
+        assert self.windows.register(given, at(minutes)) == self.windows.states([each.job_id for each in given])
 
     def change(self, minutes: float, state: State, until: float | None = None, job_id: str = "job") -> None:
         """As a person does."""
