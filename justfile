@@ -7,7 +7,7 @@ beside := parent_directory(just_executable()) / "python"
 venv := justfile_directory() / ".venv/bin/python"
 python := env("LILY_PYTHON", if path_exists(beside) == "true" { beside } else if path_exists(venv) == "true" { venv } else { "python3" })
 
-# One process for each core; who is done first takes over from the other.
+# A few more processes than cores (tests/conftest.py); who is done first takes over from the other.
 spread := "-n auto --dist worksteal"
 
 # What can be done here.
@@ -47,13 +47,18 @@ docs:
 contract-conformance:
     {{python}} -m pytest -q {{spread}} tests/contract --ignore=tests/contract/test_docs.py --ignore=tests/contract/test_architecture.py
 
-# Everything else; what follows is handed to pytest. Real processes in a process of their own: commands that tests run in process make
-# theirs a subreaper.
+# Everything else, in three minutes on two cores; what follows is handed to pytest. Real processes in a process of their own: commands that
+# tests run in process make theirs a subreaper.
 test *ARGS:
-    {{python}} -m pytest -q {{spread}} tests --ignore=tests/contract --ignore=tests/real -m "not slow" "$@"
-    {{python}} -m pytest -q {{spread}} tests/real -m "not slow" "$@"
+    {{python}} -m pytest -q {{spread}} tests --ignore=tests/contract --ignore=tests/real -m "not slow and not e2e" "$@"
+    {{python}} -m pytest -q {{spread}} tests/real -m "not slow and not e2e" "$@"
 
-# What `test` leaves out: small forms of the campaigns, every older schema, and more examples of each property.
+# Whole supervisors and servers, seconds each: started, killed, cut off, starved and taken up again. As long again as `test`.
+test-e2e:
+    {{python}} -m pytest -q {{spread}} tests --ignore=tests/contract --ignore=tests/real -m "e2e and not slow"
+    {{python}} -m pytest -q {{spread}} tests/real -m "e2e and not slow"
+
+# What both leave out: small forms of the campaigns, every older schema, and more examples of each property.
 test-long *ARGS:
     {{python}} -m pytest -q {{spread}} tests -m slow "$@"
     LILY_EXAMPLES=300 {{python}} -m pytest -q {{spread}} tests/pure "$@"

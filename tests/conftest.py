@@ -16,6 +16,12 @@ settings.load_profile("lily")
 DEFAULT_POSTGRES = "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more for each two cores: tests also wait for processes, disks and servers."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores + cores // 2
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """Async tests run on trio: its clock can be replaced and its task order seeded."""

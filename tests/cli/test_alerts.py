@@ -42,6 +42,7 @@ def test_without_alerts_the_list_says_so(lily: Lily, workspace: Path) -> None:
     }
 
 
+@pytest.mark.e2e
 def test_a_process_of_one_run_tells_of_its_job(lily: Lily, workspace: Path) -> None:
     """Without any supervisor, as under cron: the third failure writes an alert, the success after it the recovery."""
     configure(workspace, sinks(rec={"kind": "file", "path": "alerts.jsonl"}, log={"kind": "log"}))
@@ -70,6 +71,7 @@ def test_a_process_of_one_run_tells_of_its_job(lily: Lily, workspace: Path) -> N
     assert lily("health", "--json").json["checks"][-1]["name"] == "alerts"
 
 
+@pytest.mark.e2e
 def test_explain_says_why_an_alert_was_sent_and_why_another_was_not(lily: Lily, workspace: Path) -> None:
     """Of an alert with each try, of a job with what came of its last failure."""
     configure(workspace, sinks(rec={"kind": "file", "path": "gone/alerts.jsonl"}, cmd={"kind": "command", "argv": ["true"]}))
@@ -142,6 +144,7 @@ def test_test_tries_every_sink_now(lily: Lily, workspace: Path) -> None:
     assert lily("alerts", "list", "--json").json["alerts"] == []  # a test leaves nothing
 
 
+@pytest.mark.e2e
 def test_a_supervisor_that_is_killed_while_a_webhook_is_down_delivers_after_its_next_start(lily: Lily, workspace: Path) -> None:
     """Three failures, one alert, down, kill -9, up again: delivered once; reloaded settings are used at once."""
     write_job(workspace, "a", bindings=FAILS)
@@ -175,6 +178,7 @@ def test_a_supervisor_that_is_killed_while_a_webhook_is_down_delivers_after_its_
         assert len(server.asked) == 3
 
 
+@pytest.mark.e2e
 def test_settings_that_are_wrong_are_refused_on_reload_and_those_of_before_hold(lily: Lily, workspace: Path) -> None:
     configure(workspace, sinks(rec={"kind": "file", "path": "alerts.jsonl"}))
     with supervisor(workspace):
@@ -190,6 +194,7 @@ def attempts(lily: Lily, run: str) -> int:
     return len(lily("runs", "show", run, "--json").json["receipt"]["attempts"])
 
 
+@pytest.mark.e2e
 def test_settings_of_retries_hold_for_runs_accepted_from_then_on(lily: Lily, workspace: Path) -> None:
     """What a run was accepted with is in its receipt, whatever the settings say when it runs."""
     write_job(workspace, "a", bindings=shell("exit 3"), runtime={})
@@ -225,6 +230,7 @@ def test_resolved_values_are_shown_with_where_they_come_from(lily: Lily, workspa
     assert "  retries: at most 3 attempts (scheduler.default_max_attempts: 3 (.lily/config.yaml:2))" in lily("jobs", "plan").out
 
 
+@pytest.mark.e2e
 def test_a_supervisor_registers_schedules_anew_when_the_settings_of_retries_are_read_again(lily: Lily, workspace: Path) -> None:
     """As after an edit of the file; nothing would change any more then."""
     write_job(workspace, "a", runtime={}, trigger={"type": "interval", "every": "1h"})

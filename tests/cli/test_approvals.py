@@ -31,6 +31,7 @@ def folder(root: Path, run_id: str, job_id: str = "a") -> Path:
     return root / ".lily" / "runs" / job_id / run_id
 
 
+@pytest.mark.e2e
 def test_a_run_that_waits_says_so_and_goes_on_when_somebody_approves(lily: Lily, workspace: Path) -> None:
     """Without a supervisor it waits in its own process, and names the commands that another terminal takes."""
     write_job(workspace, "a", approval=REQUIRED)
@@ -58,6 +59,7 @@ def test_a_run_that_waits_says_so_and_goes_on_when_somebody_approves(lily: Lily,
     assert "approved by" in lily("approvals", "show", run_id).out
 
 
+@pytest.mark.e2e
 def test_an_edit_makes_the_approval_void_with_its_code(lily: Lily, workspace: Path) -> None:
     """`jobs plan` and `approvals show` say it before; the run ends with 4 and one line."""
     write_job(workspace, "a", approval=REQUIRED, bindings=shell("echo old"))
@@ -79,6 +81,7 @@ def test_an_edit_makes_the_approval_void_with_its_code(lily: Lily, workspace: Pa
     assert [event["event"] for event in events][-2:] == ["job_approval_void", "job_failed"]
 
 
+@pytest.mark.e2e
 def test_ctrl_c_cancels_a_run_that_waits(lily: Lily, workspace: Path) -> None:
     """Nobody is left waiting."""
     write_job(workspace, "a", approval=REQUIRED)
@@ -92,6 +95,7 @@ def test_ctrl_c_cancels_a_run_that_waits(lily: Lily, workspace: Path) -> None:
     assert lily("approvals", "list", "--json").json == {"approvals": []}
 
 
+@pytest.mark.e2e
 def test_with_a_supervisor_a_detached_run_waits_and_is_denied(lily: Lily, workspace: Path) -> None:
     """The denial is told to whoever follows, and by the supervisor; the run's files come at once."""
     write_job(workspace, "a", approval=REQUIRED)
@@ -109,6 +113,7 @@ def test_with_a_supervisor_a_detached_run_waits_and_is_denied(lily: Lily, worksp
     assert receipt["approvals"][0]["decision"] == "denied"
 
 
+@pytest.mark.e2e
 def test_a_decision_without_a_supervisor_is_honoured_at_the_next_start(lily: Lily, workspace: Path) -> None:
     """And the command says that it will be."""
     write_job(workspace, "a", approval=REQUIRED)
@@ -163,6 +168,7 @@ def waiting_run(lily: Lily, workspace: Path, **approval: object) -> str:
     return run_id
 
 
+@pytest.mark.e2e
 def test_a_check_looks_now_and_decides(lily: Lily, workspace: Path, gh: StandIn) -> None:
     """A label from before the request is told of and does not count; one that is set now does. Garbage decides nothing."""
     gh.label("approved", by="ann", at="2020-01-01T00:00:00Z")
@@ -181,6 +187,7 @@ def test_a_check_looks_now_and_decides(lily: Lily, workspace: Path, gh: StandIn)
     assert lily("runs", "show", run_id, "--json").json["status"] == "queued"
 
 
+@pytest.mark.e2e
 def test_a_label_of_somebody_who_is_no_approver_decides_nothing(lily: Lily, workspace: Path, gh: StandIn) -> None:
     """The list says whose it is."""
     run_id = waiting_run(lily, workspace, approvers=["ann"])
@@ -199,6 +206,7 @@ def test_the_doctor_ends_with_one_where_labels_can_not_work(lily: Lily, workspac
     assert (bad.status, bad.out.count("WRONG"), "`gh auth login`" in bad.out) == (1, 2, True)
 
 
+@pytest.mark.e2e
 def test_a_replay_waits_and_is_approved_by_its_own_id(lily: Lily, workspace: Path) -> None:
     """What is asked names the first run."""
     write_job(workspace, "a")
@@ -211,6 +219,7 @@ def test_a_replay_waits_and_is_approved_by_its_own_id(lily: Lily, workspace: Pat
     assert process.returncode == 0
 
 
+@pytest.mark.e2e
 def test_list_expiring_has_only_what_is_within_its_time_of_warning(lily: Lily, workspace: Path, gh: StandIn) -> None:
     """By the warning time of each."""
     run_id = waiting_run(lily, workspace, ttl_hours=2, warn_hours=1)

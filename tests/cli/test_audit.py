@@ -151,6 +151,7 @@ def test_a_set_of_jobs_that_is_paused_at_once_is_in_the_audit_job_by_job(lily: L
 # -- traces ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.e2e
 def test_a_run_has_one_trace_wherever_it_is_seen(lily: Lily, workspace: Path) -> None:
     """Its child's environment, its files, the log of the supervisor, its dead letter and the audit."""
     write_job(workspace, "a", bindings=shell('echo "trace $LILY_TRACE_ID"; exit 1'))

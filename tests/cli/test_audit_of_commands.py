@@ -285,6 +285,7 @@ def test_a_change_that_can_not_be_audited_does_not_happen(lily: Lily, workspace:
         assert (list(database.iterdump()), kept_files(workspace)) == (before, files)
 
 
+@pytest.mark.e2e
 def test_what_only_looks_leaves_no_row(lily: Lily, workspace: Path) -> None:
     """Nor does what writes files alone."""
     write_job(workspace, "a", trigger=HOURLY)
@@ -307,6 +308,7 @@ def test_what_only_looks_leaves_no_row(lily: Lily, workspace: Path) -> None:
         assert audit(workspace) == [], command
 
 
+@pytest.mark.e2e
 def test_the_supervisors_start_and_stop_and_a_reload_are_audited_for_who_asked(lily: Lily, workspace: Path) -> None:
     """With the request id that its log names; a reload says what the file says now, and one that changes nothing says nothing."""
     write_job(workspace, "a", trigger=HOURLY)
@@ -336,6 +338,7 @@ def test_the_supervisors_start_and_stop_and_a_reload_are_audited_for_who_asked(l
     assert f"audit={changed['sequence']}:{changed['digest']}" in log
 
 
+@pytest.mark.e2e
 def test_a_supervisor_that_was_killed_is_taken_over_from(lily: Lily, workspace: Path) -> None:
     """The row names the one before it."""
     with supervisor(workspace) as first:
@@ -413,6 +416,7 @@ def test_a_run_of_another_workspace_is_an_account_here(lily: Lily, workspace: Pa
     assert audit(workspace)[-1]["actor"] == account()
 
 
+@pytest.mark.e2e
 def test_a_job_that_pauses_another_one_fails_and_says_why(lily: Lily, workspace: Path) -> None:
     """With the environment that a run really has."""
     import sys

@@ -14,6 +14,7 @@ from lily.text import all_encodable
 from tests.cli.conftest import DEADLINE, Lily, command, environment, write_job
 
 
+@pytest.mark.e2e
 def test_json_of_a_workspace_whose_path_is_no_utf8_is_json(tmp_path: Path) -> None:
     """Bytes that are no text are written out."""
     root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/w\xff"))
@@ -34,6 +35,7 @@ def test_json_of_a_workspace_whose_path_is_no_utf8_is_json(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["My%20Project", "what?", "a#b", "it's 100%", "new\nline", os.fsdecode(b"w\xff")])
+@pytest.mark.e2e
 def test_a_workspace_keeps_its_store_in_itself_whatever_its_folder_is_called(tmp_path: Path, lily: Lily, name: str) -> None:
     """What the name would mean in an address leads to no other place. A folder called `My%20Project` is not `My Project`."""
     root = tmp_path / name
@@ -53,6 +55,7 @@ def test_a_workspace_keeps_its_store_in_itself_whatever_its_folder_is_called(tmp
 
 
 @pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+@pytest.mark.e2e
 def test_a_command_whose_streams_are_closed_does_its_work(workspace: Path, closed: tuple[int, ...]) -> None:
     """And no file that it opens gets the number of a stream that others write to."""
     write_job(workspace, "fine")
@@ -84,6 +87,7 @@ def test_an_error_that_the_disk_has_no_room_for_is_told_on_stderr(workspace: Pat
     assert said.stderr.count("\n") == 1
 
 
+@pytest.mark.e2e
 def test_a_run_whose_events_the_disk_has_no_room_for_goes_on(workspace: Path) -> None:
     """What is lost is what is printed, not the work; and the line does not ask for the work to be done again."""
     write_job(workspace, "fine")
@@ -114,6 +118,7 @@ def _into_full(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]
         )
 
 
+@pytest.mark.e2e
 def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_all(workspace: Path) -> None:
     """Some programs hand such a pipe on; what it had no room for would be gone, with exit status 0."""
     expected = subprocess.run(

@@ -94,6 +94,7 @@ def test_a_password_in_the_url_of_the_store_is_no_part_of_the_audit(workspace: P
 
 
 @pytest.mark.parametrize(("when", "changed"), [(AFTER, True), (BEFORE, False)], ids=["after the file", "before the file"])
+@pytest.mark.e2e
 def test_a_kill_in_the_middle_of_a_lasting_change_leaves_no_change_without_its_row(
     workspace: Path, config: Path, when: str, changed: bool
 ) -> None:
@@ -126,6 +127,7 @@ def test_an_edit_by_hand_before_a_lasting_change_is_not_taken_for_it(lily: Lily,
     assert (by_command["action"], by_command["actor"]) == ("queue.set", account())
 
 
+@pytest.mark.e2e
 def test_a_reload_by_signal_is_the_supervisors(lily: Lily, workspace: Path, config: Path) -> None:
     """And one of a broken file changes nothing, and says nothing."""
     with supervisor(workspace) as up:

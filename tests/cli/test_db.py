@@ -36,6 +36,7 @@ def ids(lily: Lily) -> set[str]:
     return {run["run_id"] for run in lily("runs", "list", "--limit", "100", "--json").json["runs"]}
 
 
+@pytest.mark.e2e
 def test_a_backup_of_a_store_in_use_is_one_whole_file_for_its_owner_alone(lily: Lily, was: Past) -> None:
     """Made beside a supervisor; what is in it fits together; the copy needs no log."""
     with supervisor(was.root):
@@ -66,6 +67,7 @@ def test_a_backup_of_a_store_in_use_is_one_whole_file_for_its_owner_alone(lily: 
         ("x" * 300, 2, "File name too long"),
     ],
 )
+@pytest.mark.e2e
 def test_a_backup_is_refused_where_it_would_harm_something(lily: Lily, was: Past, file: str, status: int, says: str) -> None:
     """In one line; what is there stays as it is."""
     (was.root / "there").write_text("mine")
@@ -107,6 +109,7 @@ def test_a_backup_of_nothing_and_of_what_is_damaged_is_refused(lily: Lily, works
     assert not list(workspace.glob("*copy*"))
 
 
+@pytest.mark.e2e
 def test_a_restore_puts_the_copy_back_and_keeps_what_was_there(lily: Lily, was: Past) -> None:
     """Runs that came later are named, with the way back; numbers of events go on; it is in the audit."""
     before = ids(lily)
@@ -143,6 +146,7 @@ def test_who_has_the_store_open_during_a_restore_goes_on_in_the_one_that_was_put
     assert was.query("select count(*) from spec join run using (spec_hash) where run_id = ?", second) == [(1,)]
 
 
+@pytest.mark.e2e
 def test_a_restore_is_refused_while_anybody_owns_the_workspace(lily: Lily, was: Past) -> None:
     """Also when the supervisor's lock file was deleted under it."""
     lily("db", "backup", "copy")
@@ -285,6 +289,7 @@ def served(workspace: Path, postgres_url: str) -> Path:
     return workspace
 
 
+@pytest.mark.e2e
 def test_a_server_is_backed_up_and_restored_by_its_own_programs(lily: Lily, served: Path) -> None:
     """What came after the backup is gone, and named; what was there before the restore is kept."""
     write_job(served, "a")
@@ -309,6 +314,7 @@ def test_a_server_is_backed_up_and_restored_by_its_own_programs(lily: Lily, serv
 WAITS = text("select 1 from pg_locks join pg_database on oid = database where datname = current_database() and not granted")
 
 
+@pytest.mark.e2e
 def test_what_is_submitted_while_a_server_is_restored_waits_for_it_and_is_owed(
     lily: Lily, served: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +343,7 @@ def test_what_is_submitted_while_a_server_is_restored_waits_for_it_and_is_owed(
     assert {each["run_id"] for each in told} == {accepted}
 
 
+@pytest.mark.e2e
 def test_what_waits_for_the_restore_of_an_older_copy_gets_new_numbers_too(
     lily: Lily, served: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,6 +372,7 @@ def test_what_waits_for_the_restore_of_an_older_copy_gets_new_numbers_too(
     assert {each["run_id"] for each in told} == set(submitted)
 
 
+@pytest.mark.e2e
 def test_a_restore_is_not_cut_off_by_a_server_that_ends_sessions_which_are_idle(
     lily: Lily, served: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,6 +396,7 @@ def test_a_restore_is_not_cut_off_by_a_server_that_ends_sessions_which_are_idle(
     assert lily("audit", "list", "--json").json["audit"][0]["action"] == "store.restore"
 
 
+@pytest.mark.e2e
 def test_without_pg_dump_a_backup_is_refused_in_plain_words(lily: Lily, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing is left."""
     write_job(served, "a")
@@ -399,6 +408,7 @@ def test_without_pg_dump_a_backup_is_refused_in_plain_words(lily: Lily, served: 
     assert not list(served.glob("*copy*"))
 
 
+@pytest.mark.e2e
 def test_what_is_no_file_of_pg_dump_is_refused(lily: Lily, served: Path) -> None:
     """Before anything is touched."""
     write_job(served, "a")
@@ -419,6 +429,7 @@ def test_a_server_that_is_away_is_said(lily: Lily, workspace: Path) -> None:
     assert lily("db", "check").err.startswith("store_unavailable: ")
 
 
+@pytest.mark.e2e
 def test_a_restore_into_a_server_that_is_away_is_refused_in_one_plain_line(lily: Lily, served: Path) -> None:
     """With the code of a store that is away, after the file was found to be right."""
     write_job(served, "a")

@@ -19,6 +19,7 @@ def busy(lily: Lily, workspace: Path) -> list[Path]:
     return sorted((workspace / ".lily" / "runs" / "a").iterdir())
 
 
+@pytest.mark.e2e
 def test_the_command_rebuilds_files(lily: Lily, busy: list[Path]) -> None:
     """A line for each; the document has the same. Nothing to do is said, too."""
     body = (busy[0] / RECEIPT).read_bytes()
@@ -36,6 +37,7 @@ def test_the_command_rebuilds_files(lily: Lily, busy: list[Path]) -> None:
     assert (said.status, said.out.splitlines()[0]) == (1, f"not_rebuilt  {busy[0].name}  stdout.log is not there")
 
 
+@pytest.mark.e2e
 def test_the_command_rebuilds_history(lily: Lily, busy: list[Path], workspace: Path) -> None:
     """Into a store that was just made."""
     (before,) = [lily("runs", "list", "--json").json]
@@ -52,6 +54,7 @@ def test_the_command_rebuilds_history(lily: Lily, busy: list[Path], workspace: P
     assert lily("runs", "verify").status == 0
 
 
+@pytest.mark.e2e
 def test_history_is_rebuilt_only_while_no_supervisor_is_up(lily: Lily, busy: list[Path], workspace: Path) -> None:
     """Files may be, and so may a look at what would be done."""
     with supervisor(workspace):
@@ -63,6 +66,7 @@ def test_history_is_rebuilt_only_while_no_supervisor_is_up(lily: Lily, busy: lis
     assert lily("runs", "verify").status == 0
 
 
+@pytest.mark.e2e
 def test_losses_are_accepted_when_somebody_says_so(lily: Lily, busy: list[Path], workspace: Path) -> None:
     """Nothing is found any more, and the exit status is 0; not while a supervisor is up."""
     (busy[0] / "stdout.log").unlink()
@@ -78,6 +82,7 @@ def test_losses_are_accepted_when_somebody_says_so(lily: Lily, busy: list[Path],
 
 
 @pytest.mark.parametrize("words", [("--from", "receipts", "--accept-losses"), ("--from", "store", "--accept-losses", "--dry-run")])
+@pytest.mark.e2e
 def test_losses_are_accepted_for_files_and_for_good(lily: Lily, busy: list[Path], words: tuple[str, ...]) -> None:
     """What makes no sense is refused in a line."""
     said = lily("db", "rebuild", *words)

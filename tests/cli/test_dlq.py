@@ -150,6 +150,7 @@ def test_a_retry_is_a_new_run_with_a_lineage_both_ways(lily: Lily, place: Path) 
     assert f"{old} stays: dead_letter_not_found" in again.err
 
 
+@pytest.mark.e2e
 def test_a_new_run_that_fails_is_a_dead_letter_of_its_own(lily: Lily, place: Path) -> None:
     """It says where it came from; the supervisor runs what was retried."""
     (old,) = dead(place, "bad")
@@ -361,6 +362,7 @@ def unsynced(*arguments: Any, **options: Any) -> Store:
     return made
 
 
+@pytest.mark.e2e
 def test_a_thousand_go_with_a_canary_and_a_rate(lily: Lily, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The canary's end is waited for once; then one after the other; one bad entry is passed over."""
     write_job(place, "gone")

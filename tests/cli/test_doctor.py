@@ -248,6 +248,7 @@ def crashed(root: Path, lily: Lily) -> str:
     return run_id
 
 
+@pytest.mark.e2e
 def test_what_a_killed_supervisor_left_is_found_and_put_back(lily: Lily, workspace: Path) -> None:
     """Its run waits again, the processes are gone, sockets too; and the next supervisor goes on with it."""
     run_id = crashed(workspace, lily)
@@ -273,6 +274,7 @@ def test_what_a_killed_supervisor_left_is_found_and_put_back(lily: Lily, workspa
     assert "job_recovered" in [event["event"] for event in events] or "job_interrupted" in [event["event"] for event in events]
 
 
+@pytest.mark.e2e
 def test_an_owner_that_does_not_answer_is_an_error(lily: Lily, workspace: Path) -> None:
     """It holds the lock, and nothing else of it can be seen."""
     past(workspace, lily)
@@ -287,6 +289,7 @@ def test_an_owner_that_does_not_answer_is_an_error(lily: Lily, workspace: Path) 
 # -- the store, beside its damage ------------------------------------------------------------------
 
 
+@pytest.mark.e2e
 def test_a_store_that_can_only_be_read_or_is_written_for_long_is_said(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither keeps the doctor waiting."""
     was = past(workspace, lily)
@@ -303,6 +306,7 @@ def test_a_store_that_can_only_be_read_or_is_written_for_long_is_said(lily: Lily
 
 
 @pytest.mark.parametrize(("place", "mode"), [("db", 0o500), ("db/lily.sqlite3", 0)])
+@pytest.mark.e2e
 def test_a_store_that_is_only_closed_to_its_user_is_not_damaged(unprivileged: Unprivileged, place: str, mode: int) -> None:
     """A sound store is not moved aside, and a fresh one put in its place, because somebody has changed modes: those alone are mended."""
     root = unprivileged.folder(f"closed-{mode}")
@@ -347,6 +351,7 @@ def scheduled(root: Path, lily: Lily) -> None:
 
 
 @pytest.mark.parametrize("kind", ["garbage", "truncated", "no table"])
+@pytest.mark.e2e
 def test_a_damaged_scheduler_store_is_moved_aside_and_made_anew(lily: Lily, workspace: Path, kind: str) -> None:
     """It is a cache: nothing is lost with it."""
     scheduled(workspace, lily)
@@ -370,6 +375,7 @@ def test_a_damaged_scheduler_store_is_moved_aside_and_made_anew(lily: Lily, work
     assert all_codes(lily("doctor", "--json")) == set()
 
 
+@pytest.mark.e2e
 def test_a_scheduler_store_that_was_deleted_is_only_said(lily: Lily, workspace: Path) -> None:
     """The next start makes it. Under a supervisor it is worth a warning: what is registered is in memory alone."""
     scheduled(workspace, lily)
@@ -385,6 +391,7 @@ def test_a_scheduler_store_that_was_deleted_is_only_said(lily: Lily, workspace: 
         assert codes(lily("doctor", "--json")) == {"job_store_lost"}
 
 
+@pytest.mark.e2e
 def test_what_drifted_apart_is_named(lily: Lily, workspace: Path) -> None:
     """Without a supervisor it is nothing to worry about: the next start puts it together."""
     scheduled(workspace, lily)
@@ -394,6 +401,7 @@ def test_what_drifted_apart_is_named(lily: Lily, workspace: Path) -> None:
     assert one(said, "schedule_drift")["message"] == "not registered: b"
 
 
+@pytest.mark.e2e
 def test_windows_that_are_not_accounted_for_are_counted(lily: Lily, workspace: Path) -> None:
     """The same that `lily schedule verify` says."""
     scheduled(workspace, lily)

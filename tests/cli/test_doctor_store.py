@@ -41,6 +41,7 @@ DAMAGE: dict[str, Do] = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.e2e
 def test_a_damaged_store_is_one_clear_line_everywhere_and_is_mended(lily: Lily, was: Past, kind: str) -> None:
     """Commands name the doctor; the doctor runs without the store; the old file stays; ended runs come back from their receipts."""
     was.fold()
@@ -75,6 +76,7 @@ def test_a_damaged_store_is_one_clear_line_everywhere_and_is_mended(lily: Lily, 
     assert lily("jobs", "run", "good").status == 0
 
 
+@pytest.mark.e2e
 def test_the_log_of_another_store_is_found_and_moved_aside(lily: Lily, was: Past) -> None:
     """A file that was copied back beside an old log; whoever opens both spoils the file, so the doctor tries it on a copy."""
     aside = crashed_copy(was, lambda: lily("jobs", "run", "good"))
@@ -120,6 +122,7 @@ def test_an_index_of_the_log_that_was_lost_is_made_again(lily: Lily, was: Past) 
     check_whole(lily, was)
 
 
+@pytest.mark.e2e
 def test_a_log_without_a_store_is_kept_from_being_thrown_away(lily: Lily, was: Past) -> None:
     """SQLite drops a log whose file is not there, and a command would make an empty store."""
     aside = crashed_copy(was, lambda: lily("jobs", "run", "good"))
@@ -147,6 +150,7 @@ def test_a_store_that_is_gone_is_made_again_from_receipts(lily: Lily, was: Past,
     check_whole(lily, was, waiting=False)
 
 
+@pytest.mark.e2e
 def test_a_repair_leaves_the_store_alone_while_a_supervisor_is_up(lily: Lily, was: Past) -> None:
     """It says what to do first; what does not touch the store is mended all the same."""
     with supervisor(was.root):
@@ -163,6 +167,7 @@ def test_a_repair_leaves_the_store_alone_while_a_supervisor_is_up(lily: Lily, wa
     assert torn.exists()
 
 
+@pytest.mark.e2e
 def test_the_doctor_finds_nothing_wrong_beside_a_supervisor(lily: Lily, was: Past) -> None:
     """Also in the middle of its work."""
     with supervisor(was.root):

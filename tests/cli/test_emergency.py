@@ -33,6 +33,7 @@ def running(root: Path, lily: Lily, up: Any, job_id: str) -> str:
     return run_id
 
 
+@pytest.mark.e2e
 def test_every_running_run_fails_with_the_reason_and_its_work_is_stopped(lily: Lily, workspace: Path) -> None:
     """Through its supervisor: processes gone, receipt whole, not tried again; what is queued goes on."""
     write_job(workspace, "a", bindings=shell("echo $$ > pid; echo begun; sleep 600"), runtime={"retry_max": 5})
@@ -55,6 +56,7 @@ def test_every_running_run_fails_with_the_reason_and_its_work_is_stopped(lily: L
     assert audit(workspace) == [("run.fail", run_id, "the disk burns")]
 
 
+@pytest.mark.e2e
 def test_orphans_of_a_dead_supervisor_fail_without_one(lily: Lily, workspace: Path) -> None:
     """Their processes are ended here, and the next start writes their artifacts and does not run them again."""
     write_job(workspace, "a", bindings=shell("echo $$ > pid; echo begun; sleep 600"))
@@ -109,6 +111,7 @@ def test_pause_all_prints_a_set_and_resume_restores_exactly_that(lily: Lily, wor
     ]
 
 
+@pytest.mark.e2e
 def test_a_reset_is_refused_while_a_supervisor_is_up_and_without_yes(lily: Lily, workspace: Path) -> None:
     """The line names who is in the way."""
     write_job(workspace, "a")
@@ -139,6 +142,7 @@ def test_a_reset_says_where_the_backup_is_and_the_backup_is_a_store(lily: Lily, 
     assert lily("runs", "list", "--json").json == before
 
 
+@pytest.mark.e2e
 def test_an_export_is_lines_of_json(lily: Lily, workspace: Path) -> None:
     """Each fits the published shape; a table can be chosen; what can't be is refused."""
     write_job(workspace, "a")
@@ -154,6 +158,7 @@ def test_an_export_is_lines_of_json(lily: Lily, workspace: Path) -> None:
     assert (said.status, "attempt" in said.err) == (2, True)
 
 
+@pytest.mark.e2e
 def test_after_a_checkpoint_the_file_alone_is_a_copy(lily: Lily, workspace: Path) -> None:
     """Also while a supervisor is up."""
     write_job(workspace, "a")
@@ -169,6 +174,7 @@ def test_after_a_checkpoint_the_file_alone_is_a_copy(lily: Lily, workspace: Path
         assert database.execute("select status from run").fetchall() == [("succeeded",)]
 
 
+@pytest.mark.e2e
 def test_a_report_sums_up_the_day(lily: Lily, workspace: Path) -> None:
     """What failed, why, and what to do about it."""
     write_job(workspace, "good")
@@ -233,6 +239,7 @@ def test_a_textfile_takes_the_place_of_plain_files_alone(lily: Lily, workspace: 
     assert (workspace / "pipe").is_fifo()
 
 
+@pytest.mark.e2e
 def test_json_of_an_export_survives_a_pipe_that_closes(lily: Lily, workspace: Path) -> None:
     """`lily store export --jsonl | head -1` is no error."""
     write_job(workspace, "a")

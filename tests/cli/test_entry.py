@@ -170,6 +170,7 @@ def test_the_line_of_an_error_can_not_move_the_cursor(lily: Lily, monkeypatch: p
     assert lily("jobs", "list").err == "job_not_found: no \\x1b[2J job\n"
 
 
+@pytest.mark.e2e
 def test_a_reader_that_went_away_is_no_failure(workspace: Path) -> None:
     """`lily jobs list | head -1` ends quietly with status 0, also when the list is longer than a pipe holds."""
     for number in range(700):
@@ -193,6 +194,7 @@ def test_text_that_the_locale_can_not_write_is_escaped(workspace: Path) -> None:
     assert "Gr\\xf6\\xdfe" in done.stdout
 
 
+@pytest.mark.e2e
 def test_a_file_name_that_is_not_utf_8_breaks_nothing(workspace: Path) -> None:
     """Arguments and files may hold any bytes."""
     Path(os.fsdecode(os.fsencode(workspace) + b"/.lily/jobs/b\xff.job.yaml")).write_text("id: b")

@@ -5,6 +5,8 @@ import signal
 import threading
 from pathlib import Path
 
+import pytest
+
 import lily as python
 from tests.cli.conftest import Lily, rest, shell, started, supervisor, until, write_job
 from tests.contract.conform import check_fits
@@ -61,6 +63,7 @@ def test_events_can_be_chosen_by_name_and_job(lily: Lily, workspace: Path) -> No
         assert says in said.err
 
 
+@pytest.mark.e2e
 def test_following_shows_what_comes_with_and_without_a_supervisor(lily: Lily, workspace: Path) -> None:
     """Across its start and end, each event once and in order."""
     write_job(workspace, "a")
@@ -91,6 +94,7 @@ def test_following_shows_what_comes_with_and_without_a_supervisor(lily: Lily, wo
     assert seen == lily("events", "tail", "--since", "0", "--json").lines
 
 
+@pytest.mark.e2e
 def test_following_ends_when_nobody_reads_any_more(lily: Lily, workspace: Path) -> None:
     """A pipe that is closed is no error."""
     write_job(workspace, "a")
@@ -103,6 +107,7 @@ def test_following_ends_when_nobody_reads_any_more(lily: Lily, workspace: Path) 
         assert tail.wait() in (0, 141)
 
 
+@pytest.mark.e2e
 def test_a_program_follows_from_python(workspace: Path, lily: Lily) -> None:
     """The same stream as an iterator of structs, which waits for more."""
     write_job(workspace, "a", bindings=shell("echo hello"))

@@ -68,6 +68,7 @@ def test_a_new_workspace_lacks_only_its_supervisor(lily: Lily, workspace: Path) 
     assert "not running; `lily up` starts it" in text.out
 
 
+@pytest.mark.e2e
 def test_a_supervisor_that_is_up_makes_it_healthy(lily: Lily, workspace: Path) -> None:
     """Each actor shows; the object has the queue and the worker in it; the exit status is 0."""
     with supervisor(workspace) as up:
@@ -81,6 +82,7 @@ def test_a_supervisor_that_is_up_makes_it_healthy(lily: Lily, workspace: Path) -
         assert "healthy" in lily("health").out.splitlines()[0]
 
 
+@pytest.mark.e2e
 def test_a_supervisor_that_was_killed_and_one_that_came_after_it(lily: Lily, workspace: Path) -> None:
     """Critical while it is gone, and it says since when; a warning for a while after the restart; nothing hangs on either."""
     with supervisor(workspace) as up:
@@ -95,6 +97,7 @@ def test_a_supervisor_that_was_killed_and_one_that_came_after_it(lily: Lily, wor
         assert "restarted" in found["supervisor"]["message"]
 
 
+@pytest.mark.e2e
 def test_a_supervisor_that_does_not_answer_is_critical(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is there, and stopped: health waits for it for a short time only."""
     monkeypatch.setattr("lily.operations.health.ANSWER_SECONDS", 0.2)
@@ -125,6 +128,7 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize(("crashes", "level"), [(1, "warning"), (5, "critical")])
+@pytest.mark.e2e
 def test_an_actor_that_crashed_is_a_warning_and_one_that_used_up_its_restarts_critical(
     lily: Lily, workspace: Path, crashes: int, level: str
 ) -> None:
@@ -144,6 +148,7 @@ def test_an_actor_that_crashed_is_a_warning_and_one_that_used_up_its_restarts_cr
         program.communicate()
 
 
+@pytest.mark.e2e
 def test_queue_dead_letters_and_backpressure_have_their_levels(lily: Lily, workspace: Path) -> None:
     """From real runs, at each border of the table."""
     (workspace / ".lily" / "config.yaml").write_text("queue: {max_size: 10, backpressure_percent: 90}\n")
@@ -182,6 +187,7 @@ def test_what_waits_for_too_long_has_its_levels(lily: Lily, workspace: Path) -> 
         assert checks(lily)["oldest_approval"]["level"] == level
 
 
+@pytest.mark.e2e
 def test_windows_that_nobody_accounts_for_are_critical(lily: Lily, workspace: Path) -> None:
     """While the supervisor is gone they fall due; a row that somebody took out of the ledger is missed too."""
     write_job(workspace, "tick", trigger={"type": "interval", "every": "1s"})
@@ -258,6 +264,7 @@ def test_a_writer_that_does_not_let_go_is_a_warning(lily: Lily, workspace: Path,
         assert checks(lily)["store"]["level"] == "warning"
 
 
+@pytest.mark.e2e
 def test_a_store_that_may_not_be_written_is_critical(unprivileged: Unprivileged) -> None:
     """For a user who is not root, as the service is; the figures are shown all the same."""
     root = unprivileged.folder("home")
@@ -294,6 +301,7 @@ def test_a_mistake_in_the_command_line_is_told_from_a_level(lily: Lily, workspac
     assert lily("health").status == 1
 
 
+@pytest.mark.e2e
 def test_watching_looks_again_until_ctrl_c(workspace: Path) -> None:
     """With --json one object a line."""
     with started(workspace, "health", "--watch", "--json") as process:

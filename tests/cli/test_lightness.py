@@ -32,6 +32,7 @@ def test_version_imports_nothing(workspace: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("jobs", "list"), ("jobs", "list", "--json"), ("config", "show"), ("jobs", "tail", "a")])
+@pytest.mark.e2e
 def test_reading_files_imports_no_heavy_library(workspace: Path, lily: Lily, arguments: tuple[str, ...]) -> None:
     """When no job file changed since the last look."""
     write_job(workspace, "a")
@@ -51,6 +52,7 @@ def test_looking_ahead_loads_the_calendar_and_neither_the_store_nor_the_models(w
     assert "apscheduler" not in {name.partition(".")[0] for name in loaded(workspace, "jobs", "list")}
 
 
+@pytest.mark.e2e
 def test_history_imports_the_store_and_no_event_loop(workspace: Path, lily: Lily) -> None:
     """Reading runs asks the store, and nothing else."""
     write_job(workspace, "a")

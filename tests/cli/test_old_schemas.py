@@ -62,6 +62,7 @@ def test_every_released_schema_has_its_dump() -> None:
 
 
 @pytest.mark.parametrize("old", SOME, indirect=True)
+@pytest.mark.e2e
 def test_an_older_store_is_brought_up_to_date_after_a_copy(lily: Lily, old: Path, tmp_path: Path) -> None:
     """All that it held is there, its tables are those of a fresh one, what waited runs, and the copy is as it was."""
     before = rows_of(old)
@@ -101,6 +102,7 @@ def test_an_older_store_is_brought_up_to_date_after_a_copy(lily: Lily, old: Path
 
 
 @pytest.mark.parametrize("revision", SOME)
+@pytest.mark.e2e
 def test_an_older_store_on_postgresql_is_brought_up_to_date(postgres_url: str, tmp_path: Path, rows: Rows, revision: str) -> None:
     """The same tables, and all that it held."""
     load(tmp_path / "old.sqlite3", revision, rows)
@@ -124,6 +126,7 @@ def test_an_older_store_on_postgresql_is_brought_up_to_date(postgres_url: str, t
         engine.dispose()
 
 
+@pytest.mark.e2e
 def test_an_upgrade_is_not_cut_off_by_a_server_that_ends_sessions_which_are_idle(
     postgres_url: str, tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +152,7 @@ def test_an_upgrade_is_not_cut_off_by_a_server_that_ends_sessions_which_are_idle
 
 
 @pytest.mark.parametrize("old", ["0001"], indirect=True)
+@pytest.mark.e2e
 def test_any_command_brings_it_up_to_date_and_says_so(lily: Lily, old: Path) -> None:
     """In one line, with where the copy is; once."""
     said = lily("runs", "list")
@@ -192,6 +196,7 @@ def test_what_can_not_be_copied_is_not_upgraded(lily: Lily, old: Path) -> None:
     assert rows_of(old) == before
 
 
+@pytest.mark.e2e
 def test_the_last_few_copies_are_kept(tmp_path: Path, rows: Rows) -> None:
     """Others in the folder are left alone."""
     path = tmp_path / "db" / "lily.sqlite3"

@@ -76,6 +76,7 @@ def test_the_list_is_in_the_order_of_being_taken_or_as_asked(lily: Lily, workspa
     assert (high in said.out, "3 more" in said.err) == (True, True)
 
 
+@pytest.mark.e2e
 def test_watch_prints_again_until_ctrl_c(workspace: Path) -> None:
     with subprocess.Popen(
         command("queue", "stats", "--watch", "--json"),
@@ -129,6 +130,7 @@ def test_all_of_a_class_are_canceled_with_a_reason_alone(lily: Lily, workspace: 
     assert len(audited(workspace)) == 5
 
 
+@pytest.mark.e2e
 def test_with_running_the_work_is_stopped_by_its_owner(lily: Lily, workspace: Path) -> None:
     """The process is gone and the state is canceled; without it what runs goes on."""
     write_job(workspace, "long", bindings=shell("echo begun; sleep 600"))
@@ -149,6 +151,7 @@ def test_with_running_the_work_is_stopped_by_its_owner(lily: Lily, workspace: Pa
 # -- set and reload ------------------------------------------------------------------------------------
 
 
+@pytest.mark.e2e
 def test_set_holds_at_once_for_every_process_and_until_a_supervisor_starts(lily: Lily, workspace: Path) -> None:
     """Audited with before and after; a smaller size refuses the next run, a supervisor's start ends it."""
     write_job(workspace, "a")
@@ -212,6 +215,7 @@ def test_nothing_to_set_and_a_number_out_of_range_are_mistakes_of_usage(lily: Li
         assert lily("queue", "set", *words).status == 2
 
 
+@pytest.mark.e2e
 def test_a_supervisor_reads_its_settings_again_and_says_what_changed(lily: Lily, workspace: Path) -> None:
     """By the command and by SIGHUP; what can't change now is said, and a broken file changes nothing."""
     path = config(workspace, max_concurrent=2)
@@ -240,6 +244,7 @@ def test_a_supervisor_reads_its_settings_again_and_says_what_changed(lily: Lily,
     assert lily("config", "reload").err.startswith("supervisor_not_running")
 
 
+@pytest.mark.e2e
 def test_a_sighup_because_the_terminal_is_gone_drains(workspace: Path) -> None:
     """As a person who closes the window expects."""
     leader, terminal = pty.openpty()
@@ -321,6 +326,7 @@ def test_a_batch_is_a_run_for_each_line(lily: Lily, workspace: Path) -> None:
     assert len({row["spec_hash"] for row in lily("jobs", "history", "b", "--json").json["runs"]}) == 1
 
 
+@pytest.mark.e2e
 def test_a_batch_may_come_on_stdin(workspace: Path) -> None:
     """`-` names it; the supervisor that is missing is told on stderr."""
     write_job(workspace, "a")

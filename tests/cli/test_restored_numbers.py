@@ -77,6 +77,7 @@ def restored(lily: Lily, file: str = "copy") -> dict[str, Any]:
     return row
 
 
+@pytest.mark.e2e
 def test_no_number_that_a_reader_may_have_seen_is_given_again(lily: Lily, home: Path) -> None:
     """What is in the copy keeps its numbers; what comes after the restore has numbers beyond all that were there before it."""
     seen = numbers(home)
@@ -91,6 +92,7 @@ def test_no_number_that_a_reader_may_have_seen_is_given_again(lily: Lily, home: 
         assert min(fresh) > max(seen[name]), name
 
 
+@pytest.mark.e2e
 def test_a_follower_of_the_stream_misses_nothing_over_a_restore(lily: Lily, home: Path) -> None:
     """It asks for what came after the last number that it saw before the restore."""
     last = max(numbers(home)["event"])
@@ -100,6 +102,7 @@ def test_a_follower_of_the_stream_misses_nothing_over_a_restore(lily: Lily, home
     assert {each["run_id"] for each in told} == {run}
 
 
+@pytest.mark.e2e
 def test_the_audit_says_which_numbers_a_restore_leaves_out_and_still_holds(lily: Lily, home: Path) -> None:
     """A head noted before the copy still fits; one that was noted after it is said to be left out, and by which row."""
     seen = sorted(numbers(home)["audit"])
@@ -119,6 +122,7 @@ def test_the_audit_says_which_numbers_a_restore_leaves_out_and_still_holds(lily:
 
 
 @pytest.mark.parametrize("cut", ["before", "at", "told"])
+@pytest.mark.e2e
 def test_rows_taken_out_beside_those_that_were_left_out_are_missed(lily: Lily, home: Path, cut: str) -> None:
     """Only what the restore's own row says, and that row as it was written, is forgiven."""
     restored(lily)
@@ -133,6 +137,7 @@ def test_rows_taken_out_beside_those_that_were_left_out_are_missed(lily: Lily, h
     assert verified(lily)["fault"]["kind"] == "missing"
 
 
+@pytest.mark.e2e
 def test_going_back_to_what_was_there_goes_on_as_well(lily: Lily, home: Path) -> None:
     """The file that the restore kept is restored: numbers given since are left out in their turn."""
     before = numbers(home)
@@ -148,6 +153,7 @@ def test_going_back_to_what_was_there_goes_on_as_well(lily: Lily, home: Path) ->
     assert verified(lily)["ok"]
 
 
+@pytest.mark.e2e
 def test_where_nobody_can_say_how_far_the_numbers_went_they_leap(lily: Lily, home: Path) -> None:
     """The store is gone, as on a new machine: what was seen of it since the copy is not told again under the same numbers."""
     seen = numbers(home)
@@ -182,6 +188,7 @@ def test_a_damaged_store_is_not_asked_for_its_numbers(lily: Lily, filed: Path) -
 
 
 @pytest.mark.parametrize("revision", ["0001", "0004"])
+@pytest.mark.e2e
 def test_a_copy_of_an_older_schema_goes_on_from_what_was_there(lily: Lily, filed: Path, revision: str) -> None:
     """Also in tables that it has not, and that its upgrade makes."""
     seen = numbers(filed)
@@ -201,6 +208,7 @@ def test_a_store_of_another_schema_is_asked_how_far_it_went(lily: Lily, filed: P
     assert restored(lily)["sequence"] == max(seen["audit"]) + 1
 
 
+@pytest.mark.e2e
 def test_a_restore_that_is_killed_before_its_last_step_has_given_no_number(
     lily: Lily, filed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

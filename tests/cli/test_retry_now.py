@@ -108,6 +108,7 @@ def test_a_paused_worker_is_said(lily: Lily, store: Store) -> None:
     assert "paused" in said.err
 
 
+@pytest.mark.e2e
 def test_a_running_supervisor_makes_the_attempt(lily: Lily, workspace: Path) -> None:
     """From the command to the receipt, through real processes."""
     backoff = {"strategy": "fixed", "base_seconds": 3600, "max_seconds": 3600}

@@ -182,6 +182,7 @@ def test_the_built_in_job_stands_beside_the_files_in_a_list(lily: Lily, workspac
 
 
 @pytest.mark.usefixtures("workspace")
+@pytest.mark.e2e
 def test_the_built_in_job_is_shown_checked_paused_and_run_like_any_other(lily: Lily) -> None:
     """By its id; and its runs have a history."""
     shown = lily("jobs", "show", "lily.review", "--json").json

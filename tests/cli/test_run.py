@@ -166,6 +166,7 @@ def test_detach_prints_the_id_and_leaves_the_run_to_the_supervisor(lily: Lily, w
     assert lily("jobs", "run", "a", "--detach", "--json").json["status"] == "queued"
 
 
+@pytest.mark.e2e
 def test_a_run_that_was_accepted_and_can_not_be_run_here_is_named(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever took it for refused would run it a second time."""
     write_job(workspace, "a", bindings=shell("echo hello"))
@@ -187,6 +188,7 @@ def test_a_run_that_was_accepted_and_can_not_be_run_here_is_named(lily: Lily, wo
             pass
 
 
+@pytest.mark.e2e
 def test_a_run_is_handed_to_the_supervisor_and_followed(lily: Lily, workspace: Path) -> None:
     """The events come from it, the run is its own, and the outcome is the command's."""
     write_job(workspace, "a", bindings=shell("echo from $PPID; exit 3"))
@@ -207,6 +209,7 @@ def stop(up: subprocess.Popen[str], workspace: Workspace) -> None:
         db.execute("rollback")
 
 
+@pytest.mark.e2e
 def test_a_run_says_once_that_the_supervisor_does_not_answer_and_goes_on_when_it_does(
     lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +231,7 @@ def test_a_run_says_once_that_the_supervisor_does_not_answer_and_goes_on_when_it
         assert "lily health" in line
 
 
+@pytest.mark.e2e
 def test_a_run_that_waits_for_a_slot_does_not_take_the_supervisor_for_silent(
     lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +255,7 @@ def test_a_run_that_waits_for_a_slot_does_not_take_the_supervisor_for_silent(
         assert "does not answer" not in said.err
 
 
+@pytest.mark.e2e
 def test_a_run_is_followed_also_where_many_files_are_open(lily: Lily, workspace: Path) -> None:
     write_job(workspace, "a")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -263,6 +268,7 @@ def test_a_run_is_followed_also_where_many_files_are_open(lily: Lily, workspace:
     assert [line.get("seq") for line in lines] == [1, 2, 3, 4, 5, None]
 
 
+@pytest.mark.e2e
 def test_a_second_run_is_handed_to_the_first(workspace: Path, lily: Lily) -> None:
     """While one command owns the workspace, another gives its run to that one and follows it."""
     write_job(workspace, "slow", bindings=shell("echo begun; read x < gate"))
@@ -277,6 +283,7 @@ def test_a_second_run_is_handed_to_the_first(workspace: Path, lily: Lily) -> Non
         assert first.wait() == 0
 
 
+@pytest.mark.e2e
 def test_the_follower_takes_over_when_the_owner_is_killed(workspace: Path) -> None:
     """The run is owed, so whoever waits for it goes on with it."""
     write_job(workspace, "a", bindings=shell('echo "attempt $LILY_ATTEMPT"; [ "$LILY_ATTEMPT" -gt 1 ] || read x < gate'))
@@ -293,6 +300,7 @@ def test_the_follower_takes_over_when_the_owner_is_killed(workspace: Path) -> No
 
 
 @pytest.mark.parametrize("handed_over", [False, True])
+@pytest.mark.e2e
 def test_ctrl_c_cancels_the_run_and_the_receipt_says_so(workspace: Path, handed_over: bool) -> None:
     """Status 130; the program is gone, and the run will not come again."""
     write_job(workspace, "a", bindings=shell("echo begun; read x < gate"))
@@ -346,6 +354,7 @@ sys.exit(__main__.command())
 
 
 @pytest.mark.parametrize("module", ["lily.cli.entry", "trio._core._run", "actors.here", "anyio._backends._trio"])
+@pytest.mark.e2e
 def test_ctrl_c_in_the_middle_of_an_import_is_told_as_at_any_other_moment(workspace: Path, module: str) -> None:
     """And what was imported by half breaks nothing: a run that was accepted is canceled."""
     write_job(workspace, "a")
@@ -360,6 +369,7 @@ def test_ctrl_c_in_the_middle_of_an_import_is_told_as_at_any_other_moment(worksp
         assert done.stderr == "canceling; Ctrl-C again leaves it to the supervisor\n"
 
 
+@pytest.mark.e2e
 def test_a_run_that_somebody_else_canceled_is_status_1(workspace: Path, lily: Lily) -> None:
     """Only the own Ctrl-C is 130."""
     write_job(workspace, "a", bindings=shell("echo begun; read x < gate"))
@@ -373,6 +383,7 @@ def test_a_run_that_somebody_else_canceled_is_status_1(workspace: Path, lily: Li
         assert last.get("receipt", last)["canceled"]["reason"] == "not now", last
 
 
+@pytest.mark.e2e
 def test_a_reader_that_went_away_does_not_end_the_run(workspace: Path) -> None:
     """`lily jobs run a --json | head -1`: the run goes on to its end, and its outcome is the exit status."""
     write_job(workspace, "a", bindings=shell("for i in $(seq 200); do echo line $i; done; exit 5"))
@@ -389,6 +400,7 @@ def test_a_reader_that_went_away_does_not_end_the_run(workspace: Path) -> None:
     assert receipt["status"] == "failed"
 
 
+@pytest.mark.e2e
 def test_progress_is_shown_on_a_terminal_only(workspace: Path, lily: Lily) -> None:
     """On stderr: one line an event; a log file or pipe gets the summary and where the files are."""
     write_job(workspace, "a", bindings=shell("printf 'one\\033[2Jtwo'"))
@@ -404,6 +416,7 @@ def test_progress_is_shown_on_a_terminal_only(workspace: Path, lily: Lily) -> No
     assert b"# Succeeded" in done.stdout
 
 
+@pytest.mark.e2e
 def test_lily_up_waits_for_a_run_in_progress(workspace: Path) -> None:
     """The supervisor takes the workspace over when the command that owned it has ended."""
     write_job(workspace, "a", bindings=shell("echo begun; read x < gate"))
@@ -416,6 +429,7 @@ def test_lily_up_waits_for_a_run_in_progress(workspace: Path) -> None:
             assert run.wait() == 0
 
 
+@pytest.mark.e2e
 def test_a_second_ctrl_c_leaves_the_run_to_the_supervisor(workspace: Path, lily: Lily) -> None:
     """When the program takes its time to end: status 130 at once, and the run is canceled all the same."""
     script = "trap 'echo asked' TERM; echo begun; while :; do read x < gate; done"

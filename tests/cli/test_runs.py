@@ -68,11 +68,13 @@ def test_list_shows_runs_of_all_jobs_newest_first(lily: Lily, two_runs: list[str
     ],
 )
 @pytest.mark.usefixtures("two_runs")
+@pytest.mark.e2e
 def test_list_can_be_narrowed(lily: Lily, arguments: tuple[str, ...], expected: list[str]) -> None:
     """By number, status, job and age."""
     assert [run["job_id"] for run in lily("runs", "list", "--json", *arguments).json["runs"]] == expected
 
 
+@pytest.mark.e2e
 def test_since_takes_times_and_durations(lily: Lily, two_runs: list[str]) -> None:
     """A time with an offset means the instant; a date its midnight in UTC."""
     now = datetime.now(UTC)
@@ -83,6 +85,7 @@ def test_since_takes_times_and_durations(lily: Lily, two_runs: list[str]) -> Non
     assert lily("runs", "list", "--since", "0001-01-01T00:00:00+14:00").status == 2
 
 
+@pytest.mark.e2e
 def test_history_shows_one_job_newest_first(lily: Lily, workspace: Path, two_runs: list[str]) -> None:
     """Also after its file is gone; a job that never ran has none, an unknown one is an error."""
     newest = lily("jobs", "run", "good", "--json").lines[-1]["receipt"]["run_id"]
@@ -97,6 +100,7 @@ def test_history_shows_one_job_newest_first(lily: Lily, workspace: Path, two_run
     assert lily("jobs", "history", "unknown").status == 3
 
 
+@pytest.mark.e2e
 def test_history_shows_twenty_unless_told(lily: Lily, workspace: Path) -> None:
     """The default of the contract."""
     write_job(workspace, "a")
@@ -107,6 +111,7 @@ def test_history_shows_twenty_unless_told(lily: Lily, workspace: Path) -> None:
     assert len(ids(lily("runs", "active", "--json"))) == 21
 
 
+@pytest.mark.e2e
 def test_show_tells_a_run_whole(lily: Lily, two_runs: list[str]) -> None:
     """By its id, its beginning or its last part; with attempts, events and receipt."""
     good, bad = two_runs
@@ -121,6 +126,7 @@ def test_show_tells_a_run_whole(lily: Lily, two_runs: list[str]) -> None:
 
 @pytest.mark.parametrize("run", ["nope", "../../x", "20260504T041500.123456Z-k3f9", "%", "2"])
 @pytest.mark.usefixtures("two_runs")
+@pytest.mark.e2e
 def test_an_unknown_or_ambiguous_run_is_status_3(lily: Lily, run: str) -> None:
     """Nothing is guessed."""
     for arguments in (("show", run), ("cancel", run), ("replay", run), ("diff", run, run)):
@@ -150,6 +156,7 @@ def test_a_dry_run_of_a_replay_says_what_it_would_wait_for(lily: Lily, workspace
 
 
 @pytest.mark.parametrize(("which", "expected"), [("pinned", "fine\n"), ("current", "changed\n")])
+@pytest.mark.e2e
 def test_a_replay_is_a_new_run_that_names_the_first(lily: Lily, workspace: Path, two_runs: list[str], which: str, expected: str) -> None:
     """With the spec that ran then, or with the file as it is now; the approval stands in the receipt."""
     write_job(workspace, "good", bindings=shell("echo changed"))
@@ -197,6 +204,7 @@ def test_without_any_run_a_list_is_empty(lily: Lily) -> None:
 
 
 @pytest.mark.usefixtures("two_runs")
+@pytest.mark.e2e
 def test_on_a_terminal_lines_are_cut_and_coloured(workspace: Path) -> None:
     """A pipe gets neither, and NO_COLOR is honoured."""
 

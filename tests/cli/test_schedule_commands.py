@@ -222,6 +222,7 @@ def test_status_says_what_a_body_that_is_no_object_means(lily: Lily, workspace: 
     assert status(lily)["job_store"]["ok"] is False
 
 
+@pytest.mark.e2e
 def test_status_of_a_running_scheduler_comes_from_itself(lily: Lily, workspace: Path) -> None:
     """Its pid, what it listens to, when it last looked."""
     write_job(workspace, "a", trigger=HOURLY)

@@ -10,6 +10,7 @@ import pytest
 from tests.cli.conftest import Lily, rest, shell, started, supervisor, until, write_job
 
 
+@pytest.mark.e2e
 def test_status_shows_the_supervisor_and_what_runs(lily: Lily, workspace: Path) -> None:
     """Pid, start and active runs."""
     write_job(workspace, "a", bindings=shell("echo begun; read x < gate"))
@@ -27,6 +28,7 @@ def test_status_shows_the_supervisor_and_what_runs(lily: Lily, workspace: Path) 
         assert run.wait() == 0
 
 
+@pytest.mark.e2e
 def test_down_returns_when_the_supervisor_is_gone(lily: Lily, workspace: Path) -> None:
     """And what still ran got its time to finish."""
     write_job(workspace, "a", bindings=shell("echo begun; read x < gate; echo finished"))
@@ -43,6 +45,7 @@ def test_down_returns_when_the_supervisor_is_gone(lily: Lily, workspace: Path) -
     assert lily("status", "--json").json["owner"] is None
 
 
+@pytest.mark.e2e
 def test_down_now_interrupts_and_the_run_is_owed(lily: Lily, workspace: Path) -> None:
     """The next supervisor takes it up again; the interruption is not charged."""
     write_job(workspace, "a", bindings=shell('echo "attempt $LILY_ATTEMPT"; [ "$LILY_ATTEMPT" -gt 1 ] || read x < gate'))
@@ -60,6 +63,7 @@ def test_down_now_interrupts_and_the_run_is_owed(lily: Lily, workspace: Path) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.e2e
 def test_a_signal_ends_the_supervisor_with_status_0(workspace: Path, number: signal.Signals) -> None:
     """As service managers expect."""
     with supervisor(workspace) as up:
@@ -67,6 +71,7 @@ def test_a_signal_ends_the_supervisor_with_status_0(workspace: Path, number: sig
         assert up.wait() == 0
 
 
+@pytest.mark.e2e
 def test_a_second_supervisor_is_refused(lily: Lily, workspace: Path) -> None:
     """At once, naming the first."""
     with supervisor(workspace) as up:
@@ -81,6 +86,7 @@ def test_down_without_a_supervisor_says_so(lily: Lily, workspace: Path) -> None:
     assert (said.status, said.err.split(":")[0]) == (1, "supervisor_not_running")
 
 
+@pytest.mark.e2e
 def test_logs_can_be_json(workspace: Path) -> None:
     """One object a line on stderr, nothing on stdout."""
     write_job(workspace, "a")

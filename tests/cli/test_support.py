@@ -80,6 +80,7 @@ def test_no_form_of_a_secret_gets_through(secret: str, before: str, after: str) 
 
 
 @given(secret=st.integers(10_000_000, 10**15))
+@pytest.mark.e2e
 def test_a_number_that_is_a_secret_is_taken_out(secret: int) -> None:
     """Also where it stands as a number."""
     scrub = Scrubber([str(secret)])
@@ -109,6 +110,7 @@ def leaking(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.e2e
 def test_a_bundle_holds_what_helps_and_no_secret(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a run that printed its secret, with an error log that has it, too; and it says what is in it."""
     (workspace / ".lily" / "config.yaml").write_text("llm: {api_key: {secret: 'env:LILY_TEST_SECRET'}}\n")
@@ -168,6 +170,7 @@ def test_a_password_in_an_address_and_a_variable_of_a_telling_name_are_taken_out
     assert not [each for each in ("tok-84c1f2e09b7a", "pa55w%2Frd", "pa55w/rd") if each in text]
 
 
+@pytest.mark.e2e
 def test_a_bundle_is_bounded_and_follows_no_link(lily: Lily, workspace: Path) -> None:
     """Of a large file the end is there, from a whole line on; what a link points at is not."""
     write_job(workspace, "a")

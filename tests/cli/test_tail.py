@@ -5,6 +5,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Lily, rest, shell, started, supervisor, until, write_job
 
 
@@ -56,6 +58,7 @@ def test_the_latest_run_is_shown_unless_another_is_named(lily: Lily, workspace: 
     assert lily("jobs", "tail", "a", "--run", "../../x").status == 3
 
 
+@pytest.mark.e2e
 def test_a_run_that_has_not_begun_can_be_named(workspace: Path, lily: Lily) -> None:
     """It has no folder yet, and is a run all the same; one of another job is not."""
     write_job(workspace, "a", bindings=shell("echo hello"))
@@ -80,6 +83,7 @@ def test_a_job_without_runs_has_nothing_to_show(lily: Lily, workspace: Path) -> 
     assert "no runs yet" in said.err
 
 
+@pytest.mark.e2e
 def test_an_active_run_is_shown_to_its_end(workspace: Path) -> None:
     """Lines come while it runs; the command ends with it."""
     write_job(workspace, "a", bindings=shell("echo begun; read x < gate; echo done"))
@@ -99,6 +103,7 @@ def test_an_active_run_is_shown_to_its_end(workspace: Path) -> None:
             assert json.loads(out.splitlines()[-1])["event"] == "job_completed"
 
 
+@pytest.mark.e2e
 def test_follow_goes_on_with_the_next_run_until_ctrl_c(workspace: Path, lily: Lily) -> None:
     """Each run from its beginning, in order."""
     write_job(workspace, "a", bindings=shell("echo hello"))
@@ -111,6 +116,7 @@ def test_follow_goes_on_with_the_next_run_until_ctrl_c(workspace: Path, lily: Li
         assert tail.wait() == 130
 
 
+@pytest.mark.e2e
 def test_a_run_that_nobody_runs_does_not_hold_the_reader(workspace: Path, lily: Lily) -> None:
     """After its owner was killed, what there is is shown, with a word on how it goes on."""
     write_job(workspace, "a", bindings=shell("echo begun; read x < gate"))
@@ -128,6 +134,7 @@ def test_a_run_that_nobody_runs_does_not_hold_the_reader(workspace: Path, lily: 
     assert lily("runs", "cancel", lily("runs", "active", "--json").json["runs"][0]["run_id"]).status == 0
 
 
+@pytest.mark.e2e
 def test_follow_comes_back_to_a_run_that_is_taken_up_again(workspace: Path, lily: Lily) -> None:
     """What it does after its owner was killed is shown, and nothing of it twice; the part of a line that was being written is not."""
     write_job(workspace, "a", bindings=shell("echo begun; read x < gate; echo done"), runtime={"max_parallel_runs": 2})

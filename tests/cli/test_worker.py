@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Lily, rest, shell, started, supervisor, until, write_job
 
 
@@ -50,6 +52,7 @@ def test_a_run_by_hand_is_refused_while_nobody_could_run_it(lily: Lily, workspac
     assert lily("jobs", "run", "a").status == 0
 
 
+@pytest.mark.e2e
 def test_a_supervisor_that_is_paused_lives_and_takes_nothing(lily: Lily, workspace: Path) -> None:
     """The pause was made before it started; what runs, for how long and how long it may, is shown after it ends."""
     write_job(workspace, "a", bindings=shell("echo begun; read x < gate"), runtime={"timeout_seconds": 300})
@@ -76,6 +79,7 @@ def test_a_supervisor_that_is_paused_lives_and_takes_nothing(lily: Lily, workspa
         assert found["last_activity"] is not None
 
 
+@pytest.mark.e2e
 def test_a_worker_that_is_switched_off_accounts_for_schedules_and_runs_nothing(lily: Lily, workspace: Path) -> None:
     """The supervisor is up, windows get their rows and runs, and the runs wait."""
     (workspace / ".lily" / "config.yaml").write_text("worker: {enabled: false}\n")
@@ -89,6 +93,7 @@ def test_a_worker_that_is_switched_off_accounts_for_schedules_and_runs_nothing(l
         assert lily("worker", "resume").err.startswith("no runs are taken all the same: worker.enabled is false (.lily/config.yaml:1)")
 
 
+@pytest.mark.e2e
 def test_down_prints_what_it_interrupted_and_that_it_resumes(lily: Lily, workspace: Path) -> None:
     """A line on stdout for each; nothing when all got to their end."""
     write_job(workspace, "a", bindings=shell("echo begun; read x < gate"))
@@ -104,6 +109,7 @@ def test_down_prints_what_it_interrupted_and_that_it_resumes(lily: Lily, workspa
         assert lily("down").out == ""
 
 
+@pytest.mark.e2e
 def test_down_says_of_a_run_that_was_interrupted_too_often_that_it_is_over(lily: Lily, workspace: Path) -> None:
     """It failed, and no start takes it up again."""
     write_job(workspace, "a", bindings=shell("echo begun; read x < gate"), runtime={"interrupt_max": 0})
@@ -116,6 +122,7 @@ def test_down_says_of_a_run_that_was_interrupted_too_often_that_it_is_over(lily:
     assert lily("runs", "show", run_id, "--json").json["status"] == "failed"
 
 
+@pytest.mark.e2e
 def test_down_stops_a_supervisor_whose_store_can_not_be_read(lily: Lily, workspace: Path) -> None:
     """What can't be shown is said, and is no reason not to stop."""
     with supervisor(workspace) as up:

@@ -10,9 +10,10 @@ from tests.fuzz.campaign import Broken, own_memory, run, shrunk
 
 # As many as take a second or so. The supervisor of the two sockets costs more than what is sent to it.
 FEW = {"specs": 120, "triggers": 120, "settings": 200, "receipts": 1000, "events": 300, "folders": 40, "reader": 200, "doorbell": 1000}
+WITH_SUPERVISOR = ("reader", "doorbell")
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.e2e] * (name in WITH_SUPERVISOR)) for name in TARGETS])
 def test_hostile_inputs_break_no_promise(name: str) -> None:
     """`just fuzz` goes on from here."""
     figures = run(target_of(name), FEW[name], seed=7)

@@ -121,12 +121,12 @@ def compare(seed: str, number: int) -> tuple[Counter[str], list[str]]:
     return counts, wrong
 
 
-def test_a_thousand_random_jobs_run_when_cronsim_says() -> None:
+def test_random_jobs_run_when_cronsim_says() -> None:
     """Expressions × zones × starts, two hundred windows each, a third and more of them over a change of clocks."""
-    counts, wrong = compare("in the suite", 1000)
+    counts, wrong = compare("in the suite", 400)
     assert not wrong, "\n".join(wrong[:10])
-    assert counts["cases"] == 1000
-    assert counts["crossing a change"] > 334
+    assert counts["cases"] == 400
+    assert counts["crossing a change"] > 400 / 3
 
 
 def main() -> int:

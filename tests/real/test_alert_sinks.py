@@ -232,6 +232,7 @@ def sleepers(mark: str) -> list[int]:
 
 
 @pytest.mark.parametrize("script", ["sleep {0} & sleep {0}", "sleep {0} & exit 0", "sleep {0} & exit 3"])
+@pytest.mark.e2e
 async def test_nothing_of_a_program_is_left(tmp_path: Path, script: str) -> None:
     """Its group is ended when its time is up, and when it has ended and left something."""
     mark = f"9{os.getpid()}"

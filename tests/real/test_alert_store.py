@@ -67,6 +67,7 @@ def due(store: Store, now: datetime = T0, busy: tuple[str, ...] = ()) -> list[tu
     return [(each.alert.alert_id, each.sink) for each in waits(store, now, busy).due]
 
 
+@pytest.mark.e2e
 def test_ends_are_taken_up_once_and_in_order(store: Store) -> None:
     """Another taker goes on where the first was; what was taken up leads to nothing again."""
     ids = end(store, ("a", "x"), ("b", "x"), ("a", "x"), ("a", ""), ("b", "x"), ("a", "x"))

@@ -164,6 +164,7 @@ def test_a_row_that_was_put_behind_the_newest_is_found_and_does_not_stop_the_wor
     assert row(store, 8)["object"] == "o10"
 
 
+@pytest.mark.e2e
 def test_a_last_row_that_was_written_again_with_a_digest_that_fits_is_found(store: Store) -> None:
     made = forged(store, 6, row(store, 5)["digest"])
     by_hand(store, "delete from audit where sequence = 6")
@@ -172,6 +173,7 @@ def test_a_last_row_that_was_written_again_with_a_digest_that_fits_is_found(stor
     assert found(store) == ("other_head", 6)
 
 
+@pytest.mark.e2e
 def test_a_head_that_is_gone_is_found_also_after_more_was_written(store: Store) -> None:
     """Else whoever cuts off the tail would only have to remove it, too."""
     by_hand(store, "delete from meta where key = :key", key=HEAD)
@@ -180,6 +182,7 @@ def test_a_head_that_is_gone_is_found_also_after_more_was_written(store: Store) 
     assert found(store) == ("changed", 7)
 
 
+@pytest.mark.e2e
 def test_a_whole_new_chain_is_found_by_a_digest_that_was_noted_elsewhere(store: Store) -> None:
     """Whoever can write the database can write that; what they can't write is a log that went somewhere else."""
     noted = head(store)
@@ -199,6 +202,7 @@ def _fails(store: Store) -> None:
         raise ZeroDivisionError
 
 
+@pytest.mark.e2e
 def test_a_transaction_that_fails_leaves_no_gap(store: Store) -> None:
     """Numbers are given inside it."""
     with pytest.raises(ZeroDivisionError):
@@ -207,6 +211,7 @@ def test_a_transaction_that_fails_leaves_no_gap(store: Store) -> None:
     assert (found(store), head(store)[0]) == (None, 7)
 
 
+@pytest.mark.e2e
 def test_the_newest_rows_come_first_and_can_be_narrowed(store: Store) -> None:
     add(store, 6, SUPERVISOR)
     asked = {

@@ -10,6 +10,8 @@ from lily.errors import Code, exit_code
 from lily.runs import Status
 from tests.real.house import House, until
 
+pytestmark = pytest.mark.e2e
+
 _SEEN = 'until [ -e "$LILY_RUN_DIR/events.jsonl" ]; do sleep 0.02; done; cd "$LILY_RUN_DIR"; '
 
 

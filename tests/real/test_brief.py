@@ -123,6 +123,7 @@ class TestOutput:
         result = await run(bench, "printf 'it is hunter2-hunter2'", redactor=Redactor(["hunter2-hunter2"]))
         assert (bench.run_dir / "stdout.log").read_text() == bench.text() == result.stdout_tail == "it is ***"
 
+    @pytest.mark.e2e
     async def test_a_listener_that_takes_nothing_does_not_hold_up_a_cancellation(self, bench: Bench) -> None:
         asked = anyio.Event()
 

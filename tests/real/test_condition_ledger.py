@@ -159,6 +159,7 @@ def test_a_run_that_the_queue_refuses_leaves_the_edge(book: Book) -> None:
     assert book.differences() == []
 
 
+@pytest.mark.e2e
 def test_old_looks_go_and_the_newest_say_all(book: Book) -> None:
     """Of each job so many are kept."""
     looked(book, 10, "true")
@@ -253,6 +254,7 @@ def statuses_of(house: House) -> list[str]:
     return [status for _, status, _ in windows(house)]
 
 
+@pytest.mark.e2e
 def test_a_supervisor_looks_and_runs_what_becomes_true(house: House) -> None:
     """Once for each time; the receipt says why, and the command line shows it."""
     watching(house)
@@ -275,6 +277,7 @@ def test_a_supervisor_looks_and_runs_what_becomes_true(house: House) -> None:
 
 
 @pytest.mark.parametrize("mode", ["edge", "level"])
+@pytest.mark.e2e
 def test_a_kill_in_mid_look_is_looked_at_again_and_no_window_runs_twice(house: House, mode: str) -> None:
     """SIGKILL while the subject is asked, several times; every window has one row and every fire one run."""
     watching(house, mode=mode, catch_up="latest")
@@ -298,6 +301,7 @@ def test_a_kill_in_mid_look_is_looked_at_again_and_no_window_runs_twice(house: H
     assert house.lily("schedule", "verify").status == 0
 
 
+@pytest.mark.e2e
 def test_a_condition_on_postgresql(postgres_url: str, house: House) -> None:
     """The same, with the other store."""
     house.config(store={"url": postgres_url})

@@ -16,6 +16,8 @@ from lily.runs import Status
 from tests.real.house import House, until
 from tests.unprivileged import Unprivileged
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture
 def small(tmp_path: Path, build: Callable[[Path], House]) -> Iterator[House]:

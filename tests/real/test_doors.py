@@ -27,6 +27,8 @@ from lily.settings import load_settings
 from lily.workspace import Workspace
 from tests.real.house import House, until
 
+pytestmark = pytest.mark.e2e
+
 
 def modes(root: Path) -> dict[str, str]:
     """What under `root` others than the user may do anything with, with its mode."""

@@ -11,6 +11,8 @@ from lily.engines.process_table import can_see_processes
 from lily.runs import EventName, Status
 from tests.real.house import House, alive, until
 
+pytestmark = pytest.mark.e2e
+
 TREE = """
 import os, signal, time
 if os.environ["LILY_ATTEMPT"] != "1":

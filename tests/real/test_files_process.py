@@ -155,6 +155,7 @@ def test_where_no_process_can_be_started_files_are_written_here(
     assert (message.startswith("files are written here"), fields) == (True, {"error": os.strerror(11)})
 
 
+@pytest.mark.e2e
 def test_a_supervisor_without_such_a_process_leaves_whole_files(place: Workspace) -> None:
     """From the first event to the receipt, through its whole life."""
     program = (

@@ -12,6 +12,8 @@ from lily.operations.client import supervisor_status
 from lily.workspace import Workspace
 from tests.cli.conftest import environment, supervisor, write_job
 
+pytestmark = pytest.mark.e2e
+
 _PROGRAM = """
 import os, sys
 from pathlib import Path

@@ -84,6 +84,7 @@ def test_what_goes_wrong_is_said_and_is_no_answer(gh: StandIn, tmp_path: Path, m
     assert (caught.value.kind, says in str(caught.value), "\n" in str(caught.value)) == (kind, True, False)
 
 
+@pytest.mark.e2e
 def test_one_that_hangs_is_ended_with_its_children(gh: StandIn, tmp_path: Path) -> None:
     """After the time-out nothing of it is left."""
     gh.is_in("hang")

@@ -124,6 +124,7 @@ async def test_a_circle_of_redirects_is_not_retried(server: Server, tmp_path: Pa
     assert (await refused(tmp_path, url=server.url, follow_redirects=True)).retryable is False
 
 
+@pytest.mark.e2e
 async def test_no_answer_may_be_retried(server: Server, tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused

@@ -13,6 +13,8 @@ from lily.storage.artifacts import whole
 from lily.workspace import EVENTS, RECEIPT, SUMMARY
 from tests.real.house import House, Program, alive, until
 
+pytestmark = pytest.mark.e2e
+
 # Writes its pid and that of a grandchild in a session of its own, both deaf to TERM; later attempts end at once.
 TREE = """
 import os, signal, time

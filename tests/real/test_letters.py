@@ -168,6 +168,7 @@ def test_over_the_maximum_the_oldest_goes_with_an_event(open_store: OpenStore) -
     assert [store.run(run_id).status for run_id in runs] == [Status.FAILED] * 4
 
 
+@pytest.mark.e2e
 def test_a_lower_maximum_and_a_batch_above_it_hold_too(open_store: OpenStore) -> None:
     """The next failure brings the box down to it."""
     first = open_store()
@@ -181,6 +182,7 @@ def test_a_lower_maximum_and_a_batch_above_it_hold_too(open_store: OpenStore) ->
     assert box(store) == [both[1].run_id]
 
 
+@pytest.mark.e2e
 def test_retention_takes_what_is_older_and_the_clock_decides(open_store: OpenStore) -> None:
     """At the very moment an entry stays."""
     store = open_store()

@@ -96,6 +96,7 @@ class TestLinks:
         assert (tmp_path / "summary.md").read_text() == "mine"
         assert precious(outside)
 
+    @pytest.mark.e2e
     def test_a_folder_that_is_swapped_for_a_link_again_and_again_is_never_left(self, tmp_path: Path, outside: Path) -> None:
         """Whatever is written while somebody swaps the job's folder for a link: nothing of it arrives behind the link."""
         job, real = tmp_path / "job", tmp_path / "real"
@@ -138,6 +139,7 @@ class TestCommands:
         return house.workspace.run_dir("hello", house.only_run().run_id)
 
     @pytest.mark.parametrize("above", [False, True], ids=["run", "job"])
+    @pytest.mark.e2e
     def test_prune_removes_nothing_behind_a_link(self, house: House, outside: Path, above: bool) -> None:
         folder = self.ran(house)
         if above:
@@ -153,6 +155,7 @@ class TestCommands:
         assert not above or (outside / folder.name / "precious").read_text() == "stays"
         assert house.store.runs() == []
 
+    @pytest.mark.e2e
     def test_the_next_run_moves_a_link_aside_and_has_its_files(self, house: House, outside: Path) -> None:
         folder = self.ran(house)
         assert house.lily("runs", "prune", "--keep", "0").status == 0  # else its receipt would be missed, and rightly

@@ -9,6 +9,8 @@ from lily.runs import Status
 from lily.storage.letters import Filter, Letters
 from tests.real.house import House, until
 
+pytestmark = pytest.mark.e2e
+
 KILLER = "import os, signal; os.kill(os.getppid(), signal.SIGKILL)"
 
 

@@ -17,6 +17,8 @@ from lily.runs import Status
 from lily.storage.database import PG_OWNER_LOCK, open_engine, writing
 from tests.real.house import House, alive, until
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture
 def place(house: House, postgres_url: str) -> Iterator[House]:

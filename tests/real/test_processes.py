@@ -217,6 +217,7 @@ class TestHowAProgramEnds:
             await bench.run("sh", "-c", "echo $$; until [ -e go ]; do sleep 0.01; done", on_output=steal)
         os.close(pipe_kept)
 
+    @pytest.mark.e2e
     async def test_output_that_nobody_takes_does_not_hold_up_a_cancellation(self, bench: Bench) -> None:
         asked = anyio.Event()
 
@@ -251,10 +252,12 @@ class TestWhereOtherProcessesCannotBeSeen:
     def blind(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(spawn, "read_entry", lambda pid: None)
 
+    @pytest.mark.e2e
     async def test_a_program_runs_and_what_it_leaves_in_its_group_is_ended(self, bench: Bench) -> None:
         assert (await bench.run("sh", "-c", "exit 3")).exit_code == 3
         assert (await bench.run("sh", "-c", "sleep 1000 & exit 4")).left_behind == 1
 
+    @pytest.mark.e2e
     async def test_cancelled_its_whole_group_is_ended(self, bench: Bench) -> None:
         await bench.run_until_ready("sh", "-c", "trap '' TERM; sleep 1000 & echo ready; wait", kill_grace_seconds=0.05)
 
@@ -265,6 +268,7 @@ def _runs(pid: int) -> bool:
 
 
 class TestOutput:
+    @pytest.mark.e2e
     async def test_a_gigabyte_of_output_is_counted_and_leaves_memory_flat(self, bench: Bench) -> None:
         tracemalloc.start()
         try:
@@ -352,6 +356,7 @@ class TestOutput:
 
 
 class TestCaps:
+    @pytest.mark.e2e
     async def test_processor_time_is_capped_and_the_cap_is_named(self, bench: Bench) -> None:
         result = await bench.run(*python("while True: pass"), caps=Caps(cpu_seconds=1))
         assert (result.signal, result.cap_exceeded) == (signal.SIGXCPU, "cpu_seconds")

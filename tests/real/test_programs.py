@@ -106,6 +106,7 @@ class TestCommand:
             await run.command("sh", "-c", "kill -9 $$")
         assert caught.value.data["signal"] == signal.SIGKILL
 
+    @pytest.mark.e2e
     async def test_a_cap_that_ended_it_is_named(self, run: Run) -> None:
         run.caps = Caps(cpu_seconds=1)
         with pytest.raises(BlueprintError, match="cap cpu_seconds"):

@@ -137,6 +137,7 @@ def test_over_the_mark_a_normal_run_is_refused_until_the_queue_is_back_at_the_lo
     ]
 
 
+@pytest.mark.e2e
 def test_critical_runs_pass_until_the_queue_is_full(store: Store) -> None:
     store.submit([new() for _ in range(80)])
     for _ in range(20):
@@ -238,6 +239,7 @@ store.close()
 """
 
 
+@pytest.mark.e2e
 def test_twenty_processes_at_once_never_exceed_the_size_and_share_a_key(open_store: OpenStore, tmp_path: Path) -> None:
     """One run for the twenty that bring the same key, and 39 for the 180 that bring none: 40 are in, the rest is refused and not stored."""
     store = open_store()
@@ -426,6 +428,7 @@ class AnyHistory(RuleBasedStateMachine):
         assert (len(told) % 2 == 1) == self.on
 
 
+@pytest.mark.e2e
 def test_the_tally_is_the_table_after_any_history(open_store: OpenStore) -> None:
     """And the events of backpressure alternate."""
     machine = type("Machine", (AnyHistory,), {"open_store": staticmethod(lambda limits: shared)})
@@ -463,6 +466,7 @@ store.submit([new_run(body.encode(), by="test") for _ in range(5)])
 """
 
 
+@pytest.mark.e2e
 def test_a_kill_in_the_middle_of_a_submission_leaves_rows_and_tally_of_before(open_store: OpenStore, tmp_path: Path) -> None:
     """All of one transaction: the next submission finds both as they were."""
     store = open_store()

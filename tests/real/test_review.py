@@ -62,6 +62,7 @@ reviews._forget = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("where", [IN_THE_LOOK, IN_THE_TRANSACTION], ids=["look", "transaction"])
+@pytest.mark.e2e
 def test_a_review_that_is_killed_leaves_nothing_and_the_next_one_is_whole(house: House, where: str) -> None:
     """Also when everything but the commit was done."""
     lost(house)
@@ -76,6 +77,7 @@ def test_a_review_that_is_killed_leaves_nothing_and_the_next_one_is_whole(house:
     assert (said["stored"], said["opened"]) == (True, ["disabled_target:lost"])
 
 
+@pytest.mark.e2e
 def test_a_review_job_that_is_killed_is_taken_up_again(house: House) -> None:
     """By the next supervisor: one run, which is interrupted and then succeeds, and one review."""
     lost(house)
@@ -89,6 +91,7 @@ def test_a_review_job_that_is_killed_is_taken_up_again(house: House) -> None:
     assert (last.run_id, last.opened) == (run.run_id, 1)
 
 
+@pytest.mark.e2e
 def test_reviews_at_once_leave_each_finding_once(house: House) -> None:
     """Whichever comes first: what another one stored meanwhile stands."""
     lost(house)

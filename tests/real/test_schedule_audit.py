@@ -107,6 +107,7 @@ def test_what_cancel_previous_ends_is_audited_for_the_scheduler_in_the_claim(boo
     assert json.loads(row.after)["cancel_requested"] is True
 
 
+@pytest.mark.e2e
 def test_windows_that_fire_and_are_missed_leave_none(book: Book) -> None:
     """The ledger has their rows, and the runs their events."""
     book.register(0)

@@ -15,6 +15,8 @@ from benchmarks.windows import Campaign, make
 from lily.runs import EventName, Status
 from tests.real.house import House, until
 
+pytestmark = pytest.mark.e2e
+
 KILLS = 4
 EVERY_SECOND = {"type": "interval", "every": "1s"}
 ONCE_A_YEAR = {"type": "cron", "cron": "0 0 1 1 *", "timezone": "Europe/Berlin"}

@@ -12,6 +12,8 @@ from tests.real.house import House, until
 from tests.real.leaks import leaks, traces
 from tests.real.loopback import Asked, Reply, Server, serving
 
+pytestmark = pytest.mark.e2e
+
 SECRET = "s3cr3t /+\"'<key>\\%42é"
 SAYS = """
 import base64, html, json, os, sys, time, urllib.parse

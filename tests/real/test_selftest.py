@@ -28,6 +28,8 @@ from tests.contract.conform import check_fits
 from tests.real.house import TIMEOUT, until
 from tests.real.test_store import AT, PLACE, new, open_store, store, submit
 
+pytestmark = pytest.mark.e2e
+
 __all__ = ["open_store", "store"]  # fixtures
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="another user's are in a namespace of their own")
 POWER = (pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason="no machine can be made here"))

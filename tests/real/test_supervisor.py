@@ -21,6 +21,8 @@ from lily.workspace import current_owner, lock_path
 from tests.real.house import House, alive, until
 from tests.real.nursery import REPOSITORY
 
+pytestmark = pytest.mark.e2e
+
 WAITS = "echo $$ >> said; read line < gate; echo over >> said"
 IGNORES_TERM = "trap '' TERM; echo $$ >> said; while :; do sleep 0.05; done"
 

@@ -359,6 +359,7 @@ def test_a_disabling_with_an_end_ends(book: Book) -> None:
     assert book.differences() == []
 
 
+@pytest.mark.e2e
 def test_a_window_at_the_very_end_of_a_pause_or_a_disabling_runs(book: Book) -> None:
     """The job is active again then: ends are round times, and so are windows."""
     book.register(0, job("paused"), job("disabled"), job("edited"))
@@ -374,6 +375,7 @@ def test_a_window_at_the_very_end_of_a_pause_or_a_disabling_runs(book: Book) -> 
     assert book.differences() == []
 
 
+@pytest.mark.e2e
 def test_the_end_of_a_disabling_can_be_changed_before_it_comes(book: Book) -> None:
     """By an edit, by enabling, by another disabling, by removal."""
     cases: dict[str, tuple[Callable[[str], None], list[float]]] = {
@@ -451,6 +453,7 @@ moves = st.lists(
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moves)
+@pytest.mark.e2e
 def test_after_any_history_the_ledger_is_what_the_versions_define(book: Book, history: list[tuple[str, int]]) -> None:
     """Two jobs in one database: the one with the history, and one that must not notice."""
     number = len(book.windows.states())
@@ -509,6 +512,7 @@ def test_a_store_from_before_schedules_keeps_its_runs(open_book: OpenBook) -> No
     assert len(second.claim(30).settlement.rows) == 1
 
 
+@pytest.mark.e2e
 def test_ten_copies_of_one_store_settle_alike(tmp_path: Path) -> None:
     """Rows, runs and events in the same order; nothing depends on what the machine did before."""
     seen = []
