@@ -1,4 +1,5 @@
-"""Kill a real supervisor again and again under load, start it again, and hold every promise against what is there afterwards.
+"""Kill a real supervisor again and again under load, start it again, and hold every promise against what is there afterwards. Now and then
+it is asked to stop in place of being killed.
 
 What was going on at each kill comes as a histogram, and every promise with how often it was checked.
 """
@@ -36,6 +37,7 @@ class Campaign:
         self._started: list[subprocess.Popen[bytes]] = []
         self.killed = 0
         self.kills: Counter[str] = Counter()  # by what was going on
+        self.stops = [0, 0]  # asked once, and a second time for what was not done then
         self.cut_off: set[tuple[str, int]] = set()  # attempts that a kill cut off
         self.boots: list[float] = []
         self.lives = 0
@@ -82,7 +84,26 @@ class Campaign:
         self.killed += 1
         self.kills.update(self._what_was_going_on(submitting))
         if number % CHECK_EVERY == CHECK_EVERY - 1:
+            self.stop()
             self.check(ended=False)
+
+    def stop(self) -> None:
+        """Start a supervisor and ask it under load to stop: runs may end, or are interrupted where it is asked twice."""
+        self.feeder.feed(True)
+        self._process = self.start()
+        self._any()
+        hurried = self.dice.random() < 0.5
+        self._process.terminate()
+        if hurried:
+            time.sleep(self.dice.uniform(0, 0.05))
+            self._process.terminate()
+        self.stops[hurried] += 1
+        self._stopped()
+        running = [run.run_id for run in self.store.unfinished() if run.status is Status.RUNNING]
+        self.findings.expect("a supervisor that was asked to stop leaves no run that calls itself running", not running, str(running))
+
+    def _stopped(self) -> None:
+        self.findings.expect("a supervisor that was asked to stop exits with 0", self._process.wait(TIMEOUT) == 0, "")
 
     def finish(self) -> None:
         """Let one more supervisor work off what is owed, drain, and check everything."""
@@ -92,7 +113,7 @@ class Campaign:
         self.feeder.__exit__()
         self._until(lambda: not self.feeder.owed() and not self.store.unwritten())
         self._process.terminate()
-        self.findings.expect("a supervisor that was asked to stop exits with 0", self._process.wait(TIMEOUT) == 0, "")
+        self._stopped()
         self.check(ended=True)
 
     # -- moments ----------------------------------------------------------------------------------
@@ -219,7 +240,7 @@ class Campaign:
         return [
             f"runs accepted          {len(runs)}",
             f"attempts               {sum(len(run.attempts) for run in runs)}",
-            f"runs cut off by kills  {cut_off}, in {attempts}; {times} put back into the queue",
+            f"runs cut off           {cut_off}, in {attempts}; {times} put back into the queue",
             *(f"  {count:5}  {name}" for name, count in sorted(endings.items())),
         ]
 
@@ -254,6 +275,7 @@ def _report(made: Campaign, about: list[str], kills: int, seconds: float) -> lis
     lines = [
         f"{made.killed} of {counted(kills, 'kill')}, {counted(made.lives, 'life', 'lives')} in {seconds:.0f} s; {SLOTS} slots",
         f"from start to first answer: median {boots[len(boots) // 2]:.2f} s, worst {boots[-1]:.2f} s",
+        f"asked to stop under load {counted(sum(made.stops), 'time')}, {made.stops[1]} of them once more before it had",
         "",
         "killed while (several things may go on at once)",
         *(f"  {count:5}  {name:20} {'#' * round(60 * count / max(kills, 1))}" for name, count in made.kills.most_common()),

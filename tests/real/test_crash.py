@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lily.selftest.campaign import campaign
+from lily.selftest.campaign import CHECK_EVERY, campaign
 from lily.selftest.promises import Findings
 
-KILLS = 6
+KILLS = 10
 
 
 def lived(root: Path, url: str, seed: int, kills: int = KILLS) -> None:
@@ -16,6 +16,7 @@ def lived(root: Path, url: str, seed: int, kills: int = KILLS) -> None:
     told = campaign(root, url, kills, seed, findings, lambda _: None)
     assert findings.broken == [], "\n".join(told)
     assert findings.checked["three whole artifacts that agree with one another"] > kills
+    assert findings.checked["a supervisor that was asked to stop leaves no run that calls itself running"] == kills // CHECK_EVERY
 
 
 @pytest.mark.slow
