@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,24 +38,31 @@ def unshared() -> list[str] | None:
 @contextmanager
 def small_disk(root: Path) -> Iterator[str | None]:
     """A file system of a few megabytes at `root` while the block lasts; gives why there can be none."""
-    given = ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=700", "tmpfs", str(root)]
-    try:
-        mounted = subprocess.run(given, capture_output=True, text=True, check=False)
-    except OSError as error:
-        yield f"mount can't be run: {error.strerror}"
-        return
-    if mounted.returncode:
-        yield mounted.stderr.strip().splitlines()[-1] if mounted.stderr.strip() else "mount refused"
+    why_not = _mount(root)
+    if why_not is not None:
+        yield why_not
         return
     try:
         yield None
     finally:
-        subprocess.run(["umount", "-l", str(root)], check=False, capture_output=True)
+        subprocess.run(["umount", "-l", str(root)], check=False, capture_output=True)  # with what is mounted inside
+
+
+def _mount(root: Path) -> str | None:
+    """Have a small file system there; gives why there can be none."""
+    given = ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=700", "tmpfs", str(root)]
+    try:
+        mounted = subprocess.run(given, capture_output=True, text=True, check=False)
+    except OSError as error:
+        return f"mount can't be run: {error.strerror}"
+    if mounted.returncode:
+        return mounted.stderr.strip().splitlines()[-1] if mounted.stderr.strip() else "mount refused"
+    return None
 
 
 def run_disks(root: Path, log: Path, findings: Findings) -> Iterator[str]:
     """Play all that can be played; gives a line for each. `root` is an empty folder, `log` a file on another disk."""
-    for name, play in (("a full disk", _full), ("a read-only disk", _read_only)):
+    for name, play in _PLAYS.items():
         with small_disk(root) as why_not:
             if why_not is not None:
                 yield f"{name}: not tested on this machine: {why_not}"
@@ -117,14 +124,38 @@ def _trouble(house: House) -> None:
 
 
 def _full(house: House) -> None:
+    """Once there is room the same supervisor writes what it could not."""
+    _until_full(house).unlink()
+
+
+def _full_and_killed(house: House) -> None:
+    ballast = _until_full(house)
+    house.stop(signal.SIGKILL)
+    ballast.unlink()
+    house.start()
+
+
+def _full_for_artifacts(house: House) -> None:
+    """The store has room, so that a run's end is stored; its artifacts come once they have some, too, from the same supervisor."""
+    house.workspace.runs.mkdir()
+    why_not = _mount(house.workspace.runs)
+    house.findings.expect("what could be mounted once can be mounted twice", why_not is None, str(why_not))
+    _begin(house)
+    ballast = _fill(house.workspace.runs)
+    _trouble(house)
+    ended = [(run.status, run.written) for run in house.runs()]
+    house.findings.expect("a run ends also where its artifacts find no room", ended == [(Status.SUCCEEDED, False)], str(ended))
+    ballast.unlink()
+
+
+def _until_full(house: House) -> Path:
+    """The disk fills up under a run, which ends then; gives what fills it."""
     _begin(house)
     ballast = _fill(house.workspace.root)
     _expect_one_line(house, "jobs run quick --detach", "a submission is refused in one line", "disk_full")
     house.findings.expect("nothing of a refused submission is stored", len(house.runs()) == 1, "")
     _trouble(house)
-    house.stop(signal.SIGKILL)  # and a kill while nothing can be written
-    ballast.unlink()
-    house.start()
+    return ballast
 
 
 def _read_only(house: House) -> None:
@@ -163,6 +194,14 @@ def _settle(house: House) -> None:
     runs = house.runs()
     check_runs(house.workspace, house.store, [run.run_id for run in runs], house.findings, all_ended=True)
     house.findings.expect("every run succeeds", all(run.status is Status.SUCCEEDED for run in runs), str([run.status for run in runs]))
+
+
+_PLAYS: dict[str, Callable[[House], None]] = {
+    "a full disk": _full,
+    "a full disk and a kill": _full_and_killed,
+    "a full disk for artifacts": _full_for_artifacts,
+    "a read-only disk": _read_only,
+}
 
 
 def _fill(root: Path) -> Path:
