@@ -42,7 +42,8 @@ class Family:
         roots = {self.root, *self._known} if self.root else self._known
         found = select(table, marks=self.marks, roots=roots, groups=leaders, sessions=leaders, since=self.since)
         if self.root and CHILDREN.only(self.root.pid):
-            # An orphan without marks, seen while one child only is under way, can be of no other.
+            # An orphan without marks, seen while one child only is under way, can be of no other that is: it is that child's, or
+            # older than it and left by one that ended in company.
             strays = {table[pid].proc for pid in CHILDREN.strays(table)}
             found |= select(table, roots=strays)
         found -= self.out_of_reach
@@ -68,7 +69,8 @@ def family_of_runs(run_ids: Collection[str]) -> Family:
 
 
 async def end(family: Family, grace_seconds: float, offload: Offload, patience: Patience) -> int:
-    """Returns when no member is left: how many there were. To be called in a shielded scope.
+    """Returns when no member is left: how many there were, but for those that others had left before this family began. To be called in a
+    shielded scope.
 
     TERM goes once to those found first; what they start to clean up may work until the grace is over.
     """
@@ -88,7 +90,7 @@ async def end(family: Family, grace_seconds: float, offload: Offload, patience: 
         await offload(family.signal, found, signal.SIGKILL)
         with anyio.move_on_after(_LOOK_AGAIN_SECONDS):
             await wait_gone(found - family.out_of_reach)
-    return len(seen)
+    return sum(proc.start_ticks >= family.since for proc in seen)
 
 
 async def wait_gone(procs: Collection[Proc]) -> None:

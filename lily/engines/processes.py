@@ -226,7 +226,7 @@ class LocalProcesses:
                 count = 0  # a look at all that came of other programs would find nothing else
             else:
                 count = await end(family_of_process(child.process_id, child.proc), grace_seconds, self._offload, self._patience)
-                await self._collect(count)
+                await self._offload(CHILDREN.collect_adopted)  # without any too, for others may have left some
         for capture in captures:
             capture.finish()
         return _Ended(by_itself, count if by_itself else 0, cpu_seconds(child.proc.pid))

@@ -537,6 +537,17 @@ class TestSubreaper:
         (pid,) = bench.pids()
         assert (result.left_behind, read_entry(pid)) == (1, None)
 
+    @pytest.mark.usefixtures("subreaper", "lasting")
+    async def test_what_another_program_left_before_is_ended_and_not_counted(self, bench: Bench) -> None:
+        """As a daemon without marks of which nobody could tell whose it was, for several programs ran."""
+        script = "env -i setsid sleep 1000 >/dev/null 2>&1 & echo $!"
+        pid = int((await anyio.run_process(["sh", "-c", script])).stdout)
+        with anyio.fail_after(30):
+            while (older := read_entry(pid)) is None or older.session != pid or _ticks_now() <= older.start_ticks:  # noqa: ASYNC110
+                await anyio.sleep(0.001)
+        assert (await bench.run("true")).left_behind == 0
+        assert read_entry(pid) is None
+
     @pytest.mark.usefixtures("subreaper")
     def test_what_was_adopted_is_reaped_whichever_thread_has_it(self) -> None:
         """No program is registered: whoever has a session of its own then is an orphan."""
@@ -587,6 +598,13 @@ def _ended_child(code: int) -> "subprocess.Popen[bytes]":
     child = subprocess.Popen(["sh", "-c", f"exit {code}"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     return child
+
+
+def _ticks_now() -> int:
+    """The start ticks that a process would have."""
+    with subprocess.Popen(["true"]) as child:
+        entry = read_entry(child.pid)
+    return entry.start_ticks if entry else 0
 
 
 def _seen(pid: int) -> bool:
