@@ -49,10 +49,10 @@ class Children:
         below = descendants() if self.subreaper else None
         return scan() if below is None else below
 
-    def only(self, pid: int) -> bool:
-        """Whether `pid` is the one child registered."""
+    def others(self, pid: int) -> list[int]:
+        """The children registered beside `pid`."""
         with self._lock:
-            return self._registered.keys() == {pid}
+            return [each for each in self._registered if each != pid]
 
     def alone(self, pid: int) -> bool:
         """Whether nothing is left of what the registered child `pid`, which has ended, had started: what had outlived it would be ours now.

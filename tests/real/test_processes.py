@@ -548,6 +548,25 @@ class TestSubreaper:
         assert (await bench.run("true")).left_behind == 0
         assert read_entry(pid) is None
 
+    @pytest.mark.usefixtures("subreaper", "lasting")
+    @pytest.mark.parametrize(("script", "stays"), [("exit 0", False), ("exec sleep 1000", True)])
+    async def test_a_daemon_without_marks_is_ended_unless_it_may_be_of_another_that_runs(
+        self, bench: Bench, script: str, stays: bool
+    ) -> None:
+        """Where two end at one time, neither was under way alone."""
+        other = CHILDREN.start(lambda: subprocess.Popen(["sh", "-c", script], start_new_session=True))
+        if not stays:
+            _has_ended(other.pid)
+        result = await bench.run(*python(DAEMON.format(clear=True, said="", stay=0)))
+        (pid,) = bench.pids()
+        assert (result.left_behind, read_entry(pid) is not None) == (0, stays)
+        other.kill()
+        CHILDREN.reap(other)
+        if stays:
+            os.kill(pid, signal.SIGKILL)
+            _has_ended(pid)
+            assert CHILDREN.collect_adopted() == 1
+
     @pytest.mark.usefixtures("subreaper")
     def test_what_was_adopted_is_reaped_whichever_thread_has_it(self) -> None:
         """No program is registered: whoever has a session of its own then is an orphan."""
@@ -596,8 +615,13 @@ def lasting(monkeypatch: pytest.MonkeyPatch) -> None:
 def _ended_child(code: int) -> "subprocess.Popen[bytes]":
     """A child of this process that has ended and that nobody has waited for."""
     child = subprocess.Popen(["sh", "-c", f"exit {code}"])
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    _has_ended(child.pid)
     return child
+
+
+def _has_ended(pid: int) -> None:
+    """Wait for a child of this process, and leave its status to others."""
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 def _ticks_now() -> int:
