@@ -138,9 +138,9 @@ class SpecIndex:
                 return []
 
     def read(self, names: Iterable[str]) -> Share:
-        """What is in these files. They are not known yet: see `learn`."""
+        """What is in these files, but for those whose name is not UTF-8, which no `Share` can hold. They are not known yet: see `learn`."""
         self._set_retries()
-        found = ((name, stamp) for name in names if (stamp := self._stamp(name)) is not None)
+        found = ((name, stamp) for name in names if self._plain(name) and (stamp := self._stamp(name)) is not None)
         records = {name: record for name, stamp in found if (record := self._read(name, stamp)) is not None}
         bodies, self._bodies = self._bodies, {}
         return Share(records, bodies)

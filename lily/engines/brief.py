@@ -35,7 +35,7 @@ def see_to_the_end(child: Child, kept: Sequence[Kept]) -> Over | None:
 
     Raises OSError when its output can't be kept.
     """
-    if child.popen.stdin is not None or not CHILDREN.subreaper or not _has_ended(child.proc.pid) or not CHILDREN.alone():
+    if child.popen.stdin is not None or not CHILDREN.subreaper or not _has_ended(child.proc.pid) or not CHILDREN.alone(child.proc.pid):
         return None
     sizes = [_waiting(pipe) for pipe in child.pipes]
     if max(sizes) > _MOST_OUTPUT:

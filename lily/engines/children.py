@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from lily.engines.process_table import PROCESS_MARK, Entry, Table, children_of_first_thread, descendants, marks_of, read_entry, scan
+from lily.engines.process_table import PROCESS_MARK, Entry, Table, children_of, children_of_thread, descendants, marks_of, read_entry, scan
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -22,20 +22,20 @@ class Children:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # starting happens in worker threads
-        self._registered: set[int] = set()
+        self._registered: dict[int, int] = {}  # with the thread that started it
         self.subreaper = False
 
     def start(self, popen: "Callable[[], subprocess.Popen[bytes]]") -> "subprocess.Popen[bytes]":
         """Start and register in one, so that no look in between takes the new child for an orphan."""
         with self._lock:
             child = popen()
-            self._registered.add(child.pid)
+            self._registered[child.pid] = threading.get_native_id()
             return child
 
     def reap(self, child: "subprocess.Popen[bytes]") -> int | None:
         """Collect the status of a registered child that has ended: exit code, or a signal's number below zero; None: taken by others."""
         with self._lock:
-            self._registered.discard(child.pid)
+            self._registered.pop(child.pid, None)
             if child.returncode is None:
                 try:
                     child.returncode = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
@@ -49,23 +49,27 @@ class Children:
         below = descendants() if self.subreaper else None
         return scan() if below is None else below
 
-    def only(self, pid: int) -> bool:
-        """Whether `pid` is the one child registered."""
+    def others(self, pid: int) -> list[int]:
+        """The children registered beside `pid`."""
         with self._lock:
-            return self._registered == {pid}
+            return [each for each in self._registered if each != pid]
 
-    def alone(self) -> bool:
-        """Whether this process has been handed no orphan as a subreaper: its children are those registered, and its helpers.
+    def alone(self, pid: int) -> bool:
+        """Whether nothing is left of what the registered child `pid`, which has ended, had started: what had outlived it would be ours now.
 
-        So whatever an ended child had started is gone, too: what had outlived it would be ours now. False where that can't be known.
+        So it is when our children are those registered, and our helpers. False where that can't be known.
         """
         if not self.subreaper:
             return False
         session = os.getsid(0)
         # Locked so that none is reaped meanwhile: the system may skip one where another is taken from the list.
         with suppress(OSError), self._lock:
-            own = children_of_first_thread()  # each thread has a list of its own, and those that start programs are many
-            return own is not None and all(pid in self._registered or _session_of(pid) in (None, session) for pid in own)
+            # Each thread has a list of its own, and those that start programs are many. Orphans are in that of the first; what a program
+            # made a child of its parent (CLONE_PARENT) is in that of its starter, or of the first once that has ended: so it comes last.
+            adopted = children_of_thread(self._registered[pid]) if pid in self._registered else None
+            orphans = children_of_thread(os.getpid())
+            if orphans is not None:
+                return all(each in self._registered or _session_of(each) in (None, session) for each in (*(adopted or ()), *orphans))
         return False
 
     def _adopted(self, entry: Entry, session: int) -> bool:
@@ -87,8 +91,10 @@ class Children:
             return 0
         session, count = os.getsid(0), 0
         with suppress(OSError):  # no descriptor is left to look with: the next one that ends brings these along
-            own = children_of_first_thread()
-            for pid in scan() if own is None else own:
+            with self._lock:  # as above
+                own = children_of(os.getpid())
+                look = [pid for pid in (scan() if own is None else own) if pid not in self._registered]
+            for pid in look:
                 with self._lock:
                     entry = read_entry(pid)
                     if entry is not None and not entry.alive and self._adopted(entry, session):

@@ -1,5 +1,6 @@
 """Ending processes for good: find all that belong together, ask them to end, wait, kill, and look again until none is left."""
 
+import math
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import anyio
 
 from lily.engines.children import CHILDREN
 from lily.engines.patience import Patience
-from lily.engines.process_table import PROCESS_MARK, RUN_MARK, Proc, is_alive, scan, select, send
+from lily.engines.process_table import PROCESS_MARK, RUN_MARK, Proc, is_alive, read_entry, scan, select, send
 from lily.offload import Offload
 
 _LOOK_AGAIN_SECONDS = 1.0  # after KILL; a process in the kernel's hands may take longer to go
@@ -25,6 +26,7 @@ class Family:
     root: Proc | None = None  # the first process, leader of its group and session; it must not be reaped while the family is looked at
     since: int = 0
     out_of_reach: set[Proc] = field(default_factory=set)  # not ours to signal
+    of_others: set[Proc] = field(default_factory=set)  # ended with these, and maybe left by programs that have ended
     _known: set[Proc] = field(default_factory=set)
 
     def look(self) -> set[Proc]:
@@ -41,10 +43,13 @@ class Family:
         leaders = (self.root.pid,) if self.root else ()
         roots = {self.root, *self._known} if self.root else self._known
         found = select(table, marks=self.marks, roots=roots, groups=leaders, sessions=leaders, since=self.since)
-        if self.root and CHILDREN.only(self.root.pid):
-            # An orphan without marks, seen while one child only is under way, can be of no other.
-            strays = {table[pid].proc for pid in CHILDREN.strays(table)}
-            found |= select(table, roots=strays)
+        if self.root and (strays := CHILDREN.strays(table)):
+            others = CHILDREN.others(self.root.pid)
+            began = min((each.start_ticks for each in map(read_entry, others) if each and each.alive), default=math.inf)
+            # An orphan without marks that is older than all others that run is not theirs. It is this child's, or of one that has ended.
+            free = select(table, roots={table[pid].proc for pid in strays if table[pid].start_ticks < began})
+            self.of_others |= {proc for proc in free - found if others or proc.start_ticks < self.since}
+            found |= free
         found -= self.out_of_reach
         self._known = found
         return set(found)
@@ -68,7 +73,7 @@ def family_of_runs(run_ids: Collection[str]) -> Family:
 
 
 async def end(family: Family, grace_seconds: float, offload: Offload, patience: Patience) -> int:
-    """Returns when no member is left: how many there were. To be called in a shielded scope.
+    """Returns when no member is left: how many there were that others can't have left. To be called in a shielded scope.
 
     TERM goes once to those found first; what they start to clean up may work until the grace is over.
     """
@@ -88,7 +93,7 @@ async def end(family: Family, grace_seconds: float, offload: Offload, patience: 
         await offload(family.signal, found, signal.SIGKILL)
         with anyio.move_on_after(_LOOK_AGAIN_SECONDS):
             await wait_gone(found - family.out_of_reach)
-    return len(seen)
+    return len(seen - family.of_others)
 
 
 async def wait_gone(procs: Collection[Proc]) -> None:

@@ -137,10 +137,14 @@ def children_of(pid: int) -> list[int] | None:
     return [int(child) for each in lists if each for child in each.split()]
 
 
-def children_of_first_thread() -> list[int] | None:
-    """The children of this process that its first thread started, and all that it was given as a subreaper: the system gives orphans to the
-    first thread that lives (`find_new_reaper` of Linux since 3.19), zombies included. None where the system does not name them."""
-    found = _read(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+def children_of_thread(thread: int) -> list[int] | None:
+    """The children of this process that this thread of it started, zombies included, and what these made children of it (CLONE_PARENT).
+
+    The first thread, whose number is that of the process, has also all that the process was given as a subreaper: the system gives orphans,
+    and the children of a thread that has ended, to the first thread that lives (`find_new_reaper` of Linux since 3.19). None where the
+    system does not name them, or there is no such thread.
+    """
+    found = _read(f"/proc/{os.getpid()}/task/{thread}/children")
     return None if found is None else [int(child) for child in found.split()]
 
 

@@ -222,11 +222,11 @@ class LocalProcesses:
                     capture.tell_no_longer_than(grace_seconds + _TELL_SECONDS)
             if child.proc.start_ticks < 0:
                 count = await end_group(child.popen, grace_seconds)
-            elif by_itself and await self._offload(CHILDREN.alone):
+            elif by_itself and await self._offload(CHILDREN.alone, child.proc.pid):
                 count = 0  # a look at all that came of other programs would find nothing else
             else:
                 count = await end(family_of_process(child.process_id, child.proc), grace_seconds, self._offload, self._patience)
-                await self._collect(count)
+                await self._offload(CHILDREN.collect_adopted)  # without any too, for others may have left some
         for capture in captures:
             capture.finish()
         return _Ended(by_itself, count if by_itself else 0, cpu_seconds(child.proc.pid))

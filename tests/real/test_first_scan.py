@@ -1,6 +1,7 @@
 """Very many job files read by several processes: what comes of it is what one scan finds, whatever becomes of them. Each in a process of
 its own, because only one without threads shares the work."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,20 @@ def _does(many: Path, program: str) -> None:
 
 def test_several_processes_find_what_one_scan_finds(many: Path) -> None:
     _does(many, f"first_scan.FirstScan(index, 3).join()\nassert index.parsed <= {MANY} + 3\nsame()")
+
+
+def test_a_name_that_is_not_utf_8_costs_no_other_file_a_second_look(many: Path) -> None:
+    program = """
+begun = first_scan.FirstScan(index, 3)
+others_end(begun)
+begun.join()
+assert index.parsed == 0
+same()
+assert index.parsed == 1
+"""
+    name = os.fsencode(many / ".lily" / "jobs") + b"/\xff.job.yaml"
+    os.close(os.open(name, os.O_WRONLY | os.O_CREAT, 0o600))
+    _does(many, program)
 
 
 def test_the_others_read_while_the_one_that_began_them_does_something_else(many: Path) -> None:

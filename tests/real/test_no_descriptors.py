@@ -76,7 +76,7 @@ def test_what_nobody_can_see_has_not_gone(hog: Hog, sleeper: Proc) -> None:
     try:
         assert is_alive(sleeper)
         assert family.look() == {sleeper}
-        assert not CHILDREN.alone()
+        assert not CHILDREN.alone(sleeper.pid)
         assert CHILDREN.collect_adopted() == 0
         assert send(sleeper, 9)  # it is asked again
         for look in (scan, ending.family_of_runs(["run"]).look, lambda: children_of(os.getpid())):

@@ -22,7 +22,7 @@ from lily.engines.process_table import (
     Proc,
     belonging_to,
     belonging_to_each,
-    children_of_first_thread,
+    children_of_thread,
     descendants,
     is_alive,
     marks_of,
@@ -56,6 +56,23 @@ if os.fork() == 0:
     print(os.getpid(), flush=True)
     os._exit(0)
 time.sleep(1000)
+"""
+
+SIBLING = """
+import ctypes, os, signal, time
+# As a container's runtime does: what it starts is a child of whoever started it. 0x8000 is CLONE_PARENT.
+number = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+read, write = os.pipe()
+if ctypes.CDLL(None).syscall(number, 0x8000 | signal.SIGCHLD, 0, 0, 0, 0) == 0:
+    os.setsid()
+    os.write(write, b"%d" % os.getpid())
+    for fd in range(32):
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+    time.sleep(1000)
+print(os.read(read, 20).decode(), flush=True)
 """
 
 
@@ -510,6 +527,67 @@ class TestSubreaper:
         assert (result.left_behind, read_entry(pid)) == (1, None)
 
     @pytest.mark.usefixtures("subreaper")
+    @pytest.mark.parametrize("seconds", [0, 5])
+    async def test_what_a_program_had_this_process_adopt_is_ended_and_counted(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, seconds: float
+    ) -> None:
+        """It is in the list of the thread that started the program."""
+        monkeypatch.setattr(brief, "SECONDS", seconds)
+        result = await bench.run(*python(SIBLING))
+        (pid,) = bench.pids()
+        assert (result.left_behind, read_entry(pid)) == (1, None)
+
+    @pytest.mark.usefixtures("subreaper", "lasting")
+    async def test_what_another_program_left_before_is_ended_and_not_counted(self, bench: Bench) -> None:
+        """As a daemon without marks of which nobody could tell whose it was, for several programs ran."""
+        script = "env -i setsid sleep 1000 >/dev/null 2>&1 & echo $!"
+        pid = int((await anyio.run_process(["sh", "-c", script])).stdout)
+        with anyio.fail_after(30):
+            while (older := read_entry(pid)) is None or older.session != pid or _ticks_now() <= older.start_ticks:  # noqa: ASYNC110
+                await anyio.sleep(0.001)
+        assert (await bench.run("true")).left_behind == 0
+        assert read_entry(pid) is None
+
+    @pytest.mark.usefixtures("subreaper", "lasting")
+    @pytest.mark.parametrize(("script", "stays"), [("exit 0", False), ("exec sleep 1000", True)])
+    async def test_a_daemon_without_marks_is_ended_unless_it_may_be_of_another_that_runs(
+        self, bench: Bench, script: str, stays: bool
+    ) -> None:
+        """Where two end at one time, neither was under way alone."""
+        other = CHILDREN.start(lambda: subprocess.Popen(["sh", "-c", script], start_new_session=True))
+        if not stays:
+            _has_ended(other.pid)
+        result = await bench.run(*python(DAEMON.format(clear=True, said="", stay=0)))
+        (pid,) = bench.pids()
+        assert (result.left_behind, read_entry(pid) is not None) == (0, stays)
+        other.kill()
+        CHILDREN.reap(other)
+        if stays:
+            os.kill(pid, signal.SIGKILL)
+            _has_ended(pid)
+            assert CHILDREN.collect_adopted() == 1
+
+    @pytest.mark.usefixtures("subreaper")
+    def test_what_was_adopted_is_reaped_whichever_thread_has_it(self) -> None:
+        """No program is registered: whoever has a session of its own then is an orphan."""
+        pids, reaped = list[int](), threading.Event()
+
+        def have_one() -> None:
+            pids.append(os.posix_spawn("/bin/sh", ["sh", "-c", "exit"], {}, setsid=True))
+            os.waitid(os.P_PID, pids[0], os.WEXITED | os.WNOWAIT)
+            ended.set()
+            reaped.wait(30)
+
+        ended, thread = threading.Event(), threading.Thread(target=have_one)
+        thread.start()
+        try:
+            assert ended.wait(30)
+            assert (CHILDREN.collect_adopted(), read_entry(pids[0])) == (1, None)
+        finally:
+            reaped.set()
+            thread.join()
+
+    @pytest.mark.usefixtures("subreaper")
     def test_orphans_are_given_to_the_first_thread_whichever_thread_started_the_program(self) -> None:
         """So nobody has to look through the lists of all threads for one."""
         started: list[subprocess.Popen[bytes]] = []
@@ -521,7 +599,7 @@ class TestSubreaper:
         orphan = int(started[0].stdout.readline())
         started[0].wait()
         try:
-            assert orphan in (children_of_first_thread() or ())
+            assert orphan in (children_of_thread(os.getpid()) or ())
         finally:
             os.kill(orphan, signal.SIGKILL)
             os.waitpid(orphan, 0)
@@ -537,8 +615,20 @@ def lasting(monkeypatch: pytest.MonkeyPatch) -> None:
 def _ended_child(code: int) -> "subprocess.Popen[bytes]":
     """A child of this process that has ended and that nobody has waited for."""
     child = subprocess.Popen(["sh", "-c", f"exit {code}"])
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    _has_ended(child.pid)
     return child
+
+
+def _has_ended(pid: int) -> None:
+    """Wait for a child of this process, and leave its status to others."""
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def _ticks_now() -> int:
+    """The start ticks that a process would have."""
+    with subprocess.Popen(["true"]) as child:
+        entry = read_entry(child.pid)
+    return entry.start_ticks if entry else 0
 
 
 def _seen(pid: int) -> bool:
