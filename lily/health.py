@@ -61,7 +61,7 @@ class QueueFacts(msgspec.Struct, frozen=True, kw_only=True):
     backpressure_since: str = ""
     oldest_queued: float | None = None
     approval_left: float | None = None  # seconds until the first approval expires; negative: it should have
-    late_alerts: int = 0  # deliveries of alerts that failed and are tried again
+    late_alerts: int = 0  # that some sink did not take, and that are tried again
 
 
 class ScheduleFacts(msgspec.Struct, frozen=True, kw_only=True):
