@@ -146,8 +146,8 @@ class Session:
         if type is not None and type not in _IN_STREAM:
             hint = "docs/schemas/event.schema.json lists them; what the work writes and logs is in no stream"
             raise LilyError(Code.USAGE, f"no event of the stream is named {encodable(str(type))!r:.60}", hint=hint)
-        if since is not None and since > _MOST:
-            raise LilyError(Code.USAGE, f"since is a sequence number, not {since}")
+        if since is not None and not (isinstance(since, int) and since <= _MOST):
+            raise LilyError(Code.USAGE, f"since is a sequence number, not {since!r:.60}")
         wanted = Wanted(types=[type] if type else [], job_id=job_id or "")
         after = newest(self.store) if since is None else since
         return following(self.workspace, self.store, after, wanted) if follow else past(self.store, after, wanted)
@@ -228,6 +228,8 @@ class Session:
         return acting(self.workspace, "api", action, request=self._request)
 
     def _template(self, job_id: str) -> Template:
+        if not isinstance(job_id, str):
+            raise LilyError(Code.USAGE, f"the id of a job is text, not {job_id!r:.60}")
         known = self._templates.get(job_id)
         if known is not None and _signature(known[0]) == known[1]:
             return known[2]

@@ -61,7 +61,7 @@ class QueueFacts(msgspec.Struct, frozen=True, kw_only=True):
     backpressure_since: str = ""
     oldest_queued: float | None = None
     approval_left: float | None = None  # seconds until the first approval expires; negative: it should have
-    late_alerts: int = 0  # deliveries of alerts that failed and are tried again
+    late_alerts: int = 0  # that some sink did not take, and that are tried again
 
 
 class ScheduleFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +82,7 @@ class SupervisorFacts(msgspec.Struct, frozen=True, kw_only=True):
     uptime: float = 0.0
     actors: list[dict[str, Any]] = []
     ended_badly: str = ""  # when the life before the present one began that ended without a word; empty: it said so
+    elsewhere: str = ""  # whose supervisor uses the store though none owns the workspace; empty: nobody's
     paused: str = ""  # who paused the worker, or what switches it off; empty: runs are taken
 
 
@@ -181,7 +182,8 @@ def _worker(figures: Figures) -> Iterator[Check]:
     if up:
         yield _check("worker", Level.HEALTHY, known.uptime, f"up for {duration(known.uptime)}{held}")
     else:
-        yield _check("worker", Level.CRITICAL, 0, f"not running; `lily up` starts it{held}")
+        start = "" if known.elsewhere else "; `lily up` starts it"  # it would be refused
+        yield _check("worker", Level.CRITICAL, 0, f"not running{start}{held}")
 
 
 def _supervisor(figures: Figures) -> Iterator[Check]:
@@ -190,7 +192,7 @@ def _supervisor(figures: Figures) -> Iterator[Check]:
     crashed = f"the one that began at {known.ended_badly} ended without a word" if known.ended_badly else ""
     if known.kind != "up":
         other = f"pid {known.pid} (lily {known.kind}) owns the workspace" if known.kind else "nobody owns the workspace"
-        yield _check("supervisor", Level.CRITICAL, value, "; ".join(filter(None, (other, crashed))))
+        yield _check("supervisor", Level.CRITICAL, value, "; ".join(filter(None, (other, known.elsewhere, crashed))))
     elif not known.answers:
         yield _check("supervisor", Level.CRITICAL, value, f"pid {known.pid} does not answer")
     elif crashed and known.uptime < RECENT_SECONDS:

@@ -15,10 +15,10 @@ def pause_text(pause: Mapping[str, Any] | None) -> str:
     return f"by {pause['by']} at {when(pause['at'])}" + (f": {pause['reason']}" if pause["reason"] else "")
 
 
-def worker_lines(view: Mapping[str, Any], *, width: int | None = None) -> list[str]:
-    """`lily worker status`."""
+def worker_lines(view: Mapping[str, Any], *, elsewhere: str = "", width: int | None = None) -> list[str]:
+    """`lily worker status`. `elsewhere` says whose supervisor uses the store though none owns the workspace."""
     waiting = ", ".join(f"{count} {name}" for name, count in view["waiting"].items() if count) or "nothing"
-    pairs: list[tuple[str, object]] = [("worker", _state(view)), ("paused", pause_text(view["paused"]))]
+    pairs: list[tuple[str, object]] = [("worker", _state(view, elsewhere)), ("paused", pause_text(view["paused"]))]
     if not view["enabled"]:
         pairs.append(("enabled", "no: worker.enabled is false, so no runs are taken"))
     if view["running"]:
@@ -29,7 +29,7 @@ def worker_lines(view: Mapping[str, Any], *, width: int | None = None) -> list[s
             ("last activity", when(view["last_activity"])),
         ]
     pairs += [("waiting", waiting), ("slots", f"{len(view['active'])} of {view['concurrency']} taken")]
-    if view["active"] and not view["running"]:
+    if view["active"] and not view["running"] and view["owner"] is None and not elsewhere:
         pairs.append(
             ("orphans", "what a dead supervisor left running, below; `lily up` takes it up again, `lily runs fail --running` ends it")
         )
@@ -43,7 +43,7 @@ def worker_lines(view: Mapping[str, Any], *, width: int | None = None) -> list[s
     return lines
 
 
-def _state(view: Mapping[str, Any]) -> str:
+def _state(view: Mapping[str, Any], elsewhere: str) -> str:
     owner = view["owner"]
     if view["running"]:
         kind = "up" if owner is None or owner["kind"] == "up" else f"lily {owner['kind']}, without schedules"
@@ -51,7 +51,7 @@ def _state(view: Mapping[str, Any]) -> str:
         return f"running ({kind}{pid}, since {when(view['started_at'])})" + (", draining" if view["draining"] else "")
     if owner is not None:
         return f"pid {owner['pid']} (lily {owner['kind']}) owns the workspace since {when(owner['since'])} and does not answer"
-    return "not running; `lily up` starts it"
+    return f"not running; {elsewhere or '`lily up` starts it'}"
 
 
 def _limit(run: Mapping[str, Any]) -> str:

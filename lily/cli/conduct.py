@@ -17,12 +17,19 @@ from lily.render import event_lines, run_view
 from lily.runs import TERMINAL, Run, Status
 from lily.settings import Settings
 from lily.storage.artifacts import read_receipt
+from lily.storage.running import holding
 from lily.storage.store import Store
 from lily.text import counted
 from lily.workspace import SUMMARY, Workspace, current_owner
 
 _LOOK_SECONDS, _LONGEST_SECONDS = 0.1, 2.0  # between tries with an owner that is starting or ending, or has too many followers
 _BY_TERMINAL = "Ctrl-C"
+_MOST_PARALLEL = 64  # of `max_parallel_runs`
+_HOLDS = {
+    Status.RUNNING.value: "is running",
+    Status.RETRY_SCHEDULED.value: "waits for its next attempt",
+    Status.WAITING_APPROVAL.value: "waits for an approval",
+}
 
 
 class Progress:
@@ -83,6 +90,7 @@ def to_its_end(
     workspace: Workspace, settings: Settings, store: Store, run: Run, progress: Progress, held: Held | None = None
 ) -> tuple[Run, bool]:
     """The run as it ended, and whether Ctrl-C asked for that. A second Ctrl-C raises KeyboardInterrupt."""
+    _tell_full(workspace, store, run)
     stopped, pause = False, _LOOK_SECONDS
     while True:
         try:
@@ -98,6 +106,20 @@ def to_its_end(
                 raise
             stopped = True
             _ask_to_stop(workspace, store, run.run_id)
+
+
+def _tell_full(workspace: Workspace, store: Store, run: Run) -> None:
+    """Say what keeps it from starting where its job has all the runs that it may have: nothing comes of it until one of them ends."""
+    found = holding(store, run.job_id, _MOST_PARALLEL)
+    if current_owner(workspace) is None:
+        found = [(run_id, status) for run_id, status in found if status != Status.RUNNING]  # left by an owner that is dead
+    if not found or any(run_id == run.run_id for run_id, _ in found):
+        return
+    most = store.spec(run.spec_hash).runtime.max_parallel_runs
+    if len(found) >= most:
+        run_id, status = found[0]
+        more = f" and {counted(len(found) - 1, 'other')}" if len(found) > 1 else ""
+        output.tell(f"run {run.run_id} waits for {run_id}{more}, which {_HOLDS[status]}: its job may have {counted(most, 'run')} at a time")
 
 
 def _once(workspace: Workspace, settings: Settings, store: Store, run_id: str, progress: Progress) -> Run | None:

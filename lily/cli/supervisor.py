@@ -127,38 +127,42 @@ def status(*, json: Json = False, workspace: Place = None) -> int:
     place = find_workspace(workspace)
     settings = load_settings(place)
     supervisor, owner, catalog = supervisor_status(place), current_owner(place), SpecIndex(place).scan()
+    counts, other = _stored(place, settings, workspace)
     said = {
         "workspace": str(place.root),
         "version": __version__,
         "owner": None if owner is None else {"kind": owner.kind, "pid": owner.pid, "since": owner.since},
         "supervisor": supervisor if owner is not None and owner.kind == "up" else None,
         "active": supervisor["active"] if supervisor else [],
-        "runs": _counts(place, settings, workspace),
+        "runs": counts,
         "jobs": len(catalog.jobs),
         "bad_files": len({each.path for each in catalog.diagnostics}),
     }
     if json:
         output.put_json(said)
     else:
-        output.put_lines(_lines(said, catalog))
+        output.put_lines(_lines(said, catalog, other))
     return 0
 
 
-def _counts(place: Workspace, settings: Settings, given: str | None) -> dict[str, int]:
+def _stored(place: Workspace, settings: Settings, given: str | None) -> tuple[dict[str, int], str]:
+    """How many runs there are by status, and whose supervisor uses the store though none owns the workspace."""
     if not settings.store.url and not place.database.exists():
-        return {}  # asking would make it
+        return {}, ""  # asking would make it
+    from lily.operations.worker import elsewhere
+
     with opened(given) as (_, _, store):
-        return store.counts()
+        return store.counts(), elsewhere(place, settings, store)
 
 
-def _lines(said: dict[str, Any], catalog: "Catalog") -> list[str]:
+def _lines(said: dict[str, Any], catalog: "Catalog", elsewhere: str) -> list[str]:
     owner, supervisor = said["owner"], said["supervisor"]
     if supervisor:
         told = f"up, pid {supervisor['pid']}, since {when(supervisor['started_at'])}" + (", draining" if supervisor["draining"] else "")
     elif owner:
         told = f"not running; pid {owner['pid']} (lily {owner['kind']}) owns the workspace since {when(owner['since'])}"
     else:
-        told = "not running; `lily up` starts it"
+        told = f"not running; {elsewhere or '`lily up` starts it'}"
     counts = ", ".join(f"{count} {name}" for name, count in sorted(said["runs"].items())) or "none yet"
     pairs: list[tuple[str, object]] = [("workspace", said["workspace"]), ("supervisor", told), ("runs", counts), ("jobs", said["jobs"])]
     if supervisor and supervisor["restarts"]:

@@ -16,16 +16,18 @@ from lily.workspace import find_workspace
 def status(*, json: Json = False, workspace: Place = None) -> int:
     """Show whether runs are taken, what runs and for how long, what was done since the start, and what waits."""
     from lily.operations.client import supervisor_status
+    from lily.operations.worker import elsewhere
     from lily.operations.worker import status as asked
 
     place = find_workspace(workspace)
     settings = load_settings(place)
     with ledger(place) as store:
         view = asked(place, settings, store, SystemClock().now(), supervisor_status(place))
+        other = elsewhere(place, settings, store)
     if json:
         output.put_json(view)
     else:
-        output.put_lines(worker_lines(view, width=output.width()))
+        output.put_lines(worker_lines(view, elsewhere=other, width=output.width()))
     return 0
 
 

@@ -24,7 +24,8 @@ from lily.storage import copies, server_copies
 from lily.storage.audit import RESTORE, Actor, Change, record
 from lily.storage.copies import Copy
 from lily.storage.database import close_engine, open_engine, unavailable, writing
-from lily.storage.doctor_reads import other_supervisor, unknown_runs
+from lily.storage.doctor_reads import unknown_runs
+from lily.storage.health_reads import other_supervisor
 from lily.storage.lives import AdvisoryLock
 from lily.storage.numbers import Reached, give_beyond, go_on, of_file, of_server
 from lily.storage.probe import probe

@@ -13,7 +13,7 @@ from lily.ledger import is_condition
 from lily.operations.client import ANSWER_SECONDS, supervisor_status
 from lily.operations.session import open_store
 from lily.operations.verify import verify
-from lily.operations.worker import standstill
+from lily.operations.worker import elsewhere, standstill
 from lily.operations.worker import status as worker_status
 from lily.settings import Settings
 from lily.storage.health_reads import lives, queue_facts, scheduled_jobs
@@ -83,7 +83,8 @@ def _supervisor(
 ) -> SupervisorFacts:
     owner = current_owner(workspace)
     known = list(lives(store)) if store is not None else []
-    if owner is not None and owner.kind == "up":
+    other = elsewhere(workspace, settings, store)
+    if other or (owner is not None and owner.kind == "up"):
         known = known[1:]  # the first is the one that is there
     why = standstill(settings, paused(store) if store is not None else None)
     return SupervisorFacts(
@@ -94,6 +95,7 @@ def _supervisor(
         uptime=max(0.001, round((now - parse_stamp(said["started_at"])).total_seconds(), 3)) if said else 0.0,
         actors=list((said or {}).get("actors", [])),
         ended_badly=known[0][0] if known and known[0][1] is None else "",
+        elsewhere=other,
         paused=why[0] if why else "",
     )
 

@@ -12,6 +12,7 @@ from lily.operations.sockets import ring
 from lily.runs import Run, Status
 from lily.settings import Settings
 from lily.storage.audit import Actor
+from lily.storage.health_reads import other_supervisor
 from lily.storage.running import running
 from lily.storage.store import Store
 from lily.storage.worker import Pause, paused
@@ -55,6 +56,18 @@ def status(
         **work,
         "waiting": {each.value: counts.get(each.value, 0) for each in _WAITING},
     }
+
+
+def elsewhere(workspace: Workspace, settings: Settings, store: Store | None) -> str:
+    """Whose living supervisor uses the store though no supervisor owns the workspace, in words; empty: none that this machine knows of."""
+    owner = current_owner(workspace)
+    other = other_supervisor(store) if store is not None and (owner is None or owner.kind != "up") else None
+    if other is None:
+        return ""
+    who = f"pid {other[0]} (lily up, since {other[1]})"
+    if not settings.store.url:
+        return f"{who} is using this workspace, and its lock was deleted"
+    return f"{who} is using this store: another workspace has the same store.url, or the lock of this one was deleted"
 
 
 def _active(store: Store, run: Run, now: datetime) -> dict[str, Any]:

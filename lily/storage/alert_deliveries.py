@@ -165,5 +165,5 @@ def prune(store: Store, now: datetime) -> int:
 
 
 def undelivered(connection: Connection) -> int:
-    """How many deliveries were tried, failed, and wait for another try; inside a transaction."""
-    return connection.execute(select(func.count()).select_from(schema.alert_delivery).where(*LATE)).scalar_one()
+    """How many alerts were tried, failed, and wait for another try, at however many sinks; inside a transaction."""
+    return connection.execute(select(func.count(schema.alert_delivery.c.alert_id.distinct())).where(*LATE)).scalar_one()

@@ -1,13 +1,11 @@
 """What `lily doctor` asks of a sound store. Everything blocks."""
 
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from sqlalchemy import Engine, func, inspect, select
 
-from lily.clock import boot_id, process_start_ticks
 from lily.storage import schema
 from lily.storage.database import reading
 from lily.storage.queue import tally_differences
@@ -27,19 +25,6 @@ def newest_stamp(store: Store) -> str | None:
     ]
     with reading(store.engine) as connection:
         return max((each for one in asked if (each := connection.execute(one).scalar())), default=None)
-
-
-def other_supervisor(store: Store) -> tuple[int, str] | None:
-    """(pid, since) of a supervisor that lives on this machine, by the store's own record: its lock file may have been deleted."""
-    life = schema.life.c
-    wanted = select(life.pid, life.start_ticks, life.started_at).where(
-        life.kind == "up", life.ended_at.is_(None), life.boot == boot_id(), life.host == socket.gethostname(), life.pid != os.getpid()
-    )
-    with reading(store.engine) as connection:
-        for pid, ticks, since in connection.execute(wanted):
-            if ticks is not None and process_start_ticks(pid) == ticks:
-                return pid, since
-    return None
 
 
 def wrong_tallies(store: Store) -> dict[str, tuple[int, int]]:

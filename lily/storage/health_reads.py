@@ -1,5 +1,7 @@
 """What health asks of the tables: each a look at an index, however many rows there are. Everything blocks."""
 
+import os
+import socket
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -8,7 +10,7 @@ import msgspec
 from sqlalchemy import Connection, func, select
 
 from lily.backlog import PRIORITIES
-from lily.clock import parse_stamp
+from lily.clock import boot_id, parse_stamp, process_start_ticks
 from lily.health import QueueFacts
 from lily.runs import Status
 from lily.storage import schema
@@ -65,6 +67,20 @@ def lives(store: Store, limit: int = 2) -> Sequence[tuple[str, str | None]]:
     wanted = select(life.started_at, life.ended_at).where(life.kind == "up").order_by(life.started_at.desc()).limit(limit)
     with reading(store.engine) as connection:
         return [(row[0], row[1]) for row in connection.execute(wanted)]
+
+
+def other_supervisor(store: Store) -> tuple[int, str] | None:
+    """(pid, since) of a supervisor that lives on this machine, by the store's own record: its lock file may have been deleted,
+    or it is that of another workspace with the same store."""
+    life = schema.life.c
+    wanted = select(life.pid, life.start_ticks, life.started_at).where(
+        life.kind == "up", life.ended_at.is_(None), life.boot == boot_id(), life.host == socket.gethostname(), life.pid != os.getpid()
+    )
+    with reading(store.engine) as connection:
+        for pid, ticks, since in connection.execute(wanted):
+            if ticks is not None and process_start_ticks(pid) == ticks:
+                return pid, since
+    return None
 
 
 def scheduled_jobs(store: Store, turn: int, most: int) -> tuple[int, list[str]]:

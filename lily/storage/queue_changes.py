@@ -34,7 +34,9 @@ def hold(store: Store, given: Mapping[str, int], *, actor: Actor, reason: str, a
     with writing(store.engine) as connection:
         before = store.queue.standing(connection)
         assert before.limits is not None
-        held = {name: value for name, value in before.held.items() if name in LIMITS and name not in given}
+        held = {name: value for name, value in before.held.items() if name not in given}
+        if not any(name in LIMITS for name in held):
+            held = {}  # nobody set what is not there
         if keep is not None:
             note(connection, store, keep.read(), SUPERVISOR, "found before `lily queue set`", at)
         else:

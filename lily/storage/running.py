@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection, select
 
-from lily.runs import EventName, Run, Status
+from lily.runs import OCCUPYING, EventName, Run, Status
 from lily.storage import schema
 from lily.storage.database import reading
 from lily.storage.rows import run_from
@@ -19,6 +19,14 @@ def running_within(store: Store, connection: Connection) -> list[Run]:
     """The same, inside a transaction."""
     rows = connection.execute(select(schema.run).where(schema.run.c.status == Status.RUNNING.value)).all()
     return sorted(store.with_attempts(connection, [run_from(row) for row in rows]), key=lambda run: run.run_id)
+
+
+def holding(store: Store, job_id: str, limit: int) -> list[tuple[str, str]]:
+    """(run, status) of some that hold one of the job's `max_parallel_runs`, the oldest first."""
+    r = schema.run.c
+    wanted = select(r.run_id, r.status).where(r.status.in_([each.value for each in OCCUPYING]), r.job_id == job_id)
+    with reading(store.engine) as connection:
+        return [(row[0], row[1]) for row in connection.execute(wanted.order_by(r.run_id).limit(limit))]
 
 
 def retrying(store: Store) -> set[str]:

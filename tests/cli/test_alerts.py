@@ -145,6 +145,17 @@ def test_test_tries_every_sink_now(lily: Lily, workspace: Path) -> None:
 
 
 @pytest.mark.e2e
+def test_an_alert_that_several_sinks_did_not_take_is_one(lily: Lily, workspace: Path) -> None:
+    """For health and for the doctor, as in the list."""
+    configure(workspace, sinks(a={"kind": "command", "argv": ["false"]}, b={"kind": "command", "argv": ["false"]}))
+    write_job(workspace, "a", bindings=FAILS)
+    fail(lily, 3)
+    assert len(lily("alerts", "list", "--undelivered", "--json").json["alerts"]) == 1
+    assert "1 alert could not be delivered and is tried again" in lily("health").out
+    assert "1 alert could not be delivered and is tried again" in lily("doctor").out
+
+
+@pytest.mark.e2e
 def test_a_supervisor_that_is_killed_while_a_webhook_is_down_delivers_after_its_next_start(lily: Lily, workspace: Path) -> None:
     """Three failures, one alert, down, kill -9, up again: delivered once; reloaded settings are used at once."""
     write_job(workspace, "a", bindings=FAILS)

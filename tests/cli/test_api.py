@@ -32,6 +32,10 @@ from tests.cli.conftest import write_job
         (Code.USAGE, lambda: list(lily.events(since=0, type="\udcff"))),
         (Code.USAGE, lambda: list(lily.events(since=0, type="job_complete"))),
         (Code.USAGE, lambda: list(lily.events(since=2**63))),
+        (Code.USAGE, lambda: list(lily.events(since="1"))),  # type: ignore[arg-type]
+        (Code.USAGE, lambda: lily.submit(None)),  # type: ignore[arg-type]
+        (Code.USAGE, lambda: lily.submit_many(1, [{"n": 1}])),  # type: ignore[arg-type]
+        (Code.USAGE, lambda: lily.run(["a"])),  # type: ignore[arg-type]
         (Code.USAGE, lambda: lily.retry_dead_letters(limit=2**63)),
     ],
 )

@@ -96,6 +96,23 @@ def test_ctrl_c_cancels_a_run_that_waits(lily: Lily, workspace: Path) -> None:
 
 
 @pytest.mark.e2e
+def test_a_run_behind_one_that_waits_says_what_it_waits_for(lily: Lily, workspace: Path) -> None:
+    """Its job may have one run at a time, and nothing comes of it until somebody has decided about the other."""
+    write_job(workspace, "a", approval=REQUIRED)
+    with supervisor(workspace), started(workspace, "jobs", "run", "a") as first:
+        until(first, "lily approvals deny", stream="stderr")
+        run_id = the_run(lily)
+        with started(workspace, "jobs", "run", "a") as second:
+            said = until(second, "waits for", stream="stderr")
+            assert f"waits for {run_id}, which waits for an approval: its job may have 1 run at a time" in said
+            lily("approvals", "deny", run_id, "--reason", "no")
+            until(second, "lily approvals deny", stream="stderr")
+            second.send_signal(2)
+            rest(second)
+        rest(first)
+
+
+@pytest.mark.e2e
 def test_with_a_supervisor_a_detached_run_waits_and_is_denied(lily: Lily, workspace: Path) -> None:
     """The denial is told to whoever follows, and by the supervisor; the run's files come at once."""
     write_job(workspace, "a", approval=REQUIRED)

@@ -82,6 +82,15 @@ def test_show_has_every_attempt_with_its_error(lily: Lily, place: Path) -> None:
     assert text.count("sh exited with 7") == 3
 
 
+def test_show_sends_nobody_to_what_it_shows_itself(lily: Lily, place: Path) -> None:
+    """Of an error that tells nothing of its cause."""
+    lily("jobs", "run", "bad", "--set", "bindings.argv=[sh, -c, exit 9]")
+    (run_id,) = listed(lily)
+    shown = lily("dlq", "show", run_id)
+    assert "unknown" in shown.out
+    assert f"read `lily runs show {run_id}`" in shown.out
+
+
 def test_what_is_no_dead_letter_is_not_shown_as_one(lily: Lily, place: Path) -> None:
     """Neither a run that went well, nor one that policy refused, nor one that was cleared."""
     write_job(place, "denied", capabilities=[])

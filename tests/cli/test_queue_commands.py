@@ -200,6 +200,16 @@ def test_persist_changes_one_value_and_no_other_byte(lily: Lily, workspace: Path
     assert lily("queue", "stats", "--json").json["held"] is None
 
 
+def test_who_set_what_holds_until_a_start_is_told_also_when_another_value_was_persisted_since(lily: Lily, workspace: Path) -> None:
+    lily("queue", "set", "--max-size", "50")
+    held = lily("queue", "stats", "--json").json["held"]
+    lily("queue", "set", "--max-concurrent", "5", "--persist")
+    assert lily("queue", "stats", "--json").json["held"] == held
+    assert held["by"] in lily("queue", "stats").out
+    lily("queue", "set", "--max-size", "60", "--persist")
+    assert lily("queue", "stats", "--json").json["held"] is None
+
+
 @pytest.mark.parametrize("text", ["queue: null\n", "x: &q {max_size: 5}\nqueue: *q\n", "queue: {max_size: !!int 5}\n", "queue: [\n"])
 def test_a_file_that_can_not_be_edited_in_place_is_left_alone(lily: Lily, workspace: Path, text: str) -> None:
     """With the code, and what to do by hand where the file is right; nothing is set."""

@@ -1,6 +1,7 @@
 """`lily worker status`, `pause` and `resume`; `worker.enabled`; what `lily down` prints of what it interrupted."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,33 @@ def test_a_supervisor_that_is_paused_lives_and_takes_nothing(lily: Lily, workspa
         found = lily("worker", "status", "--json").json
         assert (found["processed"], found["succeeded"]) == (1, 1)
         assert found["last_activity"] is not None
+
+
+@pytest.mark.e2e
+def test_what_runs_is_not_called_a_dead_supervisors_while_it_lives(lily: Lily, workspace: Path) -> None:
+    """It is stopped and does not answer, or its lock was deleted; status and health say the same of it."""
+    write_job(workspace, "a", bindings=shell("read x < gate"))
+    os.mkfifo(workspace / "gate")
+    with supervisor(workspace) as up:
+        lily("jobs", "run", "a", "--detach")
+        until(up, "job_started", stream="stderr")
+        up.send_signal(signal.SIGSTOP)
+        try:
+            silent = lily("worker", "status").out
+        finally:
+            up.send_signal(signal.SIGCONT)
+        assert "does not answer" in silent
+        assert "orphans" not in silent
+        for path in (workspace / ".lily" / "run").iterdir():
+            path.unlink()
+        for command in (("status",), ("worker", "status"), ("health",)):
+            said = lily(*command).out
+            assert f"pid {up.pid} (lily up, since" in said
+            assert "its lock was deleted" in said
+            assert "orphans" not in said
+            assert "without a word" not in said
+        up.terminate()
+        (workspace / "gate").write_text("go")
 
 
 @pytest.mark.e2e

@@ -57,6 +57,26 @@ def test_a_second_owner_of_the_same_database_is_refused_also_from_another_folder
     assert up.alive()
 
 
+def test_from_another_folder_the_runs_of_a_living_supervisor_are_not_called_those_of_a_dead_one(
+    place: House, build: Callable[[Path], House], tmp_path: Path
+) -> None:
+    """Whoever looks there is told who uses the store, and not to start a supervisor, which would be refused."""
+    other = build(tmp_path / "other")
+    shutil.copy(place.workspace.config, other.workspace.config)
+    up = place.up()
+    place.submit("slow")
+    place.pids()
+    for command in (("status",), ("worker", "status"), ("health",)):
+        said = other.lily(*command)
+        assert (said.status, f"pid {up.pid} (lily up, since" in said.out) == (0, True), said
+        assert "another workspace has the same store.url" in said.out
+        for wrong in ("`lily up`", "orphans", "without a word"):
+            assert wrong not in said.out
+    up.kill()
+    assert "what a dead supervisor left running" in other.lily("worker", "status").out
+    assert "ended without a word" in other.lily("health").out
+
+
 @contextmanager
 def connected(url: str) -> Iterator[socket.socket]:
     """The socket of a connection to a store there."""

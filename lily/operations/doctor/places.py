@@ -10,7 +10,7 @@ from lily.clock import boot_id
 from lily.findings import Finding, Severity, fine, found
 from lily.operations.doctor.scene import Scene
 from lily.operations.sockets import address, doorbell_path, reader_path
-from lily.storage.doctor_reads import other_supervisor
+from lily.operations.worker import elsewhere
 from lily.text import counted
 from lily.workspace import RESERVED, is_job_id, is_run_id, lock_path, read_owner
 
@@ -152,10 +152,9 @@ def lock(scene: Scene) -> Iterator[Finding]:
     """Who owns the workspace, and whether that is what the files say."""
     path, owner = lock_path(scene.workspace), scene.owner
     if scene.store is not None and (owner is None or owner.kind != "up"):
-        other = other_supervisor(scene.store)
-        scene.hidden_owner = scene.hidden_owner or other is not None
-        if other is not None:
-            said = f"pid {other[0]} (lily up, since {other[1]}) is using this workspace, and its lock was deleted"
+        said = elsewhere(scene.workspace, scene.settings, scene.store)
+        scene.hidden_owner = scene.hidden_owner or bool(said)
+        if said:
             yield found("owner", "lock_deleted", said, scene.shown(path))
     if owner is None:
         left = read_owner(path)
