@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lily.spec_index import Catalog
 
 _LOOK_SECONDS = 0.1
+_UNSETTLED = 1_000_000  # objects that a start may make before anybody looks for garbage among them: nearly all of them stay
 _LOOKS = 100  # at an owner that does not answer yet
 
 
@@ -25,8 +26,11 @@ def up(
     workspace: Place = None,
 ) -> int:
     """Run the supervisor in the foreground until Ctrl-C, SIGTERM or `lily down`. Logs go to stderr."""
+    import gc
+
     from lily.first_scan import first_scan
 
+    gc.set_threshold(_UNSETTLED)
     place = find_workspace(workspace)
     settings = load_settings(place)
     by, scan = actor(place, "supervisor.start"), first_scan(place, settings)  # others read while this one imports what follows
