@@ -26,6 +26,7 @@ from lily.clock import parse_stamp, stamp
 from lily.operations.client import supervisor_status
 from lily.workspace import Workspace
 
+LAST_MOMENT = timedelta(milliseconds=100)  # before a kill: what falls due in it may not be claimed any more
 PATIENCE_SECONDS = 60.0
 UP_SECONDS, DOWN_SECONDS = (0.5, 6.0), (0.0, 5.0)
 BLUEPRINT = '''\
@@ -215,12 +216,13 @@ class Campaign:
         print(f"targets' own log: {len(wrote)} windows ({again} lines again, after a kill in the middle); ledger: {len(fired)} fired")
 
     def check_fired(self, least: float) -> None:
-        """Of the windows that were due while the supervisor was up, nearly all ran: a kill can cut off those of its last moment."""
+        """Of the windows that were due while the supervisor was up, nearly all ran, but for those of its last moment, which a kill can cut
+        off, and those that had no need to because the run before was still at work."""
         due: Counter[str] = Counter()
         rows = self.rows("select at, status, job_id from window")
         for at, status, _ in rows:
             when = parse_stamp(at)
-            if any(began <= when <= ended for began, ended in self.up) and status != "excluded":
+            if any(began <= when <= ended - LAST_MOMENT for began, ended in self.up) and status not in ("excluded", "skipped_overlap"):
                 due[status] += 1
         total = sum(due.values())
         share = due["fired"] / total if total else 0.0
