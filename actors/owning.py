@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -138,43 +138,41 @@ async def owning(
     lock = OwnerLock(lock_path(workspace))
     own = _secrets(settings, workspace, log)
     await _take(lock, workspace, kind, life, wait, log)
-    try:
+    with ExitStack() as held:
+        held.callback(lock.release)
         store = await in_thread(_opened, opened, workspace, settings, log)
-        try:
-            advisory = await in_thread(AdvisoryLock, store.engine)
-            if not await in_thread(advisory.acquire):
-                raise LilyError(
-                    Code.OWNER_CONFLICT, "another process owns this store", where="store.url", hint="stop it first, or use another database"
-                )
-            place = place_of(life)
-            await _begin(workspace, store, place, kind, by, log)
-            queue = (await in_thread(standing, store)).limits or settings.queue
-            if own_process:
-                become_subreaper()
-            processes = LocalProcesses(offload=in_thread)
-            registry = await in_thread(Registry, workspace.blueprints)
-            ports = Ports(
-                workspace=workspace,
-                clock=clock,
-                offload=in_thread,
-                processes=processes,
-                registry=registry,
-                policy=settings.policy,
-                secrets=own.values,
+        held.callback(store.close)
+        advisory = await in_thread(AdvisoryLock, store.engine)
+        held.callback(advisory.leave)  # closing the store leaves open what is in use
+        if not await in_thread(advisory.acquire):
+            raise LilyError(
+                Code.OWNER_CONFLICT, "another process owns this store", where="store.url", hint="stop it first, or use another database"
             )
-            new_files = _files_apart(workspace, store, clock, lock, log) if kind == "up" else None
-            system = _system(workspace, settings, store, log, ports, place, queue.max_concurrent, since, new_files)
-            session = Session(workspace, settings, store, log, system, advisory, processes)
-            yield session
-            await in_thread(sync_files, store, workspace)
-            ending = session.ending
-            who = None if by is None else ending.by
-            await in_thread(end_life, store.engine, life, stamp(clock.now()), who, ending.reason)
-            await in_thread(advisory.release)
-        finally:
-            store.close()
-    finally:
-        lock.release()
+        place = place_of(life)
+        await _begin(workspace, store, place, kind, by, log)
+        queue = (await in_thread(standing, store)).limits or settings.queue
+        if own_process:
+            become_subreaper()
+        processes = LocalProcesses(offload=in_thread)
+        registry = await in_thread(Registry, workspace.blueprints)
+        ports = Ports(
+            workspace=workspace,
+            clock=clock,
+            offload=in_thread,
+            processes=processes,
+            registry=registry,
+            policy=settings.policy,
+            secrets=own.values,
+        )
+        new_files = _files_apart(workspace, store, clock, lock, log) if kind == "up" else None
+        system = _system(workspace, settings, store, log, ports, place, queue.max_concurrent, since, new_files)
+        session = Session(workspace, settings, store, log, system, advisory, processes)
+        yield session
+        await in_thread(sync_files, store, workspace)
+        ending = session.ending
+        who = None if by is None else ending.by
+        await in_thread(end_life, store.engine, life, stamp(clock.now()), who, ending.reason)
+        await in_thread(advisory.release)
 
 
 async def keep_lock(session: Session) -> None:

@@ -157,5 +157,11 @@ class AdvisoryLock:
             with suppress(DBAPIError):
                 self._connection.execute(text("select pg_advisory_unlock(:key)"), {"key": PG_OWNER_LOCK})
                 self._connection.commit()
-            self._connection.invalidate()
-            self._connection.close()
+        self.leave()
+
+    def leave(self) -> None:
+        """Give the session back without asking the server for anything; its lock, if it had it, goes with it. Once is enough."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.invalidate()
+            connection.close()

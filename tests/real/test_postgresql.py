@@ -1,20 +1,29 @@
 """The whole of it on PostgreSQL, with real processes: run, kill, recover, and one owner only."""
 
+import json
 import os
 import secrets
 import shutil
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from sqlalchemy import create_engine, make_url, text
 
+from actors.owning import owning
+from lily.errors import Code, LilyError
+from lily.log import SilentLog
 from lily.runs import Status
+from lily.settings import load_settings
 from lily.storage.database import PG_OWNER_LOCK, open_engine, writing
+from lily.storage.lives import AdvisoryLock
+from lily.workspace import Workspace
 from tests.real.house import House, alive, until
 
 pytestmark = pytest.mark.e2e
@@ -119,6 +128,38 @@ def test_a_supervisor_whose_lock_is_gone_stops_and_its_work_is_taken_up_by_the_n
     assert place.run(run_id).status in (Status.QUEUED, Status.RUNNING)
     place.up()
     assert place.until_ended(run_id).status == "succeeded"
+
+
+def test_who_finds_the_store_owned_again_and_again_keeps_no_connection(tmp_path: Path, postgres_url: str) -> None:
+    """`lily jobs run` tries for as long as the owner lives, and would take one more of the server's connections with each try."""
+    workspace = Workspace(tmp_path)
+    workspace.config.parent.mkdir()
+    workspace.config.write_text(json.dumps({"store": {"url": postgres_url}}))
+    settings = load_settings(workspace)
+    refused = []
+
+    async def tries() -> None:
+        async with owning(workspace, settings, SilentLog(), kind="run", own_process=False):
+            raise AssertionError("it is owned")
+
+    engine = open_engine(postgres_url, database_file=workspace.database)
+    owner = AdvisoryLock(engine)
+    assert owner.acquire()
+    with engine.connect() as connection:
+        mine = text("select count(*) from pg_stat_activity where datname = current_database()")
+        before = connection.execute(mine).scalar_one()
+        for _ in range(5):
+            with pytest.raises(LilyError) as caught:
+                trio.run(tries)
+            refused.append(caught)  # as whoever tries again may hold it
+        deadline = time.monotonic() + 30
+        while connection.execute(mine).scalar_one() > before:  # the server sees an end a moment later
+            assert time.monotonic() < deadline, "connections are kept"
+            connection.rollback()
+            time.sleep(0.01)
+    assert {caught.value.code for caught in refused} == {Code.OWNER_CONFLICT}
+    owner.release()
+    engine.dispose()
 
 
 def test_a_run_in_its_own_process_stops_as_well_when_its_lock_is_gone(place: House, postgres_url: str) -> None:
