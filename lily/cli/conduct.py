@@ -24,7 +24,6 @@ from lily.workspace import SUMMARY, Workspace, current_owner
 
 _LOOK_SECONDS, _LONGEST_SECONDS = 0.1, 2.0  # between tries with an owner that is starting or ending, or has too many followers
 _BY_TERMINAL = "Ctrl-C"
-_MOST_PARALLEL = 64  # of `max_parallel_runs`
 _HOLDS = {
     Status.RUNNING.value: "is running",
     Status.RETRY_SCHEDULED.value: "waits for its next attempt",
@@ -110,7 +109,7 @@ def to_its_end(
 
 def _tell_full(workspace: Workspace, store: Store, run: Run) -> None:
     """Say what keeps it from starting where its job has all the runs that it may have: nothing comes of it until one of them ends."""
-    found = holding(store, run.job_id, _MOST_PARALLEL)
+    found = holding(store, run.job_id)
     if current_owner(workspace) is None:
         found = [(run_id, status) for run_id, status in found if status != Status.RUNNING]  # left by an owner that is dead
     if not found or any(run_id == run.run_id for run_id, _ in found):

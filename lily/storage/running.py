@@ -21,12 +21,13 @@ def running_within(store: Store, connection: Connection) -> list[Run]:
     return sorted(store.with_attempts(connection, [run_from(row) for row in rows]), key=lambda run: run.run_id)
 
 
-def holding(store: Store, job_id: str, limit: int) -> list[tuple[str, str]]:
-    """(run, status) of some that hold one of the job's `max_parallel_runs`, the oldest first."""
+def holding(store: Store, job_id: str) -> list[tuple[str, str]]:
+    """(run, status) of those that hold one of the job's `max_parallel_runs`, the oldest first."""
     r = schema.run.c
-    wanted = select(r.run_id, r.status).where(r.status.in_([each.value for each in OCCUPYING]), r.job_id == job_id)
+    # By status alone: these are few, while a job may have any number of ended runs.
+    wanted = select(r.job_id, r.run_id, r.status).where(r.status.in_([each.value for each in OCCUPYING])).order_by(r.run_id)
     with reading(store.engine) as connection:
-        return [(row[0], row[1]) for row in connection.execute(wanted.order_by(r.run_id).limit(limit))]
+        return [(row[1], row[2]) for row in connection.execute(wanted) if row[0] == job_id]
 
 
 def retrying(store: Store) -> set[str]:

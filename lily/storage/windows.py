@@ -388,7 +388,7 @@ def differs(before: JobState | None, job: Registration) -> bool:
 
 
 def _registered(before: JobState | None, job: Registration, opened: Version | None, now: datetime) -> JobState:
-    """How a job stands once it is registered: to read ten thousand of them back would take a second."""
+    """How a job stands once it is registered: to read it back takes an eighth of what registering does."""
     if before is not None:
         return replace(before, spec_hash=job.spec_hash, version=opened or before.version)
     return JobState(job.job_id, State.ACTIVE, None, "", "", None, None, now, job.spec_hash, opened)
