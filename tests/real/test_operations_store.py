@@ -31,7 +31,7 @@ from lily.storage.maintenance import TABLES, checkpoint, rows
 from lily.storage.probe import probe
 from lily.storage.queue import BACKPRESSURE
 from lily.storage.report_reads import figures, recent_durations
-from lily.storage.running import interrupted_since, running
+from lily.storage.running import holding, interrupted_since, running
 from lily.storage.store import Store
 from lily.storage.stream import Wanted, after, last, newest
 from lily.storage.window_reads import WindowReads
@@ -439,6 +439,22 @@ def test_what_health_and_the_worker_ask_reads_indexes_whatever_is_in_the_tables(
             walked = [step for step in plan if re.match(r"SCAN (run|event|window|attempt)\b", step) and "COVERING INDEX" not in step]
             assert not walked, (statement, plan)
     store.close()
+
+
+def test_who_holds_a_jobs_slots_is_found_without_reading_what_it_ever_ran(store: Store) -> None:
+    """Each `lily jobs run` asks, also of a job with a long history."""
+    runs = store.submit([new("a"), new("a"), new("b")])
+    done(store, runs[0])
+    store.apply([begun(runs[1]), begun(runs[2])])
+    asked: list[tuple[str, Any]] = []
+    listen(store.engine, "before_cursor_execute", lambda _a, _b, said, given, *_: asked.append((said, given)))
+    assert holding(store, "a") == [(runs[1].run_id, "running")]
+    if store.engine.dialect.name == "sqlite":
+        with store.engine.connect() as connection:
+            ((said, given),) = [each for each in asked if "FROM run" in each[0]]
+            plan = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {said}", given).all())
+        assert "status=?" in plan
+        assert "job_id=?" not in plan
 
 
 def test_the_last_windows_of_jobs_are_found_without_reading_all_windows(store: Store) -> None:
