@@ -21,6 +21,8 @@ from lily.workspace import Workspace
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)  # a Monday
 
+NOBODYS = 2**22  # the first number that Linux gives no process: one in use would make a life of a test's a living one
+
 
 class Ledger:
     """One store's ledger, and the hours that a test lets pass."""
@@ -58,7 +60,7 @@ class Ledger:
 
     def life(self, name: str, *, ended: timedelta | None = None) -> None:
         """A supervisor that began now, and ended a while later; None: it never said so."""
-        begin_life(self.store.engine, Place(life=name, pid=4000 + len(name), host="testhost"), "up", stamp(self.now))
+        begin_life(self.store.engine, Place(life=name, pid=NOBODYS + len(name), host="testhost"), "up", stamp(self.now))
         if ended is not None:
             end_life(self.store.engine, name, stamp(self.now + ended))
 

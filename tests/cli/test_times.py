@@ -180,8 +180,8 @@ def test_why_of_a_missed_window_names_the_supervisors_around_it(lily: Lily, work
     answer = why(lily, "a", "2026-03-02T11:00")
     assert answer["outcome"] == "missed"
     first, second = answer["because"]
-    assert "no supervisor was there: the one before (pid 4005) ended 2026-03-02 09:10:00Z" in first
-    assert "the next one began 2026-03-02 12:30:00Z (pid 4006)" in first
+    assert "no supervisor was there: the one before (pid 4194309) ended 2026-03-02 09:10:00Z" in first
+    assert "the next one began 2026-03-02 12:30:00Z (pid 4194310)" in first
     assert second == "one run reports 3 missed windows, from 2026-03-02 10:00:00Z to 2026-03-02 12:00:00Z"
     assert answer["runs"] == [{"run_id": claim.missed[0].run_id, "status": "missed"}]
 
@@ -192,7 +192,7 @@ def test_why_of_a_missed_window_names_the_supervisors_around_it(lily: Lily, work
         (None, True, "no supervisor had run yet; the next one began"),
         (None, False, "none has begun since"),
         ("killed", True, "was killed, or the machine went down"),
-        ("there", False, "a supervisor was there (pid 4005) and came to it 30 min 0 s too late (30 s are allowed)"),
+        ("there", False, "a supervisor was there (pid 4194309) and came to it 30 min 0 s too late (30 s are allowed)"),
     ],
 )
 def test_why_of_a_missed_window_knows_how_a_supervisor_was_absent(
