@@ -1,9 +1,9 @@
 """Conducting one run: whether it may start, its attempt, and what becomes of it; a move counts once the writer has stored it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import trio
@@ -27,6 +27,7 @@ from lily.storage.store import Store
 from lily.text import text_of
 
 STORE_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+T = TypeVar("T")
 WAITING = frozenset({Status.RETRY_SCHEDULED, Status.WAITING_APPROVAL})
 
 
@@ -167,29 +168,36 @@ class Conductor:
             return Outcome(status="failed", result={**_versioned(), "r0_status": None}, error=error)
 
     async def _end(self, active: Active, spec: PinnedSpec, ready: Ready, outcome: Outcome) -> None:
+        move = self._after(active, spec, ready, outcome)
+        if not await self._store_end(move, active) and move.goes_on:
+            active.cancel = active.cancel or await self._asked_meanwhile(active.run)
+            if active.cancel is not None:
+                await self.surely(self._after(active, spec, ready, outcome))
+                return
+        if move.run.status in WAITING:
+            self._waits(move.run)
+        elif move.run.status is Status.QUEUED:
+            self.interrupted.append(move.run.run_id)
+
+    def _after(self, active: Active, spec: PinnedSpec, ready: Ready, outcome: Outcome) -> Move:
+        """What becomes of the run now that this attempt is over."""
         run, now = active.run, self._clock.now()
         # A blueprint may make another error of its cancellation: that is no failure, and nothing to be tried again.
         if not (active.is_cut_off and outcome.retryable):
-            move = self._gate.midway(run, spec, ready, outcome) if outcome.asked else settle(run, outcome, spec.runtime, now)
-        else:
-            result = base_result(ready, spec.runtime)
-            if active.cancel is not None:
-                move = stopped(run, active.cancel, now, result)
-            else:
-                reason = active.interrupted or "the runner was restarted"
-                move = interrupt(run, spec.runtime, now, reason=reason, recovered=False, result=result)
-                self.interrupted.append(run.run_id)
-        await self._store_end(move, active)
-        if move.run.status in WAITING:
-            self._waits(move.run)
+            return self._gate.midway(run, spec, ready, outcome) if outcome.asked else settle(run, outcome, spec.runtime, now)
+        result = base_result(ready, spec.runtime)
+        if active.cancel is not None:
+            return stopped(run, active.cancel, now, result)
+        reason = active.interrupted or "the runner was restarted"
+        return interrupt(run, spec.runtime, now, reason=reason, recovered=False, result=result)
 
-    async def _store_end(self, move: Move, active: Active) -> None:
-        """What happened is stored, also while all around is being canceled."""
+    async def _store_end(self, move: Move, active: Active) -> bool:
+        """What happened is stored, also while all around is being canceled. Gives whether it holds."""
         try:
             reply: Reply[Status | None] = Reply()
             await self._writer.tell(Apply(move, reply))
             self._over(active)  # nothing of it works any more: the next one's start may share the transaction
-            await self.surely(move, reply)
+            return await self.surely(move, reply)
         except trio.Cancelled:
             # Not in a shielded scope from the beginning: for a short run that would cost more than all the rest of its end.
             with trio.CancelScope(shield=True):
@@ -202,17 +210,32 @@ class Conductor:
         False, too, when the store stays away while all drains: the run stays as the store has it, and the next start takes it up. `reply`
         is that of a move which is with the writer already, `again` says that it was asked for before.
         """
+
+        async def ask(once_more: bool) -> bool:
+            if reply is None or once_more:
+                return await self.move(move, again=again or once_more)
+            return await self._held_by_store(move, reply)
+
+        return bool(await self._however_long(ask, move.run, move.run.status))
+
+    async def _asked_meanwhile(self, run: Run) -> Mapping[str, Any] | None:
+        """The cancel for which the store does not let the run go on; None where something else has become of it."""
+        found = await self._however_long(lambda _: self._offload(self._store.find_run, run.run_id), run, Status.CANCELED)
+        return found.cancel if found is not None and found.status is Status.RUNNING else None
+
+    async def _however_long(self, ask: Callable[[bool], Awaitable[T]], run: Run, to: Status) -> T | None:
+        """What `ask` gives, which is told whether it asks once more; None when the store stays away while all drains."""
         tries = 0
         while True:
             try:
-                return await (self.move(move, again=again) if reply is None else self._held_by_store(move, reply))
+                return await ask(tries > 0)
             except LilyError as exc:
-                pause, reply, again = STORE_RETRY_SECONDS[min(tries, len(STORE_RETRY_SECONDS) - 1)], None, True
-                told = {"run": move.run.run_id, "trace": move.run.trace_id, "to": move.run.status.value}
+                pause = STORE_RETRY_SECONDS[min(tries, len(STORE_RETRY_SECONDS) - 1)]
+                told = {"run": run.run_id, "trace": run.trace_id, "to": to.value}
                 self._log.error("a run's move can't be stored; trying again", **told, error=str(exc), pause=pause)
                 tries += 1
                 if self.draining and tries > 3:
-                    return False
+                    return None
                 await anyio.sleep(pause)
 
     async def move(self, move: Move, *, again: bool = False) -> bool:

@@ -193,7 +193,10 @@ class Runner:
         for run in orphans:
             spec = await self.conductor.spec(run)
             await self.conductor.hide_names(run)
-            await self.conductor.move(self._closed_orphan(run, spec))
+            # Refused where somebody has asked for its cancel since it was read.
+            now: Run | None = run
+            while now is not None and now.status is Status.RUNNING and not await self.conductor.move(self._closed_orphan(now, spec)):
+                now = await self._offload(self._store.find_run, run.run_id)
         for run in left:
             if run.status is Status.RETRY_SCHEDULED:
                 self._wait_for_retry(run)

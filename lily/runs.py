@@ -227,6 +227,11 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
     events: list[Event]
     attempt: Attempt | None = None
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it lets a run that was at work be tried again, or wait. The store refuses it once somebody has asked for a cancel."""
+        return self.expected is Status.RUNNING and self.run.status not in TERMINAL
+
 
 def decode_spec(body: bytes | str) -> PinnedSpec:
     """A pinned spec from its canonical JSON."""

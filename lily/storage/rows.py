@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from lily.backlog import CLASSES
-from lily.runs import Attempt, ErrorInfo, Run, Status
+from lily.runs import Attempt, ErrorInfo, Move, Run, Status
 from lily.storage import schema
 
 PRUNED = "pruned_through:"  # and a job's id: the key of `meta` that holds the newest run of it that was pruned
@@ -25,12 +25,14 @@ def dump_optional(value: Any) -> str | None:
     return _encode(value).decode() if value else None
 
 
-def moved(run: Run, expected: Status, events: int) -> dict[str, Any]:
-    """The columns that a move of `run` writes; `b_` names what it expects to find: a status, and so many events before its own."""
+def moved(move: Move) -> dict[str, Any]:
+    """The columns that a move writes; `b_` names what it expects to find: a status, so many events before its own, and maybe no cancel."""
+    run = move.run
     return {
         "b_run_id": run.run_id,
-        "b_expected": expected,
-        "b_events": run.events - events,
+        "b_expected": move.expected,
+        "b_events": run.events - len(move.events),
+        "b_goes_on": int(move.goes_on),
         "status": run.status,
         "enqueued_at": run.enqueued_at,
         "started_at": run.started_at,

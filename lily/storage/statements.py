@@ -5,7 +5,7 @@ from functools import cached_property, partial
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select, text, update
+from sqlalchemy import Connection, bindparam, func, or_, select, text, update
 
 from lily.runs import Status
 from lily.storage import schema
@@ -140,8 +140,10 @@ class Statements:
         self.put_attempt = ForRows(put.inline(), ["run_id", "number", "started_at", *changing])
         # By status and by what has happened so far: a run may be queued several times in its life.
         same = (run.c.run_id == bindparam("b_run_id"), run.c.status == bindparam("b_expected"), run.c.events == bindparam("b_events"))
+        heeded = or_(run.c.cancel.is_(None), bindparam("b_goes_on") == text("0"))
         self.move = ForRows(
-            update(run).where(*same).values({c: bindparam(c) for c in _MOVED}), ["b_run_id", "b_expected", "b_events", *_MOVED]
+            update(run).where(*same, heeded).values({c: bindparam(c) for c in _MOVED}),
+            ["b_run_id", "b_expected", "b_events", "b_goes_on", *_MOVED],
         )
         digests = ("receipt_sha256", "previous_run_id", "previous_sha256")
         mark = update(run).where(run.c.run_id == bindparam("b_run_id"))
@@ -155,7 +157,9 @@ class Statements:
         asked = update(run).where(run.c.run_id == bindparam("b_run_id"), text("status = 'running'"))
         self.ask_to_cancel = ForRows(asked.values(cancel=bindparam("b_cancel")), ["b_cancel", "b_run_id"])
         self.standing = (
-            select(run.c.run_id, run.c.status, run.c.events).where(run.c.run_id.in_(bindparam("ids", expanding=True))).with_for_update()
+            select(run.c.run_id, run.c.status, run.c.events, run.c.cancel)
+            .where(run.c.run_id.in_(bindparam("ids", expanding=True)))
+            .with_for_update()
         )
         self.newest = Asked(select(func.max(run.c.run_id)))
         self.paused = Asked(select(schema.meta.c.key).where(schema.meta.c.key == bindparam("key")))

@@ -216,7 +216,8 @@ class Store(Reads):
         """Moves, finished steps (run id, name, JSON) and marks "artifacts written", in one transaction. Marks come in the order in
         which the receipts were written.
 
-        Gives for each move None when it holds (also when it did already), else the status that stood in its way.
+        Gives for each move None when it holds (also when it did already), else the status that stood in its way: that of before, where
+        the run was to go on and somebody has asked for its cancel.
         """
         if all(may_become(move.expected, move.run.status) for move in moves):
             with suppress(_Refused):
@@ -250,18 +251,21 @@ class Store(Reads):
     def _judge(self, connection: Connection, moves: Sequence[Move]) -> tuple[list[Status | None], list[Move]]:
         """What stands in the way of each move, and the moves that are still to be made."""
         ids = [move.run.run_id for move in moves]
-        current = {row.run_id: (Status(row.status), row.events) for row in connection.execute(self.statements.standing, {"ids": ids})}
+        rows = connection.execute(self.statements.standing, {"ids": ids})
+        current = {run_id: (Status(status), events, cancel is not None) for run_id, status, events, cancel in rows}
         refusals: list[Status | None] = []
         held: list[Move] = []
         for move in moves:
             run = move.run
-            status, events = current.get(run.run_id, (Status.MISSED, 0))
+            status, events, canceling = current.get(run.run_id, (Status.MISSED, 0, False))
             if (status, events) == (run.status, run.events):
                 refusals.append(None)  # done before: a writer that crashed after its commit asks again
-            elif status is move.expected and events == run.events - len(move.events) and may_become(status, run.status):
+                continue
+            expected = (status, events) == (move.expected, run.events - len(move.events)) and may_become(status, run.status)
+            if expected and not (canceling and move.goes_on):
                 refusals.append(None)
                 held.append(move)
-                current[run.run_id] = (run.status, run.events)
+                current[run.run_id] = (run.status, run.events, canceling)
             else:
                 refusals.append(status)
         return refusals, held
@@ -279,7 +283,7 @@ class Store(Reads):
 
     def write_moves(self, connection: Connection, moves: Sequence[Move]) -> None:
         """Carry out moves that hold, inside a transaction that writes more. Raises `_Refused` when one does not."""
-        if self.statements.move(connection, [moved(move.run, move.expected, len(move.events)) for move in moves]) != len(moves):
+        if self.statements.move(connection, [moved(move) for move in moves]) != len(moves):
             raise _Refused
         attempts = [attempt_row(move.run.run_id, move.attempt) for move in moves if move.attempt]
         if attempts:

@@ -23,6 +23,8 @@ from lily.runs import Run, Status
 from lily.settings import Settings
 from lily.storage import schema
 from lily.storage.approvals import check_of
+from lily.storage.audit import Actor
+from lily.storage.cancels import cancel_runs
 from lily.testing import World, run_blueprint
 from tests.actors.conftest import MakeWorld
 from tests.work import noop
@@ -533,6 +535,18 @@ def test_a_cancel_while_it_asks_wins(world: World) -> None:
             assert world.system is not None
             for active in world.system.runner._active.values():
                 active.cancel = {"by": "ann", "reason": "enough", "at": stamp(world.clock.now())}
+
+    live(world, ended(world, run), fault=ask_to_cancel)
+    assert world.run(run.run_id).status is Status.CANCELED
+
+
+def test_a_cancel_that_its_question_overtakes_wins_as_well(world: World) -> None:
+    """Asked for when the runner had looked for the last time."""
+    run = world.submit("asks.v1")
+
+    def ask_to_cancel(point: str) -> None:
+        if point == "runner:before-end":
+            cancel_runs(world.store, [run.run_id], actor=Actor(name="ann"), reason="enough", at=world.clock.now())
 
     live(world, ended(world, run), fault=ask_to_cancel)
     assert world.run(run.run_id).status is Status.CANCELED

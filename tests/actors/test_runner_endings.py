@@ -33,6 +33,12 @@ def ask(world: World, run: Run, reason: str = "not needed") -> Run:
     return asked
 
 
+def ask_unheard(world: World, run: Run) -> Done:
+    """The same before its ring is heard."""
+    (told,) = cancel_runs(world.store, [run.run_id], actor=Actor(name="tester"), reason="now", at=world.clock.now())
+    return told.done
+
+
 def live_until(world: World, seconds: float, then: Callable[[World], None] | None = None, **options: Any) -> None:
     """A life that is stopped (or killed, when `then` raises) after so many seconds."""
 
@@ -151,6 +157,28 @@ def test_a_cancel_that_races_the_end_has_one_outcome(make_world: MakeWorld, seed
     assert whole(world.workspace, ended)
 
 
+@pytest.mark.parametrize("then", ["fails", "is interrupted"])
+def test_a_cancel_that_the_end_of_an_attempt_overtakes_is_no_less_kept(world: World, then: str) -> None:
+    """Asked for when the runner had looked for the last time: no further attempt comes, now or with the next start."""
+    target, bindings = ("deed.v1", {"do": "ValueError"}) if then == "fails" else ("nap.v1", {"seconds": 100})
+    run = world.submit(target, bindings=bindings, runtime=RETRY)
+    asked: list[Done] = []
+
+    def unheard(point: str) -> None:
+        if point == "runner:before-end" and not asked:
+            asked.append(ask_unheard(world, run))
+
+    drained(world, 2, grace=0, fault=unheard)
+    assert asked == [Done.ASKED]
+    assert world.run(run.run_id).status is Status.CANCELED
+    assert world.system is not None
+    assert world.system.runner.interrupted == []
+    live_until(world, 1000)
+    assert statuses(world, run) == ["canceled"]
+    assert world.receipt(run.run_id).status == "canceled"
+    assert whole(world.workspace, world.run(run.run_id))
+
+
 def test_an_ended_run_can_not_be_canceled(world: World) -> None:
     """Terminal is final; the error says so."""
     run = world.submit("noop.v1")
@@ -263,14 +291,31 @@ def test_a_cancel_that_its_owner_did_not_live_to_carry_out_is_kept(world: World)
     run = world.submit("nap.v1", bindings={"seconds": 100})
 
     def kill(world: World) -> None:
-        (told,) = cancel_runs(world.store, [run.run_id], actor=Actor(name="tester"), reason="now", at=world.clock.now())
-        assert told.done is Done.ASKED
+        assert ask_unheard(world, run) is Done.ASKED
         raise Killed
 
     with pytest.raises(BaseExceptionGroup):
         live_until(world, 2.3, kill)
     live_until(world, 5)
     assert world.run(run.run_id).status is Status.CANCELED
+    assert statuses(world, run) == ["canceled"]
+    assert whole(world.workspace, world.run(run.run_id))
+
+
+def test_a_cancel_of_an_orphan_that_is_being_taken_up_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for between its being found and its going back to the queue."""
+    run = world.submit("nap.v1", bindings={"seconds": 100})
+    killed(world, 1)
+    find, asked = world.store.unfinished, []
+
+    def unfinished() -> list[Run]:
+        found = find()
+        asked.append(ask_unheard(world, run))
+        return found
+
+    monkeypatch.setattr(world.store, "unfinished", unfinished)
+    live_until(world, 5)
+    assert asked == [Done.ASKED]
     assert statuses(world, run) == ["canceled"]
     assert whole(world.workspace, world.run(run.run_id))
 

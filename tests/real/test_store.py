@@ -249,6 +249,19 @@ def test_a_cancel_can_be_asked_of_a_running_run_alone(store: Store) -> None:
     assert store.look(limit=0, cancels=False).cancels == {}
 
 
+def test_a_run_whose_cancel_was_asked_for_can_only_end(store: Store) -> None:
+    """Its owner had not heard of it: another try, a wait or a place in the queue is refused, an end is not; others in the batch hold."""
+    run, other, third = submit(store, new(), new(), new())
+    moves = [begun(each) for each in (run, other, third)]
+    store.apply(moves)
+    cancel_runs(store, [run.run_id, third.run_id], actor=Actor(name="me"), reason="why", at=AT)
+    back = [interrupt(move.run, Runtime(), AT, reason="stop", recovered=False) for move in moves[:2]]
+    assert store.apply(back) == [Status.RUNNING, None]
+    assert store.apply([settle(moves[0].run, BAD, Runtime(retry_max=1), AT)]) == [Status.RUNNING]
+    assert store.apply([settle(moves[0].run, BAD, Runtime(), AT), settle(moves[2].run, OK, Runtime(), AT)]) == [None, None]
+    assert [store.run(each.run_id).status for each in (run, other, third)] == [Status.FAILED, Status.QUEUED, Status.SUCCEEDED]
+
+
 # -- what the runner asks --------------------------------------------------------------------------
 
 
