@@ -20,6 +20,7 @@ from lily.selftest.house import supervised
 from lily.selftest.load import SLOTS, audit, write_load
 from lily.selftest.promises import Findings, check_runs, errors_in
 from lily.settings import load_settings
+from lily.storage.audit_reads import Which, newest
 from lily.storage.store import Store
 from lily.text import counted
 from lily.workspace import Workspace, current_owner
@@ -52,6 +53,7 @@ class Campaign:
             ("running", lambda: self._when(Status.RUNNING, 0.05)),
             ("waiting for a retry", lambda: self._when(Status.RETRY_SCHEDULED, 0.03)),
             ("ending", self._ending),
+            ("stopping", self._stopping),
             ("idle", self._idle),
             ("any", self._any),
         ]
@@ -172,6 +174,11 @@ class Campaign:
         self._until(lambda: ends.exists() and ends.stat().st_size > size, pause=0.0002)
         time.sleep(self.dice.uniform(0, 0.06))
 
+    def _stopping(self) -> None:
+        self._at_work()
+        self._until(lambda: self.feeder.canceling, pause=0)
+        time.sleep(self.dice.uniform(0, 0.03))
+
     def _any(self) -> None:
         self._at_work()
         time.sleep(self.dice.uniform(0, 0.5))
@@ -198,6 +205,8 @@ class Campaign:
             found.add("starting")
         if running:
             found.add("running")
+        if any(run.cancel is not None for run in running):
+            found.add("stopping a run")
         if counts.get(Status.RETRY_SCHEDULED):
             found.add("waiting for a retry")
         if self.store.unwritten():
@@ -232,10 +241,11 @@ class Campaign:
         self.findings.expect("nobody owns the workspace at the end", current_owner(self.workspace) is None, "")
         wrong = errors_in(self.log.read_text(errors="replace"))
         self.findings.expect("no error is in the supervisor's log", not wrong, "\n    ".join(wrong[:5]))
-        endings = audit(self.workspace.root, [run for run in runs if run.status in TERMINAL], self.findings)
+        endings = audit(self.workspace.root, [run for run in runs if run.status in TERMINAL], self.findings, self.feeder.canceled)
+        self._check_cancels()
         events = [event.event for run in runs if run.interruptions for event in self.store.events(run.run_id)]
         put_back = events.count(EventName.JOB_RECOVERED)
-        cut_off = sum(run.interruptions > 0 for run in runs)
+        cut_off = len({run.run_id for run in runs if run.interruptions} | {run_id for run_id, _ in self.cut_off})
         attempts, times = counted(len(self.cut_off), "attempt"), counted(put_back, "time")
         return [
             f"runs accepted          {len(runs)}",
@@ -243,6 +253,11 @@ class Campaign:
             f"runs cut off           {cut_off}, in {attempts}; {times} put back into the queue",
             *(f"  {count:5}  {name}" for name, count in sorted(endings.items())),
         ]
+
+    def _check_cancels(self) -> None:
+        rows = newest(self.store, Which(action="run.cancel"), len(self.feeder.canceled) + 1)
+        audited = sorted(row.object for row in rows)
+        self.findings.expect("each cancel is audited once", audited == sorted(self.feeder.canceled), f"{len(audited)} rows")
 
 
 def campaign(root: Path, url: str, kills: int, seed: int, findings: Findings, progress: Callable[[str], None]) -> list[str]:

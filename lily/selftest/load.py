@@ -8,12 +8,14 @@ import json
 import random
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from lily.runs import Run, Runtime, Status
 from lily.selftest.promises import Findings
 from lily.spec_index import SpecIndex
 from lily.specs import JobSpec
+from lily.storage.cancels import Canceled, Done
 from lily.text import counted
 from lily.workspace import Workspace
 
@@ -134,6 +136,8 @@ JOBS: dict[str, tuple[int, float, int, bool, bool, int]] = {
 }
 INTERRUPT_MAX = {"many": 0}  # how often a run is taken up again; of jobs that are not named as often as of those that say nothing
 SLOTS = 5
+CUT_OFF = frozenset({"interrupted", "canceled"})
+NOBODY: Mapping[str, Canceled] = {}
 
 
 def write_load(root: Path, url: str) -> None:
@@ -189,8 +193,8 @@ def pick(dice: random.Random, jobs: list[JobSpec]) -> list[JobSpec]:
     return dice.choices(jobs, k=dice.choice((1, 1, 2, 4)))
 
 
-def audit(root: Path, runs: list[Run], findings: Findings) -> Counter[str]:
-    """Hold each ended run against the books that its own body kept; gives how the runs ended."""
+def audit(root: Path, runs: list[Run], findings: Findings, canceled: Mapping[str, Canceled] = NOBODY) -> Counter[str]:
+    """Hold each ended run against the books that its own body kept, and against who `canceled` it; gives how the runs ended."""
     overlaps = root / "state" / "overlaps"
     findings.expect("nothing ran twice at a time", not overlaps.exists(), overlaps.read_text() if overlaps.exists() else "")
     endings: Counter[str] = Counter()
@@ -198,6 +202,7 @@ def audit(root: Path, runs: list[Run], findings: Findings) -> Counter[str]:
         path = root / "state" / "runs" / run.run_id
         lines = path.read_text().split("\n")[:-1] if path.exists() else []
         _audit_run(run, Counter(lines), findings)
+        _audit_cancel(run, canceled.get(run.run_id), findings)
         endings[f"{run.status}, interrupted {counted(run.interruptions, 'time')}" if run.interruptions else str(run.status)] += 1
     return endings
 
@@ -215,19 +220,29 @@ def _audit_run(run: Run, lines: Counter[str], findings: Findings) -> None:
         elif attempt.status == "failed":
             findings.expect("what the receipt calls a failure failed", ended == "1", where)
         else:
-            findings.expect("an attempt that was cut off is called so", attempt.status == "interrupted", where)
+            findings.expect("an attempt that was cut off is called so", attempt.status in CUT_OFF, where)
     good = [attempt for attempt in run.attempts if attempt.status == "succeeded"]
     findings.expect(
         "a run succeeds once, by its last attempt", good == (run.attempts[-1:] if run.status is Status.SUCCEEDED else []), run.run_id
     )
     _, _, fails, _, _, retry_max = JOBS[run.job_id]
-    charged = [attempt for attempt in run.attempts if attempt.status != "interrupted"]
+    charged = [attempt for attempt in run.attempts if attempt.status not in CUT_OFF]
+    interrupted = [attempt for attempt in run.attempts if attempt.status == "interrupted"]
     cut_off = run.error is not None and run.error.data.get("reason") == "interrupted"
     findings.expect("attempts are charged exactly", run.tries == len(charged) <= retry_max + 1, f"{run.run_id}: {run.tries}")
-    findings.expect("interruptions are counted", run.interruptions == len(run.attempts) - len(charged), run.run_id)
+    findings.expect("interruptions are counted", run.interruptions == len(interrupted), run.run_id)
     most = _interrupt_max(run.job_id)
     given_up = "a run is given up once it was cut off more often than it allows, and not before"
     findings.expect(given_up, cut_off == (run.interruptions > most) and run.interruptions <= most + 1, f"{run.run_id}: {run.interruptions}")
-    if not cut_off:
+    if not cut_off and run.status is not Status.CANCELED:
         hopeless = run.status is Status.FAILED and len(charged) == retry_max + 1 and len(run.attempts) <= fails
         findings.expect("every try was used, or one succeeded", run.status is Status.SUCCEEDED or hopeless, f"{run.run_id} {run.status}")
+
+
+def _audit_cancel(run: Run, told: Canceled | None, findings: Findings) -> None:
+    findings.expect("a run is canceled only where somebody asked for it", run.status is not Status.CANCELED or told is not None, run.run_id)
+    if told is None:
+        return
+    where = f"{run.run_id} {run.status}: {told.done} at attempt {len(told.run.attempts)}"
+    findings.expect("no attempt begins after a cancel", len(run.attempts) == len(told.run.attempts), where)
+    findings.expect("what is canceled while it waits is canceled at once", told.done is Done.ASKED or run.status is Status.CANCELED, where)

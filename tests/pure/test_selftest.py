@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from actors.scheduler_bridge import SchedulerBridge
@@ -18,6 +19,7 @@ from lily.selftest.power_load import STEPS, audit_reports
 from lily.selftest.promises import Findings, errors_in
 from lily.selftest.rows import ROWS, transitions
 from lily.selftest.trap import How, Trap
+from lily.storage.cancels import Canceled, Done
 from lily.workspace import Workspace
 
 RUN_ID = "20260302T000000.000000Z-abcd"
@@ -131,6 +133,26 @@ def test_a_run_that_is_given_up_too_soon_or_never_is_seen(
     assert [said.partition(",")[0] for said in findings.broken] == [
         "a run is given up once it was cut off more often than it allows"
     ] * broken
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "broken"),
+    [
+        (Status.CANCELED, (Done.ASKED, 1), None),
+        (Status.CANCELED, (Done.CANCELED, 1), None),
+        (Status.CANCELED, None, "a run is canceled only where somebody asked for it"),
+        (Status.CANCELED, (Done.ASKED, 0), "no attempt begins after a cancel"),
+        (Status.FAILED, (Done.ASKED, 1), "every try was used, or one succeeded"),
+        (Status.FAILED, (Done.CANCELED, 1), "what is canceled while it waits is canceled at once"),
+    ],
+)
+def test_a_cancel_that_did_not_hold_is_seen(tmp_path: Path, status: Status, told: tuple[Done, int] | None, broken: str | None) -> None:
+    """Of a run that was cut off in its first attempt, and could have been tried again."""
+    run, findings = ended("retried", status, 1), Findings()
+    before = {RUN_ID: Canceled(msgspec.structs.replace(run, attempts=run.attempts[: told[1]]), told[0])} if told else {}
+    audit(tmp_path, [run], findings, before)
+    assert (broken is None) == (findings.broken == [])
+    assert broken is None or broken in [said.partition(":")[0] for said in findings.broken]
 
 
 @pytest.mark.parametrize("left", [None, b"", b"all done\n" * 999, b"all done\n" * 1000])
