@@ -228,6 +228,11 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
     attempt: Attempt | None = None
 
     @property
+    def starts(self) -> bool:
+        """Whether it starts a run. The store refuses it while the worker is paused."""
+        return self.expected is Status.QUEUED and self.run.status is Status.RUNNING
+
+    @property
     def goes_on(self) -> bool:
         """Whether it lets a run that was at work be tried again, or wait. The store refuses it once somebody has asked for a cancel."""
         return self.expected is Status.RUNNING and self.run.status not in TERMINAL

@@ -217,7 +217,7 @@ class Store(Reads):
         which the receipts were written.
 
         Gives for each move None when it holds (also when it did already), else the status that stood in its way: that of before, where
-        the run was to go on and somebody has asked for its cancel.
+        the run was to go on and somebody has asked for its cancel, or was to start and the worker has been paused.
         """
         if all(may_become(move.expected, move.run.status) for move in moves):
             with suppress(_Refused):
@@ -231,8 +231,9 @@ class Store(Reads):
         with writing(self.engine) as connection:
             refusals: list[Status | None] = [None] * len(moves)
             held = moves
-            if judged and moves:
-                refusals, held = self._judge(connection, moves)
+            paused = any(move.starts for move in moves) and self._paused(connection)
+            if moves and (judged or paused):
+                refusals, held = self._judge(connection, moves, paused)
             if held:
                 self.write_moves(connection, held)
                 ended = ended_approvals(held)
@@ -248,7 +249,10 @@ class Store(Reads):
                 mark(connection, self.statements, written)
             return refusals
 
-    def _judge(self, connection: Connection, moves: Sequence[Move]) -> tuple[list[Status | None], list[Move]]:
+    def _paused(self, connection: Connection) -> bool:
+        return bool(self.statements.paused(connection, key=schema.WORKER_PAUSE))
+
+    def _judge(self, connection: Connection, moves: Sequence[Move], paused: bool = False) -> tuple[list[Status | None], list[Move]]:
         """What stands in the way of each move, and the moves that are still to be made."""
         ids = [move.run.run_id for move in moves]
         rows = connection.execute(self.statements.standing, {"ids": ids})
@@ -262,7 +266,7 @@ class Store(Reads):
                 refusals.append(None)  # done before: a writer that crashed after its commit asks again
                 continue
             expected = (status, events) == (move.expected, run.events - len(move.events)) and may_become(status, run.status)
-            if expected and not (canceling and move.goes_on):
+            if expected and not (canceling and move.goes_on) and not (paused and move.starts):
                 refusals.append(None)
                 held.append(move)
                 current[run.run_id] = (run.status, run.events, canceling)
@@ -305,7 +309,7 @@ class Store(Reads):
 
         None at all while the worker is paused."""
         with reading(self.engine) as connection:
-            taking = not (limit and self.statements.paused(connection, key=schema.WORKER_PAUSE))
+            taking = not (limit and self._paused(connection))
             rows = self._queued(connection, limit, full_jobs, since) if limit and taking else ()
             more = taking and len(rows) == limit
             queued = self.with_attempts(connection, [run_from(row) for row in rows if row[0] not in known])

@@ -50,6 +50,34 @@ def test_a_paused_worker_takes_no_runs_and_lets_go_on_what_runs(world: World) ->
     assert world.run(first.run_id).status is Status.SUCCEEDED
 
 
+def test_nothing_starts_once_a_pause_is_stored(world: World) -> None:
+    """Not even what the runner has found before and is about to start; it begins when the pause ends."""
+    world.submit("noop.v1")
+    seen = 0
+
+    def pause_at_once(point: str) -> None:
+        nonlocal seen
+        seen += point == "runner:before-start"
+        if seen == 2:  # the first one's target had to be imported, so that it started by itself
+            pause(world.store, ADA, "", world.clock.now())
+
+    async def body(world: World) -> None:
+        assert world.system is not None
+        await anyio.sleep(1)
+        held = [world.submit("noop.v1", job_id=job_id) for job_id in ("a", "b")]
+        world.system.runner_box.post(Rung())
+        await anyio.sleep(100)
+        assert seen == 3
+        assert [world.run(run.run_id).status for run in held] == [Status.QUEUED] * 2
+        resume(world.store, ADA, "", world.clock.now())
+        world.system.runner_box.post(Rung())
+        for run in held:
+            await world.ended(run.run_id)
+        assert [world.names(run.run_id).count("job_attempt_started") for run in held] == [1, 1]
+
+    world.live(body, fault=pause_at_once)
+
+
 def test_a_pause_holds_in_the_next_life(world: World) -> None:
     """It is stored, so a restart does not begin what an operator held back."""
     run = world.submit("noop.v1")

@@ -24,6 +24,7 @@ from lily.storage.database import writing
 from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, last_boot, sync_files
 from lily.storage.new_runs import NewRun
 from lily.storage.store import Store
+from lily.storage.worker import pause, resume
 from lily.testing import FakeClock, World
 from lily.workspace import Workspace, is_run_id
 from tests.work import ALL, marked
@@ -260,6 +261,17 @@ def test_a_run_whose_cancel_was_asked_for_can_only_end(store: Store) -> None:
     assert store.apply([settle(moves[0].run, BAD, Runtime(retry_max=1), AT)]) == [Status.RUNNING]
     assert store.apply([settle(moves[0].run, BAD, Runtime(), AT), settle(moves[2].run, OK, Runtime(), AT)]) == [None, None]
     assert [store.run(each.run_id).status for each in (run, other, third)] == [Status.FAILED, Status.QUEUED, Status.SUCCEEDED]
+
+
+def test_nothing_starts_while_the_worker_is_paused(store: Store) -> None:
+    """Whatever its owner had found before; what ends in the same batch does."""
+    run, other = submit(store, new(), new())
+    first = begun(other)
+    store.apply([first])
+    pause(store, Actor(name="me"), "", AT)
+    assert store.apply([begun(run), settle(first.run, OK, Runtime(), AT)]) == [Status.QUEUED, None]
+    resume(store, Actor(name="me"), "", AT)
+    assert store.apply([begun(run)]) == [None]
 
 
 # -- what the runner asks --------------------------------------------------------------------------
