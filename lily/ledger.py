@@ -151,13 +151,19 @@ def grace_seconds(trigger: dict[str, Any]) -> float:
     return seconds_of(trigger.get("catch_up_window", "24h"))
 
 
-def paused_at(controls: Sequence[Control], at: datetime) -> Control | None:
-    """The pause that holds at an instant, if one does. A disabled job needs none: its trigger's version has ended."""
+def held_at(controls: Sequence[Control], at: datetime) -> Control | None:
+    """What keeps a job from its schedule at an instant, if anything does: a pause, or that it is disabled."""
     # In the order in which they were made: the clock may have stepped back between two.
     found = next((control for control in reversed(controls) if control.at <= at), None)
-    if found is None or found.state is not State.PAUSED or (found.until is not None and found.until <= at):
+    if found is None or found.state is State.ACTIVE or (found.until is not None and found.until <= at):
         return None
     return found
+
+
+def paused_at(controls: Sequence[Control], at: datetime) -> Control | None:
+    """The pause that holds at an instant, if one does. A disabled job needs none: its trigger's version has ended."""
+    found = held_at(controls, at)
+    return found if found is not None and found.state is State.PAUSED else None
 
 
 Judge = Callable[[Row], tuple[WindowStatus, str] | None]
@@ -262,8 +268,10 @@ def _judged(job: JobLedger, row: Row, now: datetime, *, excluded: bool) -> Row:
         return _with(row, WindowStatus.SKIPPED_PAUSED)
     if job.failure is not None and row.due <= job.failure.until:
         return _with(row, WindowStatus.MISSED, code=job.failure.code)
-    late = (now - row.due).total_seconds()
-    return row if late <= grace_seconds(row.version.trigger) else _with(row, WindowStatus.MISSED)
+    if (now - row.due).total_seconds() > grace_seconds(row.version.trigger):
+        return _with(row, WindowStatus.MISSED)
+    # It came before somebody held the job, and its run would come after: nothing is started against their word.
+    return row if held_at(job.controls, now) is None else _with(row, WindowStatus.SKIPPED_PAUSED)
 
 
 def _limited(rows: list[Row]) -> list[Row]:

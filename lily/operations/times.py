@@ -78,6 +78,13 @@ def state_view(state: "JobState | None", now: datetime) -> dict[str, Any]:
     return {"state": state.state_at(now).value, "until": stamp(state.until) if state.until else None, "reason": state.reason}
 
 
+def _held_then(state: "JobState | None", at: datetime) -> bool:
+    """Whether a state that has an end keeps the window at `at` from running, also where it is due only after that end."""
+    if state is None or state.until is None or state.state == "active" or at >= state.until:
+        return False
+    return state.state == "disabled" or state.changed_at is None or at >= state.changed_at
+
+
 # -- lily schedule list ----------------------------------------------------------------------------
 
 
@@ -163,6 +170,6 @@ def _next_fire(
     begin = max(begin, state.settled) if state is not None else begin  # later than now where the clock was set back
     for at in running(schedule, begin, _LOOKED_AT):
         due = schedule.fire_at(job_id, at)
-        if due > after:
+        if due > after and not _held_then(state, at):
             return due.astimezone(UTC), ""
     return None, "no window is to come"

@@ -8,7 +8,7 @@ from typing import Any
 
 from lily.clock import parse_stamp, stamp
 from lily.errors import Code, LilyError
-from lily.ledger import REBUILT, TICK, Control, State, Version, WindowStatus, grace_seconds, paused_at
+from lily.ledger import REBUILT, TICK, Control, State, Version, WindowStatus, grace_seconds, held_at, paused_at
 from lily.operations.looking import LOOKED, evaluation_view, looked_lines
 from lily.operations.times import local_of, running
 from lily.policies import scheduled
@@ -247,6 +247,8 @@ def _of_row(case: _Case, row: WindowRow) -> _Answer:
             answer.runs = [{"run_id": run_id, "status": found.get(run_id)} for run_id in ids]
         case WindowStatus.SKIPPED_PAUSED:
             answer.control = paused_at(case.controls, row.at)
+            if answer.control is None and row.code != REBUILT:  # it came before the job was held, and was decided after
+                answer.control = held_at(case.controls, parse_stamp(row.recorded_at))
             answer.because = [_control_text(answer.control) if answer.control else _uncontrolled(row)]
         case WindowStatus.REFUSED:
             answer.because = _refused(row)
@@ -356,16 +358,16 @@ def _no_version(case: _Case, at: datetime) -> _Answer:
     return _Answer("no_schedule", ["it had no schedule then: its file was gone, or its trigger manual"], control=control, next=_next(case))
 
 
-def _held(case: _Case, window: Window) -> tuple[str, Control | None]:
+def _held(case: _Case, window: Window, due: datetime) -> tuple[str, Control | None]:
     """What keeps a window without a row from running as things stand, and who said so; empty when nothing does."""
     if window.excluded:
         return "the trigger's `exclude` names this time", None
-    control = paused_at(case.controls, window.at)
+    control = paused_at(case.controls, window.at) or held_at(case.controls, due)
     return (_control_text(control) if control is not None else ""), control
 
 
 def _to_come(case: _Case, window: Window, due: datetime) -> _Answer:
-    held, control = _held(case, window)
+    held, control = _held(case, window, due)
     if held:
         return _Answer("to_come", [f"it is to come, and would not run: {held}"], control=control, next=_next(case))
     told = "it is to come" + (f", with its jitter at {_when(due)}" if due != window.at else "")
@@ -379,8 +381,10 @@ def _undecided(case: _Case, window: Window) -> _Answer:
         return _Answer("undecided", [f"{case.owner} has not decided it yet; ask again in a moment"], next=_next(case))
     life = case.reads.life_at(case.now)
     ended = f"; the last one {'ended ' + _when(life.ended_at) if life.ended_at else 'was killed'}" if life else ""
-    held, control = _held(case, window)
+    held, control = _held(case, window, window.at)
     as_ = held or "missed, or caught up where the trigger says so"
+    if not held and case.held is not None:  # of before it was held: it does not run any more
+        as_, control = f"missed, or skipped: {_control_text(case.held)}", case.held
     return _Answer("undecided", [f"no supervisor is up{ended}. The next start decides it: {as_}"], control=control, next=_next(case))
 
 

@@ -425,6 +425,23 @@ def test_states_hold_while_running_and_over_a_restart(table: Timetable) -> None:
 
 
 @pytest.mark.parametrize("state", [PAUSED, DISABLED])
+def test_a_job_that_is_held_after_a_downtime_catches_nothing_up(table: Timetable, state: State) -> None:
+    """Its windows of before that were to run; somebody said since that it must not."""
+    table.put("job", every="10m", catch_up="latest")
+
+    async def body(world: World) -> None:
+        await anyio.sleep(15 * MINUTE)
+
+    table.live(body)
+    table.world.clock.jump(minutes=10)
+    table.change("job", state)
+    table.live(body)
+    assert table.told()[:2] == [("02 00:10", "fired"), ("02 00:20", "skipped_paused")]
+    assert len(table.runs()) == 1
+    assert table.differences() == []
+
+
+@pytest.mark.parametrize("state", [PAUSED, DISABLED])
 def test_a_state_with_an_end_ends_by_itself(table: Timetable, state: State) -> None:
     """Nobody is there to say so."""
     table.put("job", every="10m")

@@ -120,6 +120,18 @@ def test_jitter_shows_in_the_next_fire(workspace: Path) -> None:
         assert row["next_fire"] == due.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def test_a_window_of_a_pause_is_no_next_fire_though_its_jitter_outlasts_the_pause(workspace: Path) -> None:
+    """It is skipped by its own time; the one after it runs."""
+    write_job(workspace, "a", trigger={**HOURLY, "jitter_seconds": 3000})
+    with ledger(workspace) as made:
+        made.register("a")
+        schedule = made.windows.schedule("a", made.windows.states()["a"].version)  # type: ignore[arg-type]
+        first, second = (schedule.fire_at("a", made.now + timedelta(hours=n)) for n in (1, 2))
+        made.change("a", State.PAUSED, until=first - made.now - timedelta(seconds=1))
+        (row,) = schedules(SpecIndex(made.workspace).scan(), made.store, made.now)
+        assert row["next_fire"] == second.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 # -- status ----------------------------------------------------------------------------------------
 
 

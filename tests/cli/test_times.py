@@ -332,6 +332,25 @@ def test_why_says_when_a_job_that_is_held_for_a_time_runs_again(workspace: Path,
             assert (answer["outcome"], answer["next"]) == ("ran", "2026-03-02T15:00:00.000000Z")
 
 
+@pytest.mark.parametrize("state", [State.PAUSED, State.DISABLED])
+def test_why_of_a_window_of_before_a_job_was_held_names_who_held_it(workspace: Path, state: State) -> None:
+    """While nobody has decided it, and when it was skipped."""
+    write_job(workspace, "a", trigger={**HOURLY, "catch_up": "latest"})
+    with ledger(workspace) as made:
+        made.register("a")
+        window = made.now + timedelta(hours=1)
+        made.clock.jump(hours=1, minutes=10)
+        made.change("a", state, reason="moving house")
+        told = f"{state.value} by ada since 2026-03-02 10:10:00Z: moving house"
+        before = asked(SpecIndex(made.workspace), made.store, "a", window, made.now, None)
+        assert before["outcome"] == "undecided"
+        assert before["because"][0].endswith(f"The next start decides it: missed, or skipped: {told}")
+        (claim,) = made.claim("a", minutes=20)
+        assert (claim.fired, claim.missed) == ([], [])
+        after = asked(SpecIndex(made.workspace), made.store, "a", window, made.now, None)
+        assert (after["outcome"], after["because"][0], after["control"]["reason"]) == ("skipped_paused", told, "moving house")
+
+
 def test_next_after_a_clock_was_set_back_is_a_window_that_is_not_decided_yet(lily: Lily, workspace: Path) -> None:
     """What has its row does not run again."""
     write_job(workspace, "a", trigger={"type": "cron", "cron": "0 0 * * *"}, timezone="UTC")

@@ -20,6 +20,7 @@ from lily.ledger import (
     Version,
     WindowStatus,
     grace_seconds,
+    held_at,
     misfire_seconds,
     paused_at,
     settle,
@@ -156,6 +157,23 @@ def test_a_pause_holds_from_its_instant_to_its_end() -> None:
     """A window at the very instant of a pause is paused, one at its end runs."""
     controls = [Control(at(20), State.PAUSED, until=at(40))]
     assert told(decided(50, controls=controls)) == [(10, M), (20, PAUSED), (30, PAUSED), (40, C), (50, F)]
+
+
+@pytest.mark.parametrize("state", [State.PAUSED, State.DISABLED])
+def test_a_window_of_before_a_job_was_held_does_not_run_while_it_is(state: State) -> None:
+    """Neither caught up nor when its jitter is over; what is too late all the same stays missed, and nothing is cancelled for it."""
+    held = [Control(at(55), state)]
+    assert told(decided(58, version(until=55), controls=held)) == [(10, M), (20, M), (30, PAUSED), (40, PAUSED), (50, PAUSED)]
+    assert set(told(decided(58, catching("all", until=55, overlap="cancel_previous"), controls=held, active=["run-1"]))) == {
+        (float(n), PAUSED) for n in (10, 20, 30, 40, 50)
+    }
+    assert told(decided(59, version(until=55, late=7), controls=held, settled=45)) == [(50, PAUSED)]
+
+
+def test_a_window_of_before_a_pause_runs_when_the_pause_is_over_by_then() -> None:
+    """Its jitter outlasts the pause, or nobody was there to decide it while the pause held."""
+    over = [Control(at(12), State.PAUSED, until=at(14))]
+    assert told(decided(15, version(late=5), controls=over)) == [(10, F)]
 
 
 def test_a_failure_makes_no_missed_window_of_a_paused_one() -> None:
@@ -373,11 +391,15 @@ def check(found: Settlement, book: Book) -> None:
         assert (row.status is C) == (row.into is not None)
         assert row.into is None or (row.into in fires and row.into > row.at)
         assert (row.status is EXCLUDED) == ((row.at - T0).total_seconds() in row.version.trigger.get("excluded", ()))
-        assert (row.status is PAUSED) == (row.status is not EXCLUDED and paused_at(book.controls, row.at) is not None)
+        if row.status is PAUSED:
+            assert paused_at(book.controls, row.at) is not None or held_at(book.controls, book.now) is not None
+        else:
+            assert row.status is EXCLUDED or paused_at(book.controls, row.at) is None
         late = (book.now - row.due).total_seconds()
         assert late >= 0
         if row.status in (F, C, OVERLAP):
             assert late <= grace_seconds(row.version.trigger)
+            assert held_at(book.controls, book.now) is None
     assert not (book.active and found.fired and any(row.version.trigger.get("overlap", "skip") == "skip" for row in found.fired[-1:]))
     assert sorted(row.at for batch in found.missed_batches() for row in batch) == [row.at for row in found.rows if row.status is M]
 
@@ -427,6 +449,7 @@ MOVES: list[Callable[[Book, float], None]] = [
     _pause,
     lambda book, by: book.controls.append(Control(book.now, State.ACTIVE)),
     lambda book, by: book.disable(),
+    lambda book, by: book.controls.append(Control(book.now, State.DISABLED)),
     _fail,
     lambda book, by: setattr(book, "active", ["run-1"] if by > 60 else ()),
 ]
