@@ -12,7 +12,7 @@ from lily.runs import Status
 
 
 class Fire(msgspec.Struct, kw_only=True):
-    """A window: its instant, the same in its job's zone, and what daylight saving does to it."""
+    """A window: its instant, the same in its job's zone, what daylight saving does to it, and with a jitter when it is due."""
 
     utc: str
     local: str

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -64,10 +63,6 @@ def next_windows(
     return _one(place, job_id, count, from_, as_json=json)
 
 
-def _after(from_: str | None, zone: str | None) -> datetime:
-    return SystemClock().now() if from_ is None else moments.instant(from_, zone, "--from")
-
-
 def _all(place: Workspace, count: int, from_: str | None, *, as_json: bool) -> int:
     from lily.operations.times import next_of_all
 
@@ -99,9 +94,7 @@ def _one(place: Workspace, job_id: str, count: int, from_: str | None, *, as_jso
             from lily.storage.windows import Windows
 
             state = Windows(store).states([job_id]).get(job_id)
-    after = _after(from_, entry.timezone)
-    if from_ is None and state is not None:
-        after = max(after, state.settled)  # the clock was set back: what has its row does not run again
+    after = None if from_ is None else moments.instant(from_, entry.timezone, "--from")
     view: dict[str, Any] = {
         "job_id": job_id,
         "timezone": entry.timezone or _UTC,

@@ -1,8 +1,9 @@
 """The windows to come, and how every schedule stands. Needs job files; the ledger where there is one."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from lily.clock import parse_stamp, stamp
@@ -42,17 +43,39 @@ def running(schedule: "Schedule", after: datetime, count: int) -> Iterator[datet
     return islice((window.at for window in _coming(schedule, after, count + _LOOKED_AT) if not window.excluded), count)
 
 
-def next_of(entry: SpecEntry, state: "JobState | None", after: datetime, count: int, now: datetime) -> list[dict[str, Any]]:
-    """The next windows of a job, each with what will keep it from running as things stand. Raises `job_trigger_invalid`."""
-    schedule = _schedule(entry.trigger, entry.timezone)
-    return [{**window_view(schedule, each.at), "skipped": _skipped(each, state, now)} for each in _coming(schedule, after, count)]
+def next_of(entry: SpecEntry, state: "JobState | None", after: datetime | None, count: int, now: datetime) -> list[dict[str, Any]]:
+    """The next windows of a job after a time, each with what will keep it from running as things stand.
+
+    Without a time from now on, and from the window on whose jitter is still running. Raises `job_trigger_invalid`.
+    """
+    schedule, begin = _schedule(entry.trigger, entry.timezone), after or now
+    waiting: deque[Window] = deque(maxlen=1)
+    if after is None and state is not None:
+        jitter = timedelta(seconds=float(entry.trigger.get("jitter_seconds") or 0))
+        held_since = state.version.since if state.version is not None else now
+        waiting.extend(schedule.windows(max(now - jitter, state.settled, held_since), now))  # only the last can be to come
+        begin = max(now, state.settled)  # the clock was set back: what has its row does not run again
+    found = [each for each in waiting if schedule.fire_at(entry.id, each.at) > now]
+    coming = islice(chain(found, _coming(schedule, begin, count)), count)
+    dues = [(each, schedule.fire_at(entry.id, each.at)) for each in coming]
+    return [{**_fire_view(schedule, each.at, due), "skipped": _skipped(each, due, state, now)} for each, due in dues]
 
 
-def _skipped(window: "Window", state: "JobState | None", now: datetime) -> str | None:
+def _fire_view(schedule: "Schedule", at: datetime, due: datetime) -> dict[str, Any]:
+    """A window, and where it has a jitter when that lets it run."""
+    view = window_view(schedule, at)
+    if due != at:
+        view["note"] = "; ".join(filter(None, [view["note"], f"with its jitter at {due.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"]))
+    return view
+
+
+def _skipped(window: "Window", due: datetime, state: "JobState | None", now: datetime) -> str | None:
     if window.excluded:
         return "excluded"
-    held = state is not None and state.state_at(now) != "active" and (state.until is None or window.at < state.until)
-    return state.state.value if state is not None and held else None
+    if state is None or state.state_at(now) == "active":
+        return None
+    held = state.until is None or due < state.until or _held_then(state, window.at)
+    return state.state.value if held else None
 
 
 def next_of_all(entries: list[SpecEntry], after: Mapping[str, datetime], count: int) -> list[dict[str, Any]]:
@@ -60,7 +83,8 @@ def next_of_all(entries: list[SpecEntry], after: Mapping[str, datetime], count: 
     made = []
     for entry in entries:
         schedule = _schedule(entry.trigger, entry.timezone)
-        windows = [window_view(schedule, at) for at in running(schedule, after[entry.timezone or "UTC"], count)]
+        coming = running(schedule, after[entry.timezone or "UTC"], count)
+        windows = [_fire_view(schedule, at, schedule.fire_at(entry.id, at)) for at in coming]
         made.append({"job_id": entry.id, "timezone": entry.timezone or "UTC", "windows": windows})
     return made
 

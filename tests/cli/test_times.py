@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from lily.clock import stamp
 from lily.identity import SUPERVISOR
 from lily.ledger import Failure, State
 from lily.operations.accept import new_run
+from lily.operations.times import next_of
 from lily.operations.why import why as asked
 from lily.settings import Queue
 from lily.spec_index import SpecIndex
@@ -56,6 +58,26 @@ def test_next_says_what_keeps_a_window_from_running(lily: Lily, workspace: Path)
     assert "it is paused until 2120-05-05 12:00:00Z: moving" in text
     lily("jobs", "disable", "a")
     assert {window["skipped"] for window in lily("jobs", "next", "a", "--json").json["windows"]} == {"disabled"}
+
+
+def test_next_begins_with_the_window_whose_jitter_is_still_running(workspace: Path) -> None:
+    """It has no row yet, and runs next. The notes say when each is due."""
+    write_job(workspace, "a", trigger={**HOURLY, "jitter_seconds": 3000})
+    with ledger(workspace) as made:
+        made.register("a")
+        state = made.windows.states()["a"]
+        schedule = made.windows.schedule("a", state.version)  # type: ignore[arg-type]
+        window = made.now + timedelta(hours=1)
+        due = schedule.fire_at("a", window)
+        entry = SpecIndex(made.workspace).scan().jobs["a"]
+        for now, first in ((window, window), (due, window + timedelta(hours=1))):
+            found = next_of(entry, state, None, 2, now)
+            assert [each["utc"] for each in found] == [stamp(first), stamp(first + timedelta(hours=1))]
+        assert next_of(entry, state, None, 1, window)[0]["note"] == f"with its jitter at {due:%Y-%m-%d %H:%M:%S}Z"
+        assert next_of(entry, state, window, 1, window)[0]["utc"] == stamp(window + timedelta(hours=1))
+        made.change("a", State.PAUSED, until=timedelta(days=1))
+        (held,) = next_of(entry, made.windows.states()["a"], None, 1, window)
+        assert (held["utc"], held["skipped"]) == (stamp(window), "paused")
 
 
 def test_next_of_all_has_every_scheduled_job_and_needs_no_store(lily: Lily, workspace: Path) -> None:
