@@ -200,6 +200,7 @@ def _none_yet(case: _Case) -> _Answer:
     control = case.held
     if control is not None:
         told.append(_control_text(control))
+    told += _gone(case)
     return _Answer("no_window_yet", told, control=control, next=_next(case))
 
 
@@ -209,7 +210,16 @@ def _held_now(case: _Case, answer: _Answer) -> _Answer:
     if control is not None and control != answer.control:
         answer.because.append(f"now it is {_control_text(control)}")
         answer.control = answer.control or control
+    answer.because += _gone(case)
     return answer
+
+
+def _gone(case: _Case) -> list[str]:
+    """That no window comes any more, for a job whose file was removed."""
+    until, held = case.version.until, case.held
+    if case.entry is not None or until is None or (held is not None and held.state is State.DISABLED):
+        return []
+    return [f"its file is gone since {_when(until)}: no window comes any more"]
 
 
 def _next(case: _Case) -> datetime | None:

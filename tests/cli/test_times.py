@@ -145,6 +145,22 @@ def why(lily: Lily, job_id: str, at: str | None = None) -> dict[str, Any]:
     return answer
 
 
+def test_why_of_the_latest_window_says_that_the_file_is_gone_since(workspace: Path) -> None:
+    """Whether a window came before that or not."""
+    write_job(workspace, "a", trigger=HOURLY)
+    with ledger(workspace) as made:
+        made.register("a")
+        (workspace / ".lily" / "jobs" / "a.job.yaml").unlink()
+        made.windows.close(["a"], made.now + timedelta(minutes=90))
+        for hours, outcome in ((0, "no_window_yet"), (1, "ran")):
+            made.claim("a", hours=hours)
+            answer = asked(SpecIndex(made.workspace), made.store, "a", None, made.now, None)
+            assert (answer["outcome"], answer["because"][-1]) == (
+                outcome,
+                "its file is gone since 2026-03-02 10:30:00Z: no window comes any more",
+            )
+
+
 def test_why_names_the_run_of_a_window_that_fired(lily: Lily, workspace: Path) -> None:
     """With its status, and how late it fired. Without --at it is the latest window."""
     write_job(workspace, "a", trigger={**HOURLY, "end_at": "2026-03-02T10:00:00Z"})
