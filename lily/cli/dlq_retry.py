@@ -175,8 +175,15 @@ class _Account:
             yield "no such dead letters"
             return
         if self._stopped is not None:
-            again = f"; {left} are left, and `lily dlq retry` takes them up again" if left else ""
-            yield f"{self._stopped['message']}{again}"
+            left_over = (
+                "1 is left, and `lily dlq retry` takes it up again"
+                if left == 1
+                else f"{left} are left, and `lily dlq retry` takes them up again"
+            )
+            again = f"; {left_over}" if left else ""
+            code = self._stopped["code"]
+            refused = f"{code}: " if code not in (None, Code.INTERRUPTED) else ""  # as the line of every refusal begins
+            yield f"{refused}{self._stopped['message']}{again}"
         count = len(self._retried)
         yield f"{count} {'would be ' if self._dry else ''}retried" + (f", {kept} stay" + ("s" if kept == 1 else "") if kept else "")
         if count and not self._dry and current_owner(self._place) is None and self._waiting():

@@ -336,7 +336,7 @@ def test_a_full_disk_stops_at_once(lily: Lily, place: Path, monkeypatch: pytest.
     refuse_after(monkeypatch, 7, Code.DISK_FULL)
     said = lily("dlq", "retry", "--all")
     assert (said.status, said.out) == (4, "")
-    assert "nothing more is accepted: no room; 10 are left" in said.err
+    assert said.err.startswith("disk_full: nothing more is accepted: no room; 10 are left")
     assert listed(lily) == old[::-1]
 
 
@@ -421,6 +421,15 @@ def test_a_full_queue_takes_as_many_as_it_holds_and_the_rest_stays(lily: Lily, p
     assert said.json["stopped"]["code"] == "queue_backpressure"
     assert len(listed(lily)) == 22
     assert len(lily("queue", "list", "--json").json["runs"]) == 8
+
+
+def test_a_refused_retry_of_many_says_so_in_a_line_that_begins_with_the_code(lily: Lily, place: Path) -> None:
+    """As every refusal does, so that scripts can tell a full queue from a full disk."""
+    dead(place, "good", 3)
+    (place / ".lily" / "config.yaml").write_text("queue: {max_size: 1, backpressure_percent: 100}\n")
+    said = lily("dlq", "retry", "--all")
+    assert said.status == 4
+    assert [line for line in said.err.splitlines() if line.startswith("queue_full: nothing more is accepted: ")]
 
 
 # -- letting go ------------------------------------------------------------------------------------
