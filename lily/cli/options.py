@@ -15,7 +15,7 @@ from lily.identity import Actor, account, acting
 from lily.settings import Settings, load_settings
 from lily.text import encodable
 from lily.time_text import check_duration
-from lily.workspace import Workspace, find_workspace
+from lily.workspace import Workspace, current_owner, find_workspace
 
 if TYPE_CHECKING:
     from lily.storage.store import Store
@@ -30,6 +30,12 @@ Reason = Annotated[str, Parameter(name="--reason", help="Why, for whoever asks l
 Since = Annotated[str | None, Parameter(name="--since", help="Only runs accepted since: 24h, 7d, 2026-05-04 or 2026-05-04T09:00:00Z.")]
 
 _LONGEST = 1000  # characters of a reason
+
+
+def tell_unowned(place: Workspace) -> None:
+    """Say that what was asked to stop has nobody who stops it, where its owner died."""
+    if current_owner(place) is None:
+        tell("no supervisor is up: it stops at the next `lily up`; `lily runs fail --running --reason R` ends all that runs now")
 
 
 def flag(name: str, help: str) -> Parameter:

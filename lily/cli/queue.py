@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from lily.cli import output
-from lily.cli.options import Json, Limit, Place, actor, flag, opened, positive, storable, usage
+from lily.cli.options import Json, Limit, Place, actor, flag, opened, positive, storable, tell_unowned, usage
 from lily.render import fields, table, when
 from lily.summary import duration
 
@@ -143,6 +143,8 @@ def cancel(
         output.put_json(found)
     else:
         _put_canceled(found)
+        if found.asked and not found.dry_run:
+            tell_unowned(place)
     return 0
 
 

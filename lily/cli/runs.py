@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from lily.approvals.record import pending
 from lily.cli import output
 from lily.cli.jobs import put_runs, run_views
-from lily.cli.options import Json, Limit, Place, Since, StatusFilter, actor, opened, positive, since, storable
+from lily.cli.options import Json, Limit, Place, Since, StatusFilter, actor, opened, positive, since, storable, tell_unowned
 from lily.receipts import seconds_between
 from lily.render import diff_lines, event_lines, fields, run_view, table, when
 from lily.runs import TERMINAL, Attempt, Run, Status
@@ -153,6 +153,7 @@ def cancel(
         output.put(f"{found.run_id} is canceled")
     else:
         output.put(f"{found.run_id} is asked to stop; `lily runs show {found.run_id}` says when it has")
+        tell_unowned(place)
     return 0
 
 

@@ -80,6 +80,24 @@ def test_orphans_of_a_dead_supervisor_fail_without_one(lily: Lily, workspace: Pa
     assert (receipt["status"], len(receipt["attempts"])) == ("failed", 1)
 
 
+@pytest.mark.e2e
+def test_a_cancel_of_what_a_dead_supervisor_left_running_says_that_nobody_stops_it_yet(lily: Lily, workspace: Path) -> None:
+    """It names the two commands that do; with a supervisor up there is nothing to say."""
+    write_job(workspace, "a", bindings=shell("echo begun; sleep 600"))
+    with supervisor(workspace) as up:
+        run_id = running(workspace, lily, up, "a")
+        up.send_signal(signal.SIGKILL)
+        up.wait()
+    for command in (("runs", "cancel", run_id), ("queue", "cancel", run_id), ("queue", "cancel", "--all", "--running")):
+        said = lily(*command, "--reason", "not wanted")
+        assert (said.status, "is asked to stop" in said.out) == (0, True)
+        assert said.err.startswith("no supervisor is up: it stops at the next `lily up`; `lily runs fail --running ")
+    with supervisor(workspace):
+        while lily("runs", "show", run_id, "--json").json["receipt"] is None:
+            pass
+    assert lily("runs", "show", run_id, "--json").json["receipt"]["status"] == "canceled"
+
+
 @pytest.mark.parametrize(
     "arguments", [("--reason", "r"), ("--running",), ("--running", "--reason", " "), ("--running", "--reason", "x" * 1001)]
 )
