@@ -135,12 +135,15 @@ def _text(given: str, name: str) -> str:
 
 
 def _decide(run_id: str, decision: str, note: str, json: bool, workspace: str | None) -> int:
-    from lily.operations.approvals import Decision, decide_run
+    from lily.operations.approvals import Decision, decide_run, shown
 
     with opened(workspace) as (place, _, store):
         by = actor(place, "approval.approve" if decision == "approved" else "approval.deny")
+        asked = shown(place, store, store.run(run_id), SystemClock().now()) if decision == "approved" else []
         run = decide_run(place, store, run_id, Decision(decision, by.name, note), actor=by)
     _say(place, run, decision, json)
+    if changed := [said for each in asked for said in each["changed"]]:
+        output.tell(f"this approval will be void, and the run fails: {'; '.join(changed)}")
     return 0
 
 

@@ -61,7 +61,7 @@ def test_a_run_that_waits_says_so_and_goes_on_when_somebody_approves(lily: Lily,
 
 @pytest.mark.e2e
 def test_an_edit_makes_the_approval_void_with_its_code(lily: Lily, workspace: Path) -> None:
-    """`jobs plan` and `approvals show` say it before; the run ends with 4 and one line."""
+    """`jobs plan`, `approvals show` and `approvals approve` say it before; the run ends with 4 and one line."""
     write_job(workspace, "a", approval=REQUIRED, bindings=shell("echo old"))
     with started(workspace, "jobs", "run", "a") as process:
         until(process, "lily approvals deny", stream="stderr")
@@ -71,7 +71,8 @@ def test_an_edit_makes_the_approval_void_with_its_code(lily: Lily, workspace: Pa
         assert [(each["run_id"], each["decision"]) for each in change["approvals"]] == [(run_id, None)]
         assert f"for run {run_id} would be void" in lily("jobs", "plan").out
         assert "the job's file" in lily("approvals", "show", run_id).out
-        assert lily("approvals", "approve", run_id).status == 0
+        said = lily("approvals", "approve", run_id)
+        assert (said.status, said.err.startswith("this approval will be void, and the run fails: the job's file ")) == (0, True)
         _, err = rest(process)
     assert process.returncode == 4
     assert err.startswith("approval_void: ")
