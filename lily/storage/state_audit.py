@@ -49,7 +49,7 @@ def ended_approvals(moves: Sequence[Move]) -> list[Change]:
             reason=str(event.data.get("reason", "")),
             trace_id=move.run.trace_id,
             before={"status": move.expected.value, "number": event.data["number"], "what": event.data["what"]},
-            after={"decision": _OF_APPROVALS[event.event][1]},
+            after={"status": move.run.status.value, "decision": _OF_APPROVALS[event.event][1]},
         )
         for move in moves
         if move.run.approvals  # nearly no run has any

@@ -1,5 +1,6 @@
 """What actors decide is in the audit, and whoever acts from inside a run is that run; a run's trace stays its own."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -35,7 +36,8 @@ def test_an_approval_that_expires_is_audited_with_its_run_and_a_warning_is_not(w
     live(world, ended(world, run))
     (row,) = audit(world)
     assert (row.action, row.object, row.actor_kind, row.trace_id) == ("approval.expire", run.run_id, "supervisor", run.trace_id)
-    assert ('"decision":"expired"' in row.after, '"status":"waiting_approval"' in row.before) == (True, True)
+    assert json.loads(row.before)["status"] == "waiting_approval"
+    assert json.loads(row.after) == {"status": "failed", "decision": "expired"}
 
 
 def test_an_approval_that_an_edit_makes_void_is_audited_with_why(world: World) -> None:
@@ -53,6 +55,8 @@ def test_an_approval_that_an_edit_makes_void_is_audited_with_why(world: World) -
     assert [row.action for row in (approved, void)] == ["approval.approve", "approval.void"]
     assert (void.actor_kind, void.trace_id) == ("supervisor", run.trace_id)
     assert void.reason
+    assert json.loads(void.before)["status"] == "queued"
+    assert json.loads(void.after) == {"status": "running", "decision": "void"}  # it was just taken, and is refused before an attempt
 
 
 def test_runs_that_end_by_themselves_leave_no_row(world: World) -> None:
