@@ -37,9 +37,8 @@ def _job_id(text: str) -> str | None:
 
 
 def _glob(text: str) -> str | None:
-    parts = text.split("/")
-    if text.startswith("/") or "" in parts or ".." in parts or "." in parts or "\\" in text or _CONTROL.search(text):
-        return f"{text[:60]!r} is not a pattern of names inside the run's folder; one such as *.csv is accepted"
+    if text in (".", "..") or "/" in text or "\\" in text or _CONTROL.search(text):
+        return f"{text[:60]!r} is not a pattern of names inside the run's folder, without its subfolders; one such as *.csv is accepted"
     return None
 
 

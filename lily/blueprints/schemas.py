@@ -61,7 +61,8 @@ def _problems(error: BaseException, what: str) -> list[dict[str, str]]:
 
 
 def _problem(found: Any, what: str) -> dict[str, str]:
-    field = describe_path(found["loc"], what)
+    # pydantic puts "[key]" after the key of a mapping, when it is the key that is wrong.
+    field = describe_path([part for part in found["loc"] if part != "[key]"], what)
     if found["type"] == "extra_forbidden":
         return {"field": field, "problem": "there is no such field"}
     if found["type"] == "missing":
@@ -69,7 +70,13 @@ def _problem(found: Any, what: str) -> dict[str, str]:
     message = one_line(found["msg"].removeprefix("Value error, "))
     if found["type"] == UNSHOWN:
         return {"field": field, "problem": message}
-    return {"field": field, "problem": f"{message[:1].lower()}{message[1:]}, found {_brief(found.get('input'))}"}
+    return {"field": field, "problem": f"{_continued(message)}, found {_brief(found.get('input'))}"}
+
+
+def _continued(message: str) -> str:
+    """A sentence after a colon; what begins with a name, such as LILY_RUN_ID, is left as it is."""
+    first = message.split(" ", 1)[0]
+    return message[:1].lower() + message[1:] if len(first) == 1 or first[1:].islower() else message
 
 
 def _brief(value: Any) -> str:

@@ -83,6 +83,19 @@ def test_bindings_that_a_program_cannot_be_given_are_refused_by_field(given: dic
     assert any(field in problem["field"] for problem in caught.value.problems)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("LILY_RUN_ID", 'LILY_RUN_ID is set by Lily, found "LILY_RUN_ID"'),
+        ("A-B", "string should match pattern '^[A-Za-z_][A-Za-z0-9_]*$', found \"A-B\""),
+    ],
+)
+def test_a_variable_that_cannot_be_given_is_named_as_it_is_written(name: str, said: str) -> None:
+    with pytest.raises(Mismatch) as caught:
+        bound(CommandBindings, argv=["a"], env={name: "x"})
+    assert caught.value.problems == [{"field": f"bindings.env.{name}", "problem": said}]
+
+
 @pytest.mark.parametrize("name", ["report", "report:", ":make", "a b:c", "report:make()", "../x:y", "a.:b", "a:b.", "1a:b", "a:b\n"])
 def test_a_callable_of_another_form_is_refused(name: str) -> None:
     with pytest.raises(Mismatch, match="callable"):

@@ -159,6 +159,7 @@ def test_an_id_of_the_contract_is_taken(id: str) -> None:
         ("output: {}", "output: {artifacts: '*.csv'}", "output.artifacts"),
         ("output: {}", "output: {artifacts: [../x]}", "output.artifacts.0"),
         ("output: {}", "output: {artifacts: [ok, /etc/x]}", "output.artifacts.1"),
+        ("output: {}", "output: {artifacts: ['sub/*.csv']}", "output.artifacts.0"),  # no such file is ever looked for
         ("output: {}", "output: {}\nlabels: {a: 1}", "labels.a"),
         ("output: {}", "output: {}\nlabels: [a]", "labels"),
         ("output: {}", "output: {}\ncapabilities: process.exec", "capabilities"),
