@@ -102,7 +102,11 @@ def find_workspace(given: str | os.PathLike[str] | None = None, start: Path | No
     if named:
         root = Path(named).absolute()
         if not (root / ".lily").is_dir():
-            raise LilyError(Code.WORKSPACE_NOT_FOUND, "no .lily folder there", where=str(root), hint=f"`lily init {root}` makes one")
+            from shlex import quote  # only what fails needs it
+
+            raise LilyError(
+                Code.WORKSPACE_NOT_FOUND, "no .lily folder there", where=str(root), hint=f"`lily init {quote(str(root))}` makes one"
+            )
         return Workspace(root)
     here = (start or Path.cwd()).absolute()
     for folder in (here, *here.parents):

@@ -125,11 +125,16 @@ def _of_the_system(error: OSError) -> LilyError | None:
     where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     if error.errno in _FULL:
         return LilyError(Code.DISK_FULL, error.strerror or "the disk is full", where=where, hint="make room, then do it again")
+    if isinstance(error, FileNotFoundError) and not where and not os.stat(os.curdir).st_nlink:  # one that was deleted
+        said, hint = "the current folder is not there any more", "go to another one"
+        return LilyError(Code.WORKSPACE_NOT_FOUND, said, hint=hint)
     if error.errno in _LINKED and where:
         said = f"{error.strerror}; no link is followed here"
         return LilyError(Code.WORKSPACE_INVALID, said, where=where, hint="put a folder or file in its place")
     if error.errno == errno.EISDIR and where:
         return LilyError(Code.WORKSPACE_INVALID, "a folder stands where a file belongs", where=where, hint="move it away")
+    if error.errno == errno.EEXIST and where:
+        return LilyError(Code.WORKSPACE_INVALID, "a file stands where a folder belongs", where=where, hint="move it away")
     if error.errno == errno.ENAMETOOLONG:
         return LilyError(Code.USAGE, error.strerror or "the name is too long", where=where[:_LONG], hint="give a shorter one")
     if error.errno in _CLOSED and where:

@@ -1,6 +1,7 @@
 """`lily init`."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -24,9 +25,12 @@ def init(
     if root.exists() and not root.is_dir():
         raise LilyError(Code.WORKSPACE_INVALID, "this is a file, not a folder", where=str(root), hint="name another folder")
     before = (root / ".lily").is_dir()
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name in _FOLDERS:
-        (root / name).mkdir(mode=0o700, exist_ok=True)
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in _FOLDERS:
+            (root / name).mkdir(mode=0o700, exist_ok=True)
+    except FileNotFoundError as error:  # as in /proc, where nothing can be made
+        raise LilyError(Code.WORKSPACE_INVALID, "no folder can be made there", where=str(root), hint="name another folder") from error
     made = [path for path, content in sample_files() if _write_new(root / path, content)]
     output.put(f"{'kept' if before else 'made'} the workspace {root}")
     output.put_lines(f"  {path}" for path in made)
@@ -47,7 +51,7 @@ def _write_new(path: Path, content: bytes) -> bool:
 
 
 def _next(workspace: Workspace) -> list[str]:
-    there = "" if workspace.root == Path.cwd() else f"cd {workspace.root} && "
+    there = "" if workspace.root == Path.cwd() else f"cd {shlex.quote(str(workspace.root))} && "
     return [
         "",
         "next:",

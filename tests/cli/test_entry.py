@@ -83,6 +83,19 @@ def test_outside_of_a_workspace_one_is_told_how_to_make_one(lily: Lily, tmp_path
     assert "lily init" in said.err
 
 
+@pytest.mark.parametrize("arguments", [("status",), ("init",), ("init", "new"), ("jobs", "list")])
+def test_in_a_folder_that_was_deleted_one_is_told_so(
+    lily: Lily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    said = lily(*arguments)
+    monkeypatch.chdir(tmp_path)
+    assert (said.status, said.err) == (3, "workspace_not_found: the current folder is not there any more · go to another one\n")
+
+
 def test_workspace_and_json_may_stand_in_front(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Before the command, between its words, or behind: the same."""
     write_job(workspace, "a")

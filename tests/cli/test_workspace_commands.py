@@ -48,6 +48,25 @@ def test_init_on_a_file_is_refused(lily: Lily, tmp_path: Path) -> None:
     assert (said.status, said.err.split(":")[0]) == (3, "workspace_invalid")
 
 
+@pytest.mark.parametrize("name", [".lily", "db"])
+def test_init_where_a_file_stands_in_place_of_a_folder_of_its_own_is_refused(lily: Lily, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("")
+    said = lily("init", str(tmp_path))
+    assert (said.status, said.err.split(":")[0]) == (3, "workspace_invalid")
+    assert f"a file stands where a folder belongs · {tmp_path / name}" in said.err
+
+
+def test_init_where_no_folder_can_be_made_is_refused(lily: Lily) -> None:
+    said = lily("init", "/proc/nowhere")
+    assert (said.status, said.err) == (3, "workspace_invalid: no folder can be made there · /proc/nowhere · name another folder\n")
+
+
+def test_a_folder_with_a_space_stands_in_quotes_in_what_is_to_be_typed(lily: Lily, tmp_path: Path) -> None:
+    root = tmp_path / "my jobs"
+    assert f"`lily init '{root}'` makes one" in lily("status", "--workspace", str(root)).err
+    assert f"  cd '{root}' && lily jobs list " in lily("init", str(root)).out
+
+
 def test_status_without_a_supervisor(lily: Lily, workspace: Path) -> None:
     """Looking changes nothing: no database is made."""
     write_job(workspace, "a")
