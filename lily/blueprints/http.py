@@ -125,8 +125,9 @@ async def _send(bindings: Bindings, base: Path) -> tuple[Answer, bytes]:
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.LocalProtocolError, ValueError) as error:
         raise BlueprintError(f"the request can't be sent: {one_line(str(error)) or type(error).__name__}", retryable=False) from error
     except (httpx.HTTPError, OSError) as error:
-        said = one_line(str(error)) or type(error).__name__
-        raise BlueprintError(f"{bindings.method} {_shown(bindings.url)} got no answer: {said}", reason=type(error).__name__) from error
+        raise BlueprintError(
+            f"{bindings.method} {_shown(bindings.url)} got no answer: {_cause(error)}", reason=type(error).__name__
+        ) from error
     answer = Answer(
         url=_shown(str(response.url)),
         status=response.status_code,
@@ -137,6 +138,17 @@ async def _send(bindings: Bindings, base: Path) -> tuple[Answer, bytes]:
         body=_excerpt(body),
     )
     return answer, body
+
+
+def _cause(error: Exception) -> str:
+    """What the error says, or where that is nothing, what led to it: of a failed handshake only the innermost has words."""
+    link: BaseException | None = error
+    while link is not None:
+        text = one_line(str(link))
+        if text:
+            return text
+        link = link.__cause__ or link.__context__
+    return type(error).__name__
 
 
 def _excerpt(body: bytes) -> str:

@@ -174,7 +174,8 @@ class _Run:
         except Exception as error:  # the others go on: what they finish is kept for the next attempt
             self._failed[step.name] = error
         self._over[step.name].set()
-        await self._ctx.progress(sum(event.is_set() for event in self._over.values()), len(self._steps), step.name)
+        if step.name in self._known:
+            await self._ctx.progress(len(self._known) - 1, len(self._steps), step.name)  # the input is known, too
 
     async def _tries(self, step: Step) -> Any:
         for number in range(1, step.retry_max + 2):

@@ -173,6 +173,13 @@ async def test_steps_that_do_not_depend_on_a_failed_one_are_finished(world: Worl
     assert caught.value.data["finished_steps"] == ["after", "slow"]
 
 
+async def test_progress_counts_only_the_steps_that_are_done(world: World, ctx: FakeContext) -> None:
+    """One that failed, and one that was left out after it, are not."""
+    with pytest.raises(BlueprintError):
+        await run(world, ctx, step("good"), step("bad", "good", fails=9), step("after", "bad"))
+    assert ctx.told.named("progress") == [{"done": 1, "total": 3, "note": "good"}]
+
+
 async def test_a_step_is_retried_with_growing_pauses(world: World, ctx: FakeContext) -> None:
     started = anyio.current_time()
     envelope = await run(world, ctx, step("a", fails=2, retry_max=2, retry_delay_seconds=10))

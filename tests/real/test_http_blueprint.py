@@ -134,6 +134,12 @@ async def test_no_answer_may_be_retried(server: Server, tmp_path: Path) -> None:
     assert "hidden" not in error.message
 
 
+async def test_a_handshake_that_fails_says_why(server: Server, tmp_path: Path) -> None:
+    error = await refused(tmp_path, url=server.url.replace("http://", "https://"))
+    assert error.retryable
+    assert "got no answer: [SSL" in error.message
+
+
 async def test_an_answer_that_breaks_off_may_be_retried(server: Server, tmp_path: Path) -> None:
     server.reply = lambda asked: Reply(200, {"content-length": "100", "connection": "close"}, b"short")
     assert (await refused(tmp_path, url=server.url)).retryable
