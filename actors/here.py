@@ -102,13 +102,15 @@ def _cancel(session: Session, run_id: str) -> None:
 
 
 async def _cancel_on_signals(session: Session, run_id: str, stop: Callable[[float], None]) -> None:
-    """Ctrl-C cancels the run and waits for its end; SIGTERM, or a second Ctrl-C, interrupts it: it stays owed."""
+    """Ctrl-C cancels the run and waits for its end; SIGTERM, a closed terminal, or a second Ctrl-C, interrupts it: it stays owed."""
     asked = False
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else nohup has it go on
+        numbers.append(signal.SIGHUP)
     with anyio.open_signal_receiver(*numbers) as signals, last_resort(*numbers) as taken:
         async for number in signals:
             taken()
-            if number == signal.SIGTERM or asked:
+            if number != signal.SIGINT or asked:
                 stop(0.0)
                 continue
             asked = True

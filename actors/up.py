@@ -225,8 +225,9 @@ def _log_problems(session: Session) -> None:
 
 async def _on_signals(live: LiveSettings, drain: Stop, *, task_status: anyio.abc.TaskStatus[None]) -> None:
     """The first SIGTERM or SIGINT drains, the next one stops now. SIGHUP reads the settings again; it drains when it comes because the
-    terminal from which the supervisor was started is gone."""
-    numbers, drained, had_terminal = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP), False, _has_terminal()
+    terminal from which the supervisor was started is gone, unless nohup has it go on then."""
+    had_terminal = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    numbers, drained = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP), False
     with anyio.open_signal_receiver(*numbers) as signals, last_resort(*numbers) as taken:
         task_status.started()  # only now may anybody be told that it is up
         async for number in signals:

@@ -401,6 +401,29 @@ def test_a_reader_that_went_away_does_not_end_the_run(workspace: Path) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_terminal_that_is_closed_interrupts_the_run_unless_nohup_has_it_go_on(lily: Lily, workspace: Path, nohup: bool) -> None:
+    """Else its program went on alone, with no timeout, until the next start."""
+    write_job(workspace, "a", bindings=shell("echo begun $$; read x < gate"))
+    os.mkfifo(workspace / "gate")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)  # the child inherits it
+    try:
+        with started(workspace, "jobs", "run", "a", "--json") as run:
+            program = int(json.loads(until(run, "begun"))["text"].split()[1])
+            run.send_signal(signal.SIGHUP)
+            if nohup:
+                (workspace / "gate").write_text("go\n")
+            rest(run)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert run.returncode == (0 if nohup else 130)
+    (row,) = lily("jobs", "history", "a", "--json").json["runs"]
+    assert row["status"] == ("succeeded" if nohup else "queued")
+    with pytest.raises(ProcessLookupError):
+        os.kill(program, 0)
+
+
+@pytest.mark.e2e
 def test_progress_is_shown_on_a_terminal_only(workspace: Path, lily: Lily) -> None:
     """On stderr: one line an event; a log file or pipe gets the summary and where the files are."""
     write_job(workspace, "a", bindings=shell("printf 'one\\033[2Jtwo'"))
