@@ -1,5 +1,6 @@
 """`lily jobs run --batch FILE`: a run for each line of a file, all stored together or none."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,6 +102,8 @@ def _read(lines: Iterator[tuple[int, bytes]], file: str, templates: _Templates) 
     for number, body in lines:
         try:
             line = decoder.decode(body)
+            if body.count(b'":') != _keys(line) or b" :" in body or b"\t:" in body or b"\r:" in body:
+                _check_keys(body)
             template, auto = templates.of(line.job), line.key == AUTO
             new.append(
                 template.run(line.input, line.bindings, key=None if auto else line.key, auto_key=auto, priority=line.priority, at=at)
@@ -114,6 +117,26 @@ def _read(lines: Iterator[tuple[int, bytes]], file: str, templates: _Templates) 
     if wrong:
         raise _refused(wrong, file)
     return new
+
+
+def _keys(line: Line) -> int:
+    """How many keys a line surely has: none is there twice where no more of them end, each with a quote and its colon."""
+    top = (line.job is not None) + bool(line.input) + bool(line.bindings) + (line.key is not None) + (line.priority is not None)
+    return top + len(line.input) + len(line.bindings)
+
+
+def _check_keys(body: bytes) -> None:
+    """Raises `usage` for a key that a line has twice, of which one would be lost; `body` was read as JSON before."""
+    json.loads(body, object_pairs_hook=_once, parse_int=float)  # an int may have more digits than Python reads
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise LilyError(Code.USAGE, f"the key {twice[:60]!r} stands in it twice", hint="keep one of them")
+    return found
 
 
 def _refused(wrong: list[tuple[int, LilyError]], file: str) -> LilyError:

@@ -386,6 +386,38 @@ def test_wrong_lines_of_a_batch_are_named_and_nothing_is_stored(lily: Lily, work
     assert lily("jobs", "run").status == 2
 
 
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ('{"job": "a", "input": {"n": 1, "n": 2}}', "n"),
+        ('{"input": {"n": 1}, "input" : {"m": 1}}', "input"),
+        ('{"input": {"a": 1}, "input"\t: {"b": 1}, "key": "k"}', "input"),
+        ('{"key": "one", "key": "one"}', "key"),
+        ('{"bindings": {"env": {"A": "b:c", "\\u0041": "d"}}}', "A"),
+        ('{"input": {"deep": [{"q": 1, "q": 1}]}}', "q"),
+    ],
+)
+def test_a_line_of_a_batch_that_says_a_key_twice_is_refused(lily: Lily, workspace: Path, line: str, key: str) -> None:
+    """Else one of the two would be lost, and nobody told."""
+    write_job(workspace, "a")
+    file = workspace / "lines.jsonl"
+    file.write_text("{}\n" + line)
+    said = lily("jobs", "run", "a", "--batch", str(file))
+    assert (said.status, said.err.startswith(f"usage: line 2: the key '{key}' stands in it twice · ")) == (2, True)
+    assert lily("runs", "list", "--json").json["runs"] == []
+
+
+def test_a_line_of_a_batch_may_hold_what_looks_like_a_key(lily: Lily, workspace: Path) -> None:
+    """Colons in text, blanks before one, and empty or missing parts are no key that stands there twice."""
+    write_job(workspace, "a")
+    file = workspace / "lines.jsonl"
+    inputs = [{"url": "http://x:1", "said": '"url": "n"', "n:n": 1}, {}, {"deep": {"n": {"n": 1.5}}, "n": [{"n": 1}, {"n": 2}]}]
+    lines = [json.dumps({"input": each, "key": None}, separators=(" , ", " : ")) for each in inputs]
+    file.write_text("\n".join([*lines, json.dumps({"input": inputs[0]}), "{ }"]))
+    said = lily("jobs", "run", "a", "--batch", str(file))
+    assert (said.status, len(set(said.out.split()))) == (0, 5)
+
+
 def test_a_batch_that_the_queue_does_not_take_is_refused_whole(lily: Lily, workspace: Path) -> None:
     config(workspace, max_size=10)
     write_job(workspace, "a")
