@@ -123,7 +123,7 @@ class CalendarTrigger(_Timed):
 def _plain_operand(given: Any) -> Any:
     if given is None or type(given) in (str, bool, int, float):
         return given
-    raise PydanticCustomError("said", "a value to compare with is text, a number, true or false")
+    raise PydanticCustomError("said", "no `value` can be a list or a mapping")
 
 
 class ConditionTrigger(_Timed):
@@ -158,7 +158,9 @@ class ConditionTrigger(_Timed):
     @model_validator(mode="after")
     def _has_a_value(self) -> Self:
         if self.operator != "exists" and self.value is None:
-            raise PydanticCustomError("said", "{said}", {"said": f"the operator {self.operator} needs a `value`"})
+            raise PydanticCustomError(
+                "said", "{said}", {"said": f"the operator {self.operator} needs a `value`; text, a number, true and false are accepted"}
+            )
         return self
 
 
@@ -184,11 +186,11 @@ def _nameless(subject: Any) -> str | None:
 def _no_operand(operator: str, value: Any) -> str | None:
     """Why an operator can't be used with a value, whatever is observed."""
     if operator == "exists":
-        return None if type(value) is bool else "`exists` takes no `value`, or true or false"
+        return None if type(value) is bool else "`exists` needs no `value`; true and false are accepted"
     if operator == "matches":
         if not isinstance(value, str):
-            return "`matches` needs a pattern as its `value`, which is text; put it in quotes"
-        return None if len(value) <= MAX_PATTERN else f"the pattern has more than {MAX_PATTERN} characters"
+            return "`matches` needs a pattern as its `value`: text alone is accepted, so put it in quotes"
+        return None if len(value) <= MAX_PATTERN else f"the pattern has {len(value)} characters; at most {MAX_PATTERN} are accepted"
     if type(value) is bool and operator not in ("eq", "neq"):
         return f"{operator} puts things in order, and true and false have none; eq and neq are accepted"
     return None
@@ -200,11 +202,12 @@ def _other_type(subject: Any, operator: str, value: Any) -> str | None:
     if known is None or operator == "exists":
         return None
     if operator == "matches" or (known == "boolean" and operator not in ("eq", "neq")):
-        return None if known == "text" else f"the subject gives {_TYPES[known]}, which {operator} is not for"
+        fit = "eq, neq, exists" if known == "boolean" else "eq, neq, gt, gte, lt, lte, exists"
+        return None if known == "text" else f"the subject gives {_TYPES[known]}, which {operator} is not for; accepted for it: {fit}"
     if known == "timestamp" and isinstance(value, str):
         return time_text.check_instant(value)
     given = "text" if isinstance(value, str) else "boolean" if type(value) is bool else "number"
-    return None if given == known else f"the subject gives {_TYPES[known]}, and the `value` is {_TYPES[given]}"
+    return None if given == known else f"the subject gives {_TYPES[known]}, and the `value` is {_TYPES[given]}; accepted: {_TYPES[known]}"
 
 
 _TYPES = {"text": "text", "number": "a number", "boolean": "true or false", "timestamp": "a time such as 2026-05-04T09:00:00Z"}

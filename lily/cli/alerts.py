@@ -43,7 +43,8 @@ def list_alerts(
     for each in [each for each in failing if each["alert"] is None]:
         output.tell(f"{each['job_id']} failed {each['failures']}× in a row and was not told of: {each['verdict']}")
     for each in [each for each in sinks if each["failing"]]:
-        output.tell(f"the sink {each['sink']} takes nothing: {each['failing']} wait for another try; `lily alerts test {each['sink']}`")
+        waiting = counted(each["failing"], "alert waits", "alerts wait")
+        output.tell(f"the sink {each['sink']} takes nothing: {waiting} for another try; `lily alerts test {each['sink']}`")
     return 0
 
 

@@ -33,7 +33,7 @@ def validate(*, json: Json = False, workspace: Place = None) -> int:
     if json:
         output.put_json({"ok": True, "path": ".lily/config.yaml", "keys_given": given})
     else:
-        output.put(f"right: {given} of {len(found)} keys are given, the others have their defaults")
+        output.put(f"right: {given} of {len(found)} keys {'is' if given == 1 else 'are'} given, the others have their defaults")
     return 0
 
 

@@ -10,6 +10,7 @@ from lily.cli import output
 from lily.cli.dlq import OfCause, OfJob, OfPrint, OfText, chosen
 from lily.cli.options import Json, Place, actor, flag, opened, positive, storable, usage
 from lily.errors import Code, exit_code
+from lily.text import counted
 from lily.workspace import current_owner
 
 if TYPE_CHECKING:
@@ -175,12 +176,8 @@ class _Account:
             yield "no such dead letters"
             return
         if self._stopped is not None:
-            left_over = (
-                "1 is left, and `lily dlq retry` takes it up again"
-                if left == 1
-                else f"{left} are left, and `lily dlq retry` takes them up again"
-            )
-            again = f"; {left_over}" if left else ""
+            them = "it" if left == 1 else "them"
+            again = f"; {counted(left, 'is', 'are')} left, and `lily dlq retry` takes {them} up again" if left else ""
             code = self._stopped["code"]
             refused = f"{code}: " if code not in (None, Code.INTERRUPTED) else ""  # as the line of every refusal begins
             yield f"{refused}{self._stopped['message']}{again}"

@@ -9,6 +9,7 @@ from lily.cli import output
 from lily.cli.options import Json, Limit, Place, actor, flag, opened, positive, storable, tell_unowned, usage
 from lily.render import fields, table, when
 from lily.summary import duration
+from lily.text import counted
 
 if TYPE_CHECKING:
     from lily.queue_shapes import QueueCancel, QueueRow, QueueStats
@@ -47,9 +48,9 @@ def _clear(watch: bool) -> list[str]:
 def _stats_lines(found: "QueueStats") -> list[str]:
     pressure, held = found.backpressure, found.held
     if pressure.on:
-        on = f"on since {when(pressure.since)}: only critical runs are taken until {pressure.off_at} are queued"
+        on = f"on since {when(pressure.since)}: only critical runs are taken until {counted(pressure.off_at, 'is', 'are')} queued"
     else:
-        on = f"off; it comes on when {pressure.on_at} are queued"
+        on = f"off; it comes on when {counted(pressure.on_at, 'is', 'are')} queued"
     pairs: list[tuple[str, object]] = [
         ("queued", f"{found.queued} of {found.max_size} ({found.utilization_percent:g} %)"),
         ("backpressure", on),

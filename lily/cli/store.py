@@ -45,7 +45,8 @@ def checkpoint(*, reason: Reason = "", json: Json = False, workspace: Place = No
     elif done.done:
         output.put("the log is folded into the database file; nothing of it is left")
     else:
-        output.put(f"not all of it: {done.moved_pages} of {done.log_pages} pages are folded in, somebody is reading from before the rest")
+        folded = f"{done.moved_pages} of {done.log_pages} pages {'is' if done.moved_pages == 1 else 'are'} folded in"
+        output.put(f"not all of it: {folded}; somebody is reading from before the rest: try again when that has ended")
     return 0 if done.done else 1
 
 

@@ -16,6 +16,7 @@ from lily.storage.approvals import with_unused
 from lily.storage.store import Store
 from lily.storage.window_reads import WindowReads
 from lily.storage.windows import JobState, Windows
+from lily.text import counted
 from lily.trigger_forms import same_trigger, trigger_text
 from lily.triggers.schedule import Schedule, schedule_of
 
@@ -159,7 +160,8 @@ def _notes(kind: str, state: JobState | None, waiting: list[str], after: dict[st
     elif held == "paused":
         notes.append("its state is kept: a paused job stays paused" + (f" until {end}" if end else ""))
     if waiting and kind != "new":
-        notes.append(f"{len(waiting)} run{'s' if len(waiting) > 1 else ''} that did not end yet keep the spec they were accepted with")
+        kept = counted(len(waiting), "run that has not ended keeps the spec it was", "runs that have not ended keep the specs they were")
+        notes.append(f"{kept} accepted with")
     if kind == "trigger":
         notes.append("windows up to the moment of the change follow the old trigger")
     if after is not None and not after["next"]:

@@ -323,7 +323,8 @@ def _absence(case: _Case, row: WindowRow, version: Version) -> str:
         began = f"the supervisor that began {_when(before.started_at)} (pid {before.pid}) was killed, or the machine went down; "
         return began + then
     late = duration((parse_stamp(row.recorded_at) - row.at).total_seconds())
-    allowed = f"{grace_seconds(version.trigger):g} s are allowed"
+    grace = grace_seconds(version.trigger)
+    allowed = f"{grace:g} s {'is' if grace == 1 else 'are'} allowed"
     return f"a supervisor was there (pid {before.pid}) and came to it {late} too late ({allowed}): the machine slept, or the clock was set"
 
 

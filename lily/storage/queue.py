@@ -133,11 +133,12 @@ def refused(code: Code, gate: Gate, count: int, where: str) -> LilyError:
     limits, depth = gate.limits, gate.before
     assert limits is not None
     upper, lower = marks(limits)
+    queued = f"{depth} of {limits.max_size} {'is' if depth == 1 else 'are'} queued"
     if code is Code.QUEUE_FULL:
-        message = f"{depth} of {limits.max_size} are queued, and more are not taken"
+        message = f"{queued}, and more are not taken"
         hint = "wait, take some out with `lily queue cancel`, or raise the limit with `lily queue set --max-size N`; nothing was stored"
     else:
-        message = f"{depth} of {limits.max_size} are queued: from {upper} on only critical runs are taken, until it is back at {lower}"
+        message = f"{queued}: from {upper} on only critical runs are taken, until it is back at {lower}"
         hint = "wait until it is shorter, or take some out with `lily queue cancel`; nothing was stored"
     if count > 1:
         message = f"{count} runs at once are too many: {message}"

@@ -305,6 +305,13 @@ def test_ctrl_c_stops_between_two_and_says_how_many_are_left(
     assert listed(lily) == []
 
 
+def test_of_one_that_is_left_it_speaks_as_of_one(lily: Lily, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not as of several."""
+    dead(place, "good", 3)
+    paced(monkeypatch, stop_after=2)
+    assert "; 1 is left, and `lily dlq retry` takes it up again" in lily("dlq", "retry", "--all", "--rate", "1/s").err
+
+
 def refuse_after(monkeypatch: pytest.MonkeyPatch, most: int, code: Code) -> None:
     """Only so many runs are accepted, in all."""
     taken: list[Any] = []

@@ -60,7 +60,12 @@ def test_another_trigger_shows_its_fires_before_and_after(lily: Lily, workspace:
     assert (change["state"], change["waiting_runs"], change["approvals"]) == ("paused", [run.run_id], [])
     assert change["unsettled"] > 0
     text = lily("jobs", "plan").out
-    for words in ("its trigger changes", "the first fire that differs", "a paused job stays paused", "1 run that did not end yet keep"):
+    for words in (
+        "its trigger changes",
+        "the first fire that differs",
+        "a paused job stays paused",
+        "1 run that has not ended keeps the spec",
+    ):
         assert words in text
 
 

@@ -202,7 +202,7 @@ def test_why_of_a_window_that_the_queue_refused_says_how_full_it_was(lily: Lily,
         answer = why(lily, "a", f"2026-03-02T{hour}:00")
         assert (answer["outcome"], answer["row"]["code"]) == ("refused", "queue_full")
         assert answer["because"][0] == "the queue did not take its run: queue_full"
-        assert "1 of 1 are queued" in answer["because"][1]
+        assert "1 of 1 is queued" in answer["because"][1]
         assert answer["runs"] == [{"run_id": report.run_id, "status": "missed"}]
 
 

@@ -80,6 +80,7 @@ def test_from_another_folder_the_runs_of_a_living_supervisor_are_not_called_thos
         assert "another workspace has the same store.url" in said.out
         for wrong in ("`lily up`", "orphans", "without a word"):
             assert wrong not in said.out
+    assert "give this one a store.url of its own" in other.lily("doctor").out
     up.kill()
     assert "what a dead supervisor left running" in other.lily("worker", "status").out
     assert "ended without a word" in other.lily("health").out

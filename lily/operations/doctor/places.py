@@ -148,6 +148,9 @@ def open_paths(scene: Scene) -> Iterator[Path]:
 # -- who is here -----------------------------------------------------------------------------------
 
 
+_SHARED = "another workspace's: give this one a store.url of its own; this one's: end that process, then `lily up`"
+
+
 def lock(scene: Scene) -> Iterator[Finding]:
     """Who owns the workspace, and whether that is what the files say."""
     path, owner = lock_path(scene.workspace), scene.owner
@@ -155,7 +158,8 @@ def lock(scene: Scene) -> Iterator[Finding]:
         said = elsewhere(scene.workspace, scene.settings, scene.store)
         scene.hidden_owner = scene.hidden_owner or bool(said)
         if said:
-            yield found("owner", "lock_deleted", said, scene.shown(path))
+            shared = _SHARED if scene.settings.store.url else None
+            yield found("owner", "lock_deleted", said, scene.shown(path), fix=shared)
     if owner is None:
         left = read_owner(path)
         if left is not None and left.pid != os.getpid():  # a repair holds it itself
