@@ -248,7 +248,9 @@ def _check_thread() -> None:
     if has_loop():
         said = "an event loop runs in this thread, and no supervisor is up that would run the job"
         raise LilyError(
-            Code.USAGE, said, hint="call it in another thread, as with `await asyncio.to_thread(lily.run, ...)`, or have `lily up`"
+            Code.USAGE,
+            said,
+            hint="call it in another thread, as with `await asyncio.to_thread(lily.run, ...)`, or start a supervisor: `lily up`",
         )
 
 

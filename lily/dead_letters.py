@@ -200,7 +200,7 @@ _ACTIONS: dict[Cause, str] = {
     _P: "mend the job, then `lily dlq retry --all --fingerprint {0} --spec current --canary`",
     _R: "make room, or raise the job's limits; then `lily dlq retry --all --fingerprint {0} --spec current --canary`",
     _E: "see that the service answers again, then `lily dlq retry --all --fingerprint {0} --canary --rate 30/m`",
-    _U: "read `lily runs show {1}`; then retry it, or `lily dlq clear` what is hopeless",
+    _U: "read `lily runs show {1}`; then `lily dlq retry {1}`, or `lily dlq clear` what is hopeless",
 }
 
 

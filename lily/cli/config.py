@@ -2,9 +2,10 @@
 
 from lily.cli import output
 from lily.cli.options import Json, Place, Reason, actor, reason_of
+from lily.errors import Code, LilyError
 from lily.render import table
 from lily.settings import explain
-from lily.workspace import find_workspace
+from lily.workspace import current_owner, find_workspace
 
 
 def show(*, json: Json = False, workspace: Place = None) -> int:
@@ -46,7 +47,13 @@ def reload(*, reason: Reason = "", json: Json = False, workspace: Place = None) 
     from lily.operations.client import reload_settings
 
     why, place = reason_of(reason), find_workspace(workspace)
-    changes = reload_settings(place, actor(place, "config.change"), why)
+    try:
+        changes = reload_settings(place, actor(place, "config.change"), why)
+    except LilyError as error:
+        if error.code is not Code.SUPERVISOR_NOT_RUNNING or current_owner(place) is not None:
+            raise
+        hint = "there is nothing to do: `lily up` reads the settings when it starts"
+        raise LilyError(error.code, error.message, where=error.where, hint=hint) from None
     if json:
         output.put_json({"changes": changes})
         return 0

@@ -119,8 +119,19 @@ def _request(place: Workspace, grace: float, by: Actor, reason: str) -> None:
             return request_down(place, grace=grace, by=by, reason=reason)
         except LilyError as error:
             if error.code is not Code.SUPERVISOR_NOT_RUNNING or left == 0 or current_owner(place) is None:
-                raise
+                raise _unasked(place, error) from None
         time.sleep(_LOOK_SECONDS)
+
+
+def _unasked(place: Workspace, error: LilyError) -> LilyError:
+    """The error with what helps whoever wants to stop a supervisor, and not to start one."""
+    owner = current_owner(place)
+    if error.code is not Code.SUPERVISOR_NOT_RUNNING:
+        return error
+    hint = "there is nothing to stop"
+    if owner is not None:
+        hint = f"pid {owner.pid} (lily {owner.kind}) owns it: `kill {owner.pid}` ends it, and `lily up` takes up what it ran"
+    return LilyError(error.code, error.message, where=error.where, hint=hint)
 
 
 def status(*, json: Json = False, workspace: Place = None) -> int:

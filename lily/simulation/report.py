@@ -258,7 +258,7 @@ def lines(found: Report, width: int | None) -> list[str]:
     if not found.conditions:
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     days = plan.span.length.total_seconds() / 86_400
-    span = f"{when(stamp(plan.span.start))} to {when(stamp(plan.span.end))} ({days:g} days)"
+    span = f"{when(stamp(plan.span.start))} to {when(stamp(plan.span.end))} ({days:g} {'day' if days == 1 else 'days'})"
     head = f"simulated {span}, {counted(total['jobs'], 'job')}, {counted(plan.slots, 'slot')}"
     return [head, "", *table(columns, rows, width=width), "", *fields(_facts(found, total)), *_said(found)]
 

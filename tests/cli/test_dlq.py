@@ -88,7 +88,7 @@ def test_show_sends_nobody_to_what_it_shows_itself(lily: Lily, place: Path) -> N
     (run_id,) = listed(lily)
     shown = lily("dlq", "show", run_id)
     assert "unknown" in shown.out
-    assert f"read `lily runs show {run_id}`" in shown.out
+    assert f"read `lily runs show {run_id}`; then `lily dlq retry {run_id}`, or" in shown.out
 
 
 def test_what_is_no_dead_letter_is_not_shown_as_one(lily: Lily, place: Path) -> None:

@@ -66,6 +66,7 @@ def test_json_holds_every_window(workspace: Path, lily: Lily) -> None:
     arguments = ("schedule", "simulate", *DAY, "--outage", "2026-05-04T03:00/2026-05-04T04:30", "--duration", "a=90s", "--json", "-")
     said = lily(*arguments)
     assert said.out == lily(*arguments).out
+    assert " (1 day), 1 job, " in lily(*arguments[:-2]).out
     view = said.json
     assert view["schema_version"] == 1
     assert view["total"]["windows"] == len(view["windows"]) == 24

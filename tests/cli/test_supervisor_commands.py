@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Lily, rest, shell, started, supervisor, until, write_job
+from tests.contract.scenes import owned
 
 
 @pytest.mark.e2e
@@ -84,6 +85,23 @@ def test_down_without_a_supervisor_says_so(lily: Lily, workspace: Path) -> None:
     """Status 1 and a code that a script can read."""
     said = lily("down", "--now")
     assert (said.status, said.err.split(":")[0]) == (1, "supervisor_not_running")
+    assert "there is nothing to stop" in said.err
+
+
+def test_who_can_not_be_asked_to_stop_is_named_with_what_ends_it(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nobody is told to start one, which would be refused."""
+    monkeypatch.setattr("lily.cli.supervisor._LOOKS", 1)
+    with owned(workspace):
+        said = lily("down", "--now")
+    assert (said.status, said.err.split(":")[0]) == (1, "supervisor_not_running")
+    assert f"pid {os.getpid()} (lily up) owns it: `kill {os.getpid()}` ends it" in said.err
+
+
+def test_a_reload_without_a_supervisor_says_that_none_is_needed(lily: Lily, workspace: Path) -> None:
+    """The next one reads the settings anyway."""
+    said = lily("config", "reload")
+    assert (said.status, said.err.split(":")[0]) == (1, "supervisor_not_running")
+    assert "`lily up` reads the settings when it starts" in said.err
 
 
 @pytest.mark.e2e
