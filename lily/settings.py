@@ -17,6 +17,7 @@ from lily.errors import Code, LilyError
 from lily.workspace import Workspace
 
 FILE = ".lily/config.yaml"
+_MEND = "mend that line, then `lily config validate`"
 
 
 class Store(msgspec.Struct, frozen=True, kw_only=True):
@@ -286,7 +287,7 @@ def _settings(given: Iterable[tuple[str, Any, int]]) -> Settings:
     if lower >= upper:
         places = [origin for key in ("queue.low_water_percent", "queue.backpressure_percent") if (origin := origins[key]) != "default"]
         said = f"queue.low_water_percent: found {lower:g}; accepted: less than queue.backpressure_percent, which is {upper:g}"
-        raise LilyError(Code.CONFIG_INVALID, said, where=places[0], hint="`lily config show` prints every key")
+        raise LilyError(Code.CONFIG_INVALID, said, where=places[0], hint=_MEND)
     if not sinks:
         sinks["log"], origins[f"{_SINKS}.log"] = DEFAULT_SINK, "default"
     body = _nested(values)
@@ -302,7 +303,7 @@ def _check_hours(settings: Settings) -> None:
     if wrong:
         keys = ("alerts.quiet_hours.start", "alerts.quiet_hours.end")
         places = [origin for key in keys if (origin := settings.origins[key]) != "default"]
-        raise LilyError(Code.CONFIG_INVALID, f"alerts.quiet_hours: {wrong}", where=places[0], hint="`lily config show` prints every key")
+        raise LilyError(Code.CONFIG_INVALID, f"alerts.quiet_hours: {wrong}", where=places[0], hint=_MEND)
 
 
 def explain(workspace: Workspace) -> list[tuple[str, Any, str]]:
@@ -374,7 +375,7 @@ def _placed() -> Iterator[None]:
         raise LilyError(Code.CONFIG_INVALID, f"can't be read: {error.strerror}", where=FILE, hint="check its permissions") from None
     except _Wrong as wrong:
         line, column = wrong.position
-        hint = wrong.hint or "`lily config show` prints every key"
+        hint = wrong.hint or _MEND
         raise LilyError(Code.CONFIG_INVALID, wrong.message, where=f"{FILE}:{line}:{column}", hint=hint, line=line, column=column) from None
 
 

@@ -128,6 +128,10 @@ def test_config_validate_names_the_place(lily: Lily, workspace: Path) -> None:
     assert said.err.startswith("config_invalid: ")
     assert ".lily/config.yaml:1:9" in said.err
     assert lily("jobs", "run", "a").err.startswith("config_invalid: ")
+    (workspace / ".lily/config.yaml").write_text("queue: {max_concurrent: many}\n")
+    said = lily("config", "validate")
+    assert "mend that line, then `lily config validate`" in said.err
+    assert lily("config", "show").err == said.err  # so it is no help to send anybody there
     assert lily("jobs", "list").status == 0  # reading needs no settings
 
 
