@@ -38,7 +38,7 @@ def crash(
     keep: Keep = False,
     json: Json = False,
 ) -> int:
-    """Kill real supervisors: before, after and in a lie about each named transition, then again and again under load.
+    """Kill real supervisors before and after each named transition, report one that is done as failed, then kill under load.
 
     Takes some minutes. The exit status is 1 when a promise was broken.
     """
