@@ -92,9 +92,11 @@ class LocalEngine:
     ) -> Outcome:
         failure: BaseException | None = None
         envelope: Envelope | None = None
+        cut_off = False
         attempt.pause = scope.cancel
         with scope:
             try:
+                await trio.lowlevel.checkpoint_if_cancelled()  # nothing begins of who was cut off before
                 envelope = checked(await ready.runnable(ctx, ready.run_input), ready.blueprint)
             except BaseException as exc:
                 # The blueprint is other people's code: SystemExit, KeyboardInterrupt and their like end its attempt, not
@@ -104,14 +106,18 @@ class LocalEngine:
                     raise
                 if cancelled is not None:
                     raise cancelled from None
+            cut_off = scope.cancel_called  # asked within it, this also tells of a deadline that passed while nobody else had a turn
         if attempt.asked:
             # Also when the blueprint made something else of being cut off: what it asked for is not given.
             return Outcome(status="waiting_approval", result={"r0_status": None, **result}, retryable=True, asked=tuple(attempt.asked))
-        if scope.cancelled_caught or (failure is not None and scope.cancel_called):
+        if scope.cancelled_caught or cut_off:
+            # What the blueprint made of it, also a result, is not the end of its work.
             message = f"timed out after {seconds:g} s"
             data = {"reason": "timeout"}
-            if failure is not None:  # what the blueprint made of being cut off
+            if failure is not None:
                 data["then"] = _said(failure)
+            elif envelope is not None:
+                data["then"] = "it gave a result"
             return _failed("timed_out", message, Code.BLUEPRINT_EXECUTION_FAILED, result, retryable=True, data=data)
         if failure is not None:
             return _outcome_of(failure, result, attempt.redactor)

@@ -15,7 +15,7 @@ from lily.storage.store import Store
 from lily.workspace import Workspace
 
 OWED_AT_MOST = 12
-CANCELS = 0.06  # of its turns in which it cancels a run
+CANCELS = 0.15  # of its submissions, after which it cancels a run
 RECENT = 10  # runs of which it is one, if it is not one that runs: some wait, some have ended
 TIMEOUT = 300.0  # on a machine that others load a start of a second may take a minute, and no promise is about that
 
@@ -60,8 +60,8 @@ class Feeder:
                     runs = accept_all(self._workspace, self._store, new)
                     self.accepted += [run.run_id for run in runs]  # from here on they are owed
                     self.submitting = False
-                if self._dice.random() < CANCELS:
-                    self._cancel_one()
+                    if self._dice.random() < CANCELS:
+                        self._cancel_one()
                 time.sleep(self._dice.uniform(0, 0.05))
         except Exception as exc:
             self.failure = exc

@@ -6,6 +6,8 @@ from typing import Any
 
 import anyio
 import pytest
+import trio
+from trio.testing import MockClock
 
 from actors.artifact_writer import REPAIR_SECONDS
 from lily.blueprints.contract import BlueprintError
@@ -61,6 +63,74 @@ def test_a_timeout_is_told_as_one_although_the_blueprint_makes_an_error_of_it(ma
     assert attempt.status == "timed_out"
     assert attempt.error is not None
     assert attempt.error.data == {"reason": "timeout", "then": "RuntimeError: the clean-up failed"}
+
+
+@blueprint("goes_on.v1")
+async def goes_on(ctx: Any, bindings: Any, run_input: Any) -> Any:
+    """Does not hear that it is cut off, and gives a result."""
+    try:
+        await anyio.sleep(1000)
+    except BaseException:
+        return {"done": "in part"}
+
+
+@blueprint("blocks.v1")
+async def blocks(ctx: Any, bindings: Any, run_input: Any) -> Any:
+    """Keeps the loop for four seconds."""
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, MockClock)
+    clock.jump(4)
+    return {}
+
+
+@pytest.mark.parametrize("target", [goes_on, blocks])
+def test_what_comes_after_the_time_is_no_result(make_world: MakeWorld, target: Any) -> None:
+    """The attempt has timed out, and says what came of it."""
+    world = make_world(target)
+    run = world.submit(target.id, runtime={"timeout_seconds": 3})
+    finish(world, run)
+    (attempt,) = world.receipt(run.run_id).attempts
+    assert (attempt.status, attempt.duration_seconds) == ("timed_out", 4.0 if target is blocks else 3.0)
+    assert attempt.error is not None
+    assert attempt.error.data == {"reason": "timeout", "then": "it gave a result"}
+
+
+def test_what_comes_after_a_cancel_is_no_result(make_world: MakeWorld) -> None:
+    """The run is canceled, as its receipt says, although its target did not listen."""
+    world = make_world(goes_on)
+    run = world.submit("goes_on.v1", runtime=RETRY)
+
+    async def body(world: World) -> None:
+        await anyio.sleep(5)
+        ask(world, run)
+        await world.ended(run.run_id)
+
+    world.live(body)
+    assert world.receipt(run.run_id).status == "canceled"
+    assert statuses(world, run) == ["canceled"]
+
+
+def test_what_a_stop_cut_off_is_no_result(make_world: MakeWorld) -> None:
+    """It is done again after the next start."""
+    world = make_world(goes_on)
+    run = world.submit("goes_on.v1")
+    drained(world, 5, grace=0)
+    assert statuses(world, run) == ["interrupted"]
+    assert world.run(run.run_id).status is Status.QUEUED
+
+
+def test_nothing_begins_of_a_run_that_was_cut_off_before_it_did(world: World) -> None:
+    """A target that works without a pause would be through with it, and do it again after the next start."""
+    run = world.submit("noop.v1", job_id="a")
+
+    def cut_off(point: str) -> None:
+        if point == "runner:started" and world.system is not None:
+            for active in world.system.runner._active.values():
+                active.interrupted = "the supervisor stopped"
+                active.cut_off()
+
+    drained(world, 5, grace=0, fault=cut_off)
+    assert set(statuses(world, run)) == {"interrupted"}
 
 
 def test_artifacts_that_are_owed_do_not_hold_up_the_lines_of_other_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
