@@ -40,7 +40,7 @@ def clear(
         missing = [run_id for run_id in ids if runs and run_id not in letters.owed([run_id])]
         if missing:
             raise gone(missing[0])
-        if not yes:
+        if ids and not yes:
             raise usage(f"{counted(len(ids), 'dead letter')} would be dropped; runs and files stay", "--yes does it")
         cleared = letters.clear(ids, by, reason, stamp(SystemClock().now()))
     if json:
