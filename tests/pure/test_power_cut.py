@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from lily.runs import Run, Status
 from lily.selftest import power
 from lily.selftest.lossy_disk import main
+from lily.selftest.machine import Said
 from lily.selftest.power_load import audit_steps, audit_windows, ended_as_told, witnessed
 from lily.selftest.promises import Findings
 from lily.selftest.survivors import SECTOR, How, Write, survivors
@@ -138,17 +140,55 @@ def test_a_flush_that_the_cut_meets_is_answered_to_nobody(tmp_path: Path, when: 
 def test_books_that_tell_of_a_broken_promise_are_seen(tmp_path: Path) -> None:
     """An attempt and a window that ran twice, one that no ledger has, a step that was done again, an end that changed."""
     (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "windows").write_text("tick w1 r1 1\ntick w1 r1 1\ntick w2 r2 1\ntick w2 r3 1\ntick w3 r4 1\n")
+    windows = ("w1 r1", "w1 r1", "w2 r2", "w2 r3", "w3 r4", "w4 r5", "w5 r6")
+    (tmp_path / "state" / "windows").write_text("".join(f"tick {each} 1\n" for each in windows))
     (tmp_path / "state" / "steps").write_text("r1 0 done\nr1 0 kept\nr1 0 done\nr1 1 done\nr1 1 done\nr1 1 ke")
     (tmp_path / "endings").write_text("r1 succeeded now\n")
     findings = Findings()
-    audit_windows(witnessed(tmp_path), {("tick", "w1"): "r1", ("tick", "w2"): "r2"}, findings)
+    audit_windows(witnessed(tmp_path), {("tick", "w1"): "r1", ("tick", "w2"): "r2", ("tick", "w4"): None, ("tick", "w5"): "r7"}, findings)
     audit_steps(tmp_path, findings)
     ended_as_told(tmp_path, {}, findings)
     assert findings.broken == [
         "no attempt ran twice: r1 attempt 1",
         "a window runs once: tick w2: ['r2', 'r3']",
-        "a window that ran is in the ledger, with its run: tick w3",
+        *(f"a window that ran is in the ledger, with its run: tick w{n}" for n in (3, 4, 5)),
         "a kept step is never done again: r1 step 0",
         "what has ended stays as it is: r1 was succeeded at now",
     ]
+
+
+def test_an_end_that_became_another_one_is_seen(tmp_path: Path) -> None:
+    """By its status or by its time."""
+    (tmp_path / "endings").write_text("r1 succeeded now\nr2 succeeded now\nr3 succeeded now\n")
+    findings = Findings()
+    blank = {"job_id": "job", "spec_hash": "s", "trigger": {}, "queued_at": "a", "enqueued_at": "a", "trace_id": "t"}
+    ends = {"r1": (Status.SUCCEEDED, "now"), "r2": (Status.FAILED, "now"), "r3": (Status.SUCCEEDED, "later")}
+    found = {run_id: Run(run_id=run_id, status=status, ended_at=at, **blank) for run_id, (status, at) in ends.items()}
+    ended_as_told(tmp_path, found, findings)
+    assert findings.broken == [f"what has ended stays as it is: {run_id} was succeeded at now" for run_id in ("r2", "r3")]
+
+
+CUT = power.Cut("at work", "time")
+WENT_ON = "a machine that wakes up goes on by itself: here"
+LIVED = [Said(what="mounted"), Said(what="repaired"), Said(what="at work")]
+
+
+@pytest.mark.parametrize(
+    ("cut", "told", "broken"),
+    [
+        (CUT, power.Told(cut=True, said=LIVED), []),
+        (None, power.Told(said=[*LIVED, Said(what="done")]), []),
+        (CUT, power.Told(cut=True, said=[Said(what="repaired", broken=["a promise: run 7"])]), ["here: a promise: run 7"]),
+        (None, power.Told(said=[Said(what="done", broken=["a promise: run 7"])]), ["here: a promise: run 7"]),
+        (CUT, power.Told(cut=True, said=[Said(what="no supervisor came up")]), [f"{WENT_ON}: no supervisor came up"]),
+        (CUT, power.Told(said=LIVED), [f"{WENT_ON}: it ended before its power was cut"]),
+        (None, power.Told(said=LIVED), ["everything is worked off in the end: here"]),
+    ],
+)
+def test_what_a_machine_says_of_broken_promises_or_does_not_say_at_all_is_a_finding(
+    cut: power.Cut | None, told: power.Told, broken: list[str]
+) -> None:
+    """Also one that is silent: it must be cut off, or say that it is done."""
+    findings = Findings()
+    power._judge(told, cut, findings, "here")
+    assert findings.broken == broken

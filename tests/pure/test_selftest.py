@@ -1,26 +1,36 @@
 """The self-tests themselves: that they look at everything, and that they would see it if a promise were broken."""
 
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from sqlalchemy import text
 
 from actors.scheduler_bridge import SchedulerBridge
+from actors.simulation import simulate
 from lily import ledger
 from lily.cli.selftest import crash_again
 from lily.errors import LilyError
+from lily.ledger import Row, WindowStatus
 from lily.runs import Attempt, ErrorInfo, Run, Status
+from lily.selftest import campaign as campaigns
 from lily.selftest import clocks
+from lily.selftest.campaign import Campaign
 from lily.selftest.clocks import CHANGES, DISTURBANCES, Case, run_clocks
 from lily.selftest.disks import small_disk
+from lily.selftest.feeder import Feeder
 from lily.selftest.load import audit
 from lily.selftest.power_load import STEPS, audit_reports
 from lily.selftest.promises import Findings, check_runs, errors_in
 from lily.selftest.rows import ROWS, transitions
 from lily.selftest.trap import How, Trap
+from lily.simulation.report import Report
 from lily.storage.cancels import Canceled, Done
 from lily.testing import World
 from lily.workspace import EVENTS, RECEIPT, SUMMARY, Workspace
@@ -159,6 +169,128 @@ def test_a_cancel_that_did_not_hold_is_seen(tmp_path: Path, status: Status, told
     assert broken is None or broken in [said.partition(":")[0] for said in findings.broken]
 
 
+def tried(job_id: str, status: Status, *how: str, tries: int = 1, interruptions: int = 0) -> Run:
+    """A run of the load whose attempts ended in these ways."""
+    attempts = [Attempt(number=n, started_at="a", ended_at="b", status=each) for n, each in enumerate(how, 1)]
+    return msgspec.structs.replace(ended(job_id, status, 0), attempts=attempts, tries=tries, interruptions=interruptions)
+
+
+GOOD = tried("alone", Status.SUCCEEDED, "succeeded")
+FAILED = tried("fails", Status.FAILED, "failed", "failed", tries=2)
+OF_FAILED = "start 1\nend 1 1\nstart 2\nend 2 1\n"
+
+
+@pytest.mark.parametrize(
+    ("run", "book", "broken"),
+    [
+        (GOOD, "start 1\nend 1 0\n", ""),
+        (FAILED, OF_FAILED, ""),
+        (tried("alone", Status.SUCCEEDED, "interrupted", "succeeded", interruptions=1), "start 1\nstart 2\nend 2 0\n", ""),
+        (GOOD, "start 1\nstart 1\nend 1 0\n", "no attempt ran twice"),
+        (GOOD, "start 1\nend 1 0\nstart 2\n", "an attempt is stored before its first side effect"),
+        (GOOD, "start 1\n", "what the receipt calls a success was done"),
+        (GOOD, "start 1\nend 1 1\n", "what the receipt calls a success was done"),
+        (FAILED, "start 1\nend 1 1\nstart 2\nend 2 0\n", "what the receipt calls a failure failed"),
+        (FAILED, "start 1\nend 1 1\nstart 2\n", "what the receipt calls a failure failed"),
+        (tried("fails", Status.FAILED, "failed", "timed_out", tries=2), OF_FAILED, "an attempt that was cut off is called so"),
+        (tried("alone", Status.FAILED, "succeeded"), "start 1\nend 1 0\n", "a run succeeds once, by its last attempt"),
+        (
+            tried("retried", Status.SUCCEEDED, "succeeded", "succeeded", tries=2),
+            "start 1\nend 1 0\nstart 2\nend 2 0\n",
+            "a run succeeds once, by its last attempt",
+        ),
+        (tried("fails", Status.FAILED, "failed", "failed", tries=1), OF_FAILED, "attempts are charged exactly"),
+        (tried("fails", Status.FAILED, *["failed"] * 3, tries=3), f"{OF_FAILED}start 3\nend 3 1\n", "attempts are charged exactly"),
+        (tried("alone", Status.SUCCEEDED, "succeeded", interruptions=1), "start 1\nend 1 0\n", "interruptions are counted"),
+        (tried("fails", Status.FAILED, "failed"), "start 1\nend 1 1\n", "every try was used, or one succeeded"),
+        (tried("alone", Status.CANCELED, tries=0), "", "every try was used, or one succeeded"),
+    ],
+)
+def test_what_the_store_says_and_the_books_of_the_target_deny_is_seen(tmp_path: Path, run: Run, book: str, broken: str) -> None:
+    """A body that ran twice, or that never came to the end it is said to have; tries that were not given, or too many."""
+    (tmp_path / "state" / "runs").mkdir(parents=True)
+    (tmp_path / "state" / "runs" / RUN_ID).write_text(book)
+    findings = Findings()
+    audit(tmp_path, [run], findings)
+    said = {each.partition(":")[0] for each in findings.broken}
+    assert broken in said if broken else not said
+
+
+def test_bodies_that_overlap_are_seen(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "overlaps").write_text("one 2: another attempt of this run is at work\n")
+    findings = Findings()
+    audit(tmp_path, [], findings)
+    assert findings.broken == ["nothing ran twice at a time: one 2: another attempt of this run is at work\n"]
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> Iterator[tuple[World, Campaign]]:
+    """A campaign after its lives: two runs were accepted, and both succeeded."""
+    (tmp_path / "state" / "runs").mkdir(parents=True)
+    world = World(tmp_path, *ALL)
+    runs = [world.submit("noop.v1", job_id="alone") for _ in range(2)]
+
+    async def body(world: World) -> None:
+        await world.ended(*(run.run_id for run in runs))
+
+    world.live(body)
+    feeder = Feeder.__new__(Feeder)
+    feeder.accepted, feeder.failure = [run.run_id for run in runs], None
+    for run in runs:
+        (tmp_path / "state" / "runs" / run.run_id).write_text("start 1\nend 1 0\n")
+    made = Campaign(tmp_path, world.store, feeder, random.Random(1), Findings())
+    made.log.write_text("2026-05-04 04:15:00Z info    lily is up\n")
+    yield world, made
+    world.close()
+
+
+def told(campaign: Campaign) -> list[str]:
+    """The promises that do not hold at the end."""
+    campaign.check(ended=True)
+    campaign.close()
+    return sorted({said.partition(":")[0] for said in campaign.findings.broken})
+
+
+def test_a_campaign_in_which_all_went_well_breaks_no_promise(killed: tuple[World, Campaign]) -> None:
+    killed[1].check(ended=False)
+    assert told(killed[1]) == []
+
+
+def test_a_run_that_changes_after_its_end_is_seen(killed: tuple[World, Campaign]) -> None:
+    """By another status, or another time: somebody has ended it once more."""
+    world, campaign = killed
+    for change in ("status = 'failed'", "ended_at = '2099-01-01T00:00:00.000000Z'"):
+        campaign.check(ended=False)
+        before = world.run(campaign.feeder.accepted[0])
+        with world.store.engine.begin() as connection:
+            connection.execute(text(f"update run set {change} where run_id = :run_id"), {"run_id": before.run_id})
+        campaign.check(ended=False)
+        assert f"what has ended stays as it is: {before.run_id}" in campaign.findings.broken, change
+        campaign.findings.broken.clear()
+        with world.store.engine.begin() as connection:
+            back = {"run_id": before.run_id, "status": before.status.value, "ended_at": before.ended_at}
+            connection.execute(text("update run set status = :status, ended_at = :ended_at where run_id = :run_id"), back)
+
+
+def test_what_only_the_end_of_a_campaign_can_show_is_seen(killed: tuple[World, Campaign], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A feeder that was refused, a run that nobody submitted, processes and an owner that stay, an error in the log."""
+    world, campaign = killed
+    world.submit("noop.v1")
+    campaign.feeder.failure = OSError("refused")
+    campaign.log.write_text("2026-05-04 04:15:01Z error   an actor crashed and is started again actor=runner\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(campaigns, "belonging_to_each", lambda run_ids: {run_id: {1234} for run_id in run_ids})
+        patch.setattr(campaigns, "current_owner", lambda workspace: "somebody")
+        assert told(campaign) == [
+            "every submission was accepted",
+            "no error is in the supervisor's log",
+            "no process is left",
+            "nobody owns the workspace at the end",
+            "the store has the accepted runs and no others",
+        ]
+
+
 @pytest.mark.parametrize("left", [None, b"", b"all done\n" * 999, b"all done\n" * 1000])
 def test_what_a_target_left_and_a_power_cut_took_is_seen(tmp_path: Path, left: bytes | None) -> None:
     """The receipt that is written again after a cut is of what is still there."""
@@ -170,6 +302,61 @@ def test_what_a_target_left_and_a_power_cut_took_is_seen(tmp_path: Path, left: b
         (folder / "plain.txt").write_bytes(left)
     audit_reports(workspace, [ended(STEPS, Status.SUCCEEDED, 0), ended("alone", Status.SUCCEEDED, 0)], findings)
     assert len(findings.broken) == (left is None or len(left) < 9000)
+
+
+Rows = Callable[[list[Row]], list[Row]]
+
+
+@pytest.mark.parametrize(
+    ("promise", "job_id", "disturbance", "harm"),
+    [
+        ("a window has one row", "quarters", "none", lambda rows: [*rows[:9], rows[8], *rows[9:]]),
+        ("windows are decided in order", "quarters", "none", lambda rows: [*rows[:8], rows[9], rows[8], *rows[10:]]),
+        (
+            "no window is made up",
+            "interval",
+            "none",
+            lambda rows: [*rows[:9], replace(rows[8], at=rows[8].at + timedelta(seconds=1)), *rows[9:]],
+        ),
+        ("undisturbed, every window fires", "noon", "none", lambda rows: [replace(rows[0], status=WindowStatus.MISSED), *rows[1:]]),
+        (
+            "with catch_up all, every window of a gap fires",
+            "quarters-caught-up",
+            "outage",
+            lambda rows: [*rows[:9], replace(rows[9], status=WindowStatus.MISSED), *rows[10:]],
+        ),
+        (
+            "a fixed time comes at most once a day",
+            "noon",
+            "none",
+            lambda rows: [rows[0], replace(rows[0], at=rows[0].at + timedelta(hours=1)), *rows[1:]],
+        ),
+        ("a fixed time comes on every day", "night", "none", lambda rows: [rows[0], *rows[2:]]),
+    ],
+)
+def test_a_ledger_that_is_not_what_the_clock_demands_is_seen(
+    monkeypatch: pytest.MonkeyPatch, promise: str, job_id: str, disturbance: str, harm: Rows
+) -> None:
+    """A row too many, one that comes too early, one that says what did not happen."""
+
+    def simulated(*given: Any, **more: Any) -> Report:
+        found = simulate(*given, **more)
+        return replace(found, jobs=[replace(job, rows=harm(list(job.rows))) if job.job_id == job_id else job for job in found.jobs])
+
+    monkeypatch.setattr(clocks, "simulate", simulated)
+    findings, _ = one(Case(*CHANGES[0], disturbance), monkeypatch)
+    assert promise in {said.partition(":")[0] for said in findings.broken}
+
+
+def test_a_window_that_fired_and_has_no_run_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def simulated(*given: Any, **more: Any) -> Report:
+        found = simulate(*given, **more)
+        del found.runs[min(found.runs)]
+        return found
+
+    monkeypatch.setattr(clocks, "simulate", simulated)
+    findings, _ = one(Case(*CHANGES[0], "none"), monkeypatch)
+    assert {said.partition(":")[0] for said in findings.broken} == {"a window that fired has its run"}
 
 
 Harm = Callable[[World, Run, Run], object]
