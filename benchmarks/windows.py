@@ -24,6 +24,7 @@ from cronsim import CronSim
 from benchmarks.scratch import environment
 from lily.clock import parse_stamp, stamp
 from lily.operations.client import supervisor_status
+from lily.selftest.promises import errors_in
 from lily.workspace import Workspace
 
 LAST_MOMENT = timedelta(milliseconds=100)  # before a kill: what falls due in it may not be claimed any more
@@ -169,6 +170,12 @@ class Campaign:
         self.check_cron()
         self.check_log()
         self.check_fired(share)
+        self.check_said()
+
+    def check_said(self) -> None:
+        """No supervisor told of an error, or died with a trace: the next one puts right what it left, and nothing else would show it."""
+        said = (self.workspace.root / "up.log").read_text(errors="replace")
+        self.problems += [f"the supervisor's log: {line}" for line in errors_in(said)[:5]]
 
     def check_cron(self) -> None:
         """The windows of cron jobs are those of an independent implementation."""

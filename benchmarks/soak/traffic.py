@@ -17,7 +17,7 @@ from benchmarks.soak import work
 from benchmarks.soak.clients import Clients
 from lily.operations.accept import accept_all, new_run
 from lily.runs import TERMINAL, Run, Status
-from lily.selftest.promises import Findings, check_runs
+from lily.selftest.promises import Findings, blames_lily, check_runs
 from lily.spec_index import SpecIndex
 from lily.storage.letters import Filter, Letters
 from lily.storage.store import Store
@@ -112,7 +112,7 @@ class Traffic:
         self._deck.pop()()
 
     def lily(self, words: str, *fine: int, given: str = "") -> "subprocess.CompletedProcess[str]":
-        """Give a command. One that ends otherwise than it may, or shows a traceback, breaks a promise."""
+        """Give a command. One that ends otherwise than it may, or tells of a fault of Lily's own, breaks a promise."""
         command = [sys.executable, "-m", "lily", *words.split(), "--workspace", str(self._workspace.root)]
         try:
             ended = subprocess.run(
@@ -128,7 +128,7 @@ class Traffic:
         except subprocess.TimeoutExpired:
             ended = subprocess.CompletedProcess(command, -1, "", f"not ended after {PATIENCE_SECONDS:g} s")
         self.commands[" ".join(words.split()[:2])] += 1
-        good = ended.returncode in (fine or (0,)) and "Traceback" not in ended.stderr
+        good = ended.returncode in (fine or (0,)) and not blames_lily(ended.stderr)
         said = f"`lily {words}` ended with {ended.returncode}: {ended.stdout[-500:]} {ended.stderr[-1000:]}"
         self._findings.expect("a command does what it is asked", good, said)
         return ended

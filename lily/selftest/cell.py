@@ -15,7 +15,7 @@ from lily.clock import SystemClock, stamp
 from lily.engines.process_table import belonging_to_each
 from lily.runs import Run
 from lily.selftest.house import PATIENCE_SECONDS, House
-from lily.selftest.promises import check_runs
+from lily.selftest.promises import blames_lily, check_runs
 from lily.selftest.rows import Row
 from lily.selftest.trap import MISSED, STEP, How
 from lily.storage.audit_reads import Which, newest
@@ -226,7 +226,7 @@ class Cell(House):
             self._check_audit(run)
         left = {run_id: procs for run_id, procs in belonging_to_each({run.run_id for run in runs}).items() if procs}
         self.findings.expect("no process is left", not left, str(left))
-        said = [line for line in self.log.read_text(errors="replace").splitlines() if "Traceback" in line or "internal_error" in line]
+        said = [line for line in self.log.read_text(errors="replace").splitlines() if blames_lily(line)]
         self.findings.expect("nobody says more than a line of what went wrong", not said, f"{self.log}: {said[:3]}")
 
     def _check_audit(self, run: Run) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from lily.dead_letters import is_dead
+from lily.errors import Code
 from lily.operations.verify_runs import Tally, verify
 from lily.receipts import Receipt
 from lily.runs import FILE_ONLY, FINAL, TERMINAL, Event, EventName, Run, Status
@@ -42,6 +43,11 @@ class Findings:
 def errors_in(log: str) -> list[str]:
     """The lines of a supervisor's log that are errors, by their level and not by what they speak of, and the beginnings of traces."""
     return [line for line in log.splitlines() if line.split(maxsplit=3)[2:3] == ["error"] or "Traceback" in line]
+
+
+def blames_lily(said: str) -> bool:
+    """Whether what a program said tells of a fault of Lily's own: a trace, or the code of an error that nobody foresaw."""
+    return "Traceback" in said or Code.INTERNAL_ERROR in said
 
 
 def check_runs(workspace: Workspace, store: Store, run_ids: Iterable[str], findings: Findings, *, all_ended: bool) -> None:

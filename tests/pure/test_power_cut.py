@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,7 +162,7 @@ def test_an_end_that_became_another_one_is_seen(tmp_path: Path) -> None:
     """By its status or by its time."""
     (tmp_path / "endings").write_text("r1 succeeded now\nr2 succeeded now\nr3 succeeded now\n")
     findings = Findings()
-    blank = {"job_id": "job", "spec_hash": "s", "trigger": {}, "queued_at": "a", "enqueued_at": "a", "trace_id": "t"}
+    blank: dict[str, Any] = {"job_id": "job", "spec_hash": "s", "trigger": {}, "queued_at": "a", "enqueued_at": "a", "trace_id": "t"}
     ends = {"r1": (Status.SUCCEEDED, "now"), "r2": (Status.FAILED, "now"), "r3": (Status.SUCCEEDED, "later")}
     found = {run_id: Run(run_id=run_id, status=status, ended_at=at, **blank) for run_id, (status, at) in ends.items()}
     ended_as_told(tmp_path, found, findings)

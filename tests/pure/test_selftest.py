@@ -1,8 +1,11 @@
 """The self-tests themselves: that they look at everything, and that they would see it if a promise were broken."""
 
 import random
+import sqlite3
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,17 +17,21 @@ from sqlalchemy import text
 
 from actors.scheduler_bridge import SchedulerBridge
 from actors.simulation import simulate
+from benchmarks import windows
+from benchmarks.soak import traffic
 from lily import ledger
 from lily.cli.selftest import crash_again
+from lily.clock import parse_stamp
 from lily.errors import LilyError
 from lily.ledger import Row, WindowStatus
 from lily.runs import Attempt, ErrorInfo, Run, Status
 from lily.selftest import campaign as campaigns
-from lily.selftest import clocks
+from lily.selftest import clocks, disks
 from lily.selftest.campaign import Campaign
 from lily.selftest.clocks import CHANGES, DISTURBANCES, Case, run_clocks
 from lily.selftest.disks import small_disk
 from lily.selftest.feeder import Feeder
+from lily.selftest.house import House
 from lily.selftest.load import audit
 from lily.selftest.power_load import STEPS, audit_reports
 from lily.selftest.promises import Findings, check_runs, errors_in
@@ -302,6 +309,137 @@ def test_what_a_target_left_and_a_power_cut_took_is_seen(tmp_path: Path, left: b
         (folder / "plain.txt").write_bytes(left)
     audit_reports(workspace, [ended(STEPS, Status.SUCCEEDED, 0), ended("alone", Status.SUCCEEDED, 0)], findings)
     assert len(findings.broken) == (left is None or len(left) < 9000)
+
+
+def command(said: str, status: int) -> "subprocess.CompletedProcess[str]":
+    """A command that ended so."""
+    return subprocess.CompletedProcess(["lily"], status, "", said)
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "good"),
+    [
+        ("", 0, True),
+        ("", 1, True),
+        ("not_found: there is no such job\n", 1, True),
+        ("not_found: there is no such job\n", 3, False),
+        ("internal_error: KeyError: 'a' (trace 1)\n", 1, False),
+        ("Traceback (most recent call last):\n", 1, False),
+    ],
+)
+def test_a_command_of_the_soak_that_fails_by_a_fault_of_lilys_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, status: int, good: bool
+) -> None:
+    """Also where it may end with the same status for a reason."""
+    monkeypatch.setattr(subprocess, "run", lambda *given, **more: command(said, status))
+    doing, findings = traffic.Traffic.__new__(traffic.Traffic), Findings()
+    doing._workspace, doing._findings, doing.commands = Workspace(tmp_path), findings, Counter()
+    doing.lily("doctor", 0, 1)
+    assert [each.partition(":")[0] for each in findings.broken] == ["a command does what it is asked"] * (not good)
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "code", "good"),
+    [
+        ("disk_full: no room\n", 4, "disk_full", True),
+        ("workspace_invalid: it can't be written\n", 3, "", True),
+        ("workspace_invalid: it can't be written\n", 3, "disk_full", False),
+        ("disk_full: no room\nand more\n", 4, "disk_full", False),
+        ("disk_full: no room\n", 0, "disk_full", False),
+        ("", 1, "", False),
+        ("internal_error: OSError (trace 1)\n", 1, "", False),
+    ],
+)
+def test_a_refusal_that_is_no_line_with_a_reason_is_seen(tmp_path: Path, said: str, status: int, code: str, good: bool) -> None:
+    house = House.__new__(House)
+    house.findings = Findings()
+    house.lily = lambda words, *trap: command(said, status)  # type: ignore[method-assign]
+    disks._expect_one_line(house, "up", "refused in one line", code)
+    assert [each.partition(":")[0] for each in house.findings.broken] == ["refused in one line"] * (not good)
+
+
+@pytest.fixture
+def ledger_and_log(tmp_path: Path) -> Callable[..., windows.Campaign]:
+    """Makes a campaign of windows after its end: rows of its ledger and of its runs, and what its targets wrote."""
+
+    def made(rows: list[tuple[str, str, str]], runs: dict[str, str], log: str, said: str = "") -> windows.Campaign:
+        workspace = Workspace(tmp_path)
+        workspace.database.parent.mkdir(exist_ok=True)
+        with closing(sqlite3.connect(workspace.database)) as database, database:
+            database.execute("create table window (job_id text, at text, status text, run_id text)")
+            database.execute("create table run (run_id text, status text)")
+            database.executemany("insert into window values ('job', ?, ?, ?)", rows)
+            database.executemany("insert into run values (?, ?)", list(runs.items()))
+        (tmp_path / "witness.log").write_text(log)
+        (tmp_path / "up.log").write_text(said)
+        campaign = windows.Campaign(workspace, random.Random(1))
+        campaign.up = [(parse_stamp(minute(0)), parse_stamp(minute(50)))]
+        return campaign
+
+    return made
+
+
+def minute(number: int) -> str:
+    """A window of the campaign."""
+    return f"2026-03-02T00:{number:02}:00.000000Z"
+
+
+FIRED = [(minute(1), "fired", "r1"), (minute(2), "fired", "r2")]
+BOTH, WROTE = {"r1": "succeeded", "r2": "succeeded"}, "job 2026-03-02T00:01:00+00:00 r1 1\njob 2026-03-02T00:02:00+00:00 r2 1\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "runs", "log", "broken"),
+    [
+        (FIRED, BOTH, WROTE, ""),
+        (FIRED, {**BOTH, "r3": "missed", "r4": "canceled"}, WROTE, ""),
+        (FIRED, BOTH, f"{WROTE}job 2026-03-02T00:02:00+00:00 r2 2\n", ""),  # once more, after a kill
+        (FIRED, {**BOTH, "r2": "failed"}, WROTE, "runs that did not succeed"),
+        (FIRED, {**BOTH, "r2": "queued"}, WROTE, "runs that did not succeed"),
+        (FIRED, BOTH, WROTE[: len(WROTE) // 2], "windows that succeeded and whose target did not run"),
+        (FIRED[:1], BOTH, WROTE, "the targets ran for windows that are not fired"),
+        ([FIRED[0], (minute(2), "missed", "r2")], BOTH, WROTE, "the targets ran for windows that are not fired"),
+        (FIRED, BOTH, f"{WROTE}job 2026-03-02T00:02:00+00:00 r3 1\n", "two runs for one window"),
+        (FIRED, BOTH, f"{WROTE}job 2026-03-02T00:02:00+00:00 r2 1\n", "attempts that ran twice"),
+    ],
+)
+def test_a_ledger_that_the_targets_of_a_campaign_deny_is_seen(
+    ledger_and_log: Callable[..., windows.Campaign], rows: list[tuple[str, str, str]], runs: dict[str, str], log: str, broken: str
+) -> None:
+    """What ran and is not in it, what is in it and never ran, and what ran twice."""
+    campaign = ledger_and_log(rows, runs, log)
+    campaign.check_log()
+    said = {each.partition(":")[0] for each in campaign.problems}
+    assert broken in said if broken else not said
+
+
+@pytest.mark.parametrize(
+    ("rows", "good"),
+    [
+        ([*FIRED, (minute(3), "missed", "r3")], False),
+        ([*FIRED, (minute(3), "coalesced", "")], False),
+        ([*FIRED, (minute(3), "excluded", ""), (minute(4), "skipped_overlap", "")], True),
+        ([*FIRED, (minute(50), "missed", "r3"), (minute(55), "missed", "r4")], True),  # at the very kill, and while nobody was there
+        ([], False),
+    ],
+)
+def test_windows_that_do_not_run_though_a_supervisor_is_up_are_seen(
+    ledger_and_log: Callable[..., windows.Campaign], rows: list[tuple[str, str, str]], good: bool
+) -> None:
+    campaign = ledger_and_log(rows, {}, "")
+    campaign.check_fired(0.99)
+    assert (campaign.problems == []) is good
+
+
+def test_errors_of_the_supervisors_of_a_campaign_of_windows_are_seen(ledger_and_log: Callable[..., windows.Campaign]) -> None:
+    """A crash that is put right leaves every window as it should be, and is one all the same."""
+    fine, crashed = (
+        "2026-05-04 04:15:00Z info    lily is up",
+        "2026-05-04 04:15:01Z error   an actor crashed and is started again actor=scheduler",
+    )
+    campaign = ledger_and_log([], {}, "", f"{fine}\n{crashed}\n")
+    campaign.check_said()
+    assert campaign.problems == [f"the supervisor's log: {crashed}"]
 
 
 Rows = Callable[[list[Row]], list[Row]]
