@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from actors.owning import _files_apart
@@ -13,14 +14,17 @@ from lily.cli import entry
 from lily.clock import SystemClock
 from lily.errors import Code, LilyError
 from lily.log import SilentLog
-from lily.runs import Event, Move, PinnedSpec, Run, Status
+from lily.moves import due, settle
+from lily.runs import Event, Move, PinnedSpec, Run, Runtime, Status
+from lily.storage import run_files
 from lily.storage.artifacts import read_receipt, whole
 from lily.storage.files_process import FilesProcess
-from lily.storage.run_files import Follow, Known, Mend, RunFiles
+from lily.storage.run_files import START_SECONDS, Follow, Known, Mend, PutDown, RunFiles
 from lily.storage.store import Store
-from lily.workspace import OwnerLock, Workspace, lock_path
+from lily.workspace import EVENTS, OwnerLock, Workspace, lock_path
 from tests.cli.conftest import write_job
 from tests.letters import dead
+from tests.real.test_store import AT, BAD, begun, new, submit
 
 
 class Kept(SilentLog):
@@ -118,6 +122,47 @@ def test_an_end_that_comes_in_the_batch_that_mends_it_makes_no_second_receipt(pl
     assert receipt is not None
     assert receipt.previous is None
     assert whole(place, run)
+
+
+def names(place: Workspace, run: Run) -> list[str]:
+    """The events of the run's file, in order; none where there is no file."""
+    path = place.run_dir(run.job_id, run.run_id) / EVENTS
+    return [msgspec.json.decode(line)["event"] for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
+def test_a_run_that_says_nothing_stands_in_its_file_soon_after_its_start(place: Workspace, store: Store) -> None:
+    """Whoever looks while it works sees that it has started; its end may take days."""
+    (run,) = submit(store, new("a"))
+    move = begun(run)
+    assert store.apply([move]) == [None]
+    files = RunFiles(place, store, SystemClock())
+    assert files.write([Follow(move), PutDown(False)], 5.0, False, {}).waiting == [run.run_id]
+    assert names(place, run) == []
+    done = files.write([PutDown(False)], 5.0 + START_SECONDS, False, {})
+    assert (done.waiting, names(place, run)) == ([], ["job_queued", *(event.event.value for event in move.events)])
+
+
+def test_what_somebody_else_made_of_a_run_while_its_lines_could_not_be_written_stands_in_its_file(
+    place: Workspace, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command takes a run out of its wait for a retry while the disk is full: only the store knows of it."""
+    (run,) = submit(store, new("a", retry_max=1))
+    first = begun(run)
+    failed = settle(first.run, BAD, Runtime(retry_max=1), AT)
+    early = due(failed.run, AT)
+    second = begun(early.run)
+    assert store.apply([first, failed, early, second]) == [None] * 4
+    files = RunFiles(place, store, SystemClock())
+    with monkeypatch.context() as patch:
+        patch.setattr(run_files, "open_folder", full)
+        done = files.write([Follow(first), Follow(failed)], 0.0, False, {})
+        assert ([trouble.run_id for trouble in done.troubles], done.waiting) == ([run.run_id], [run.run_id])
+    files.write([Follow(second), PutDown(True)], 10.0, False, {})
+    assert names(place, run) == [event.event.value for event in store.events(run.run_id)]
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(28, os.strerror(28))
 
 
 def test_a_process_that_was_killed_is_said_to_have_gone(place: Workspace, store: Store, lock: OwnerLock) -> None:
