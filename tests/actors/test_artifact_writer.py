@@ -167,6 +167,34 @@ def test_a_crash_at_any_point_is_as_if_it_had_not_been(world: World, new_box: Ne
     assert world.store.unwritten() == []
 
 
+def test_a_crash_of_the_writer_is_told_in_the_files_of_runs_whose_lines_went_down_with_it(world: World, new_box: NewBox) -> None:
+    """Once, and in no other run's: lines that wait for company are in memory alone."""
+    armed: list[bool] = []
+
+    def fault(point: str) -> None:
+        if point == "writer:before" and armed:
+            armed.clear()
+            raise RuntimeError("crashed")
+
+    bench = Bench(world, new_box, fault)
+    talking, silent = world.submit("noop.v1", job_id="talking"), world.submit("noop.v1", job_id="silent")
+    (first, last), (other_first, other_last) = bench.moves_of(talking), bench.moves_of(silent)
+
+    async def crash() -> None:
+        await anyio.sleep(FLUSH_SECONDS)
+        bench.box.post(Journal(first.run, [log_line("gone")]))
+        await anyio.sleep(FLUSH_SECONDS / 2)
+        armed.append(True)
+        for move in (last, other_last):
+            bench.box.post(apply(move))
+
+    bench.whole_life(apply(first), apply(other_first), Flush(Reply()), after=crash)
+    assert bench.crashes == ["crashed"]
+    lost = [line["reason"] for line in world.lines(talking.run_id) if line["event"] == "events_lost"]
+    assert lost == ["the artifact writer was restarted"]
+    assert {"log", "events_lost"}.isdisjoint(world.names(silent.run_id))
+
+
 def test_a_message_that_always_crashes_the_writer_fails_alone(world: World, new_box: NewBox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for it learns of it; the rest of its batch is stored."""
     bench = Bench(world, new_box)
