@@ -15,11 +15,11 @@ from lily.clock import SystemClock
 from lily.errors import Code, LilyError
 from lily.log import SilentLog
 from lily.moves import due, settle
-from lily.runs import Event, Move, PinnedSpec, Run, Runtime, Status
+from lily.runs import Event, EventName, Move, PinnedSpec, Run, Runtime, Status
 from lily.storage import run_files
 from lily.storage.artifacts import read_receipt, whole
 from lily.storage.files_process import FilesProcess
-from lily.storage.run_files import START_SECONDS, Follow, Known, Mend, PutDown, RunFiles
+from lily.storage.run_files import RETRY_SECONDS, START_SECONDS, Follow, Known, Mend, Order, PutDown, RunFiles, Say
 from lily.storage.store import Store
 from lily.workspace import EVENTS, OwnerLock, Workspace, lock_path
 from tests.cli.conftest import write_job
@@ -159,6 +159,24 @@ def test_what_somebody_else_made_of_a_run_while_its_lines_could_not_be_written_s
         assert ([trouble.run_id for trouble in done.troubles], done.waiting) == ([run.run_id], [run.run_id])
     files.write([Follow(second), PutDown(True)], 10.0, False, {})
     assert names(place, run) == [event.event.value for event in store.events(run.run_id)]
+
+
+def test_a_disk_that_refuses_is_asked_again_after_a_while_and_not_with_each_line(
+    place: Workspace, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that talks all the time would be nothing but refusals, and its log, too."""
+    (run,) = submit(store, new("a"))
+    move = begun(run)
+    assert store.apply([move]) == [None]
+    files, troubles = RunFiles(place, store, SystemClock()), []
+    monkeypatch.setattr(run_files, "open_folder", full)
+    for at in (0.0, 0.1, RETRY_SECONDS - 0.1, RETRY_SECONDS, RETRY_SECONDS + 0.1, 2 * RETRY_SECONDS):
+        said = Event(EventName.LOG, move.events[-1].ts, {"level": "info", "message": "at work"})
+        orders: list[Order] = [Say(move.run, [said]), PutDown(False)]
+        done = files.write([Follow(move), *orders] if at == 0.0 else orders, at, False, {})
+        troubles.append(len(done.troubles))
+        assert done.waiting == [run.run_id]
+    assert troubles == [1, 0, 0, 1, 0, 1]
 
 
 def full(*_: object, **__: object) -> None:
