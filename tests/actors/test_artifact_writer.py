@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 import lily.storage.event_log
 import lily.storage.files
-from actors.artifact_writer import FLUSH_SECONDS, REPAIR_SECONDS, ArtifactWriter
+from actors.artifact_writer import FLUSH_SECONDS, MARK_RETRY_SECONDS, REPAIR_SECONDS, ArtifactWriter
 from actors.messages import Apply, Flush, Journal, KeepStep, Repair, Reply
 from actors.supervisor import Intensity, supervise
 from lily.blueprints.define import blueprint
@@ -193,6 +193,37 @@ def test_a_crash_of_the_writer_is_told_in_the_files_of_runs_whose_lines_went_dow
     lost = [line["reason"] for line in world.lines(talking.run_id) if line["event"] == "events_lost"]
     assert lost == ["the artifact writer was restarted"]
     assert {"log", "events_lost"}.isdisjoint(world.names(silent.run_id))
+
+
+def test_a_store_that_refuses_marks_is_asked_again_after_a_while_or_at_the_end(
+    world: World, new_box: NewBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with each message that comes meanwhile. And an end does not wait for that while to be over."""
+    bench = Bench(world, new_box)
+    run, talking = world.submit("noop.v1"), world.submit("noop.v1", job_id="talking")
+    asked: list[float] = []
+    store_apply = world.store.apply
+
+    def refused(moves: Sequence[Move], **more: Any) -> Any:
+        if more["written"]:
+            asked.append(anyio.current_time())
+            if len(asked) <= 2:
+                raise LilyError(Code.STORE_UNAVAILABLE, "away")
+        return store_apply(moves, **more)
+
+    monkeypatch.setattr(world.store, "apply", refused)
+    (first, last), (other, _) = bench.moves_of(run), bench.moves_of(talking)
+
+    async def talk() -> None:
+        for _ in range(130):
+            await anyio.sleep(0.01)
+            bench.box.post(Journal(other.run, [log_line("at work")]))
+
+    bench.whole_life(apply(first), apply(last), apply(other), after=talk)
+    assert len(asked) == 3
+    assert asked[1] - asked[0] == pytest.approx(MARK_RETRY_SECONDS, abs=2 * FLUSH_SECONDS)
+    assert asked[2] - asked[1] < MARK_RETRY_SECONDS
+    assert world.run(run.run_id).written
 
 
 def test_a_message_that_always_crashes_the_writer_fails_alone(world: World, new_box: NewBox, monkeypatch: pytest.MonkeyPatch) -> None:
