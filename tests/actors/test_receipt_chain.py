@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 import actors.artifact_writer
+from lily.errors import Code, LilyError
 from lily.identity import Actor
 from lily.operations.changes import prune
 from lily.operations.emergency import reset
@@ -116,6 +117,27 @@ def test_a_writer_that_remembers_few_jobs_asks_the_store(world: World, monkeypat
     runs = [world.submit("noop.v1", job_id=f"job{n % 5}") for n in range(25)]
     lived(world, *runs)
     assert [len(chain(world, f"job{n}")) for n in range(5)] == [5] * 5
+    assert found(world) == []
+
+
+def test_a_writer_that_remembers_few_jobs_keeps_those_whose_marks_the_store_lacks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it refuses marks it knows an earlier receipt for the last one: two that name it would be a fork."""
+    monkeypatch.setattr(actors.artifact_writer, "HEADS", 0)
+    apply, refused = world.store.apply, [3]
+
+    def refusing(moves: Any, **more: Any) -> Any:
+        if more["written"] and refused[0]:
+            refused[0] -= 1
+            raise LilyError(Code.STORE_UNAVAILABLE, "away")
+        return apply(moves, **more)
+
+    (first,) = ran(world, "noop.v1")
+    monkeypatch.setattr(world.store, "apply", refusing)
+    parallel = {"max_parallel_runs": 3}
+    runs = [world.submit("nap.v1", bindings={"seconds": 0.3 + 0.6 * n}, runtime=parallel) for n in range(3)]
+    lived(world, *runs)
+    assert refused == [0]
+    assert chain(world) == [run.run_id for run in (first, *runs)]
     assert found(world) == []
 
 

@@ -18,10 +18,11 @@ from lily.moves import due, settle
 from lily.runs import Event, EventName, Move, PinnedSpec, Run, Runtime, Status
 from lily.storage import run_files
 from lily.storage.artifacts import read_receipt, whole
+from lily.storage.files import temporary_name
 from lily.storage.files_process import FilesProcess
 from lily.storage.run_files import RETRY_SECONDS, START_SECONDS, Follow, Known, Mend, Order, PutDown, RunFiles, Say
 from lily.storage.store import Store
-from lily.workspace import EVENTS, OwnerLock, Workspace, lock_path
+from lily.workspace import EVENTS, RECEIPT, SUMMARY, OwnerLock, Workspace, lock_path
 from tests.cli.conftest import write_job
 from tests.letters import dead
 from tests.real.test_store import AT, BAD, begun, new, submit
@@ -181,6 +182,17 @@ def test_a_disk_that_refuses_is_asked_again_after_a_while_and_not_with_each_line
 
 def full(*_: object, **__: object) -> None:
     raise OSError(28, os.strerror(28))
+
+
+def test_what_a_killed_process_had_begun_to_write_goes_when_its_run_is_mended(place: Workspace, store: Store) -> None:
+    """Nobody would ever take it away. What a target hid in its folder is not Lily's to delete."""
+    (run_id,) = dead(place.root, "a")
+    folder = place.run_dir("a", run_id)
+    folder.mkdir(parents=True)
+    for name in (temporary_name(RECEIPT), temporary_name(SUMMARY), ".hidden"):
+        (folder / name).write_text("half")
+    assert RunFiles(place, store, SystemClock()).write([Mend([run_id])], 0.0, False, {"a": None}).owed == []
+    assert sorted(path.name for path in folder.iterdir()) == [".hidden", EVENTS, RECEIPT, SUMMARY]
 
 
 def test_a_process_that_was_killed_is_said_to_have_gone(place: Workspace, store: Store, lock: OwnerLock) -> None:
