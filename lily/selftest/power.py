@@ -198,7 +198,8 @@ class Outside:
         _checked(["cp", "--sparse=always", str(self.image), str(copy)])
         found = subprocess.run(["e2fsck", "-f", "-p", str(copy)], capture_output=True, text=True, check=False)
         copy.unlink()
-        return found.stdout[-500:] if found.returncode > 1 else ""
+        said = (found.stdout + found.stderr)[-500:]
+        return f"e2fsck ended with {found.returncode}: {said}" if found.returncode > 1 else ""
 
 
 def _arm(disk: socket.socket, cut: Cut) -> float | None:

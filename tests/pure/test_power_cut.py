@@ -193,3 +193,20 @@ def test_what_a_machine_says_of_broken_promises_or_does_not_say_at_all_is_a_find
     findings = Findings()
     power._judge(told, cut, findings, "here")
     assert findings.broken == broken
+
+
+@pytest.mark.parametrize(
+    ("status", "wrong"), [(0, ""), (1, ""), (4, "e2fsck ended with 4: found\nno disk\n"), (8, "e2fsck ended with 8: found\nno disk\n")]
+)
+def test_a_file_system_that_can_not_be_mended_or_looked_at_is_not_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, wrong: str
+) -> None:
+    """Also where the program that looks says nothing, or says why on its other stream."""
+    (tmp_path / "e2fsck").write_text(f"#!/bin/sh\necho found; echo no disk >&2; exit {status}\n")
+    (tmp_path / "e2fsck").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    outside = power.Outside.__new__(power.Outside)
+    outside.world, outside.image = tmp_path, tmp_path / "image"
+    outside.image.write_bytes(b"x" * 100)
+    assert outside.sound() == wrong
+    assert not (tmp_path / "copy").exists()

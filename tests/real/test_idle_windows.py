@@ -45,6 +45,15 @@ def test_what_has_no_window_by_now_is_settled_and_writes_no_row(book: Book) -> N
     assert book.claim(10).fired != []
 
 
+def test_windows_that_have_their_rows_are_not_looked_at_again(book: Book) -> None:
+    """A schedule of years is idle as any other when its next window is to come."""
+    book.register(5, job(), job("paused"))
+    book.change(6, PAUSE, job_id="paused")
+    book.windows.claim(["job", "paused"], at(31))
+    assert idle(book, 39) == {"job", "paused"}
+    assert idle(book, 40) == set()
+
+
 def test_what_has_a_window_by_now_is_left_to_its_claim(book: Book) -> None:
     """Also one that is paused, excluded, or whose jitter lets it run only later: its row says what became of it."""
     book.register(
