@@ -400,6 +400,17 @@ def test_a_sink_that_left_the_settings_is_dropped_and_one_that_was_mended_is_tri
     assert ("alert.drop", "A1") in here.audit()
 
 
+def test_a_sink_that_was_changed_is_left_alone_no_longer_than_a_new_one(scene: Callable[..., Scene]) -> None:
+    """How often the sink of before failed says nothing of it: other alerts do not wait for an hour."""
+    here = scene()
+    here.outside.down = {"hook", "new"}
+    mended = HOOK.replace("http://hook", "http://new")
+    here.live(
+        here.ends("x", "x", "x"), pause(4000), here.reload(mended), pause(20), here.sets(down=set()), here.ends("y", "y", "y", job="b")
+    )
+    assert here.outside.told("new") == [("A2", "failing", 3), ("A1", "failing", 3)]
+
+
 def test_an_alert_is_given_up_after_a_week_and_then_throttles_nothing(scene: Callable[..., Scene]) -> None:
     here = scene()
     here.outside.down = {"hook"}
