@@ -257,6 +257,17 @@ def test_a_sink_that_wants_to_be_left_alone_is_not_tried_with_other_alerts_meanw
     assert sorted(here.outside.told()) == [("A1", "failing", 3), ("A2", "failing", 3)]
 
 
+def test_of_many_alerts_for_a_sink_that_is_down_one_is_tried(scene: Callable[..., Scene]) -> None:
+    """The others wait with it: each try at a sink that does not answer may take as long as it is given."""
+    here = scene()
+    here.outside.down = {"hook"}
+    here.live(*(here.ends("x", "x", "x", job=job, pause=1) for job in "abc"))
+    assert len(alerts(here.world.store)) == 3
+    here.outside.tries.clear()
+    here.live(pause(10))
+    assert here.outside.tries["hook"] == 1
+
+
 @pytest.mark.parametrize("config", [HOOK, NIGHT])
 def test_a_clock_that_is_set_back_puts_off_no_alert(scene: Callable[..., Scene], config: str) -> None:
     """What was to be tried again a minute later, or when the quiet hours end, would wait for three days more."""
@@ -348,6 +359,28 @@ def test_a_kill_loses_no_alert_and_doubles_none_but_one_that_was_not_noted(scene
     told = Counter(here.outside.told())
     assert set(told) == expected
     assert sum(told.values()) <= len(expected) + (seam == "alerts:sent")
+
+
+def test_a_stop_right_after_a_delivery_does_not_have_it_sent_again(scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is noted of it is stored first, whatever ends around it."""
+    here, run, scopes = scene(), Alerts.run, list[anyio.CancelScope]()
+
+    async def stoppable(alerts: Alerts) -> None:
+        with anyio.CancelScope() as scope:
+            scopes.append(scope)
+            await run(alerts)
+        await anyio.sleep_forever()
+
+    def stopped(point: str) -> None:
+        if point == "alerts:sent":
+            scopes[-1].cancel()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Alerts, "run", stoppable)
+        here.live(here.ends("x", "x", "x"), fault=stopped)
+    assert [scope.cancelled_caught for scope in scopes] == [True]
+    here.live(pause(100))
+    assert here.outside.told() == [("A1", "failing", 3)]
 
 
 def test_a_store_that_is_away_when_a_sink_has_taken_an_alert_does_not_bring_it_twice(
