@@ -443,6 +443,15 @@ def test_a_clock_that_steps_back_writes_no_window_again(book: Book) -> None:
     assert book.differences() == []
 
 
+def test_a_removal_or_a_disabling_after_the_clock_stepped_back_leaves_the_windows_before_it_their_trigger(book: Book) -> None:
+    """Their rows are there: no trigger that ended earlier may be said to have defined them."""
+    book.register(0, job("removed"), job("disabled"))
+    book.windows.claim(["removed", "disabled"], at(30))
+    book.windows.close(["removed"], at(15))
+    book.change(15, DISABLE, job_id="disabled")
+    assert book.differences() == []
+
+
 # -- any history -----------------------------------------------------------------------------------
 
 moves = st.lists(
