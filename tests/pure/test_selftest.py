@@ -210,7 +210,7 @@ OF_FAILED = "start 1\nend 1 1\nstart 2\nend 2 1\n"
         (tried("fails", Status.FAILED, *["failed"] * 3, tries=3), f"{OF_FAILED}start 3\nend 3 1\n", "attempts are charged exactly"),
         (tried("alone", Status.SUCCEEDED, "succeeded", interruptions=1), "start 1\nend 1 0\n", "interruptions are counted"),
         (tried("fails", Status.FAILED, "failed"), "start 1\nend 1 1\n", "every try was used, or one succeeded"),
-        (tried("alone", Status.CANCELED, tries=0), "", "every try was used, or one succeeded"),
+        (tried("alone", Status.CANCELED, tries=0), "", "a run is canceled only where somebody asked for it"),
     ],
 )
 def test_what_the_store_says_and_the_books_of_the_target_deny_is_seen(tmp_path: Path, run: Run, book: str, broken: str) -> None:
@@ -243,7 +243,7 @@ def killed(tmp_path: Path) -> Iterator[tuple[World, Campaign]]:
 
     world.live(body)
     feeder = Feeder.__new__(Feeder)
-    feeder.accepted, feeder.failure = [run.run_id for run in runs], None
+    feeder.accepted, feeder.failure, feeder.canceled = [run.run_id for run in runs], None, {}
     for run in runs:
         (tmp_path / "state" / "runs" / run.run_id).write_text("start 1\nend 1 0\n")
     made = Campaign(tmp_path, world.store, feeder, random.Random(1), Findings())
@@ -281,15 +281,18 @@ def test_a_run_that_changes_after_its_end_is_seen(killed: tuple[World, Campaign]
 
 
 def test_what_only_the_end_of_a_campaign_can_show_is_seen(killed: tuple[World, Campaign], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A feeder that was refused, a run that nobody submitted, processes and an owner that stay, an error in the log."""
+    """A feeder that was refused, a run that nobody submitted, a cancel without its audit, processes and an owner that stay, an error."""
     world, campaign = killed
     world.submit("noop.v1")
+    late = world.run(campaign.feeder.accepted[0])
+    campaign.feeder.canceled[late.run_id] = Canceled(late, Done.ASKED)
     campaign.feeder.failure = OSError("refused")
     campaign.log.write_text("2026-05-04 04:15:01Z error   an actor crashed and is started again actor=runner\n")
     with monkeypatch.context() as patch:
         patch.setattr(campaigns, "belonging_to_each", lambda run_ids: {run_id: {1234} for run_id in run_ids})
         patch.setattr(campaigns, "current_owner", lambda workspace: "somebody")
         assert told(campaign) == [
+            "each cancel is audited once",
             "every submission was accepted",
             "no error is in the supervisor's log",
             "no process is left",
