@@ -191,7 +191,7 @@ def test_everything_that_json_prints_fits_its_schema(lily: Lily, busy: tuple[str
         ("audit-list", ("audit", "list", "--limit", "100"), 0),
         ("audit-verify", ("audit", "verify"), 0),
         ("audit-verify", ("audit", "verify", "--head", "1:00000000"), 1),
-        ("error", ("dlq", "clear"), 2),
+        ("error", ("queue", "cancel"), 2),
         ("review-list", ("review", "list"), 0),
         ("review-run", ("review", "run"), 0),
         ("review-list", ("review", "list"), 0),
