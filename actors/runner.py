@@ -29,6 +29,7 @@ from lily.offload import Offload
 from lily.runs import TERMINAL, Move, PinnedSpec, Run, Status
 from lily.storage.approvals import statuses
 from lily.storage.database import is_damage
+from lily.storage.reads import lacks_spec
 from lily.storage.running import retrying
 from lily.storage.store import Look, Store
 
@@ -62,6 +63,7 @@ class Runner:
         self._clock, self._log, self._fault = clock, log, fault
         self._slots, self._since, self._taking = slots, since, taking
         self._on_waiting = on_waiting
+        self._specless: set[str] = set()  # runs whose spec is lost, of which was told
         self._asked: dict[str, str] = {}  # runs that wait for an approval, with their jobs
         self._active: dict[str, Active] = {}
         self._over = 0  # of them: those whose end is being stored
@@ -318,7 +320,9 @@ class Runner:
                     break
                 if run.run_id in self._active:
                     continue
-                spec = await self.conductor.spec(run)
+                spec = await self._spec_of(run)
+                if spec is None:
+                    continue
                 if held[run.job_id] < spec.runtime.max_parallel_runs:
                     held[run.job_id] += 1
                     active = self._active[run.run_id] = Active(run)
@@ -333,6 +337,18 @@ class Runner:
         finally:
             if together:  # also where a spec can't be read: the starts before it are stored
                 tasks.start_soon(self._begin_together, together, tasks)
+
+    async def _spec_of(self, run: Run) -> PinnedSpec | None:
+        """None where it is lost: the run can't start, and keeps no other from it."""
+        try:
+            return await self.conductor.spec(run)
+        except LilyError as exc:
+            if not lacks_spec(exc):
+                raise
+            if run.run_id not in self._specless:
+                self._specless.add(run.run_id)
+                self._log.error("a run can't be started", run=run.run_id, trace=run.trace_id, error=str(exc))
+            return None
 
     async def _begin_together(self, beginnings: list[Beginning], tasks: trio.Nursery) -> None:
         """The starts of many runs share a transaction, so each run's own task begins when it is stored; this one is the last run's."""

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 import msgspec
 
+from lily.errors import LilyError
 from lily.receipts import File, Receipt, decode_receipt, encode_receipt, receipt_of, sha256_of
 from lily.runs import TERMINAL
 from lily.storage.artifacts import receipt_bytes
 from lily.storage.files import digest, file_names, open_folder, shown
+from lily.storage.reads import lacks_spec
 from lily.storage.receipt_reads import Stored
 from lily.storage.store import Store
 from lily.text import counted
@@ -103,7 +105,13 @@ def remade(store: Store, stored: Stored, receipt: Receipt) -> Receipt:
 
 
 def _row(store: Store, stored: Stored, told: bytes, receipt: Receipt) -> Iterator[Finding]:
-    made = remade(store, stored, receipt)
+    try:
+        made = remade(store, stored, receipt)
+    except LilyError as exc:
+        if not lacks_spec(exc):
+            raise
+        yield _finding(stored, "row_edited", f"its row names a spec that the store does not have: {stored.run.spec_hash}", FROM_RECEIPTS)
+        return
     if encode_receipt(made) == told:
         return
     if stored.receipt_sha256 is None:

@@ -18,6 +18,11 @@ from lily.storage.statements import Statements
 _SPECS_REMEMBERED = 1000
 
 
+def lacks_spec(error: LilyError) -> bool:
+    """Whether a pinned spec is lost, which concerns those alone who name it."""
+    return "spec_hash" in error.detail
+
+
 class Reads:
     """What can be asked of a store. All calls block."""
 
@@ -39,18 +44,26 @@ class Reads:
         return known[0] if known else None
 
     def spec(self, spec_hash: str) -> PinnedSpec:
-        """The pinned spec with this hash; remembered, because runs of one job share it."""
+        """The pinned spec with this hash; remembered, because runs of one job share it. Raises `store_unavailable` where it is lost."""
         return self._pinned(spec_hash)[0]
 
     def spec_body(self, spec_hash: str) -> str:
-        """The canonical JSON of a pinned spec."""
+        """The canonical JSON of a pinned spec. Raises `store_unavailable` where it is lost."""
         return self._pinned(spec_hash)[1]
 
     def _pinned(self, spec_hash: str) -> tuple[PinnedSpec, str]:
         known = self._specs.get(spec_hash)
         if known is None:
             with reading(self.engine) as connection:
-                body = connection.execute(select(schema.spec.c.body).where(schema.spec.c.spec_hash == spec_hash)).scalar_one()
+                body = connection.execute(select(schema.spec.c.body).where(schema.spec.c.spec_hash == spec_hash)).scalar()
+            if body is None:  # none is ever deleted: somebody else did, or changed what names it
+                raise LilyError(
+                    Code.STORE_UNAVAILABLE,
+                    "the store does not have the spec that a run or a schedule names",
+                    where=f"spec {spec_hash}",
+                    hint="`lily db rebuild --from receipts` puts back what receipts have; else a backup does",
+                    spec_hash=spec_hash,
+                )
             known = (decode_spec(body), body)
             if len(self._specs) >= _SPECS_REMEMBERED:
                 self._specs.clear()

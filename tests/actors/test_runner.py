@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from io import StringIO
 from types import MappingProxyType
 from typing import Any
 
@@ -9,12 +10,15 @@ import anyio
 import msgspec
 import pytest
 from pydantic import BaseModel
+from sqlalchemy import delete
 
 from actors.messages import Rung
 from lily.blueprints.define import blueprint
 from lily.clock import parse_stamp
 from lily.engines.fake_processes import Program
+from lily.log import StreamLog
 from lily.runs import Move, Run, Status
+from lily.storage import schema
 from lily.storage.artifacts import whole
 from lily.testing import FakeProcesses, World
 from tests.actors.conftest import MakeWorld
@@ -200,6 +204,24 @@ def test_work_that_comes_with_a_ring_starts_at_once_and_without_one_within_a_sec
     world.live(body)
     assert 0 < found[0][0] <= 1.0
     assert found[1] == [0.0]
+
+
+def test_a_run_whose_spec_is_lost_keeps_no_other_from_starting(world: World) -> None:
+    """Somebody took the spec out of the store by hand. It waits, first in the queue, and the log tells of it once."""
+    lost, other = world.submit("noop.v1", job_id="a"), world.submit("noop.v1", job_id="b")
+    said = StringIO()
+    world.log = StreamLog(said, world.clock)
+    with world.store.engine.begin() as connection:
+        connection.execute(delete(schema.spec).where(schema.spec.c.spec_hash == lost.spec_hash))
+
+    async def body(world: World) -> None:
+        await world.ended(other.run_id)
+        await anyio.sleep(60)
+
+    world.live(body)
+    assert world.run(other.run_id).status is Status.SUCCEEDED
+    assert world.run(lost.run_id).status is Status.QUEUED
+    assert said.getvalue().count("error   a run can't be started") == 1
 
 
 def test_runs_from_before_since_are_left_alone(world: World) -> None:

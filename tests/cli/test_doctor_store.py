@@ -112,6 +112,19 @@ def test_what_stood_in_a_log_that_was_lost_comes_back_from_receipts(lily: Lily, 
     assert lily("runs", "show", lost, "--json").json["status"] == "failed"
 
 
+def test_a_row_that_names_a_spec_which_is_not_there_is_found_and_mended(lily: Lily, was: Past) -> None:
+    """Somebody changed it by hand: what needs the spec says so in one line, and the doctor goes on to look."""
+    run_id = was.ended[0]
+    was.execute("update run set spec_hash = 'sha256:other' where run_id = ?", run_id)
+    said = lily("runs", "show", run_id)
+    assert (said.status, said.err.startswith("store_unavailable: the store does not have the spec")) == (1, True), said.err
+    assert [each["code"] for each in lily("runs", "verify", "--json").json["findings"]] == ["row_edited"]
+    assert codes(lily("doctor", "--json")) == {"row_differs"}
+    assert lily("doctor", "--repair").status == 0
+    check_whole(lily, was)
+    assert lily("runs", "show", run_id).status == 0
+
+
 def test_an_index_of_the_log_that_was_lost_is_made_again(lily: Lily, was: Past) -> None:
     """-shm holds nothing of its own."""
     aside = crashed_copy(was, lambda: lily("jobs", "run", "good"))
