@@ -153,6 +153,7 @@ def test_lines_that_came_before_the_end_stand_before_it_though_the_store_knew_th
         b'{"seq":2,"ts":"","event":"unheard_of","job_id":"","run_id":""}\n',
         b'{"seq":3,"ts":"","event":"log","job_id":"job","run_id":"20260302T000000.000000Z-abcd"}\n',
         b'{"seq":2,"ts":"","event":"log","job_id":"job","run_id":"another"}\n',
+        b'{"seq":2,"ts":"","event":"log","job_id":"job","run_id":"20260302T000000.000000Z-abcd"}',  # all but its end
     ],
 )
 def test_whatever_stands_behind_the_whole_lines_is_cut_and_told(tmp_path: Path, tail: bytes) -> None:
