@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 from sqlalchemy import event, select
 
-from actors.alerts import Alerts
+from actors.alerts import PRUNE_SECONDS, Alerts
 from lily.alerts.decide import Kind
 from lily.alerts.errors import SinkError
 from lily.alerts.message import Message
@@ -25,6 +25,7 @@ from lily.operations.changes import cancel
 from lily.runs import Run
 from lily.settings import Settings, parse_settings
 from lily.storage import schema
+from lily.storage.alert_deliveries import KEPT
 from lily.storage.alert_reads import alert, alerts, streaks
 from lily.storage.alerts import mark
 from lily.storage.database import reading
@@ -202,6 +203,19 @@ def test_the_same_error_is_told_again_once_the_throttle_is_over_and_a_new_one_at
     here.live(here.ends("x", "x", "x", "x"), here.ends("other"), pause(3600), here.ends("x"))
     assert here.outside.told() == [("A1", "failing", 3), ("A2", "failing", 5), ("A3", "failing", 6)]
     assert [each[2].message for each in here.outside.got] == ["x", "other", "x"]
+
+
+def test_alerts_of_long_ago_are_forgotten_while_the_supervisor_stays_up(scene: Callable[..., Scene]) -> None:
+    """Within an hour after their time is over, so that a supervisor which never stops does not keep them for ever."""
+    here = scene()
+
+    async def much_later() -> None:
+        here.world.clock.jump(days=KEPT.days + 1)
+        await anyio.sleep(PRUNE_SECONDS + 1)
+        assert alerts(here.world.store) == []
+
+    here.live(here.ends("x", "x", "x"), much_later)
+    assert here.outside.told() == [("A1", "failing", 3)]
 
 
 def test_a_success_after_an_alert_brings_one_recovery_message(scene: Callable[..., Scene]) -> None:
