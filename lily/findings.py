@@ -80,7 +80,7 @@ CODES: dict[str, Known] = {
     "row_missing": Known(_E, _REPAIR, mends=True),
     "row_differs": Known(_E, _REPAIR, mends=True),
     "folder_unknown": Known(_I, "look into it; nothing of Lily's needs it"),
-    "audit_broken": Known(_I, "lily audit verify; the audit was edited, or a copy of an older store was put back by hand"),
+    "audit_broken": Known(_W, "lily audit verify; the audit was edited, or a copy of an older store was put back by hand"),
     # schedules
     "windows_unaccounted": Known(_W, "lily schedule verify"),
     "job_store_damaged": Known(_W, _REPAIR, mends=True),

@@ -402,6 +402,15 @@ def test_what_drifted_apart_is_named(lily: Lily, workspace: Path) -> None:
 
 
 @pytest.mark.e2e
+def test_an_audit_that_was_edited_is_wrong(lily: Lily, workspace: Path) -> None:
+    """It asks for somebody, as a chain of receipts that does not hold does: the exit status is 1."""
+    was = past(workspace, lily)
+    was.execute("update audit set actor = 'nobody' where sequence = 1")
+    said = lily("doctor", "--json")
+    assert (said.status, one(said, "audit_broken")["severity"]) == (1, "warning")
+    assert "nothing is wrong" not in lily("doctor").err
+
+
 def test_windows_that_are_not_accounted_for_are_counted(lily: Lily, workspace: Path) -> None:
     """The same that `lily schedule verify` says."""
     scheduled(workspace, lily)
