@@ -39,7 +39,7 @@ def clear(
         ids = [store.find(run).run_id for run in runs] if runs else letters.ids(which)
         missing = [run_id for run_id in ids if runs and run_id not in letters.owed([run_id])]
         if missing:
-            raise gone(missing[0])
+            raise gone(missing[0], letters.retried(missing).get(missing[0]))
         if ids and not yes:
             raise usage(f"{counted(len(ids), 'dead letter')} would be dropped; runs and files stay", "--yes does it")
         cleared = letters.clear(ids, by, reason, stamp(SystemClock().now()))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Runs = Annotated[str, Parameter(name="RUN", help="Ids of dead runs, or the parts of them that no other run has.")]
 Reason = Annotated[str, Parameter(name="--reason", help="Why, for the audit.")]
+_ABSENT = frozenset({Code.RUN_NOT_FOUND, Code.DEAD_LETTER_NOT_FOUND})  # there is nothing that could stay
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -46,7 +47,7 @@ def retry(
     """Retry dead letters, each as a new run whose lineage names the old one.
 
     A dead letter stays until its new run is stored. What can't be retried is named, stays, and does not keep the others; the exit
-    status is 1 then. Ctrl-C stops between two entries and says how many are left.
+    status is 1 then, and 3 where none of those named is a dead letter. Ctrl-C stops between two entries and says how many are left.
     """
     from lily.operations.dead_letters import named, prepared
     from lily.operations.dead_letters import retry as retry_letters
@@ -136,7 +137,7 @@ class _Account:
             case Kept():
                 self._kept.append(step)
                 self._status = self._status or 1
-                output.tell(f"{step.run_id} stays: {step.error}")
+                output.tell(str(step.error) if step.error.code in _ABSENT else f"{step.run_id} stays: {step.error}")
             case Stopped(message, error):
                 self._stop(message, error.code if error else None)
 
@@ -162,18 +163,22 @@ class _Account:
     def close(self) -> int:
         """Print the end, and give the exit status."""
         kept = [{"run": each.run_id, "job_id": each.job_id or None, "error": each.error.to_dict()} for each in self._kept]
+        absent = sum(each.error.code in _ABSENT for each in self._kept)
+        if kept and absent == len(kept) and not self._retried and self._stopped is None:
+            self._status = exit_code(Code.DEAD_LETTER_NOT_FOUND)
         left = len({*self._ids} - {*self._retried} - {each.run_id for each in self._kept})
         if self._json:
             output.put_json(
                 {"retried": list(self._retried.values()), "kept": kept, "left": left, "stopped": self._stopped, "dry_run": self._dry}
             )
-        for line in self._end(len(kept), left):
+        for line in self._end(len(kept) - absent, absent, left):
             output.tell(line)
         return self._status
 
-    def _end(self, kept: int, left: int) -> Iterator[str]:
+    def _end(self, kept: int, absent: int, left: int) -> Iterator[str]:
         if not self._ids and not kept:
-            yield "no such dead letters"
+            if not absent:
+                yield "no such dead letters"
             return
         if self._stopped is not None:
             them = "it" if left == 1 else "them"
@@ -182,7 +187,7 @@ class _Account:
             refused = f"{code}: " if code not in (None, Code.INTERRUPTED) else ""  # as the line of every refusal begins
             yield f"{refused}{self._stopped['message']}{again}"
         count = len(self._retried)
-        yield f"{count} {'would be ' if self._dry else ''}retried" + (f", {kept} stay" + ("s" if kept == 1 else "") if kept else "")
+        yield f"{count} {'would be ' if self._dry else ''}retried" + (f", {counted(kept, 'stays', 'stay')}" if kept else "")
         if count and not self._dry and current_owner(self._place) is None and self._waiting():
             yield "no supervisor is up: the new runs wait for `lily up`"
 

@@ -50,7 +50,7 @@ class Retried:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A dead letter that could not be retried, and why; it stays where it is."""
+    """A dead letter that could not be retried, and why; it stays where it is. Or what was named for one, and is none."""
 
     run_id: str
     job_id: str
@@ -125,8 +125,12 @@ def prepared(
     for first in range(0, len(run_ids), BATCH):
         some = run_ids[first : first + BATCH]
         owed = Letters(store).owed(some)
+        retried = Letters(store).retried([run_id for run_id in some if run_id not in owed])
         for run_id in some:
-            yield _prepared(specs, owed.get(run_id), run_id, by, clock)
+            if run_id in owed:
+                yield _prepared(specs, owed[run_id], run_id, by, clock)
+            else:
+                yield Kept(run_id, "", gone(run_id, retried.get(run_id)))
 
 
 class _Specs:
@@ -154,9 +158,7 @@ class _Specs:
             return error
 
 
-def _prepared(specs: _Specs, owed: Owed | None, run_id: str, by: Actor, clock: Clock | None) -> Ready | Kept:
-    if owed is None:
-        return Kept(run_id, "", gone(run_id))
+def _prepared(specs: _Specs, owed: Owed, run_id: str, by: Actor, clock: Clock | None) -> Ready | Kept:
     try:
         lineage = {"retried_from": run_id, "spec": specs.which, **caused_by(by)}
         made = new_run(specs.of(owed), by=by.name, trigger_type="retry", clock=clock, key=owed.key, lineage=lineage)

@@ -226,11 +226,11 @@ class Letters:
         ]
 
 
-def gone(run_id: str) -> LilyError:
-    """The error for a run that is no dead letter, or not any more."""
+def gone(run_id: str, retried_as: str | None = None) -> LilyError:
+    """The error for a run that is no dead letter, or not any more: then as what it was retried, where it was."""
     return LilyError(
         Code.DEAD_LETTER_NOT_FOUND,
-        "this run is not among the dead letters",
+        "this run is not among the dead letters" + (f" any more: it was retried as {retried_as}" if retried_as else ""),
         where=f"run {run_id}",
         hint="`lily dlq list` has those that are",
     )

@@ -155,8 +155,10 @@ def test_a_retry_is_a_new_run_with_a_lineage_both_ways(lily: Lily, place: Path) 
     assert (run["status"], run["lineage"], run["trigger"]["retried_from"]) == ("queued", {"retried_from": old, "spec": "pinned"}, old)
     assert audit(place) == [("dead_letter.retry", old, getpass.getuser(), "cli", "it is back")]
     again = lily("dlq", "retry", old)
-    assert (again.status, again.out) == (1, "")
-    assert f"{old} stays: dead_letter_not_found" in again.err
+    assert (again.status, again.out) == (3, "")
+    assert again.err.startswith(f"dead_letter_not_found: this run is not among the dead letters any more: it was retried as {new} ·")
+    assert "stay" not in again.err
+    assert f"retried as {new}" in lily("dlq", "clear", old, "--yes").err
 
 
 @pytest.mark.e2e
@@ -169,6 +171,17 @@ def test_a_new_run_that_fails_is_a_dead_letter_of_its_own(lily: Lily, place: Pat
     shown = lily("dlq", "show", new, "--json").json
     assert (shown["retried_from"], shown["state"]) == (old, "dead")
     assert lily("runs", "show", new, "--json").json["receipt"]["trigger"]["retried_from"] == old
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_ids_that_are_no_dead_letters_end_with_3_where_all_are_such(lily: Lily, place: Path, options: tuple[str, ...]) -> None:
+    """There is nothing that could stay; beside a dead letter it is 1, for not all was done."""
+    said = lily("dlq", "retry", "nope", *options)
+    assert (said.status, said.err.startswith("run_not_found: "), "stay" in said.err) == (3, True, False)
+    (old,) = dead(place, "good")
+    said = lily("dlq", "retry", "nope", old, "--json", *options)
+    assert (said.status, [each["run"] for each in said.json["kept"]], len(said.json["retried"])) == (1, ["nope"], 1)
+    assert "stay" not in said.err
 
 
 def test_one_bad_entry_is_passed_over_and_named(lily: Lily, place: Path) -> None:
