@@ -11,6 +11,7 @@ from lily.clock import SystemClock
 from lily.errors import Code, LilyError
 from lily.render import fields, table, when
 from lily.settings import load_settings
+from lily.summary import duration
 from lily.text import one_line
 from lily.workspace import Workspace, find_workspace
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from lily.storage.store import Store
 
 _LONGEST = 1000  # characters of a note or a reason
-_COLUMNS = ("RUN", "JOB", "WHAT", "ISSUE", "EXPIRES", "HOURS LEFT", "LAST LOOK")
+_COLUMNS = ("RUN", "JOB", "WHAT", "ISSUE", "EXPIRES", "LEFT", "LAST LOOK")
 
 
 def list_approvals(
@@ -48,8 +49,11 @@ def list_approvals(
 
 
 def _cells(view: dict[str, Any]) -> list[object]:
-    left = "-" if view["hours_left"] is None else f"{view['hours_left']:.1f}"
-    return [view["run_id"], view["job_id"], view["what"], view["issue"] or "-", when(view["expires_at"]), left, _look(view)]
+    return [view["run_id"], view["job_id"], view["what"], view["issue"] or "-", when(view["expires_at"]), _left(view), _look(view)]
+
+
+def _left(view: dict[str, Any]) -> str:
+    return duration(None if view["hours_left"] is None else 3600 * view["hours_left"])
 
 
 def _look(view: dict[str, Any]) -> str:
@@ -83,7 +87,7 @@ def _lines(view: dict[str, Any]) -> list[str]:
         ("what", view["what"]),
         ("why", view["why"] or "-"),
         ("asked", when(view["requested_at"])),
-        ("expires", f"{when(view['expires_at'])}" + (f", {view['hours_left']:.1f} hours left" if view["hours_left"] is not None else "")),
+        ("expires", f"{when(view['expires_at'])}" + (f", {_left(view)} left" if view["hours_left"] is not None else "")),
         ("may decide", ", ".join(view["approvers"]) or "anybody who can use this workspace"),
         ("issue", view["issue"] or "-"),
     ]

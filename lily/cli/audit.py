@@ -55,15 +55,17 @@ def list_audit(
 
 def _cells(row: dict[str, Any]) -> list[object]:
     who = row["actor"] if row["actor_kind"] == "cli" else f"{row['actor']} ({row['actor_kind']})"
-    change = ", ".join(_changes(row["before"], row["after"]))
+    change = ", ".join(_changes(row["action"], row["before"], row["after"]))
     return [row["sequence"], when(row["at"]), row["action"], row["object"] or row["job_id"] or "-", who, row["reason"] or "-", change]
 
 
-def _changes(before: Any, after: Any) -> Iterator[str]:
+def _changes(action: str, before: Any, after: Any) -> Iterator[str]:
     """What differs, key by key where both are objects."""
     was, now = dict(_flat(before)), dict(_flat(after))
     for key in dict.fromkeys([*was, *now]):
-        if was.get(key) != now.get(key):
+        if key not in now and action.startswith("approval."):  # which request it was: a decision takes nothing away
+            yield f"{key}: {_said(was[key])}"
+        elif was.get(key) != now.get(key):
             yield f"{key}: {_said(was.get(key))} → {_said(now.get(key))}" if key in was else f"{key}: {_said(now.get(key))}"
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from lily.approvals.labels import Issue, Label, Verdict, judge, parse_issue
 from lily.approvals.needs import changes, file_hash
-from lily.approvals.record import APPROVED, DENIED, EXPIRED, Approval, approvals_of, may_decide, pending
+from lily.approvals.record import APPROVED, DENIED, EXPIRED, VOID, Approval, approvals_of, may_decide, pending
 from lily.clock import Clock, SystemClock, parse_stamp, stamp
 from lily.errors import Code, LilyError
 from lily.identity import Actor
@@ -73,7 +73,10 @@ def _last_decision(run: Run) -> str:
     found = [each for each in approvals_of(run) if each.decision is not None]
     if not found:
         return ""
-    return f"{found[-1].what} was {found[-1].decision}" + (f" by {found[-1].by}" if found[-1].by else "") + f" at {found[-1].decided_at}"
+    what, decision, at = found[-1].what, found[-1].decision, found[-1].decided_at
+    if decision in (EXPIRED, VOID):
+        return f"its approval of {what} {'expired' if decision == EXPIRED else 'became void'} at {at}"
+    return f"{what} was {decision}" + (f" by {found[-1].by}" if found[-1].by else "") + f" at {at}"
 
 
 def _check_allowed(run: Run, approval: Approval, said: Decision) -> None:
@@ -225,7 +228,7 @@ def view(run: Run, approval: Approval, check: Check | None, now: datetime) -> di
         "approvers": approval.approvers,
         "requested_at": approval.requested_at,
         "expires_at": approval.expires_at,
-        "hours_left": None if left is None else round(max(0.0, left), 3),
+        "hours_left": None if left is None else round(max(0.0, left), 6),
         "expiring": approval.decision is None and approval.warn_at is not None and parse_stamp(approval.warn_at) <= now,
         "decision": approval.decision,
         "by": approval.by,

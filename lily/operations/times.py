@@ -158,7 +158,7 @@ def _schedule_view(
     elif state is None or (version is None and view["state"] != "disabled"):
         note = note or "no supervisor has registered it yet"
     if last is not None and last.status == "condition_error":
-        note = note or f"its last look came to an error, {last.code}; see `lily conditions list`"
+        note = note or f"its last look came to an error, {last.code}; see `lily jobs why {job_id}`"
     return {
         "job_id": job_id,
         "trigger_text": trigger_text(trigger, timezone),

@@ -1,9 +1,18 @@
 """`lily approvals` and the runs that wait: what a person sees, types, and finds afterwards."""
 
+import re
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from lily.approvals.record import Approval
+from lily.clock import SystemClock, stamp
+from lily.moves import wait_approval
+from lily.operations.session import open_store
+from lily.settings import load_settings
+from lily.workspace import Workspace
 from tests.cli.conftest import Lily, Said, rest, shell, started, supervisor, until, write_job
 from tests.contract.conform import check_fits, check_run
 from tests.stand_in_gh import StandIn
@@ -57,6 +66,8 @@ def test_a_run_that_waits_says_so_and_goes_on_when_somebody_approves(lily: Lily,
     again = lily("approvals", "deny", run_id, "--reason", "too late")
     assert (again.status, again.err.split(":")[0]) == (4, "run_state_invalid")
     assert "approved by" in lily("approvals", "show", run_id).out
+    row = lily("audit", "list", "--action", "approval").out.splitlines()[-1]
+    assert "status: waiting_approval → queued, number: 1, what: job a, decision: - → approved" in row
 
 
 @pytest.mark.e2e
@@ -235,6 +246,35 @@ def test_a_replay_waits_and_is_approved_by_its_own_id(lily: Lily, workspace: Pat
         assert lily("approvals", "approve", the_run(lily)).status == 0
         rest(process)
     assert process.returncode == 0
+
+
+def asked(lily: Lily, workspace: Path, seconds: float) -> str:
+    """A run that waits for an approval which expires so many seconds from now."""
+    run_id, now = lily("jobs", "run", "a", "--detach").out.strip(), SystemClock().now()
+    place = Workspace(workspace)
+    with closing(open_store(place, load_settings(place))) as store:
+        request = Approval(number=1, kind="job", what="job a", expires_at=stamp(now + timedelta(seconds=seconds)))
+        assert store.apply([wait_approval(store.run(run_id), request, now)]) == [None]
+    return run_id
+
+
+def test_list_says_how_long_is_left_also_where_it_is_seconds(lily: Lily, workspace: Path) -> None:
+    """As other times are said."""
+    write_job(workspace, "a")
+    run_id = asked(lily, workspace, 50)
+    assert re.search(r"Z  [1-5]\d\.\d s  ", lily("approvals", "list").out)
+    assert re.search(r"Z, [1-5]\d\.\d s left\n", lily("approvals", "show", run_id).out)
+    asked(lily, workspace, 1790)
+    assert re.search(r"Z  29 min \d+ s  ", lily("approvals", "list").out)
+
+
+def test_a_decision_after_the_time_was_up_says_that_it_expired(lily: Lily, workspace: Path) -> None:
+    """Nobody decided it, so it was nobody who expired it."""
+    write_job(workspace, "a")
+    run_id = asked(lily, workspace, -1)
+    assert lily("approvals", "approve", run_id).err.startswith("approval_expired: ")
+    said = lily("approvals", "approve", run_id)
+    assert (said.status, "its approval of job a expired at " in said.err) == (4, True)
 
 
 @pytest.mark.e2e

@@ -179,7 +179,7 @@ def test_list_names_the_code_of_a_condition_that_does_not_work(lily: Lily, works
     assert "timeout" in said.out
     assert said.err == "a: timeout: as a test says\n"
     (row,) = lily("schedule", "list", "--json").json["schedules"]
-    assert row["note"] == "its last look came to an error, timeout; see `lily conditions list`"
+    assert row["note"] == "its last look came to an error, timeout; see `lily jobs why a`"
     last = lily("conditions", "list", "--json").json["conditions"][0]["last"]
     assert (last["code"], last["status"], last["result"]) == ("timeout", "condition_error", "error")
 
