@@ -16,7 +16,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from lily import time_text
-from lily.conditions.glob import MAX_PATTERN
+from lily.conditions.glob import MAX_PATTERN, empty_class
 from lily.spec_parts import Part, checked
 from lily.subject_specs import SUBJECTS, Subject, gives
 
@@ -190,7 +190,10 @@ def _no_operand(operator: str, value: Any) -> str | None:
     if operator == "matches":
         if not isinstance(value, str):
             return "`matches` needs a pattern as its `value`: text alone is accepted, so put it in quotes"
-        return None if len(value) <= MAX_PATTERN else f"the pattern has {len(value)} characters; at most {MAX_PATTERN} are accepted"
+        if len(value) > MAX_PATTERN:
+            return f"the pattern has {len(value)} characters; at most {MAX_PATTERN} are accepted"
+        never = empty_class(value)
+        return f"no text can match: {never} has no character in it; a range from low to high, such as [a-z], is accepted" if never else None
     if type(value) is bool and operator not in ("eq", "neq"):
         return f"{operator} puts things in order, and true and false have none; eq and neq are accepted"
     return None

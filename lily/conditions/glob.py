@@ -11,6 +11,7 @@ from functools import lru_cache
 MAX_PATTERN = 256  # characters
 MAX_TEXT = 65_536
 _HEAD = "(?s:"
+_NEVER = fnmatch.translate("[z-a]")
 _TAIL = len(fnmatch.translate("")) - len(_HEAD)
 
 Piece = tuple[re.Pattern[str], int]  # an expression, and how many characters it stands for
@@ -42,6 +43,17 @@ def _class_end(pattern: str, at: int) -> int:
     end += pattern[end : end + 1] == "!"
     end += pattern[end : end + 1] == "]"
     return pattern.find("]", end) + 1
+
+
+def empty_class(pattern: str) -> str:
+    """The first class with no character in it, such as `[z-a]`: nothing ever fits then. Empty when there is none."""
+    at = 0
+    while at < len(pattern):
+        end = _class_end(pattern, at) or at + 1
+        if fnmatch.translate(pattern[at:end]) == _NEVER:
+            return pattern[at:end]
+        at = end
+    return ""
 
 
 def matches(text: str, pattern: str) -> bool:

@@ -245,6 +245,7 @@ def test_other_lists_show_looks_as_windows(lily: Lily, workspace: Path) -> None:
         ({"subject": {"kind": "http", "url": "http://localhost/"}, "value": 200}, "job_policy_denied", "capabilities"),
         ({"value": "2"}, "job_trigger_invalid", "trigger.value"),
         ({"operator": "matches", "value": "2*"}, "job_trigger_invalid", "trigger.value"),
+        ({"subject": {"kind": "env", "name": "X"}, "operator": "matches", "value": "[z-a]*"}, "job_trigger_invalid", "trigger.value"),
         ({"subject": {"kind": "file", "path": "x", "fild": "size"}}, "job_trigger_invalid", "trigger.subject.fild"),
         ({"subject": {"kind": "file"}}, "job_trigger_invalid", "trigger.subject.path"),
         ({"subject": "file"}, "job_trigger_invalid", "trigger.subject"),

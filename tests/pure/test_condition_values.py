@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lily.conditions.compare import OPERATORS, ORDERING, compare, kind_of, sentence
-from lily.conditions.glob import MAX_TEXT, matches
+from lily.conditions.glob import MAX_TEXT, empty_class, matches
 from lily.conditions.verdict import (
     STILL_TRUE,
     Evaluation,
@@ -162,6 +162,17 @@ def test_offsets_never_change_what_a_time_is(at: datetime, one: int, other: int,
 # -- patterns ---------------------------------------------------------------------------------------------
 
 SIGNS = "ab-[]!*?\\^.&|~"
+
+
+@given(st.text(SIGNS, max_size=8), st.text(SIGNS, max_size=7))
+@example("x[b-a]", "xb")
+@example("[(?!)]", "?")
+@example("[!b-a]*", "b")
+def test_a_pattern_with_a_class_that_has_no_character_never_matches(pattern: str, text: str) -> None:
+    """What fits a text has no such class."""
+    never = empty_class(pattern)
+    assert not (never and matches(text, pattern))
+    assert never == ("[b-a]" if pattern == "x[b-a]" else "" if pattern in ("[(?!)]", "[!b-a]*") else never)
 
 
 @given(st.text(SIGNS, max_size=8), st.text(SIGNS, max_size=7))
