@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,7 @@ from lily.conditions.verdict import EvaluationCode
 from lily.diagnostics import Diagnostic
 from lily.errors import Code, LilyError
 from lily.ledger import is_condition
+from lily.policies import scheduled
 from lily.render import diagnostic_line
 from lily.retry_defaults import retry_defaults
 from lily.settings import Settings, load_settings
@@ -24,6 +27,11 @@ from lily.workspace import Workspace, find_workspace
 if TYPE_CHECKING:
     from lily.blueprints.registry import Registry
     from lily.runs import PinnedSpec
+    from lily.triggers.schedule import Schedule
+
+
+# How far a window is looked for that `exclude` does not name: a tenth of a second for most triggers.
+_LOOKED_AHEAD, _LOOKED_AT = timedelta(days=40 * 366), 10_000
 
 
 @dataclass(slots=True)
@@ -156,15 +164,31 @@ class _Check:
 
 
 def _past(spec: "PinnedSpec") -> list[tuple[Code, str, str]]:
-    """A `once` time that has gone by: a job that ran then is right, a new one is not registered."""
-    if spec.trigger.get("type") != "once":
+    """A trigger that starts nothing any more: a job that ran before is right. A new one whose `once` has gone by is not registered."""
+    if not scheduled(spec.trigger):
         return []
     from lily.triggers.schedule import schedule_of
 
-    if schedule_of(spec.trigger, spec.timezone).next_after(SystemClock().now()) is not None:
-        return []
-    why = f"{spec.trigger['at']} lies in the past: the job is not registered, unless it was while that was still to come"
-    return [(Code.JOB_TRIGGER_INVALID, "trigger.at", why)]
+    trigger, now = spec.trigger, SystemClock().now()
+    schedule = schedule_of(trigger, spec.timezone)
+    if schedule.next_after(now) is not None:
+        return [] if trigger.get("exclude") is None else _excluded(schedule, now)
+    if trigger["type"] == "once":
+        why = f"{trigger['at']} lies in the past: the job is not registered, unless it was while that was still to come"
+        return [(Code.JOB_TRIGGER_INVALID, "trigger.at", why)]
+    why = "no window is to come: the last one lies in the past"
+    return [(Code.JOB_TRIGGER_INVALID, "trigger.end_at" if trigger.get("end_at") else "trigger", why)]
+
+
+def _excluded(schedule: "Schedule", now: datetime) -> list[tuple[Code, str, str]]:
+    """That `exclude` leaves no window to come, as far as it is looked for one."""
+    count, last = 0, now
+    for window in islice(schedule.windows(now, now + _LOOKED_AHEAD), _LOOKED_AT):
+        if not window.excluded:
+            return []
+        count, last = count + 1, window.at
+    why = f"no window until {last:%Y-%m-%d} runs: `exclude` names all of them ({count})"
+    return [(Code.JOB_TRIGGER_INVALID, "trigger.exclude", why)] if count else []
 
 
 def _plain(spec: "PinnedSpec") -> list[tuple[Code, str, str]]:

@@ -171,6 +171,32 @@ def test_validate_warns_of_a_time_that_lies_in_the_past(lily: Lily, workspace: P
     assert "lies in the past" in lily("jobs", "validate", "past").err
 
 
+@pytest.mark.parametrize(
+    ("trigger", "field", "words"),
+    [
+        (
+            {"type": "cron", "cron": "0 9 * * *", "exclude": {"rrule": "FREQ=DAILY"}},
+            "trigger.exclude",
+            "`exclude` names all of them (10000)",
+        ),
+        ({"type": "cron", "cron": "0 9 29 2 *", "exclude": {"rrule": "FREQ=DAILY"}}, "trigger.exclude", "`exclude` names all of them (10)"),
+        ({"type": "interval", "every": "1h", "end_at": "2020-01-01"}, "trigger.end_at", "the last one lies in the past"),
+        ({"type": "calendar", "rrule": "FREQ=DAILY;COUNT=3", "anchor": "2024-01-01T09:00"}, "trigger", "the last one lies in the past"),
+        ({"type": "cron", "cron": "0 9 * * *", "exclude": ["2020-01-01"]}, "", ""),
+        ({"type": "cron", "cron": "0 9 * * *", "end_at": "2120-01-01"}, "", ""),
+    ],
+)
+def test_validate_warns_of_a_trigger_without_a_window_that_runs(
+    lily: Lily, workspace: Path, trigger: dict[str, Any], field: str, words: str
+) -> None:
+    """The exit status stays 0: windows that are over were right."""
+    write_job(workspace, "a", trigger=trigger, timezone="UTC")
+    found = lily("jobs", "validate", "--json")
+    assert found.status == 0
+    assert [each["field"] for each in found.json["notes"]] == ([field] if field else [])
+    assert all(words in each["message"] for each in found.json["notes"])
+
+
 # -- schema and new --------------------------------------------------------------------------------
 
 
