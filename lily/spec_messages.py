@@ -4,9 +4,9 @@ import difflib
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -84,7 +84,7 @@ def _violation(model: type[BaseModel], document: Document, details: ErrorDetails
         repeated = not accepted or "accepted" in details["msg"] or "did you mean" in details["msg"]
         return Problem(place, *at, details["msg"], "" if repeated else f"accepted: {accepted}")
     said = accepted or details["msg"].lower().removeprefix("input should be ")
-    return Problem(place, *at, f"found {shown(value)}; accepted: {said}", _quotes(kind, value))
+    return Problem(place, *at, f"found {shown(value)}; accepted: {said}", _quotes(kind, value, _field(model, document.value, loc)))
 
 
 def _plain_loc(raw: dict[str, Any], loc: tuple[int | str, ...]) -> YamlPath:
@@ -131,6 +131,21 @@ def _accepted(model: type[BaseModel], raw: dict[str, Any], loc: YamlPath) -> str
     for field in _fields(model, raw, loc):
         accepted = field.description or accepted
     return accepted
+
+
+def _field(model: type[BaseModel], raw: dict[str, Any], loc: YamlPath) -> FieldInfo | None:
+    """The field at `loc`, where it is one of a model and not inside a list or a mapping."""
+    found = list(_fields(model, raw, loc))
+    return found[-1] if found and len(found) == len(loc) else None
+
+
+def _takes(field: FieldInfo, text: str) -> bool:
+    shape: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    try:
+        TypeAdapter(shape).validate_python(text)
+    except ValidationError:
+        return False
+    return True
 
 
 def _known_keys(model: type[BaseModel], raw: dict[str, Any], loc: YamlPath) -> str:
@@ -183,9 +198,12 @@ def _cut(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _quotes(kind: str, value: Any) -> str:
+def _quotes(kind: str, value: Any, field: FieldInfo | None) -> str:
     if kind == "string_type" and isinstance(value, (bool, int, float)):
-        return f'put it in quotes: "{json.dumps(value)}"'
+        text = json.dumps(value)
+        if field is None or _takes(field, text):
+            return f'put it in quotes: "{text}"'
+        return f"write {text}s, if seconds are meant" if _takes(field, f"{text}s") else ""
     if kind in ("int_type", "float_type", "bool_type") and isinstance(value, str):
         return "write it without quotes"
     return ""

@@ -74,7 +74,7 @@ class _Timed(_Trigger):
     @model_validator(mode="after")
     def _ends_after_its_start(self) -> Self:
         if self.start_at and self.end_at and not time_text.in_order(self.start_at, self.end_at):
-            raise PydanticCustomError("said", "end_at is not after start_at")
+            raise PydanticCustomError("said", "end_at is not after start_at: a later end_at is accepted")
         return self
 
 

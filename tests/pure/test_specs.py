@@ -195,6 +195,10 @@ def test_messages_say_what_was_found_and_what_would_be_accepted() -> None:
     assert found.message == 'found the text "3"; accepted: a whole number from 0 to 10'
     assert found.hint == "write it without quotes"
     assert one(GOOD.replace("{id: command.v1}", "{id: command.v1, version: 1.0}")).hint == 'put it in quotes: "1.0"'
+    assert one(trigger("type: interval, every: 900")).hint == "write 900s, if seconds are meant"
+    assert one(trigger("type: cron, cron: 5, timezone: UTC")).hint == ""
+    same = one(trigger("type: interval, every: 1m, start_at: '2026-02-01T00:00', end_at: '2026-02-01T00:00'"))
+    assert (same.message, same.hint) == ("end_at is not after start_at: a later end_at is accepted", "")
     assert one(runtime("retry_maks: 3")).hint == "did you mean `retry_max`?"
     assert "backoff" in one(runtime("zzz: 3")).hint
 
