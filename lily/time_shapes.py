@@ -77,7 +77,7 @@ class RunName(msgspec.Struct, kw_only=True):
 
 class JobsWhy(msgspec.Struct, kw_only=True):
     """`lily jobs why ID --json`; `because` has sentences, `at` is null when there is no window to speak of; `evaluation`
-    is the look of a condition's window, as long as it is kept"""
+    is the look of a condition's window, as long as it is kept; `next_due` is when the jitter of the window `next` lets it run"""
 
     job_id: str
     timezone: str
@@ -109,6 +109,7 @@ class JobsWhy(msgspec.Struct, kw_only=True):
     control: ControlRow | None
     runs: list[RunName]
     next: str | None
+    next_due: str | None
     evaluation: Observation | None
 
 

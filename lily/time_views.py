@@ -98,7 +98,8 @@ def why_lines(view: Mapping[str, Any]) -> Lines:
         pairs.append(("control", f"{told}, since {when(control['at'])} by {control['by']}"))
     pairs += [("run", f"{run['run_id']} {run['status'] or 'pruned'}") for run in view["runs"]]
     if view["next"]:
-        pairs.append(("next", when(view["next"])))
+        jitter = f", with its jitter at {when(view['next_due'])}" if view["next_due"] != view["next"] else ""
+        pairs.append(("next", when(view["next"]) + jitter))
     return [*lines, *fields(pairs)]
 
 

@@ -56,7 +56,7 @@ A list is an object with one plural key (but for `jobs next --all`, which is a b
 | `approvals doctor` | `{{"ok", "checks": [{{"name", "ok", "message", "hint"}}]}}` |
 | `jobs next` | `{{"job_id", "timezone", "trigger", "state", "until", "reason", "windows": [{{"utc", "local", "note", "skipped"}}]}}` |
 | `jobs next --all` | `[{{"job_id", "timezone", "windows": [{{"utc", "local", "note"}}]}}]` |
-| `jobs why` | `{{"job_id", "timezone", "at", "local", "outcome", "because": [...], "row", "control", "runs", "next"}}`; `row` and `control` may be null |
+| `jobs why` | `{{"job_id", "timezone", "at", "local", "outcome", "because": [...], "row", "control", "runs", "next", "next_due"}}`; `row` and `control` may be null |
 | `jobs plan` | `{{"changes": [{{"job_id", "path", "change", "before", "after", "first_difference", "state", "until", "reason", "unsettled", "waiting_runs", "approvals", "notes"}}], "diagnostics": [D]}}` |
 | `jobs pause`, `resume`, `disable`, `enable` | `{{"set_id", "state", "until", "reason", "jobs": [{{"job_id", "before", "state", "changed"}}], "left_out": {{"WHY": N}}}}` |
 | `schedule list` | `{{"schedules": [{{"job_id", "trigger_text", "timezone", "state", "until", "reason", "set_id", "next_fire", "last_fire", "last_run", "last_outcome", "lag_seconds", "last_window", "last_window_status", "note"}}]}}` |

@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from lily.clock import parse_stamp, stamp
 from lily.errors import Code, LilyError
@@ -21,6 +21,7 @@ from lily.text import counted
 from lily.triggers.schedule import Schedule, Window, schedule_of
 
 _MINUTE = timedelta(minutes=1)
+_LOOKED_AT = 1000  # windows among which the one that runs next is looked for
 # How far back the last window before now is looked for, near first.
 _BACK = (timedelta(hours=1), timedelta(days=40), timedelta(days=4000))
 
@@ -71,6 +72,13 @@ def _holding(control: Control | None, at: datetime) -> Control | None:
     return None if over else control
 
 
+class _Coming(NamedTuple):
+    """A window to come, and when its jitter lets it run."""
+
+    at: datetime
+    due: datetime
+
+
 @dataclass(slots=True)
 class _Answer:
     outcome: str
@@ -78,7 +86,7 @@ class _Answer:
     row: WindowRow | None = None
     control: Control | None = None
     runs: list[dict[str, Any]] | None = None
-    next: datetime | None = None
+    next: _Coming | None = None
     look: Look | None = None
 
 
@@ -134,7 +142,8 @@ def _view(job_id: str, timezone: str | None, at: datetime | None, answer: _Answe
             "set_id": control.set_id,
         },
         "runs": answer.runs or [],
-        "next": stamp(answer.next) if answer.next else None,
+        "next": stamp(answer.next.at) if answer.next else None,
+        "next_due": stamp(answer.next.due) if answer.next else None,
         "evaluation": None if answer.look is None else evaluation_view(answer.look.evaluation),
     }
 
@@ -154,7 +163,7 @@ def _unknown(
             return _Answer("invalid_spec", [f"its file is not valid, so it was never registered: {error.message}", error.where])
     if entry is None or not scheduled(entry.trigger):
         return _Answer("manual", ["its trigger is manual: it has no windows and runs when somebody says so"])
-    coming = next(running(schedule_of(entry.trigger, entry.timezone), now, 1), None)
+    coming = _after(schedule_of(entry.trigger, entry.timezone), job_id, now)
     if owner is not None:
         said = f"{owner} is up and has not registered it; its log says why, and so does `lily jobs validate {job_id}`"
         return _Answer("not_registered", [said], next=coming)
@@ -222,15 +231,29 @@ def _gone(case: _Case) -> list[str]:
     return [f"its file is gone since {_when(until)}: no window comes any more"]
 
 
-def _next(case: _Case) -> datetime | None:
-    """The next window that will run, as the job stands now."""
+def _next(case: _Case) -> _Coming | None:
+    """The next window that will run, as the job stands now: it may be one whose jitter is still running."""
     version, control = case.version, case.held
-    after = max(case.now, case.standing.settled, version.since)
+    begin, after = max(case.standing.settled, version.since), case.now
     if control is not None and control.state is State.PAUSED:
         if control.until is None:
             return None
         after = max(after, control.until - timedelta(microseconds=1))
-    return next(running(case.schedule(version), after, 1), None) if version.until is None else None
+    if version.until is not None:
+        return None
+    schedule = case.schedule(version)
+    jitter = timedelta(seconds=float(version.trigger.get("jitter_seconds") or 0))
+    for at in running(schedule, max(begin, after - jitter), _LOOKED_AT):
+        due = schedule.fire_at(case.job_id, at)
+        if due > after and paused_at(case.controls, at) is None:
+            return _Coming(at, due)
+    return None
+
+
+def _after(schedule: Schedule, job_id: str, at: datetime) -> _Coming | None:
+    """The first window after a time that `exclude` does not name."""
+    found = next(running(schedule, at, 1), None)
+    return None if found is None else _Coming(found, schedule.fire_at(job_id, found))
 
 
 # -- a window with a row ---------------------------------------------------------------------------
@@ -341,7 +364,7 @@ def _without_row(case: _Case, at: datetime) -> _Answer:
         local = local_of(schedule, at)[: 19 if at.second else 16].replace("T", " ")
         shown = f"{local} is no time of its {version.trigger['type']} trigger: {reason}"
         told = [shown, *([f"that trigger (version {version.number}) held until {_when(version.until)}"] if version.until else [])]
-        return _Answer("not_due", told, next=next(running(schedule, at, 1), None))
+        return _Answer("not_due", told, next=_after(schedule, case.job_id, at))
     window = schedule.window_in(at)
     assert window is not None
     if window.at <= version.since:  # asked to the minute, and the trigger holds only from later in it

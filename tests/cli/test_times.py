@@ -12,8 +12,10 @@ from lily.ledger import Failure, State
 from lily.operations.accept import new_run
 from lily.operations.times import next_of
 from lily.operations.why import why as asked
+from lily.render import when
 from lily.settings import Queue
 from lily.spec_index import SpecIndex
+from lily.time_views import why_lines
 from tests.cli.conftest import Lily, write_job
 from tests.cli.ledgers import START, ledger
 from tests.contract.conform import check_fits
@@ -78,6 +80,20 @@ def test_next_begins_with_the_window_whose_jitter_is_still_running(workspace: Pa
         made.change("a", State.PAUSED, until=timedelta(days=1))
         (held,) = next_of(entry, made.windows.states()["a"], None, 1, window)
         assert (held["utc"], held["skipped"]) == (stamp(window), "paused")
+
+
+def test_why_names_the_same_next_window_as_next_and_when_its_jitter_lets_it_run(lily: Lily, workspace: Path) -> None:
+    """Also while the jitter of a window is still running."""
+    write_job(workspace, "a", trigger={**HOURLY, "jitter_seconds": 3000})
+    with ledger(workspace) as made:
+        made.register("a")
+        index, state = SpecIndex(made.workspace), made.windows.states()["a"]
+        for now in (made.now, made.now + timedelta(hours=1)):
+            (window,) = next_of(index.scan().jobs["a"], state, None, 1, now)
+            answer = asked(index, made.store, "a", None, now, None)
+            assert answer["next"] == window["utc"] == stamp(made.now + timedelta(hours=1))
+            assert window["note"] == f"with its jitter at {when(answer['next_due'])}"
+            assert why_lines(answer)[-1] == f"next  {when(answer['next'])}, with its jitter at {when(answer['next_due'])}"
 
 
 def test_next_of_all_has_every_scheduled_job_and_needs_no_store(lily: Lily, workspace: Path) -> None:
