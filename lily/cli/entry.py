@@ -14,7 +14,7 @@ from lily.identity import new_request, request_id
 from lily.workspace import find_workspace
 
 if TYPE_CHECKING:
-    from cyclopts import CycloptsError
+    from cyclopts import App, CycloptsError
 
     from lily.redaction import Redactor
 
@@ -72,7 +72,20 @@ def _dispatch(tokens: list[str]) -> int:
         load_all()
         if not os.environ.get("COLUMNS", "1").strip("0"):  # a terminal that has no size yet
             del os.environ["COLUMNS"]
+        return _helped(app, tokens)
     result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    return result if isinstance(result, int) else 0
+
+
+def _helped(app: "App", tokens: list[str]) -> int:
+    """The help is a result as any other: its library, writing it by itself, would end the process with 1 when nobody reads it."""
+    from rich.console import Console
+
+    console = Console()
+    with console.capture() as help:
+        result = app(tokens, console=console, exit_on_error=False, print_error=False, result_action="return_value")
+    if help.get():
+        output.put(help.get().removesuffix("\n"))
     return result if isinstance(result, int) else 0
 
 

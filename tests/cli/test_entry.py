@@ -198,6 +198,18 @@ def test_a_reader_that_went_away_is_no_failure(workspace: Path) -> None:
     assert (process.returncode, err) == (0, b"")
 
 
+@pytest.mark.parametrize("arguments", [("--help",), ("jobs", "--help"), ("jobs", "run", "--help"), (), ("jobs",)])
+def test_help_that_nobody_reads_is_no_failure(workspace: Path, arguments: tuple[str, ...]) -> None:
+    """`lily --help | true` ends quietly with status 0, as every command whose reader went away."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        command(*arguments), cwd=workspace, env=environment(), stdout=write, stderr=subprocess.PIPE, check=False, timeout=60
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_text_that_the_locale_can_not_write_is_escaped(workspace: Path) -> None:
     """An ASCII terminal gets escapes, not a crash."""
     write_job(workspace, "a", title="Größe · 日本")
