@@ -1,6 +1,7 @@
 """http.v1: one HTTP request, and what is expected of the answer."""
 
 import importlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,20 +9,45 @@ from urllib.parse import urlsplit
 
 import anyio
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic_core import PydanticCustomError
 
 from lily.blueprints.contract import BlueprintError, Context, Envelope, Runnable
 from lily.blueprints.define import BlueprintBase
 from lily.blueprints.paths import PathMissing, lookup, parse_path, same
-from lily.blueprints.schemas import one_line
+from lily.blueprints.schemas import UNSHOWN, one_line
 from lily.blueprints.secrets import Value, revealed
 from lily.offload import in_thread
 from lily.redaction import here
+from lily.text import encodable
 
 KEPT_BYTES = 1024 * 1024  # of the body; what is over is not read
 _EXCERPT = 2000
 
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NOT_IN_VALUES = frozenset("\0\n\v\f\r")
+
+
+def _name(given: str) -> str:
+    if _NAME.fullmatch(given) is None:
+        raise ValueError("no header can have this name: letters, digits and !#$%&'*+-.^_`|~ are accepted")
+    return given
+
+
+def _sendable(text: str) -> bool:
+    return text.isascii() and _NOT_IN_VALUES.isdisjoint(text) and text == text.strip(" \t")
+
+
+def _value(given: Value) -> Value:
+    if isinstance(given, str) and not _sendable(given):  # not shown: it may be a token that somebody pasted
+        said = "it can't be sent: ASCII characters without line breaks are accepted, and no space at the beginning or end"
+        raise PydanticCustomError(UNSHOWN, said)
+    return given
+
+
 StatusCode = Annotated[int, Field(ge=100, le=599)]
+Name = Annotated[str, AfterValidator(_name)]
+HeaderValue = Annotated[Value, AfterValidator(_value)]
 
 
 class Expect(BaseModel):
@@ -49,7 +75,7 @@ class Bindings(BaseModel):
 
     url: str
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "GET"
-    headers: dict[str, Value] = {}
+    headers: dict[Name, HeaderValue] = {}
     body: JsonValue = None
     expect: Expect = Expect()
     follow_redirects: bool = False
@@ -122,7 +148,10 @@ async def _send(bindings: Bindings, base: Path) -> tuple[Answer, bytes]:
         ):
             body, truncated = await _bounded(response)
             elapsed = (anyio.current_time() - started) * 1000
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.LocalProtocolError, ValueError) as error:
+    except httpx.TooManyRedirects as error:
+        said = f"{bindings.method} {_shown(bindings.url)} was redirected more than {client.max_redirects} times"
+        raise BlueprintError(f"{said}, at last to {_shown(str(error.request.url))}", retryable=False) from error
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError, ValueError) as error:
         raise BlueprintError(f"the request can't be sent: {one_line(str(error)) or type(error).__name__}", retryable=False) from error
     except (httpx.HTTPError, OSError) as error:
         raise BlueprintError(
@@ -135,7 +164,7 @@ async def _send(bindings: Bindings, base: Path) -> tuple[Answer, bytes]:
         elapsed_ms=round(elapsed, 3),
         body_bytes=len(body),
         truncated=truncated,
-        body=_excerpt(body),
+        body=_excerpt(body, response.encoding),
     )
     return answer, body
 
@@ -151,9 +180,19 @@ def _cause(error: Exception) -> str:
     return type(error).__name__
 
 
-def _excerpt(body: bytes) -> str:
+def _excerpt(body: bytes, encoding: str) -> str:
+    """The beginning as text. Redacted as text as well: in another encoding than UTF-8 a secret has other bytes."""
     redactor = here()
-    return redactor.raw(body[: _EXCERPT + redactor.reach], cut=True)[:_EXCERPT].decode(errors="replace")
+    text = _decoded(redactor.raw(body[: _EXCERPT + redactor.reach], cut=True)[:_EXCERPT], encoding)
+    return redactor.raw(text.encode(), cut=True).decode(errors="replace")
+
+
+def _decoded(data: bytes, encoding: str) -> str:
+    """By the encoding that the answer names, unless it is none of text."""
+    try:
+        return encodable(data.decode(encoding, "replace"))
+    except (LookupError, ValueError):
+        return data.decode(errors="replace")
 
 
 def _content(body: Any, headers: dict[str, str]) -> bytes | None:
@@ -196,8 +235,9 @@ def _unmet(expect: Expect, answer: Answer, body: bytes) -> list[str]:
     if expect.max_ms is not None and answer.elapsed_ms > expect.max_ms:
         wrong.append(f"expected an answer within {expect.max_ms:g} ms, got it after {answer.elapsed_ms:g} ms")
     for name, value in expect.headers.items():
-        if answer.headers.get(name.lower()) != value:
-            wrong.append(f"expected header {name} to be {value!r}, got {answer.headers.get(name.lower())!r}")
+        got = answer.headers.get(name.lower())
+        if got != value:
+            wrong.append(f"expected header {name} to be {value!r}, {'it is not there' if got is None else f'got {got!r}'}")
     return wrong + (_unmet_json(expect.json_paths, answer, body) if expect.json_paths else [])
 
 

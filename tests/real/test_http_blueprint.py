@@ -15,7 +15,9 @@ from lily.blueprints.contract import BlueprintError, Envelope
 from lily.blueprints.envelope import checked
 from lily.blueprints.http import KEPT_BYTES, Bindings
 from lily.blueprints.http import http as http_v1
+from lily.blueprints.schemas import Mismatch, validated
 from lily.blueprints.testkit import FakeContext
+from lily.redaction import MASK, Redactor, redacting
 from tests.real.loopback import Reply, Server, serving
 
 pytestmark = pytest.mark.anyio
@@ -82,7 +84,7 @@ async def test_a_header_may_come_from_the_environment(server: Server, tmp_path: 
         ({}, "expected status 2xx, got 503"),
         ({"status": 200}, "expected status 200, got 503"),
         ({"status": [200, 204]}, "expected status 200 or 204, got 503"),
-        ({"status": 503, "headers": {"X-Kind": "a"}}, "expected header X-Kind to be 'a', got None"),
+        ({"status": 503, "headers": {"X-Kind": "a"}}, "expected header X-Kind to be 'a', it is not there"),
         ({"status": 503, "json": {"ok": True}}, "expected ok to be true, got 1"),
         ({"status": 503, "json": {"a.b": 1}}, "expected a.b to be 1, nothing at a.b"),
         ({"status": 503, "max_ms": 0.0001}, "expected an answer within 0.0001 ms"),
@@ -120,8 +122,39 @@ async def test_redirects_are_followed_only_when_asked(server: Server, tmp_path: 
 
 
 async def test_a_circle_of_redirects_is_not_retried(server: Server, tmp_path: Path) -> None:
-    server.reply = lambda asked: Reply(302, {"location": asked.path})
-    assert (await refused(tmp_path, url=server.url, follow_redirects=True)).retryable is False
+    """The error says that the request was sent, and where it went round."""
+    server.reply = lambda asked: Reply(302, {"location": "/round"})
+    error = await refused(tmp_path, url=f"{server.url}/a", follow_redirects=True)
+    assert (error.message, error.retryable) == (
+        f"GET {server.url}/a was redirected more than 20 times, at last to {server.url}/round",
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("charset", "text", "raw"),
+    [
+        ("latin-1", "\xe9t\xe9", b"\xe9t\xe9"),
+        ('"UTF-16LE"', "\u65e5\u672c", "\u65e5\u672c".encode("utf-16le")),
+        ("utf-8", "\xe9", b"\xc3\xa9"),
+        ("klingon", "\xe9\ufffd", b"\xc3\xa9\xff"),
+        ("base64", "\xe9", b"\xc3\xa9"),  # a codec, and none of text
+        ("utf-7", "\\ud83d", b"+2D0-"),  # half a character, which no JSON can hold
+    ],
+)
+async def test_the_body_is_told_in_the_encoding_that_the_answer_names(
+    charset: str, text: str, raw: bytes, server: Server, tmp_path: Path
+) -> None:
+    """UTF-8 where that is none; the file has the bytes as they came."""
+    server.reply = lambda asked: Reply(200, {"content-type": f"text/plain; charset={charset}"}, raw)
+    assert (await ask(tmp_path, url=server.url)).payload["body"] == text
+    assert (tmp_path / "run" / "response.body").read_bytes() == raw
+
+
+async def test_a_secret_is_taken_out_of_a_body_in_another_encoding(server: Server, tmp_path: Path) -> None:
+    server.reply = lambda asked: Reply(200, {"content-type": "text/plain; charset=latin-1"}, "so geh\xe4im-\xfcber".encode("latin-1"))
+    with redacting(Redactor(["geh\xe4im-\xfcber"])):
+        assert (await ask(tmp_path, url=server.url)).payload["body"] == f"so {MASK}"
 
 
 @pytest.mark.e2e
@@ -178,6 +211,12 @@ async def ask_quietly(tmp_path: Path, url: str) -> None:
         {"url": "http://a/", "expect": {"json": {"a..b": 1}}},
         {"url": "http://a/", "expect": {"max_ms": 0}},
         {"url": "http://a/", "headers": {"X": {"secret": "the secret itself"}}},
+        {"url": "http://a/", "headers": {"A B": "a"}},
+        {"url": "http://a/", "headers": {"": "a"}},
+        {"url": "http://a/", "headers": {"X-\xc9": "a"}},
+        {"url": "http://a/", "headers": {"X": "a\r\nb: c"}},
+        {"url": "http://a/", "headers": {"X": "\u2603"}},
+        {"url": "http://a/", "headers": {"X": " a"}},
         {"url": "http://a/", "verify": False},
     ],
 )
@@ -186,9 +225,21 @@ def test_bindings_that_can_never_work_are_refused(bindings: dict[str, Any]) -> N
         Bindings.model_validate(bindings)
 
 
-async def test_a_header_that_can_not_be_sent_is_not_retried(server: Server, tmp_path: Path) -> None:
-    assert (await refused(tmp_path, url=server.url, headers={"X": "a\r\nb: c"})).retryable is False
-    assert (await refused(tmp_path, url=server.url, headers={"X": "\u2603"})).retryable is False
+def test_a_header_that_can_not_be_sent_is_named_and_its_value_is_not_shown() -> None:
+    """It may be a token that was pasted with its line end."""
+    with pytest.raises(Mismatch) as caught:
+        validated(Bindings, {"url": "http://a/", "headers": {"A B": "a", "X-Token": "s3cret\n"}}, "bindings")
+    assert "A B" in str(caught.value)
+    assert "headers.X-Token: it can't be sent" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_a_header_that_can_not_be_sent_is_not_retried(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret is read only by the attempt."""
+    for value in ("a\r\nb: c", "\u2603"):
+        monkeypatch.setenv("SOME_TOKEN", value)
+        error = await refused(tmp_path, url=server.url, headers={"X": {"secret": "env:SOME_TOKEN"}})
+        assert (error.message[:26], error.retryable) == ("the request can't be sent:", False)
     for length in ("1", "5"):
         error = await refused(tmp_path, url=server.url, method="POST", body="abc", headers={"Content-Length": length})
         assert (error.message[:26], error.retryable) == ("the request can't be sent:", False)
