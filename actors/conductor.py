@@ -127,15 +127,16 @@ class Conductor:
         """For a run with nothing in its way; None when its own task has to see to it."""
         if spec.target.id not in self._known_targets:
             return None
-        found = preflight(spec, self._engine.ports.registry, self._engine.ports.policy)
+        ports = self._engine.ports
+        found = preflight(spec, ports.registry, ports.policy, ports.workspace.root)
         return found if isinstance(found, Ready) and not self._gate.concerns(run, spec, found) else None
 
     async def _judge(self, spec: PinnedSpec) -> Ready | Refused:
         ports = self._engine.ports
         if spec.target.id in self._known_targets:
-            return preflight(spec, ports.registry, ports.policy)
+            return preflight(spec, ports.registry, ports.policy, ports.workspace.root)
         # The first use of a blueprint imports it, which may take a while.
-        found = await self._offload(preflight, spec, ports.registry, ports.policy)
+        found = await self._offload(preflight, spec, ports.registry, ports.policy, ports.workspace.root)
         self._known_targets.add(spec.target.id)
         return found
 

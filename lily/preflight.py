@@ -1,10 +1,11 @@
-"""All that is decided between accepting a run and its first attempt: target, bindings, input, caps, capabilities, compile.
+"""All that is decided between accepting a run and its first attempt: target, bindings, input, caps, capabilities, folders, compile.
 
 The outcome is a value. Nothing here has an effect, and nothing of it is retried.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from lily.blueprints.contract import Blueprint, BlueprintError, Runnable
@@ -66,8 +67,11 @@ class _Stop(Exception):
         self.error = ErrorInfo(code=code, message=encodable(message), blueprint_code=own, data=plain_data(data))
 
 
-def preflight(spec: PinnedSpec, registry: Resolver, policy: Policy) -> Ready | Refused:
-    """Whether the run of `spec` may start. User code (validators, `compile`) runs here and can't get out but as a refusal."""
+def preflight(spec: PinnedSpec, registry: Resolver, policy: Policy, root: Path) -> Ready | Refused:
+    """Whether the run of `spec` may start in the workspace at `root`.
+
+    User code (validators, `compile`) runs here and can't get out but as a refusal.
+    """
     record: dict[str, Any] = {"needed": [], "granted": sorted(set(spec.capabilities)), "decisions": {}}
     version: str | None = None
     try:
@@ -78,6 +82,7 @@ def preflight(spec: PinnedSpec, registry: Resolver, policy: Policy) -> Ready | R
         if not is_own(spec.id):  # Lily's own jobs have no file in which their caps could be lowered
             _check_caps(spec, found, policy)
         _check_capabilities(spec, found, bindings, policy, record)
+        _check_folders(found, bindings, policy, root)
         runnable = _compiled(found, bindings)
     except _Stop as stop:
         return Refused(error=stop.error, policy=record, denied=stop.error.code == Code.JOB_POLICY_DENIED, target_version=version)
@@ -162,6 +167,22 @@ def _check_capabilities(spec: PinnedSpec, found: Blueprint, bindings: Any, polic
     if refused:
         reasons = [_WHY.get(decision, _WHY["deny"]).format(name=name) for name, decision in refused.items()]
         raise _Stop(Code.JOB_POLICY_DENIED, "; ".join(reasons), capabilities=refused)
+
+
+def _check_folders(found: Blueprint, bindings: Any, policy: Policy, root: Path) -> None:
+    wrong = _contained(found, "check_folders", lambda: _not_allowed(found, bindings, policy, root))
+    if wrong is not None:
+        raise _Stop(Code.JOB_POLICY_DENIED, wrong.message, **wrong.data)
+
+
+def _not_allowed(found: Blueprint, bindings: Any, policy: Policy, root: Path) -> BlueprintError | None:
+    check = getattr(found, "check_folders", None)  # most blueprints take no folders
+    try:
+        if check is not None:
+            check(bindings, policy, root)
+    except BlueprintError as error:
+        return error
+    return None
 
 
 def _compiled(found: Blueprint, bindings: Any) -> Runnable:

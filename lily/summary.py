@@ -16,7 +16,7 @@ from lily.text import markdown, visible
 _NEXT = {
     "job_target_unresolved": "See `lily blueprints list` for what is registered; fix `target.id` or `target.version`, then run it again.",
     "job_bindings_invalid": "`lily blueprints show {target}` says what it takes; mend `bindings`, then run it again.",
-    "job_policy_denied": "Grant the capability in the job's `capabilities`, and see that `.lily/config.yaml` allows it.",
+    "job_policy_denied": "Change what the line above names in the job, or what `policy` in `.lily/config.yaml` allows; then run it again.",
     "approval_denied": "Ask whoever denied it; when that is settled, `lily jobs run {job}` asks again.",
     "approval_expired": "`lily jobs run {job}` asks again; `approval.ttl_hours` says how long it waits.",
     "approval_void": "`lily jobs run {job}` asks again, for the job as it is now.",

@@ -1,5 +1,6 @@
 """command.v1: a program with arguments."""
 
+import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -111,6 +112,11 @@ class CommandBlueprint(BlueprintBase):
 
         return run
 
+    def check_folders(self, bindings: CommandBindings, policy: Any, workspace: Path) -> None:
+        """Raises BlueprintError for a `cwd` that is not allowed."""
+        if bindings.cwd is not None:  # most have none, and this is asked before every run
+            allowed_folder(workspace, policy, bindings.cwd)
+
 
 def environment(bindings: ProgramBindings, base: Path | None = None) -> dict[str, str]:
     """The variables with their secrets; relative paths of those in files begin at `base`.
@@ -128,17 +134,19 @@ def _no_nul_in_secret(name: str, value: str) -> str:
 
 def folder(ctx: Context, given: str | None) -> Path:
     """The folder to run in, links followed. Raises BlueprintError for one outside of the workspace that the policy does not allow."""
-    root = ctx.workspace.resolve()
+    return allowed_folder(ctx.workspace, getattr(ctx, "policy", None), given)
+
+
+def allowed_folder(workspace: Path, policy: Any, given: str | None) -> Path:
+    """The same as far as it is known before a run; a link may be another one when it starts."""
+    root = workspace.resolve()
     if given is None:
         return root
-    path = (root / given).resolve()
-    allowed = bool(getattr(getattr(ctx, "policy", None), "cwd_outside_workspace", False))
-    if not allowed and not path.is_relative_to(root):
-        raise BlueprintError(
-            f"cwd {given!r} is outside of the workspace; policy.cwd_outside_workspace allows that",
-            code=Code.JOB_POLICY_DENIED,
-            retryable=False,
-        )
+    path = Path(os.path.realpath(root / given))
+    if not getattr(policy, "cwd_outside_workspace", False) and not path.is_relative_to(root):
+        said = f"cwd {given!r} is outside of the workspace; policy.cwd_outside_workspace allows that"
+        problems = [{"field": "bindings.cwd", "problem": said}]
+        raise BlueprintError(said, code=Code.JOB_POLICY_DENIED, retryable=False, problems=problems)
     return path
 
 

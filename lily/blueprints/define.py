@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -37,6 +38,9 @@ class BlueprintBase:
     def capabilities_for(self, bindings: Any) -> frozenset[str]:
         """What a job with these bindings needs."""
         return self.capabilities
+
+    def check_folders(self, bindings: Any, policy: Any, workspace: Path) -> None:
+        """Raises BlueprintError `job_policy_denied` for a folder in the bindings that the policy does not allow."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """A blueprint inside another: what `pipeline.v1` and `plan_execute_verify.v1` know of each of their parts."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue, StringConstraints
@@ -43,6 +44,23 @@ def needs_of(registry: Any, part: Part) -> frozenset[str]:
         return frozenset(found.capabilities_for(fitted(found.bindings_schema, resolved(part.bindings, {}), "bindings", part.blueprint)))
     except BlueprintError:
         return frozenset()
+
+
+def check_folders(registry: Any, part: Part, policy: Any, workspace: Path, *, name: str) -> None:
+    """Raises BlueprintError `job_policy_denied` for a folder that the policy does not allow, if the bindings are known and fit."""
+    try:
+        found = found_in(registry, part.blueprint, part.version)
+        if refers(part.bindings):
+            return
+        bindings = fitted(found.bindings_schema, resolved(part.bindings, {}), "bindings", part.blueprint)
+    except BlueprintError:
+        return
+    check = getattr(found, "check_folders", None)
+    try:
+        if check is not None:
+            check(bindings, policy, workspace)
+    except BlueprintError as error:
+        raise BlueprintError(f"{name}: {error.message}", code=error.code, retryable=False) from None
 
 
 def problem_with(registry: Any, part: Part, *, input_is_whole: bool) -> str | None:

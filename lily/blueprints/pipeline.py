@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lily.blueprints.contract import BlueprintError, Context, Envelope, Runnable
 from lily.blueprints.define import BlueprintBase
-from lily.blueprints.parts import Name, Part, needs_of, problem_with, run_part
+from lily.blueprints.parts import Name, Part, check_folders, needs_of, problem_with, run_part
 from lily.blueprints.references import references, root_of
 from lily.blueprints.schemas import said
 from lily.errors import Code, LilyError
@@ -93,6 +94,11 @@ class Pipeline(BlueprintBase):
     def capabilities_for(self, bindings: Bindings) -> frozenset[str]:
         """All that any step needs."""
         return frozenset().union(*(needs_of(self._registry, step) for step in bindings.steps))
+
+    def check_folders(self, bindings: Bindings, policy: Any, workspace: Path) -> None:
+        """Those of all steps whose bindings are known."""
+        for step in bindings.steps:
+            check_folders(self._registry, step, policy, workspace, name=f"step {step.name}")
 
     def compile(self, bindings: Bindings) -> Runnable:
         """Raises BlueprintError `blueprint_compile_failed` that names everything wrong with the steps at once."""

@@ -1,13 +1,14 @@
 """plan_execute_verify.v1: three parts in rounds, until the third one's verdict is `pass`."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from lily.blueprints.contract import BlueprintError, Context, Envelope, Runnable
 from lily.blueprints.define import BlueprintBase
-from lily.blueprints.parts import Part, needs_of, problem_with, run_part
+from lily.blueprints.parts import Part, check_folders, needs_of, problem_with, run_part
 from lily.blueprints.references import references, root_of
 from lily.errors import Code
 
@@ -72,6 +73,11 @@ class PlanExecuteVerify(BlueprintBase):
     def capabilities_for(self, bindings: Bindings) -> frozenset[str]:
         """All that any part needs."""
         return frozenset().union(*(needs_of(self._registry, getattr(bindings, phase)) for phase in PHASES))
+
+    def check_folders(self, bindings: Bindings, policy: Any, workspace: Path) -> None:
+        """Those of all parts whose bindings are known."""
+        for phase in PHASES:
+            check_folders(self._registry, getattr(bindings, phase), policy, workspace, name=phase)
 
     def compile(self, bindings: Bindings) -> Runnable:
         """Raises BlueprintError `blueprint_compile_failed` that names everything wrong with the parts at once."""

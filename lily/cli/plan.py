@@ -29,7 +29,7 @@ def show_plan(
     from lily.blueprints.registry import Registry
 
     spec = decode_spec(canonical)
-    plan, status = plan_of(spec, settings, Registry(workspace.blueprints), lineage or {})
+    plan, status = plan_of(spec, workspace, settings, Registry(workspace.blueprints), lineage or {})
     plan["attempts"]["origins"] = dict(origins)
     if as_json:
         output.put_json({"plan": plan})
@@ -39,9 +39,11 @@ def show_plan(
     return status
 
 
-def plan_of(spec: PinnedSpec, settings: Settings, registry: Any, lineage: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+def plan_of(
+    spec: PinnedSpec, workspace: Workspace, settings: Settings, registry: Any, lineage: Mapping[str, Any]
+) -> tuple[dict[str, Any], int]:
     """(the plan as plain values, exit status)."""
-    outcome = preflight(spec, registry, settings.policy)
+    outcome = preflight(spec, registry, settings.policy, workspace.root)
     needs = needs_of(spec, lineage, outcome.asks) if isinstance(outcome, Ready) else []
     runtime = msgspec.to_builtins(spec.runtime)
     plan: dict[str, Any] = {

@@ -142,7 +142,7 @@ class _Check:
         """What would refuse the run before its first attempt."""
         from lily.preflight import Refused, preflight
 
-        outcome = preflight(spec, self._registry, self._settings.policy)
+        outcome = preflight(spec, self._registry, self._settings.policy, self._place.root)
         if not isinstance(outcome, Refused):
             return []
         error = outcome.error
@@ -220,6 +220,8 @@ def _field(code: str, message: str, data: Mapping[str, Any]) -> str:
     if code == Code.JOB_BINDINGS_INVALID:
         return first if first.startswith("bindings") else f"bindings.{first}" if first else "bindings"
     if code == Code.JOB_POLICY_DENIED:
+        if first:
+            return first
         return "capabilities" if "capabilities" in data else message.split(" ")[0] if message.startswith("runtime.") else "runtime"
     return f"target.{first}" if first.startswith("input") else "target"
 

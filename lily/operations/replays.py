@@ -26,7 +26,7 @@ def accept_approved(workspace: Workspace, store: Store, new: NewRun, *, actor: A
     """Store the run with its approval and the audit row in one transaction, and ring. Raises `approval_forbidden`."""
     check_allowed(actor, "approval.approve")
     by, settings, spec, now = actor.name, load_settings(workspace), decode_spec(new.spec), clock.now()
-    found = preflight(spec, Registry(workspace.blueprints), settings.policy)
+    found = preflight(spec, Registry(workspace.blueprints), settings.policy, workspace.root)
     asks = found.asks if isinstance(found, Ready) else ()  # one that is refused fails in any case, with its own code
     first, which = new.lineage["replayed_from"], new.lineage["spec"]
     job_file = file_hash(SpecIndex(workspace, clock), spec.id) if which == "current" else None

@@ -126,13 +126,14 @@ def test_validate_passes_what_would_run(lily: Lily, workspace: Path) -> None:
         ({"bindings": {"argv": "true"}}, "job_bindings_invalid", "bindings.argv"),
         ({"bindings": {"argv": ["true"], "typo": 1}}, "job_bindings_invalid", "bindings.typo"),
         ({"capabilities": []}, "job_policy_denied", "capabilities"),
+        ({"bindings": {"argv": ["true"], "cwd": ".."}}, "job_policy_denied", "bindings.cwd"),
         ({"runtime": {"retry_max": 9}}, "job_policy_denied", "runtime.retry_max"),
         ({"runtime": {"retry_max": 99}}, "job_invalid_spec", "runtime.retry_max"),
         ({"target": {"kind": "blueprint", "id": "command.v1", "input": {"x": 1}}}, "job_execution_failed", "target.input"),
     ],
 )
 def test_validate_finds_what_would_refuse_the_run(lily: Lily, workspace: Path, changes: dict[str, Any], code: str, field: str) -> None:
-    """Targets, bindings, input, caps and capabilities are checked, not only the form; the line is that of the field."""
+    """Targets, bindings, input, caps, capabilities and folders are checked, not only the form; the line is that of the field."""
     (workspace / ".lily/config.yaml").write_text("policy: {max: {retry_max: 5}}\n")
     path = write_job(workspace, "a", **changes)
     write_job(workspace, "good")

@@ -58,6 +58,7 @@ def test_with_json_events_come_as_lines_and_the_receipt_last(lily: Lily, workspa
         ({"target": {"kind": "blueprint", "id": "nope.v1"}}, 3, "job_target_unresolved"),
         ({"bindings": {"argv": []}}, 3, "job_bindings_invalid"),
         ({"capabilities": []}, 4, "job_policy_denied"),
+        ({"bindings": {"argv": ["true"], "cwd": ".."}}, 4, "job_policy_denied"),
     ],
 )
 def test_the_exit_status_says_what_kind_of_failure_it_was(

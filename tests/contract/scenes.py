@@ -203,7 +203,7 @@ RUNS = [
     Failing("caps over the maximum", DENIED, None, {"runtime": {"cpu_seconds": 9}}, False, {"policy": {"max": {"cpu_seconds": 5}}}, "is 9"),
     Failing("caps in process", DENIED, None, {**council({}), "runtime": {"memory_mb": 64}}, False, says="memory_mb"),
     Failing("inner capability", DENIED, None, target("t.nested.v1"), says="process.exec"),
-    Failing("folder outside", DENIED, None, {"bindings": {"argv": ["true"], "cwd": "/"}}, says="outside of the workspace"),
+    Failing("folder outside", DENIED, None, {"bindings": {"argv": ["true"], "cwd": "/"}}, False, says="outside of the workspace"),
 ]
 
 

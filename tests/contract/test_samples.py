@@ -52,7 +52,7 @@ def test_a_sample_job_is_ready_to_run(name: str, tmp_path: Path) -> None:
         if path.startswith(".lily/blueprints/"):
             (folder / Path(path).name).write_bytes(body)
     spec = spec_of(name)
-    found = preflight(decode_spec(spec.canonical()), Registry(folder), POLICY)
+    found = preflight(decode_spec(spec.canonical()), Registry(folder), POLICY, folder)
     assert isinstance(found, Ready), found
     assert Path(name).name == f"{spec.id}.job.yaml"
 

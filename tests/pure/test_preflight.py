@@ -1,5 +1,6 @@
 """What is decided before the first attempt: each refusal has its code, and nothing a blueprint does gets out."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from lily.preflight import Ready, Refused, decide, preflight
 from lily.runs import PinnedSpec, Runtime, Target
 
 MAX = {"timeout_seconds": 86400, "retry_max": 10, "max_parallel_runs": 64, "memory_mb": None, "cpu_seconds": None}
+ROOT = Path("/workspace")
 POLICY = SimpleNamespace(capabilities={"net.http": "allow", "message.send": "ask", "fs.write": "deny"}, max=MAX)
 
 
@@ -65,7 +67,7 @@ def spec(**changes: Any) -> PinnedSpec:
 def checked(found: Any = None, policy: Any = POLICY, **changes: Any) -> Ready | Refused:
     registry = Registry()
     registry.register(found or Probe())
-    return preflight(spec(**changes), registry, policy)
+    return preflight(spec(**changes), registry, policy, ROOT)
 
 
 def refused(code: Code, blueprint_code: Code | None, found: Any = None, **changes: Any) -> Refused:
@@ -222,3 +224,38 @@ def test_capabilities_come_before_compile() -> None:
     """Nothing is built for a run that may not start."""
     probe = Probe(raises=ValueError("built"), capabilities=frozenset({"fs.write"}))
     assert refused(Code.JOB_POLICY_DENIED, None, probe, capabilities=["fs.write"])
+
+
+def working_in(folder: str) -> dict[str, Any]:
+    """A part that runs a program in this folder."""
+    return {"blueprint": "command.v1", "bindings": {"argv": ["true"], "cwd": folder}}
+
+
+GOOD = working_in("inside")
+REFERRING = {"blueprint": "command.v1", "bindings": {"argv": [{"from": "input.program"}], "cwd": ".."}}
+ELSEWHERE: list[tuple[str, dict[str, Any], str]] = [
+    ("command.v1", {"argv": ["true"], "cwd": ".."}, "cwd '..'"),
+    ("python.v1", {"callable": "a:b", "cwd": "/"}, "cwd '/'"),
+    ("pipeline.v1", {"steps": [{"name": "a", **GOOD}, {"name": "b", **working_in("..")}]}, "step b: cwd '..'"),
+    ("plan_execute_verify.v1", {"plan": GOOD, "execute": working_in("../x"), "verify": GOOD}, "execute: cwd '../x'"),
+]
+
+
+@pytest.mark.parametrize(("id", "bindings", "said"), ELSEWHERE)
+def test_a_folder_outside_of_the_workspace_is_denied_before_the_first_attempt(id: str, bindings: dict[str, Any], said: str) -> None:
+    """Also that of a part; a policy that allows it does."""
+    job: dict[str, Any] = {"target": {"id": id}, "bindings": bindings, "capabilities": ["process.exec"]}
+    policy = SimpleNamespace(capabilities={"process.exec": "allow"}, max=MAX)
+    outcome = checked(policy=policy, **job)
+    assert isinstance(outcome, Refused)
+    assert (outcome.error.code, outcome.denied) == (Code.JOB_POLICY_DENIED, True)
+    assert outcome.error.message == f"{said} is outside of the workspace; policy.cwd_outside_workspace allows that"
+    policy.cwd_outside_workspace = True
+    assert isinstance(checked(policy=policy, **job), Ready)
+
+
+def test_a_part_whose_bindings_are_not_known_yet_is_left_to_the_attempt() -> None:
+    """As much of it as is known may still change."""
+    job: dict[str, Any] = {"target": {"id": "pipeline.v1"}, "bindings": {"steps": [{"name": "a", **REFERRING}]}}
+    policy = SimpleNamespace(capabilities={"process.exec": "allow"}, max=MAX)
+    assert isinstance(checked(policy=policy, capabilities=["process.exec"], **job), Ready)

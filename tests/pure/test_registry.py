@@ -73,7 +73,7 @@ async def test_an_example_that_needs_nothing_from_outside_runs(id: str, tmp_path
     """What `lily blueprints show` prints can be pasted and run."""
     registry = Registry()
     job = {**registry.describe(id)["example_job"], "runtime": {}}
-    ready = preflight(msgspec.convert(job, PinnedSpec), registry, SimpleNamespace(capabilities={}, max={}))
+    ready = preflight(msgspec.convert(job, PinnedSpec), registry, SimpleNamespace(capabilities={}, max={}), tmp_path)
     assert isinstance(ready, Ready), ready
     envelope = checked(await ready.runnable(FakeContext(tmp_path, registry=registry), ready.run_input), ready.blueprint)
     assert envelope.status == "ok"

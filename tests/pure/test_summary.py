@@ -43,6 +43,13 @@ def test_a_failure_says_why_and_what_to_do_before_all_else() -> None:
     assert places == sorted(places)
 
 
+def test_the_advice_for_what_the_policy_denies_fits_whatever_it_is() -> None:
+    """A capability, a cap, or a folder: the line above says which."""
+    error = ErrorInfo(code="job_policy_denied", message="cwd '..' is outside of the workspace")
+    text = told(ended(Outcome(status="failed", result={}, error=error)))
+    assert "Change what the line above names in the job, or what `policy` in `.lily/config.yaml` allows" in text
+
+
 def test_attempts_are_told_with_their_errors_and_pauses() -> None:
     """Also those that were interrupted, with what happened."""
     first = settle(start(queued(), PLACE, AT, attempt=True).run, BAD, Runtime(retry_max=1), AT).run
