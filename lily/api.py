@@ -61,7 +61,8 @@ class Session:
         """
         self.workspace: Workspace = find_workspace(workspace)
         self.settings: Settings = load_settings(self.workspace)
-        self.store: Store = open_store(self.workspace, self.settings)
+        self._store: Store = open_store(self.workspace, self.settings)
+        self._closed = False
         self._index = SpecIndex(self.workspace)
         self._request = secrets.token_hex(8)
         self._templates: dict[str, tuple[Path, tuple[int, ...], Template]] = {}
@@ -73,8 +74,16 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Give the store's connections back."""
-        self.store.close()
+        """Give the store's connections back. Whatever is asked of the session afterwards raises LilyError, `usage`."""
+        self._closed = True
+        self._store.close()
+
+    @property
+    def store(self) -> Store:
+        """The workspace's store, which would open connections again that nobody gives back. Raises `usage` once it is closed."""
+        if self._closed:
+            raise LilyError(Code.USAGE, "this session is closed", where=str(self.workspace.root), hint="open another: `lily.Session()`")
+        return self._store
 
     def submit(
         self,

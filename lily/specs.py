@@ -65,7 +65,7 @@ def not_plain(value: Any, depth: int = 0) -> str | None:
     if type(value) is int and not -(2**63) <= value < 2**63:
         return "a whole number does not fit into 64 bits"
     if value is not None and type(value) not in (str, bool, int, float):
-        return f"a {type(value).__name__} is not a plain value"
+        return f"a value of type {type(value).__name__} is not a plain one"
     return None
 
 

@@ -110,7 +110,7 @@ class Template:
             return None
         if isinstance(key, str):
             return checked_key(key)
-        _check_mapping("key", key)
+        _check_mapping("key", key, or_else="text or ")
         return key_of(self._first.job_id, dict(key))
 
     def _auto(self, run_input: Mapping[str, Any] | None, bindings: Mapping[str, Any] | None) -> str:
@@ -164,10 +164,10 @@ def _named(bindings: Mapping[str, Any]) -> bool:
     return all(isinstance(name, str) and name and "." not in name for name in bindings)
 
 
-def _check_mapping(name: str, given: object) -> None:
+def _check_mapping(name: str, given: object, or_else: str = "") -> None:
     """What a program passes on may be any JSON; only of a mapping can a run be made."""
     if given is not None and not isinstance(given, Mapping):
-        raise LilyError(Code.USAGE, f"{name}: a {type(given).__name__} is no mapping")
+        raise LilyError(Code.USAGE, f"{name}: {or_else}a mapping is expected, found {type(given).__name__}")
 
 
 _LOW, _HIGH = -(2**63), 2**63 - 1

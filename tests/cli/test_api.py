@@ -156,3 +156,45 @@ def test_what_a_forked_child_submits_is_stored_after_its_parent_has_closed_the_s
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     with lily.Session() as again:
         assert len(again.store.runs(limit=10)) == 3
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda session: session.submit("a"),
+        lambda session: session.submit_many("a", [{}]),
+        lambda session: session.run("a"),
+        lambda session: session.wait("20260302T000000.000000Z-abcd"),
+        lambda session: session.events(since=0),
+        lambda session: session.retry_dead_letter("20260302T000000.000000Z-abcd"),
+        lambda session: session.retry_dead_letters(),
+    ],
+)
+def test_a_session_that_was_closed_does_nothing_more(workspace: Path, use: Callable[[lily.Session], Any]) -> None:
+    """It would open connections again that nobody gives back."""
+    write_job(workspace, "a")
+    with lily.Session() as session:
+        pass
+    with pytest.raises(lily.LilyError, match="this session is closed") as refused:
+        use(session)
+    assert refused.value.code == Code.USAGE
+    session.close()  # once more is nothing
+    with lily.Session() as again:
+        assert again.store.runs(limit=10) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"bindings": 3}, "usage: bindings: a mapping is expected, found int"),
+        ({"run_input": []}, "usage: run_input: a mapping is expected, found list"),
+        ({"key": object()}, "usage: key: text or a mapping is expected, found object"),
+        ({"bindings": {"argv": object()}}, "bindings: a value of type object is not a plain one"),
+    ],
+)
+def test_what_is_not_plain_is_named_by_its_type(workspace: Path, given: dict[str, Any], said: str) -> None:
+    """In a sentence that fits whatever the type is called."""
+    write_job(workspace, "a")
+    with lily.Session() as session, pytest.raises(lily.LilyError) as refused:
+        session.submit("a", **given)
+    assert said in str(refused.value)
