@@ -122,9 +122,10 @@ def needs(step: Step) -> list[str]:
 
 
 def graph_problems(steps: Sequence[Step]) -> list[str]:
-    """Duplicate and reserved names, references that can't be read, needs that are no step, and a cycle."""
+    """Duplicate and reserved names, references that can't be read, needs that are no step, and a cycle of steps with names of their own."""
     problems, names = [], [step.name for step in steps]
-    problems += [f"two steps are named {name}" for name in dict.fromkeys(names) if names.count(name) > 1]
+    doubled = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    problems += [f"two steps are named {name}" for name in doubled]
     if INPUT in names:
         problems.append(f"a step can't be named {INPUT}: references find the run's input under it")
     edges: dict[str, list[str]] = {}
@@ -136,7 +137,7 @@ def graph_problems(steps: Sequence[Step]) -> list[str]:
             continue
         unknown = [name for name in edges[step.name] if name not in names]
         problems += [f"step {step.name} needs {name}, which is no step" for name in unknown]
-    cycle = find_cycle(edges)
+    cycle = find_cycle({name: wanted for name, wanted in edges.items() if name not in doubled})  # which of the two is needed?
     return [*problems, f"the steps need each other in a circle: {' -> '.join(cycle)}"] if cycle else problems
 
 

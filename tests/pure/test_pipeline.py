@@ -275,6 +275,13 @@ async def test_all_that_is_wrong_is_said_at_compile(world: World) -> None:
         assert named in caught.value.message
 
 
+async def test_two_steps_of_one_name_that_need_it_are_no_circle(world: World) -> None:
+    """The second may well mean the first."""
+    with pytest.raises(BlueprintError) as caught:
+        compiled(world, step("a"), step("a", "b"), step("b", "a"))
+    assert caught.value.message == "two steps are named a"
+
+
 async def test_a_pipeline_needs_what_its_steps_need(world: World) -> None:
     """The most a blueprint may need when its bindings are not known before the run."""
     found = world.registry.resolve("pipeline.v1")
