@@ -106,6 +106,7 @@ DEEDS: dict[str, Callable[[Any], Any]] = {
     "MemoryError": _raise(MemoryError),
     "unreadable": _raise(lambda: BlueprintError(_Unreadable())),  # type: ignore[arg-type]
     "error": lambda ctx: Envelope(status="error", payload={"message": "no luck", "code": "no_luck"}),
+    "hopeless": lambda ctx: Envelope(status="error", payload={"message": "no use", "retryable": False, "tried": [1, 2]}),
     "fatal": _raise(lambda: BlueprintError("can't ever work", code="never", retryable=False, part="left")),
     "later": _raise(lambda: BlueprintError("busy", code="busy", retry_after=500.0)),
     "object": lambda ctx: {"it": object()},

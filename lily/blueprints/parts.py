@@ -128,4 +128,4 @@ def _check_not_wider(registry: Any, part: Part, bindings: Any) -> None:
 def _failed(part: Part, envelope: Envelope) -> BlueprintError:
     said = envelope.payload if isinstance(envelope.payload, Mapping) else {}
     message = said.get("message") or said.get("error") or "its envelope says error"
-    return BlueprintError(f"{part.blueprint}: {message}", payload=envelope.payload)
+    return BlueprintError(f"{part.blueprint}: {message}", retryable=said.get("retryable") is not False, payload=envelope.payload)

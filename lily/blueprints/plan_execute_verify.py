@@ -37,9 +37,10 @@ class Input(BaseModel):
 
 
 class Output(BaseModel):
-    """The payload: the verdict, after how many rounds, and what the last one gave."""
+    """The payload: the verdict, after how many rounds, and what the last one gave. Where it is `fail`, the run has failed, and
+    `message` says so."""
 
-    verdict: Literal["pass"]
+    verdict: Literal["pass", "fail"]
     rounds: int
     notes: list[str]
     plan: Any = None
@@ -49,7 +50,7 @@ class Output(BaseModel):
 
 class PlanExecuteVerify(BlueprintBase):
     """The rounds are the retries: a verdict of `fail` after the last one fails the run, and a later attempt would only find
-    the stored results again, so it is not retried. Its error's data hold what the payload would."""
+    the stored results again, so it is not retried. Its payload has the verdict all the same."""
 
     id = "plan_execute_verify.v1"
     summary = "Plan, execute and verify, in rounds, until the verdict is pass."
@@ -107,11 +108,13 @@ class PlanExecuteVerify(BlueprintBase):
                 "result": last["execute"]["payload"],
                 "verification": last["verify"]["payload"],
             }
+            files = [file for phase in PHASES for file in last[phase]["artifacts"]]
             if verdict == "pass":
-                return Envelope(payload=payload, artifacts=[file for phase in PHASES for file in last[phase]["artifacts"]])
+                return Envelope(payload=payload, artifacts=files)
             await ctx.log.info(f"round {number} of {bindings.max_rounds}: the verdict is fail", notes=said)
             notes += said or [f"round {number} failed without notes"]
-        raise BlueprintError(f"the verdict is still fail after round {number} of {bindings.max_rounds}", retryable=False, **payload)
+        message = f"the verdict is still fail after round {number} of {bindings.max_rounds}"
+        return Envelope(status="error", payload={**payload, "message": message, "retryable": False}, artifacts=files)
 
     async def _round(self, ctx: Context, bindings: Bindings, known: dict[str, Any]) -> dict[str, Any]:
         """One round's results, added to `known`; a step that an earlier attempt finished is not run again."""

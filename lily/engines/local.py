@@ -156,7 +156,7 @@ def _outcome_of_envelope(envelope: Envelope, result: dict[str, Any]) -> Outcome:
     payload = envelope.payload if isinstance(envelope.payload, dict) else {}
     said = payload.get("message") or payload.get("error") or "the blueprint returned an envelope with status error"
     code = payload.get("code") if isinstance(payload.get("code"), str) else Code.BLUEPRINT_EXECUTION_FAILED
-    return _failed("failed", str(said), str(code), result, retryable=True)
+    return _failed("failed", str(said), str(code), result, retryable=payload.get("retryable") is not False)
 
 
 def _outcome_of(exc: BaseException, result: dict[str, Any], redactor: Redactor) -> Outcome:

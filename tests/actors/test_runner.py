@@ -304,9 +304,10 @@ def test_jitter_is_the_same_for_the_same_run(make_world: MakeWorld) -> None:
     assert 30.0 <= after(world, run)[1] <= 60.0
 
 
-@pytest.mark.parametrize(
-    "deed", sorted(set(DEEDS) - {"fatal", "later", "error", "object", "nan", "infinity", "surrogate", "bytes", "loop", "huge integer"})
-)
+NOT_JSON = {"object", "nan", "infinity", "surrogate", "bytes", "loop", "huge integer"}
+
+
+@pytest.mark.parametrize("deed", sorted(set(DEEDS) - {"fatal", "hopeless", "later", "error"} - NOT_JSON))
 def test_whatever_a_blueprint_raises_is_a_failed_attempt_that_is_retried(world: World, deed: str) -> None:
     """Also SystemExit and KeyboardInterrupt: they end the attempt, never the supervisor."""
     run = world.submit("deed.v1", bindings={"do": deed, "until": 1}, runtime=RETRY)
@@ -323,7 +324,7 @@ def test_whatever_a_blueprint_raises_is_a_failed_attempt_that_is_retried(world: 
     assert world.system.crashes == []
 
 
-@pytest.mark.parametrize("deed", ["object", "nan", "infinity", "surrogate", "bytes", "loop", "huge integer"])
+@pytest.mark.parametrize("deed", sorted(NOT_JSON))
 def test_a_payload_that_is_no_json_fails_and_is_not_retried(world: World, deed: str) -> None:
     """Never written as null, never retried: the same code would do it again."""
     run = world.submit("deed.v1", bindings={"do": deed}, runtime=RETRY)
@@ -334,6 +335,15 @@ def test_a_payload_that_is_no_json_fails_and_is_not_retried(world: World, deed: 
     assert receipt.error is not None
     assert (receipt.error.code, receipt.error.blueprint_code) == ("job_execution_failed", "blueprint_contract_invalid")
     assert receipt.payload is None
+
+
+def test_an_envelope_with_status_error_can_say_that_a_retry_is_no_use(world: World) -> None:
+    """As a BlueprintError can; its payload stands in the receipt."""
+    run = world.submit("deed.v1", bindings={"do": "hopeless"}, runtime=RETRY)
+    (ended,) = finish(world, run)
+    receipt = world.receipt(run.run_id)
+    assert (ended.tries, receipt.r0_status, receipt.error and receipt.error.message) == (1, "error", "no use")
+    assert receipt.payload == {"message": "no use", "retryable": False, "tried": [1, 2]}
 
 
 def test_an_envelope_with_status_error_is_a_failed_attempt(world: World) -> None:

@@ -12,6 +12,7 @@ from lily.blueprints.define import blueprint
 from lily.blueprints.envelope import checked
 from lily.blueprints.plan_execute_verify import Bindings, Input, verdict_of
 from lily.blueprints.registry import Registry
+from lily.blueprints.schemas import validated
 from lily.blueprints.testkit import FakeContext
 from lily.errors import Code
 
@@ -92,12 +93,26 @@ async def test_rounds_go_on_until_the_verdict_is_pass(tmp_path: Path) -> None:
 async def test_a_last_verdict_of_fail_fails_the_run_for_good(tmp_path: Path) -> None:
     """The rounds are the retries: another attempt would find the stored results of the same rounds."""
     world = World([FAIL] * 2)
-    with pytest.raises(BlueprintError) as caught:
-        await run(world, FakeContext(tmp_path, registry=world.registry), max_rounds=2)
+    envelope = await run(world, FakeContext(tmp_path, registry=world.registry), max_rounds=2)
+    payload = envelope.payload
+    assert (envelope.status, payload["verdict"], payload["rounds"], payload["retryable"]) == ("error", "fail", 2, False)
+    assert payload["message"] == "the verdict is still fail after round 2 of 2"
+    assert payload["notes"] == ["dust", "dust"]
+    assert payload["result"] == {"did": {"count": 2, "round": 2}}
+
+
+async def test_a_last_verdict_of_fail_is_a_failed_part_that_is_not_tried_again(tmp_path: Path) -> None:
+    """In a pipeline, say: its own rounds were the tries."""
+    world = World([FAIL] * 4)
+    bindings = {**BINDINGS, "execute": {"blueprint": "do.v1"}, "max_rounds": 1}
+    step: dict[str, Any] = {"name": "a", "blueprint": "plan_execute_verify.v1", "bindings": bindings, "retry_max": 3}
+    step["input"] = {"goal": "tidy"}
+    found = world.registry.resolve("pipeline.v1")
+    runnable = found.compile(validated(found.bindings_schema, {"steps": [step]}, "bindings"))
+    with pytest.raises(BlueprintError, match="still fail after round 1 of 1") as caught:
+        await runnable(FakeContext(tmp_path, registry=world.registry), Input())
     assert caught.value.retryable is False
-    assert "after round 2 of 2" in caught.value.message
-    assert caught.value.data["verdict"] == "fail"
-    assert caught.value.data["notes"] == ["dust", "dust"]
+    assert [name for name, _ in world.given] == ["plan", "do", "look"]
 
 
 async def test_a_later_attempt_does_not_repeat_what_is_done(tmp_path: Path) -> None:
