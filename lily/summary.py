@@ -20,7 +20,8 @@ _NEXT = {
     "approval_denied": "Ask whoever denied it; when that is settled, `lily jobs run {job}` asks again.",
     "approval_expired": "`lily jobs run {job}` asks again; `approval.ttl_hours` says how long it waits.",
     "approval_void": "`lily jobs run {job}` asks again, for the job as it is now.",
-    "job_execution_failed": "Read `events.jsonl` from the top: the first failing code is there. Then `lily jobs run {job}` again.",
+    "job_execution_failed": "Read `events.jsonl` from the top: the first failing code is there. Then `lily jobs run {job}` runs the job as"
+    " its file says; `lily runs replay {run}` does again what this run did, once that is approved.",
 }
 _HEADLINE = {"succeeded": "Succeeded", "failed": "Failed", "canceled": "Canceled", "missed": "Missed"}
 _TAIL_LINES = 20
@@ -89,7 +90,9 @@ def _why(receipt: Receipt) -> str:
         return ""
     own = error.blueprint_code
     codes = f"`{error.code}`" + (f" ({f'`{own}`' if own.isidentifier() else markdown(own)})" if own else "")
-    todo = _NEXT.get(error.code, "See `docs/runbook.md` for this code.").format(job=receipt.job_id, target=receipt.target.id)
+    todo = _NEXT.get(error.code, "See `docs/runbook.md` for this code.").format(
+        job=receipt.job_id, run=receipt.run_id, target=receipt.target.id
+    )
     return f"## Why\n\n{codes}: {markdown(error.message)}\n\n## What to do next\n\n{todo}\n"
 
 

@@ -43,6 +43,13 @@ def test_a_failure_says_why_and_what_to_do_before_all_else() -> None:
     assert places == sorted(places)
 
 
+def test_a_failure_says_what_runs_the_file_and_what_runs_the_same_again() -> None:
+    """What `--set` and `--input` gave to this run stands in no file."""
+    text = told(ended(Outcome(status="failed", result={}, error=ErrorInfo(code="job_execution_failed", message="broke"))))
+    assert "`lily jobs run job` runs the job as its file says" in text
+    assert "`lily runs replay 20260302T000000.000000Z-abcd` does again what this run did" in text
+
+
 def test_the_advice_for_what_the_policy_denies_fits_whatever_it_is() -> None:
     """A capability, a cap, or a folder: the line above says which."""
     error = ErrorInfo(code="job_policy_denied", message="cwd '..' is outside of the workspace")
