@@ -30,10 +30,20 @@ async def converts(ctx: Any, bindings: Any, run_input: Any) -> None:
         raise RuntimeError("the clean-up failed") from exc
 
 
-def test_a_cancel_holds_although_the_blueprint_makes_an_error_of_it(make_world: MakeWorld) -> None:
-    """Else the run would be tried again after somebody canceled it."""
-    world = make_world(converts)
-    run = world.submit("converts.v1", runtime=RETRY)
+@blueprint("goes_on.v1")
+async def goes_on(ctx: Any, bindings: Any, run_input: Any) -> Any:
+    """Does not hear that it is cut off, and gives a result."""
+    try:
+        await anyio.sleep(1000)
+    except BaseException:
+        return {"done": "in part"}
+
+
+@pytest.mark.parametrize("target", [converts, goes_on])
+def test_a_cancel_holds_whatever_the_blueprint_makes_of_it(make_world: MakeWorld, target: Any) -> None:
+    """Else the run would be tried again after somebody canceled it, or be called a success."""
+    world = make_world(target)
+    run = world.submit(target.id, runtime=RETRY)
 
     async def body(world: World) -> None:
         await anyio.sleep(5)
@@ -45,10 +55,11 @@ def test_a_cancel_holds_although_the_blueprint_makes_an_error_of_it(make_world: 
     assert statuses(world, run) == ["canceled"]
 
 
-def test_a_stop_costs_no_try_although_the_blueprint_makes_an_error_of_it(make_world: MakeWorld) -> None:
-    """The attempt counts as interrupted."""
-    world = make_world(converts)
-    run = world.submit("converts.v1")
+@pytest.mark.parametrize("target", [converts, goes_on])
+def test_a_stop_costs_no_try_whatever_the_blueprint_makes_of_it(make_world: MakeWorld, target: Any) -> None:
+    """The attempt counts as interrupted, and is made again after the next start."""
+    world = make_world(target)
+    run = world.submit(target.id)
     drained(world, 5, grace=0)
     assert statuses(world, run) == ["interrupted"]
     assert world.run(run.run_id).status is Status.QUEUED
@@ -63,15 +74,6 @@ def test_a_timeout_is_told_as_one_although_the_blueprint_makes_an_error_of_it(ma
     assert attempt.status == "timed_out"
     assert attempt.error is not None
     assert attempt.error.data == {"reason": "timeout", "then": "RuntimeError: the clean-up failed"}
-
-
-@blueprint("goes_on.v1")
-async def goes_on(ctx: Any, bindings: Any, run_input: Any) -> Any:
-    """Does not hear that it is cut off, and gives a result."""
-    try:
-        await anyio.sleep(1000)
-    except BaseException:
-        return {"done": "in part"}
 
 
 @blueprint("blocks.v1")
@@ -93,30 +95,6 @@ def test_what_comes_after_the_time_is_no_result(make_world: MakeWorld, target: A
     assert (attempt.status, attempt.duration_seconds) == ("timed_out", 4.0 if target is blocks else 3.0)
     assert attempt.error is not None
     assert attempt.error.data == {"reason": "timeout", "then": "it gave a result"}
-
-
-def test_what_comes_after_a_cancel_is_no_result(make_world: MakeWorld) -> None:
-    """The run is canceled, as its receipt says, although its target did not listen."""
-    world = make_world(goes_on)
-    run = world.submit("goes_on.v1", runtime=RETRY)
-
-    async def body(world: World) -> None:
-        await anyio.sleep(5)
-        ask(world, run)
-        await world.ended(run.run_id)
-
-    world.live(body)
-    assert world.receipt(run.run_id).status == "canceled"
-    assert statuses(world, run) == ["canceled"]
-
-
-def test_what_a_stop_cut_off_is_no_result(make_world: MakeWorld) -> None:
-    """It is done again after the next start."""
-    world = make_world(goes_on)
-    run = world.submit("goes_on.v1")
-    drained(world, 5, grace=0)
-    assert statuses(world, run) == ["interrupted"]
-    assert world.run(run.run_id).status is Status.QUEUED
 
 
 def test_nothing_begins_of_a_run_that_was_cut_off_before_it_did(world: World) -> None:
