@@ -251,7 +251,7 @@ class Conductor:
             self.work.moved(move)
         else:
             self._log.info(
-                "came too late", run=move.run.run_id, trace=move.run.trace_id, wanted=move.run.status.value, is_now=refusal.value
+                "the store refused a move", run=move.run.run_id, trace=move.run.trace_id, wanted=move.run.status.value, is_now=refusal.value
             )
         return refusal is None
 

@@ -114,8 +114,7 @@ class CommandBlueprint(BlueprintBase):
 
     def check_folders(self, bindings: CommandBindings, policy: Any, workspace: Path) -> None:
         """Raises BlueprintError for a `cwd` that is not allowed."""
-        if bindings.cwd is not None:  # most have none, and this is asked before every run
-            allowed_folder(workspace, policy, bindings.cwd)
+        check_cwd(bindings, policy, workspace)
 
 
 def environment(bindings: ProgramBindings, base: Path | None = None) -> dict[str, str]:
@@ -135,6 +134,12 @@ def _no_nul_in_secret(name: str, value: str) -> str:
 def folder(ctx: Context, given: str | None) -> Path:
     """The folder to run in, links followed. Raises BlueprintError for one outside of the workspace that the policy does not allow."""
     return allowed_folder(ctx.workspace, getattr(ctx, "policy", None), given)
+
+
+def check_cwd(bindings: ProgramBindings, policy: Any, workspace: Path) -> None:
+    """Raises BlueprintError for a `cwd` that is not allowed."""
+    if bindings.cwd is not None:  # most have none, and this is asked before every run
+        allowed_folder(workspace, policy, bindings.cwd)
 
 
 def allowed_folder(workspace: Path, policy: Any, given: str | None) -> Path:

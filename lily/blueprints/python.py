@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, JsonValue, StringConstraints
 
 from lily import python_child
-from lily.blueprints.command import ProgramBindings, allowed_folder, environment, facts, failure, folder, logs
+from lily.blueprints.command import ProgramBindings, check_cwd, environment, facts, failure, folder, logs
 from lily.blueprints.contract import BlueprintError, Context, Envelope, ProcessRequest, ProcessResult, Runnable
 from lily.blueprints.define import BlueprintBase
 from lily.errors import Code
@@ -62,8 +62,7 @@ class PythonBlueprint(BlueprintBase):
 
     def check_folders(self, bindings: PythonBindings, policy: Any, workspace: Path) -> None:
         """Raises BlueprintError for a `cwd` that is not allowed."""
-        if bindings.cwd is not None:  # most have none, and this is asked before every run
-            allowed_folder(workspace, policy, bindings.cwd)
+        check_cwd(bindings, policy, workspace)
 
 
 def _nameless(folder: Path) -> int:

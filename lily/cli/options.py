@@ -32,9 +32,11 @@ Since = Annotated[str | None, Parameter(name="--since", help="Only runs accepted
 _LONGEST = 1000  # characters of a reason
 
 
-def tell_unowned(place: Workspace) -> None:
+def tell_unowned(place: Workspace, settings: Settings, store: "Store") -> None:
     """Say that what was asked to stop has nobody who stops it, where its owner died."""
-    if current_owner(place) is None:
+    from lily.operations.worker import elsewhere
+
+    if current_owner(place) is None and not elsewhere(place, settings, store):
         tell("no supervisor is up: it stops at the next `lily up`; `lily runs fail --running --reason R` ends all that runs now")
 
 

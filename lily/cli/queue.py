@@ -133,19 +133,19 @@ def cancel(
     from lily.operations.queue import cancel_matching, cancel_named
 
     _check_meaning(runs, bool(all or priority or job), running=running, dry_run=dry_run, reason=reason)
-    with opened(workspace) as (place, _, store):
+    with opened(workspace) as (place, settings, store):
         by = actor(place, "run.cancel")
         if runs:
             found = cancel_named(place, store, runs, actor=by, reason=storable(reason, "--reason"))
         else:
             storable(reason, "--reason")
             found = cancel_matching(place, store, priority=priority, job_id=job, running=running, dry_run=dry_run, actor=by, reason=reason)
-    if json:
-        output.put_json(found)
-    else:
-        _put_canceled(found)
-        if found.asked and not found.dry_run:
-            tell_unowned(place)
+        if json:
+            output.put_json(found)
+        else:
+            _put_canceled(found)
+            if found.asked and not found.dry_run:
+                tell_unowned(place, settings, store)
     return 0
 
 

@@ -145,15 +145,15 @@ def cancel(
     """Cancel a run: at once when it waits, through its owner when it runs."""
     from lily.operations.changes import cancel as cancel_run
 
-    with opened(workspace) as (place, _, store):
+    with opened(workspace) as (place, settings, store):
         found = cancel_run(place, store, run, by=actor(place, "run.cancel"), reason=storable(reason, "--reason"))
-    if json:
-        output.put_json(run_view(found))
-    elif found.status is Status.CANCELED:
-        output.put(f"{found.run_id} is canceled")
-    else:
-        output.put(f"{found.run_id} is asked to stop; `lily runs show {found.run_id}` says when it has")
-        tell_unowned(place)
+        if json:
+            output.put_json(run_view(found))
+        elif found.status is Status.CANCELED:
+            output.put(f"{found.run_id} is canceled")
+        else:
+            output.put(f"{found.run_id} is asked to stop; `lily runs show {found.run_id}` says when it has")
+            tell_unowned(place, settings, store)
     return 0
 
 

@@ -43,6 +43,19 @@ def running(schedule: "Schedule", after: datetime, count: int) -> Iterator[datet
     return islice((window.at for window in _coming(schedule, after, count + _LOOKED_AT) if not window.excluded), count)
 
 
+def coming_due(schedule: "Schedule", job_id: str, begin: datetime, after: datetime) -> Iterator[tuple[datetime, datetime]]:
+    """Windows after `begin` that run, each with when its jitter lets it, of those that are due only after `after`."""
+    for at in running(schedule, begin, _LOOKED_AT):
+        due = schedule.fire_at(job_id, at)
+        if due > after:
+            yield at, due
+
+
+def jitter_of(trigger: Mapping[str, Any]) -> timedelta:
+    """How long after its instant a window may run."""
+    return timedelta(seconds=float(trigger.get("jitter_seconds") or 0))
+
+
 def next_of(entry: SpecEntry, state: "JobState | None", after: datetime | None, count: int, now: datetime) -> list[dict[str, Any]]:
     """The next windows of a job after a time, each with what will keep it from running as things stand.
 
@@ -51,9 +64,9 @@ def next_of(entry: SpecEntry, state: "JobState | None", after: datetime | None, 
     schedule, begin = _schedule(entry.trigger, entry.timezone), after or now
     waiting: deque[Window] = deque(maxlen=1)
     if after is None and state is not None:
-        jitter = timedelta(seconds=float(entry.trigger.get("jitter_seconds") or 0))
         held_since = state.version.since if state.version is not None else now
-        waiting.extend(schedule.windows(max(now - jitter, state.settled, held_since), now))  # only the last can be to come
+        earliest = max(now - jitter_of(entry.trigger), state.settled, held_since)
+        waiting.extend(schedule.windows(earliest, now))  # only the last can be to come
         begin = max(now, state.settled)  # the clock was set back: what has its row does not run again
     found = [each for each in waiting if schedule.fire_at(entry.id, each.at) > now]
     coming = islice(chain(found, _coming(schedule, begin, count)), count)
@@ -190,10 +203,9 @@ def _next_fire(
     except LilyError as error:
         return None, error.message
     # With jitter, the last window before may still be to come.
-    begin = after - timedelta(seconds=float(trigger.get("jitter_seconds") or 0))
+    begin = after - jitter_of(trigger)
     begin = max(begin, state.settled) if state is not None else begin  # later than now where the clock was set back
-    for at in running(schedule, begin, _LOOKED_AT):
-        due = schedule.fire_at(job_id, at)
-        if due > after and not _held_then(state, at):
+    for at, due in coming_due(schedule, job_id, begin, after):
+        if not _held_then(state, at):
             return due.astimezone(UTC), ""
     return None, "no window is to come"

@@ -10,7 +10,7 @@ from lily.clock import parse_stamp, stamp
 from lily.errors import Code, LilyError
 from lily.ledger import REBUILT, TICK, Control, State, Version, WindowStatus, grace_seconds, held_at, paused_at
 from lily.operations.looking import LOOKED, evaluation_view, looked_lines
-from lily.operations.times import local_of, running
+from lily.operations.times import coming_due, jitter_of, local_of, running
 from lily.policies import scheduled
 from lily.spec_index import SpecEntry, SpecIndex
 from lily.storage.looks import Look, LookReads
@@ -21,7 +21,6 @@ from lily.text import counted
 from lily.triggers.schedule import Schedule, Window, schedule_of
 
 _MINUTE = timedelta(minutes=1)
-_LOOKED_AT = 1000  # windows among which the one that runs next is looked for
 # How far back the last window before now is looked for, near first.
 _BACK = (timedelta(hours=1), timedelta(days=40), timedelta(days=4000))
 
@@ -241,13 +240,8 @@ def _next(case: _Case) -> _Coming | None:
         after = max(after, control.until - timedelta(microseconds=1))
     if version.until is not None:
         return None
-    schedule = case.schedule(version)
-    jitter = timedelta(seconds=float(version.trigger.get("jitter_seconds") or 0))
-    for at in running(schedule, max(begin, after - jitter), _LOOKED_AT):
-        due = schedule.fire_at(case.job_id, at)
-        if due > after and paused_at(case.controls, at) is None:
-            return _Coming(at, due)
-    return None
+    coming = coming_due(case.schedule(version), case.job_id, max(begin, after - jitter_of(version.trigger)), after)
+    return next((_Coming(at, due) for at, due in coming if paused_at(case.controls, at) is None), None)
 
 
 def _after(schedule: Schedule, job_id: str, at: datetime) -> _Coming | None:

@@ -86,6 +86,20 @@ def test_from_another_folder_the_runs_of_a_living_supervisor_are_not_called_thos
     assert "ended without a word" in other.lily("health").out
 
 
+def test_a_cancel_from_another_folder_leaves_the_stop_to_the_living_supervisor(
+    place: House, build: Callable[[Path], House], tmp_path: Path
+) -> None:
+    """And does not say that nobody is there who stops it."""
+    other = build(tmp_path / "other")
+    shutil.copy(place.workspace.config, other.workspace.config)
+    place.up()
+    run_id = place.submit("slow")
+    place.pids()
+    said = other.lily("queue", "cancel", run_id)
+    assert (said.err, "is asked to stop" in said.out) == ("", True)
+    assert place.until_ended(run_id).status == "canceled"
+
+
 @contextmanager
 def connected(url: str) -> Iterator[socket.socket]:
     """The socket of a connection to a store there."""
