@@ -55,8 +55,11 @@ class Family:
         return set(found)
 
     def signal(self, members: Collection[Proc], *signals: int) -> None:
-        """Send to each member, once; blocks."""
-        for member in members:
+        """Send to each member, once, parents before what they started; blocks.
+
+        A shell that sees its command end before it is told itself would go on with the next one.
+        """
+        for member in sorted(members, key=lambda proc: (proc.start_ticks, proc.pid)):
             for signum in signals:
                 if not send(member, signum):
                     self.out_of_reach.add(member)

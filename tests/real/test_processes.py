@@ -15,7 +15,7 @@ import anyio.lowlevel
 import pytest
 
 from lily.blueprints.contract import BlueprintError, ProcessResult
-from lily.engines import brief, limits, spawn
+from lily.engines import brief, ending, limits, spawn
 from lily.engines.children import CHILDREN
 from lily.engines.output import Capture, Kept
 from lily.engines.process_table import (
@@ -174,6 +174,22 @@ class TestHowAProgramEnds:
         script = "trap 'sleep 0.05; echo cleaned; exit' TERM; echo ready; sleep 1000 & wait"
         await bench.run_until_ready("sh", "-c", script, kill_grace_seconds=5)
         assert bench.text() == "ready\ncleaned\n"
+
+    async def test_a_program_is_asked_to_end_before_what_it_started(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A shell that sees its command end before it is told itself goes on with the next one."""
+        asked = list[int]()
+
+        def recorded(proc: Proc, signum: int) -> bool:
+            if signum == signal.SIGTERM:
+                asked.append(proc.pid)
+            return send(proc, signum)
+
+        monkeypatch.setattr(ending, "send", recorded)
+        (bench.workspace / "nest").write_text('echo $$; [ $1 = 0 ] && echo ready && exec sleep 1000; sh nest $(($1 - 1)); echo "went on"')
+        await bench.run_until_ready("sh", "nest", "7")
+        assert asked == bench.pids()
+        assert len(asked) == 8
+        assert "went on" not in bench.text()
 
     async def test_a_stopped_program_is_ended_within_the_grace(self, bench: Bench) -> None:
         with anyio.fail_after(5):
