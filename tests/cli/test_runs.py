@@ -74,6 +74,23 @@ def test_list_can_be_narrowed(lily: Lily, arguments: tuple[str, ...], expected: 
     assert [run["job_id"] for run in lily("runs", "list", "--json", *arguments).json["runs"]] == expected
 
 
+def test_what_somebodys_code_raised_is_shown_with_its_place(lily: Lily, workspace: Path) -> None:
+    """In a blueprint of the workspace, and in a function of a module there."""
+    folder = workspace / ".lily" / "blueprints"
+    folder.mkdir()
+    (folder / "mine.py").write_text(
+        'import lily\n\n\n@lily.blueprint(\'mine.v1\')\nasync def mine(ctx, bindings, run_input):\n    """Fail."""\n    return 1 / 0\n'
+    )
+    (workspace / "work.py").write_text("def count():\n    return int('many')\n")
+    write_job(workspace, "own", target={"kind": "blueprint", "id": "mine.v1"}, bindings={}, capabilities=[])
+    write_job(workspace, "function", target={"kind": "blueprint", "id": "python.v1"}, bindings={"callable": "work:count"})
+    for job, place in (("own", f"{folder / 'mine.py'}, line 7, in mine"), ("function", f"{workspace / 'work.py'}, line 2, in count")):
+        run = lily("jobs", "run", job, "--json").lines[-1]["receipt"]["run_id"]
+        (summary,) = (workspace / ".lily" / "runs" / job).glob("*/summary.md")
+        assert f"Raised at {place}; the traceback is in `run_receipt.json`." in summary.read_text()
+        assert f"raised at  {place}" in lily("runs", "show", run).out.splitlines()
+
+
 @pytest.mark.e2e
 def test_since_takes_times_and_durations(lily: Lily, two_runs: list[str]) -> None:
     """A time with an offset means the instant; a date its midnight in UTC."""

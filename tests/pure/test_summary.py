@@ -50,6 +50,32 @@ def test_a_failure_says_what_runs_the_file_and_what_runs_the_same_again() -> Non
     assert "`lily runs replay 20260302T000000.000000Z-abcd` does again what this run did" in text
 
 
+INSTALLED = '  File "/usr/lib/python3.11/site-packages/http_thing.py", line 7, in get\n    raise Refused\n'
+
+
+@pytest.mark.parametrize(
+    ("frames", "place"),
+    [
+        ('  File "/w/lily.py", line 1, in run\n  File "/w/a b/mine.py", line 24, in <lambda>\n', "/w/a b/mine.py, line 24, in \\<lambda>"),
+        (f'  File "/w/mine.py", line 24, in look\n{INSTALLED}', "/w/mine.py, line 24, in look"),
+        (INSTALLED, "/usr/lib/python3.11/site-packages/http_thing.py, line 7, in get"),
+        ('  +-+-------- 1 --------\n    |   File "/w/mine.py", line 3, in one\n', "/w/mine.py, line 3, in one"),
+    ],
+)
+def test_a_failure_of_somebodys_code_says_where_it_was_raised(frames: str, place: str) -> None:
+    """Their own code rather than a library that it called; the receipt has the rest."""
+    error = ErrorInfo(code="job_execution_failed", message="Refused", data={"traceback": f"Traceback:\n{frames}Refused\n"})
+    text = told(ended(Outcome(status="failed", result={}, error=error)))
+    assert f"Refused\n\nRaised at {place}; the traceback is in `run_receipt.json`.\n\n## What to do next" in text
+
+
+@pytest.mark.parametrize("trace", ["", "no frames", None, 5])
+def test_a_failure_without_a_place_says_nothing_of_one(trace: Any) -> None:
+    """A program's, or one whose data a target has written."""
+    error = ErrorInfo(code="job_execution_failed", message="broke", data={"traceback": trace})
+    assert "Raised at" not in told(ended(Outcome(status="failed", result={}, error=error)))
+
+
 def test_the_advice_for_what_the_policy_denies_fits_whatever_it_is() -> None:
     """A capability, a cap, or a folder: the line above says which."""
     error = ErrorInfo(code="job_policy_denied", message="cwd '..' is outside of the workspace")
