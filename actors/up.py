@@ -219,8 +219,7 @@ async def _watch_blueprints(session: Session) -> None:
 
 def _log_problems(session: Session) -> None:
     for problem in session.system.ports.registry.problems():
-        where = f"{problem.path}:{problem.line}"
-        session.log.warning("blueprint file is not usable", path=where, code=problem.code, why=problem.message)
+        session.log.warning("blueprint file is not usable", path=problem.place, code=problem.code, why=problem.message)
 
 
 async def _on_signals(live: LiveSettings, drain: Stop, *, task_status: anyio.abc.TaskStatus[None]) -> None:

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +20,8 @@ from lily.blueprints.schemas import json_schema, validated
 from lily.blueprints.versions import matches
 from lily.conditions.define import Subject
 from lily.errors import Code, LilyError
+
+_VERSION = re.compile(r"\.v\d+$")  # of an id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,11 +181,15 @@ class Registry:
 
     def _unknown(self, kind: str, id: str) -> LilyError:
         known = sorted(name for have, name in self._table if have == kind)
-        close = difflib.get_close_matches(id, known, n=3, cutoff=0.5)
-        broken = [problem.place for problem in self.problems() if problem.code != Code.BLUEPRINT_DUPLICATE]
+        stems = [_VERSION.sub("", name) for name in known]  # nearly all have the same version, which makes none of them alike
+        alike = difflib.get_close_matches(_VERSION.sub("", id), stems, n=3)
+        close = [name for name, stem in zip(known, stems, strict=True) if stem in alike]
+        problems = [problem for problem in self.problems() if problem.code != Code.BLUEPRINT_DUPLICATE]
+        broken = [problem.place for problem in problems]
         hints = [f"did you mean {' or '.join(close)}?"] if close else [f"there are {', '.join(known)}"]
-        if broken:
-            hints.append(f"not loaded: {', '.join(broken[:3])}")
+        if problems:
+            # First, for it is the likelier reason.
+            hints.insert(0, f"not loaded: {', '.join(f'{problem.place} ({problem.message})' for problem in problems[:3])}")
         return LilyError(
             Code.BLUEPRINT_NOT_FOUND, f"there is no {kind} {id}", hint="; ".join(hints), id=id, close=close, not_loaded=broken[:20]
         )
