@@ -2,7 +2,7 @@
 
 import os
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Protocol
 
 import msgspec
@@ -61,6 +61,15 @@ def process_start_ticks(pid: int) -> int | None:
             return None if state in (b"Z", b"X") else int(rest[18])
     except (OSError, IndexError, ValueError):
         return None
+
+
+@cache
+def pid_namespace() -> str:
+    """In which process numbers mean what they mean here: a container has its own. Empty where the system can't say."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def this_process() -> tuple[int, int | None, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from lily.clock import boot_id, process_start_ticks, this_process
+from lily.clock import boot_id, pid_namespace, process_start_ticks, this_process
 from lily.errors import Code, LilyError
 
 JOB_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}", re.ASCII)
@@ -122,7 +122,7 @@ def find_workspace(given: str | os.PathLike[str] | None = None, start: Path | No
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who holds a workspace: exact, because pid, start time and boot id together are never reused."""
+    """Who holds a workspace: exact, because pid, start time and boot id together are never reused in one PID namespace."""
 
     pid: int
     start_ticks: int | None
@@ -130,9 +130,22 @@ class Owner:
     kind: str  # "up" (supervisor) or "run" (a command that runs jobs itself)
     since: str
     life: str
+    namespace: str = ""  # empty: of ours, or nobody knows
 
-    def alive(self) -> bool:
-        """Whether this very process still runs."""
+    @property
+    def near(self) -> bool:
+        """Whether its process number means here what it means there; not so between a container and its host."""
+        return self.namespace in ("", pid_namespace())
+
+    @property
+    def process(self) -> str:
+        """The process, for a person."""
+        return f"pid {self.pid}" if self.near else f"pid {self.pid} of another container or the host"
+
+    def alive(self, lock: Path) -> bool:
+        """Whether this very process still runs; of one whose number means nothing here, whether somebody holds `lock`."""
+        if not self.near:
+            return _is_held(lock)
         return self.boot == boot_id() and process_start_ticks(self.pid) == self.start_ticks
 
 
@@ -153,7 +166,7 @@ class OwnerLock:
             os.close(fd)
             raise self._conflict() from None
         pid, ticks, boot = this_process()
-        owner = Owner(pid, ticks, boot, kind, since, life)
+        owner = Owner(pid, ticks, boot, kind, since, life, pid_namespace())
         body = json.dumps({name: getattr(owner, name) for name in Owner.__slots__}).encode() + b"\n"
         os.ftruncate(fd, 0)
         os.pwrite(fd, body, 0)
@@ -162,7 +175,7 @@ class OwnerLock:
 
     def _conflict(self) -> LilyError:
         owner = read_owner(self._path)
-        named = f"pid {owner.pid} (lily {owner.kind}, since {owner.since})" if owner else "a process that is just starting"
+        named = f"{owner.process} (lily {owner.kind}, since {owner.since})" if owner else "a process that is just starting"
         return LilyError(
             Code.OWNER_CONFLICT,
             f"this workspace is owned by {named}",
@@ -194,12 +207,28 @@ def read_owner(path: Path) -> Owner | None:
     """Who the lock file names; None when nobody does. Says nothing about whether the lock is held: see `current_owner`."""
     try:
         given = json.loads(path.read_bytes())
-        return Owner(**given)
+        return Owner(**{name: given[name] for name in Owner.__slots__ if name in given})
     except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 
 def current_owner(workspace: Workspace) -> Owner | None:
-    """The living process that holds the workspace, or None. Reads only; takes no lock."""
-    owner = read_owner(lock_path(workspace))
-    return owner if owner is not None and owner.alive() else None
+    """The living process that holds the workspace, or None. Changes nothing."""
+    path = lock_path(workspace)
+    owner = read_owner(path)
+    return owner if owner is not None and owner.alive(path) else None
+
+
+def _is_held(path: Path) -> bool:
+    """Whether somebody holds the lock, by taking it for a moment beside others who look."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False

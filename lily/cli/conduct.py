@@ -131,7 +131,7 @@ def _once(workspace: Workspace, settings: Settings, store: Store, run_id: str, p
         owner = current_owner(workspace)
         if owner is None:
             return _here(workspace, settings, run_id, progress)
-        silent = f"pid {owner.pid}, which owns the workspace, does not answer; run {run_id} is stored and waits for it: see `lily health`"
+        silent = f"{owner.process}, which owns the workspace, does not answer; run {run_id} is stored and waits for it: see `lily health`"
         for event in follow(workspace, run_id=run_id, from_seq=progress.last, silent=lambda: output.tell(silent)):
             progress.event(event)
         return store.run(run_id)

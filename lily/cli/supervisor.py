@@ -60,7 +60,7 @@ def down(
     before = _newest_event(place, workspace)
     _request(place, seconds, by, why)
     output.tell(f"stopping; running work has {seconds:g} s to finish")
-    while owner is not None and owner.alive() and current_owner(place) is not None:
+    while owner is not None and current_owner(place) == owner:
         time.sleep(_LOOK_SECONDS)
     output.tell("stopped")
     if before is not None:
@@ -130,7 +130,8 @@ def _unasked(place: Workspace, error: LilyError) -> LilyError:
         return error
     hint = "there is nothing to stop"
     if owner is not None:
-        hint = f"pid {owner.pid} (lily {owner.kind}) owns it: `kill {owner.pid}` ends it, and `lily up` takes up what it ran"
+        end = f"`kill {owner.pid}` ends it" if owner.near else "end it there"
+        hint = f"{owner.process} (lily {owner.kind}) owns it: {end}, and `lily up` takes up what it ran"
     return LilyError(error.code, error.message, where=error.where, hint=hint)
 
 

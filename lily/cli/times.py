@@ -123,7 +123,7 @@ def why(job_id: OneJob, /, *, at: At = None, json: Json = False, workspace: Plac
     place = find_workspace(workspace)
     index = SpecIndex(place)
     owner = current_owner(place)
-    told = f"a supervisor (pid {owner.pid})" if owner is not None and owner.kind == "up" else None
+    told = f"a supervisor ({owner.process})" if owner is not None and owner.kind == "up" else None
     with ledger(place) as store:
         when = moments.instant(at, _zone(index, store, job_id), "--at") if at is not None else None
         view = asked(index, store, job_id, when, SystemClock().now(), told)

@@ -174,7 +174,7 @@ def remove_job_store(workspace: Workspace) -> bool:
 def _in_use(workspace: Workspace, owner: Owner) -> LilyError:
     return LilyError(
         Code.OWNER_CONFLICT,
-        f"pid {owner.pid} (lily {owner.kind}, since {owner.since}) is using the job store",
+        f"{owner.process} (lily {owner.kind}, since {owner.since}) is using the job store",
         where=str(workspace.job_store),
         hint="`lily down` first; a supervisor that starts makes the job store anew by itself",
         pid=owner.pid,

@@ -29,10 +29,10 @@ def open_store(workspace: Workspace, settings: Settings, *, clock: Clock | None 
 def _refuse_beside_owner(workspace: Workspace, found: str) -> None:
     """An owner that lives is of the Lily that knows the schema as it is; it would fail with another one."""
     owner = current_owner(workspace)
-    if owner is not None and owner.pid != os.getpid():
+    if owner is not None and not (owner.near and owner.pid == os.getpid()):
         raise LilyError(
             Code.OWNER_CONFLICT,
-            f"the store's schema is {found}, and pid {owner.pid} (lily {owner.kind}), of an older Lily, is using it",
+            f"the store's schema is {found}, and {owner.process} (lily {owner.kind}), of an older Lily, is using it",
             where=str(workspace.root),
             hint="`lily down` first; the next command then brings the store up to date",
             pid=owner.pid,

@@ -156,7 +156,7 @@ def test_the_owner_can_be_seen_without_taking_the_lock(tmp_path: Path) -> None:
     take(lock)
     owner = current_owner(workspace)
     assert owner is not None
-    assert (owner.pid, owner.kind, owner.life, owner.alive()) == (os.getpid(), "up", "life", True)
+    assert (owner.pid, owner.kind, owner.life, owner.near) == (os.getpid(), "up", "life", True)
     assert stat.S_IMODE(lock_path(workspace).stat().st_mode) == 0o600
     lock.release()
     assert current_owner(workspace) is None
@@ -179,6 +179,41 @@ def test_an_owner_that_died_is_known_at_once_and_exactly(tmp_path: Path) -> None
     assert current_owner(Workspace(tmp_path)) is None
     lock = OwnerLock(path)
     take(lock)
+    lock.release()
+
+
+def test_an_owner_whose_process_number_means_nothing_here_lives_as_long_as_its_lock_is_held(tmp_path: Path) -> None:
+    """In a container, or on the host of this one: the same number is somebody else's here, or nobody's."""
+    workspace = Workspace(tmp_path)
+    path = lock_path(workspace)
+    lock = OwnerLock(path)
+    take(lock)
+    told = {**json.loads(path.read_bytes()), "namespace": "pid:[1]", "start_ticks": 1}
+    path.write_text(json.dumps(told), encoding="utf-8")
+    owner = current_owner(workspace)
+    assert owner is not None
+    assert (owner.near, owner.process) == (False, f"pid {os.getpid()} of another container or the host")
+    with pytest.raises(LilyError, match="of another container or the host"):
+        take(OwnerLock(path))
+    os.close(lock.fileno())  # as when it is killed: the file still names it
+    assert read_owner(path) == owner
+    assert current_owner(workspace) is None
+    path.unlink()
+    assert not owner.alive(path)
+
+
+def test_a_lock_file_of_an_older_or_newer_lily_names_its_owner(tmp_path: Path) -> None:
+    """One field less, or one more."""
+    workspace = Workspace(tmp_path)
+    lock = OwnerLock(lock_path(workspace))
+    take(lock)
+    told = json.loads(lock_path(workspace).read_bytes())
+    del told["namespace"]
+    for body in (told, {**told, "mood": "fine"}):
+        lock_path(workspace).write_text(json.dumps(body), encoding="utf-8")
+        owner = current_owner(workspace)
+        assert owner is not None
+        assert owner.near
     lock.release()
 
 

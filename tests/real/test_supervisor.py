@@ -18,7 +18,7 @@ from lily.memory import ARENAS
 from lily.operations.sockets import doorbell_path, reader_path
 from lily.runs import Status
 from lily.workspace import current_owner, lock_path
-from tests.real.house import House, alive, until
+from tests.real.house import TIMEOUT, House, alive, until
 from tests.real.nursery import REPOSITORY
 
 pytestmark = pytest.mark.e2e
@@ -111,6 +111,25 @@ class TestOwnership:
         assert said.err.startswith("owner_conflict")
         assert f"pid {up.pid} (lily up" in said.err
         assert up.alive()
+
+    def test_a_command_in_another_container_sees_the_supervisor_and_stops_it(self, house: House) -> None:
+        """Its process number is nobody's there, or somebody else's."""
+        inside = ("unshare", "--pid", "--fork", "--mount-proc")
+        if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+            pytest.skip("no PID namespace may be made here")
+        up = house.up()
+
+        def lily(*arguments: str) -> subprocess.CompletedProcess[str]:
+            command = [*inside, sys.executable, "-m", "lily", *arguments]
+            return subprocess.run(command, cwd=house.root, capture_output=True, text=True, check=False, timeout=TIMEOUT)
+
+        status = msgspec.json.decode(lily("status", "--json").stdout)
+        assert (status["owner"]["pid"], status["supervisor"]["pid"]) == (up.pid, up.pid)
+        second = lily("up")
+        assert second.returncode == 4
+        assert f"pid {up.pid} of another container or the host (lily up" in second.stderr
+        assert lily("down").returncode == 0
+        until(lambda: not up.alive(), "the end of the supervisor")
 
     def test_a_run_is_handed_to_the_supervisor_and_followed_to_its_end(self, house: House) -> None:
         house.job("fails", "sh", "-c", "exit 3")

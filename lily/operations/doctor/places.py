@@ -164,12 +164,12 @@ def lock(scene: Scene) -> Iterator[Finding]:
         left = read_owner(path)
         if left is not None and left.pid != os.getpid():  # a repair holds it itself
             gone = "before the machine was started again" if left.boot != boot_id() else "and ended without a word"
-            yield found("owner", "lock_stale", f"pid {left.pid} (lily {left.kind}) owned the workspace {gone}", scene.shown(path))
+            yield found("owner", "lock_stale", f"{left.process} (lily {left.kind}) owned the workspace {gone}", scene.shown(path))
         yield fine("owner", "nobody owns the workspace; `lily up` starts a supervisor")
     elif owner.kind == "up" and scene.said is None:
-        yield found("owner", "owner_silent", f"pid {owner.pid} (lily up, since {owner.since}) does not answer", scene.shown(path))
+        yield found("owner", "owner_silent", f"{owner.process} (lily up, since {owner.since}) does not answer", scene.shown(path))
     else:
-        yield fine("owner", f"pid {owner.pid} (lily {owner.kind}, since {owner.since})")
+        yield fine("owner", f"{owner.process} (lily {owner.kind}, since {owner.since})")
 
 
 def sockets(scene: Scene) -> Iterator[Finding]:
