@@ -1,7 +1,7 @@
 """summary.md: made from the receipt and the lifecycle events alone, so the same input gives the same bytes."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
@@ -11,7 +11,7 @@ import msgspec
 from lily.approvals.record import Approval
 from lily.receipts import Receipt
 from lily.runs import Event, EventName
-from lily.text import markdown, visible
+from lily.text import markdown, raised_at, visible
 
 _NEXT = {
     "job_target_unresolved": "See `lily blueprints list` for what is registered; fix `target.id` or `target.version`, then run it again.",
@@ -26,7 +26,6 @@ _NEXT = {
 _HEADLINE = {"succeeded": "Succeeded", "failed": "Failed", "canceled": "Canceled", "missed": "Missed"}
 _TAIL_LINES = 20
 _PAYLOAD_CHARS = 4000
-_FRAME = re.compile(r'^[ |+-]*File "(.+)", line (\d+), in (.+)$', re.MULTILINE)  # in a traceback, also in one of a group
 _NOTED = frozenset({EventName.JOB_INTERRUPTED, EventName.JOB_RECOVERED, EventName.POLICY_DENIED})
 
 
@@ -94,16 +93,9 @@ def _why(receipt: Receipt) -> str:
     todo = _NEXT.get(error.code, "See `docs/runbook.md` for this code.").format(
         job=receipt.job_id, run=receipt.run_id, target=receipt.target.id
     )
-    where = raised_at(error.data)
+    where = raised_at(error.data.get("traceback"))
     where = f"\n\nRaised at {markdown(where)}; the traceback is in `run_receipt.json`." if where else ""
     return f"## Why\n\n{codes}: {markdown(error.message)}{where}\n\n## What to do next\n\n{todo}\n"
-
-
-def raised_at(data: Mapping[str, Any]) -> str:
-    """The place that the traceback in an error's data ends in, the last one outside of installed packages; empty without one."""
-    frames = _FRAME.findall(str(data.get("traceback", "")))
-    own = [frame for frame in frames if "/lib/python" not in frame[0]] or frames
-    return "{}, line {}, in {}".format(*own[-1]) if own else ""
 
 
 def _missed(receipt: Receipt) -> str:

@@ -14,6 +14,7 @@ UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2
 # The hinge of a link or of a link's definition, and the beginning of HTML, with the backslashes before it. Code and emphasis on one line
 # change the look of words alone, and messages are full of them: they stay as they are.
 _MARKUP = re.compile(r"(\\*)(\](?=[(\[:])|<(?=[A-Za-z/!?]))")
+_FRAME = re.compile(r'^[ |+-]*File "(.+)", line (\d+), in (.+)$', re.MULTILINE)  # of a traceback, also of one in a group
 _LONGEST = 16_384
 
 
@@ -89,6 +90,13 @@ def json_of(body: bytes | str, kind: Any = Any) -> Any:
         return msgspec.json.decode(body, type=kind)
     except (UnicodeError, RecursionError) as error:
         raise msgspec.DecodeError(f"JSON is malformed: {error}") from error
+
+
+def raised_at(trace: object) -> str:
+    """The place that a traceback ends in, outside of installed packages where it can: `FILE, line N, in NAME`; empty without one."""
+    frames = _FRAME.findall(str(trace))
+    own = [frame for frame in frames if "/lib/python" not in frame[0]] or frames
+    return "{}, line {}, in {}".format(*own[-1]) if own else ""
 
 
 def text_of(value: object) -> str:

@@ -10,10 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lily.blueprints.contract import BlueprintError, Context, Envelope, Runnable
 from lily.blueprints.define import BlueprintBase
+from lily.blueprints.foreign import trace_of
 from lily.blueprints.parts import Name, Part, check_folders, needs_of, problem_with, run_part
 from lily.blueprints.references import references, root_of
 from lily.blueprints.schemas import said
 from lily.errors import Code, LilyError
+from lily.redaction import here
 from lily.text import as_number
 
 INPUT = "input"  # the root under which references find the run's own input
@@ -225,7 +227,10 @@ def _code(error: Exception) -> str:
 
 
 def _error_data(error: Exception) -> dict[str, Any]:
-    data = error.data if isinstance(error, BlueprintError) else {}
+    if isinstance(error, BlueprintError):
+        data = error.data
+    else:
+        data = {} if isinstance(error, LilyError) else {"traceback": trace_of(error, here())}
     return {"code": _code(error), "message": said(error), "data": data}
 
 

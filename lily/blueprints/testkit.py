@@ -11,10 +11,10 @@ import anyio.lowlevel
 import msgspec
 
 from lily.blueprints.contract import BlueprintError, Envelope, ProcessRequest, ProcessResult, RunLogger
-from lily.blueprints.foreign import split
+from lily.blueprints.foreign import split, told_of
 from lily.blueprints.nested import run_nested
 from lily.errors import Code
-from lily.text import text_of
+from lily.redaction import here
 from lily.workspace import is_artifact_name
 
 T = TypeVar("T")
@@ -131,7 +131,7 @@ class FakeContext:
                 self.steps[full] = msgspec.json.decode(msgspec.json.encode(await fn()))
             except BaseException as error:
                 if split(error)[0] is None:
-                    self.told.events.append(("step_failed", {"step": full, "message": text_of(error)}))
+                    self.told.events.append(("step_failed", {"step": full, "message": told_of(error, here())}))
                 raise
             self.told.events.append(("step_succeeded", {"step": full}))
         result: T = self.steps[full]

@@ -13,8 +13,8 @@ from lily.cli.options import Json, Limit, Place, Since, StatusFilter, actor, ope
 from lily.receipts import seconds_between
 from lily.render import diff_lines, event_lines, fields, run_view, table, when
 from lily.runs import TERMINAL, Attempt, Run, Status
-from lily.summary import duration, raised_at
-from lily.text import one_line
+from lily.summary import duration
+from lily.text import one_line, raised_at
 from lily.workspace import EVENTS, RECEIPT, SUMMARY, Workspace
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _lines(place: Workspace, store: "Store", run: Run, receipt: "Receipt | None"
     if run.error:
         named = f"{run.error.code} ({run.error.blueprint_code})" if run.error.blueprint_code else run.error.code
         pairs.append(("error", f"{named}: {run.error.message}"))
-        if where := raised_at(run.error.data):
+        if where := raised_at(run.error.data.get("traceback")):
             pairs.append(("raised at", where))
     lines = fields(pairs)
     if run.attempts:

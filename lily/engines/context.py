@@ -14,7 +14,7 @@ import msgspec
 from lily.approvals.record import Need, covered
 from lily.blueprints.contract import BlueprintError, Context, Envelope, ProcessRequest, ProcessResult
 from lily.blueprints.envelope import plain as plain_json
-from lily.blueprints.foreign import split
+from lily.blueprints.foreign import split, told_of
 from lily.blueprints.nested import fitted, found_in, run_nested
 from lily.blueprints.registry import Registry
 from lily.clock import Clock, stamp
@@ -26,7 +26,7 @@ from lily.redaction import Redactor
 from lily.runs import Event, EventName, Run
 from lily.settings import Policy
 from lily.storage.files import NEW, make_inner_folder, open_folder, temporary_name
-from lily.text import as_number, encodable, one_line, plain, text_of
+from lily.text import as_number, encodable, one_line, plain
 from lily.workspace import Workspace, is_artifact_name
 
 T = TypeVar("T")
@@ -176,7 +176,7 @@ class RunContext(Context):
             value = _step_value(full, result, redactor)
         except BaseException as exc:
             if split(exc)[0] is None:  # what cuts it off is no failure of its own
-                await self._say(EventName.STEP_FAILED, {"step": full, "message": text_of(exc) or type(exc).__name__})
+                await self._say(EventName.STEP_FAILED, {"step": full, "message": told_of(exc, redactor)})
             raise
         await self._attempt.told.step_done(full, value)
         await self._say(EventName.STEP_SUCCEEDED, {"step": full})

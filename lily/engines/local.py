@@ -1,6 +1,5 @@
 """Runs attempts in this process. A distributed engine would take the same work elsewhere."""
 
-import traceback
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,7 +10,7 @@ import trio
 from lily import __version__
 from lily.blueprints.contract import BlueprintError, Envelope
 from lily.blueprints.envelope import checked
-from lily.blueprints.foreign import alone, split
+from lily.blueprints.foreign import alone, split, trace_of
 from lily.blueprints.secrets import values_of
 from lily.engines.context import Attempt, Ports, RunContext, Told
 from lily.engines.limits import Caps, limits_report
@@ -24,7 +23,6 @@ from lily.runs import ErrorInfo, PinnedSpec, Run, Runtime
 from lily.storage.artifacts import hide_names, sync_target_files, target_file_names
 from lily.text import as_number, encodable, plain_data, text_of
 
-_TRACEBACK_CHARS = 4000
 _SPECS_KNOWN = 1000
 _LONGEST_WISH = 366 * 86_400.0  # seconds; a pause of more has no date any more, sooner or later
 _SAID_BY_TARGET = frozenset({"payload", "references", "approvals_requested"})
@@ -166,9 +164,8 @@ def _outcome_of(exc: BaseException, result: dict[str, Any], redactor: Redactor) 
         return _failed("failed", exc.message, exc.code, result, retryable=exc.retryable, retry_after=wish, data=exc.data)
     if isinstance(exc, LilyError):
         return _failed("failed", exc.message, exc.code, result, retryable=False, data=exc.detail)
-    # Before it is cut: half a secret would not be known.
-    trace = redactor.text(encodable("".join(traceback.format_exception(exc))))[-_TRACEBACK_CHARS:]
-    return _failed("failed", _said(exc), Code.BLUEPRINT_EXECUTION_FAILED, result, retryable=True, data={"traceback": trace})
+    data = {"traceback": trace_of(exc, redactor)}
+    return _failed("failed", _said(exc), Code.BLUEPRINT_EXECUTION_FAILED, result, retryable=True, data=data)
 
 
 def _hushed(outcome: Outcome, redactor: Redactor) -> Outcome:

@@ -1,6 +1,7 @@
 """pipeline.v1: order, side by side, references, retries, and going on where an earlier attempt stopped."""
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -208,6 +209,21 @@ async def test_whatever_a_step_raises_the_others_are_finished(raised: BaseExcept
     assert caught.value.data["finished_steps"] == ["after", "slow"]
     assert ("start", "bad-try2") in world.log
     assert [event["step"] for event in ctx.told.named("step_failed")] == ["bad"]
+
+
+async def test_what_the_code_of_a_step_raised_is_told_with_its_place(world: World, ctx: FakeContext) -> None:
+    """And with its traceback; not so what the code meant to be read."""
+    world.raises |= {"a": KeyError("x"), "b": BlueprintError("no such table", table="t")}
+    with pytest.raises(BlueprintError) as caught:
+        await run(world, ctx, step("a"), step("b"))
+    assert caught.value.message == "step a failed: KeyError: 'x'; step b failed: no such table"
+    told = {event["step"]: event["message"] for event in ctx.told.named("step_failed")}
+    place = re.escape(f"{Path(__file__).parent}/") + r"\w+\.py, line \d+, in \w+"
+    assert re.fullmatch(rf"KeyError: 'x' \({place}\)", told["a"])
+    assert told["b"] == "no such table"
+    data = {name: error["data"] for name, error in caught.value.data["errors"].items()}
+    assert data["a"]["traceback"].endswith("KeyError: 'x'\n")
+    assert data["b"] == {"table": "t"}
 
 
 async def test_an_error_alone_in_a_group_says_itself_whether_a_retry_can_mend_it(world: World, ctx: FakeContext) -> None:
