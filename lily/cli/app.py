@@ -91,6 +91,7 @@ _TOP = {
     "report": "report:report",
     "metrics": "metrics:metrics",
     "doctor": "doctor:doctor",
+    "completion": "completion:completion",
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,31 @@ def test_blueprints_list_has_all_that_jobs_may_name(lily: Lily, workspace: Path)
         row["id"] for row in found["blueprints"]
     }
     assert len(found["diagnostics"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("",), {"init", "jobs", "completion"}),
+        (("jobs", "pa"), {"pause"}),
+        (("dlq", "retry", "--c"), {"--cause", "--canary"}),
+        (("runs", "list", "--status", "s"), {"succeeded"}),
+    ],
+)
+def test_bash_completes_commands_options_and_values(lily: Lily, words: tuple[str, ...], expected: set[str]) -> None:
+    """As when Tab is pressed after these words."""
+    script = f'{lily("completion", "bash").out}\nCOMP_WORDS=(lily "$@") COMP_CWORD=$#; _lily; echo "${{COMPREPLY[@]}}"'
+    said = subprocess.run(["bash", "-c", script, "bash", *words], capture_output=True, text=True, check=True)
+    assert expected <= set(said.stdout.split())
+    assert words == ("",) or expected == set(said.stdout.split())
+
+
+def test_scripts_for_other_shells_name_every_command(lily: Lily) -> None:
+    for shell in ("zsh", "fish"):
+        said = lily("completion", shell)
+        assert (said.status, said.err) == (0, "")
+        assert "retry-now" in said.out
+    assert lily("completion", "tcsh").status == 2
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ COMMANDS: dict[str, set[str]] = {
     "health": {"--check", "--watch", *JSON_HERE},
     "report": {"--period", *JSON_HERE},
     "metrics": {"--textfile", "--workspace"},
+    "completion": {"SHELL"},
     "events tail": {"--follow", "--since", "--type", "--job", "-n", "--lines", *JSON_HERE},
     "store export": {"--jsonl", "--table", "--workspace"},
     "store checkpoint": {"--reason", *JSON_HERE},
