@@ -4,20 +4,21 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
 from lily.addresses import without_passwords
-from lily.alerts.terms import DEFAULT_SINK, Alerts, is_time, is_zone, sink_of, wrong_hours, wrong_with
+from lily.alerts.terms import DEFAULT_SINK, Alerts, is_time, is_zone, sink_of, wrong_hours, wrongs_with
 from lily.alerts.terms import shown as shown_sink
 from lily.decoding import prepared
+from lily.diagnostics import Diagnostic, to_error
 from lily.errors import Code, LilyError
 from lily.workspace import Workspace
 
 FILE = ".lily/config.yaml"
 _MEND = "mend that line, then `lily config validate`"
+_ALL = "`lily config validate` names all of them"
 
 
 class Store(msgspec.Struct, frozen=True, kw_only=True):
@@ -253,57 +254,65 @@ _SINKS = "alerts.sinks"
 _SECTIONS = {_CAPABILITIES, _SINKS} | {key.rsplit(".", depth)[0] for key in _KEYS for depth in range(1, key.count(".") + 1)}
 
 
-class _Wrong(Exception):
-    def __init__(self, position: tuple[int, int], message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.position, self.message, self.hint = position, message, hint
+class _Given(msgspec.Struct, frozen=True):
+    key: str
+    value: Any
+    position: tuple[int, int]
 
 
 def load_settings(workspace: Workspace) -> Settings:
-    """The settings in force. A missing or empty file means the defaults. Raises LilyError `config_invalid` with the place."""
+    """The settings in force. A missing or empty file means the defaults.
+
+    Raises LilyError `config_invalid` for the first mistake, with its place; all of them stand in its detail, as `diagnostics`.
+    """
     return _settings(_given(workspace))
 
 
 def parse_settings(text: bytes) -> Settings:
     """The settings that a file with this text gives. Raises as `load_settings` does."""
-    with _placed():
-        return _settings(_given_in(text))
+    return _settings(_given_in(text))
 
 
-def _settings(given: Iterable[tuple[str, Any, int]]) -> Settings:
+def _settings(found: Iterable[_Given | Diagnostic]) -> Settings:
     values = {key: known.default for key, known in _KEYS.items()}
     decisions = dict(_DEFAULT_CAPABILITIES)
     sinks: dict[str, Any] = {}
     origins = dict.fromkeys([*values, *(f"{_CAPABILITIES}.{name}" for name in decisions)], "default")
-    for key, value, line in given:
+    places: dict[str, tuple[int, int]] = {}
+    wrong: list[Diagnostic] = []
+    for given in found:
+        if isinstance(given, Diagnostic):
+            wrong.append(given)
+            continue
+        key, value = given.key, given.value
         if key.startswith(_CAPABILITIES + "."):
             decisions[key.removeprefix(_CAPABILITIES + ".")] = value
         elif key.startswith(_SINKS + "."):
             sinks[key.removeprefix(_SINKS + ".")] = value
         else:
             values[key] = float(value) if type(values[key]) is float else value
-        origins[key] = f"{FILE}:{line}"
-    upper, lower = values["queue.backpressure_percent"], values["queue.low_water_percent"]
-    if lower >= upper:
-        places = [origin for key in ("queue.low_water_percent", "queue.backpressure_percent") if (origin := origins[key]) != "default"]
-        said = f"queue.low_water_percent: found {lower:g}; accepted: less than queue.backpressure_percent, which is {upper:g}"
-        raise LilyError(Code.CONFIG_INVALID, said, where=places[0], hint=_MEND)
+        places[key], origins[key] = given.position, f"{FILE}:{given.position[0]}"
+    unread = {each.field for each in wrong}
+    for keys, field, said in _together(values):
+        if said and unread.isdisjoint(keys):
+            wrong.append(_wrong(next(places[key] for key in keys if key in places), field, said))
+    if wrong:
+        raise _refused(wrong)
     if not sinks:
         sinks["log"], origins[f"{_SINKS}.log"] = DEFAULT_SINK, "default"
     body = _nested(values)
     body["policy"]["capabilities"] = decisions
     body["alerts"]["sinks"] = {name: sink_of(sink) for name, sink in sinks.items()}
-    settings = msgspec.convert({**body, "origins": origins}, Settings)
-    _check_hours(settings)
-    return settings
+    return msgspec.convert({**body, "origins": origins}, Settings)
 
 
-def _check_hours(settings: Settings) -> None:
-    wrong = wrong_hours(settings.alerts.quiet_hours)
-    if wrong:
-        keys = ("alerts.quiet_hours.start", "alerts.quiet_hours.end")
-        places = [origin for key in keys if (origin := settings.origins[key]) != "default"]
-        raise LilyError(Code.CONFIG_INVALID, f"alerts.quiet_hours: {wrong}", where=places[0], hint=_MEND)
+def _together(values: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str | None]]:
+    """What keys say together, each right by itself: the keys, the one that is told, and what is wrong."""
+    lower, upper = "queue.low_water_percent", "queue.backpressure_percent"
+    said = f"found {values[lower]:g}; accepted: less than {upper}, which is {values[upper]:g}"
+    yield (lower, upper), lower, said if values[lower] >= values[upper] else None
+    start, end = "alerts.quiet_hours.start", "alerts.quiet_hours.end"
+    yield (start, end), "alerts.quiet_hours", wrong_hours(values[start], values[end])
 
 
 def explain(workspace: Workspace) -> list[tuple[str, Any, str]]:
@@ -344,48 +353,55 @@ def _nested(values: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _given(workspace: Workspace) -> list[tuple[str, Any, int]]:
-    """(dotted key, value, line) of what the file says."""
+def _given(workspace: Workspace) -> Iterator[_Given | Diagnostic]:
     if not os.path.lexists(workspace.config):
-        return []
+        return iter(())
     from lily.yaml_reader import bounded_bytes  # only where there is a file to read
 
-    with _placed():
-        return list(_given_in(bounded_bytes(workspace.config)))
+    try:
+        text = bounded_bytes(workspace.config)
+    except OSError as error:
+        raise LilyError(Code.CONFIG_INVALID, f"can't be read: {error.strerror}", where=FILE, hint="check its permissions") from None
+    return _given_in(text)
 
 
-def _given_in(text: bytes) -> Iterator[tuple[str, Any, int]]:
+def _given_in(text: bytes) -> Iterator[_Given | Diagnostic]:
+    """What the file says, and what is wrong with it."""
     from lily.yaml_reader import read_yaml
 
     document = read_yaml(text)
-    if document.empty or (not document.problems and document.value is None):
+    if document.empty:
         return
-    if document.problems:
-        first = document.problems[0]
-        raise _Wrong((first.line, first.column), first.message, first.hint)
-    yield from _walk(document, document.value, ())
+    for problem in document.problems:
+        yield _wrong((problem.line, problem.column), "", problem.message, problem.hint)
+    told = {(problem.line, problem.column) for problem in document.problems}
+    for each in _walk(document, document.value, ()):
+        if isinstance(each, _Given) or (each.line, each.column) not in told:
+            yield each
 
 
-@contextmanager
-def _placed() -> Iterator[None]:
-    """What is wrong with the file, with its place."""
-    try:
-        yield
-    except OSError as error:
-        raise LilyError(Code.CONFIG_INVALID, f"can't be read: {error.strerror}", where=FILE, hint="check its permissions") from None
-    except _Wrong as wrong:
-        line, column = wrong.position
-        hint = wrong.hint or _MEND
-        raise LilyError(Code.CONFIG_INVALID, wrong.message, where=f"{FILE}:{line}:{column}", hint=hint, line=line, column=column) from None
+def _wrong(position: tuple[int, int], field: str, message: str, hint: str = "") -> Diagnostic:
+    line, column = position
+    return Diagnostic(path=FILE, line=line, column=column, field=field, code=Code.CONFIG_INVALID, message=message, hint=hint)
 
 
-def _walk(document: Any, value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any, int]]:
+def _refused(wrong: list[Diagnostic]) -> LilyError:
+    from lily.yaml_reader import MAX_PROBLEMS
+
+    found = sorted(wrong, key=lambda each: (each.line, each.column))[:MAX_PROBLEMS]
+    first = to_error(found)
+    hint = first.hint or _MEND if len(found) == 1 else "; ".join(filter(None, (first.hint, _ALL)))
+    return LilyError(first.code, first.message, where=first.where, hint=hint, line=found[0].line, column=found[0].column, **first.detail)
+
+
+def _walk(document: Any, value: Any, path: tuple[str, ...]) -> Iterator[_Given | Diagnostic]:
     here = ".".join(path)
     if value is None and here != "llm.api_key":
         return  # a section whose lines are all commented out
     if not isinstance(value, dict):
         accepted = "env:NAME or file:PATH under `secret:`, never the secret itself" if here == "llm.api_key" else "a mapping"
-        raise _Wrong(document.value_at(path), f"{here or 'the file'}: {accepted} is accepted here")
+        yield _wrong(document.value_at(path), here, f"{'' if here else 'the file: '}{accepted} is accepted here")
+        return
     for name, inner in value.items():
         place = (*path, name)
         key = ".".join(place)
@@ -393,23 +409,25 @@ def _walk(document: Any, value: Any, path: tuple[str, ...]) -> Iterator[tuple[st
             yield from _walk(document, inner, place)
             continue
         if here == _SINKS:
-            _check_sink(document, place, inner)
-            yield key, inner, document.key_at(place)[0]
+            yield from _sink(document, place, inner)
             continue
         known = _DECISION if here == _CAPABILITIES else _KEYS.get(key) if "." not in name else None
         if known is None:
-            raise _Wrong(document.key_at(place), f"unknown key `{key[:100]}`", _suggestion(here, name))
-        if not known.fits(inner):
+            yield _wrong(document.key_at(place), key[:100], f"unknown key `{name[:100]}`", _suggestion(here, name))
+        elif not known.fits(inner):
             shown = "something else" if key == "llm.api_key.secret" else _short(inner)
-            raise _Wrong(document.value_at(place), f"{key}: found {shown}; accepted: {known.accepted}")
-        yield key, inner, document.key_at(place)[0]
+            yield _wrong(document.value_at(place), key, f"found {shown}; accepted: {known.accepted}")
+        else:
+            yield _Given(key, inner, document.key_at(place))
 
 
-def _check_sink(document: Any, place: tuple[str, ...], given: Any) -> None:
-    wrong = wrong_with(str(place[-1]), given)
-    if wrong is not None:
-        at = document.key_at if wrong.key else document.value_at
-        raise _Wrong(at((*place, *wrong.path)), f"{'.'.join(map(str, place))}: {wrong.message}", wrong.hint)
+def _sink(document: Any, place: tuple[str, ...], given: Any) -> Iterator[_Given | Diagnostic]:
+    key, right = ".".join(place), True
+    for wrong in wrongs_with(place[-1], given):
+        at, right = document.key_at if wrong.key else document.value_at, False
+        yield _wrong(at((*place, *wrong.path)), key, wrong.message, wrong.hint)
+    if right:
+        yield _Given(key, given, document.key_at(place))
 
 
 def _short(value: Any) -> str:

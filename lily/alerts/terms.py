@@ -1,7 +1,7 @@
 """What the workspace says of alerts: when one is raised, where it goes, and when nobody wants to be told. Light: every command loads it."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -136,35 +136,35 @@ class Wrong(msgspec.Struct, frozen=True):
     hint: str = ""
 
 
-def wrong_with(name: str, given: Any) -> Wrong | None:
-    """What keeps a sink of this name from being one."""
+def wrongs_with(name: str, given: Any) -> Iterator[Wrong]:
+    """What keeps a sink of this name from being one, as far as its kind is known."""
     if not NAME.fullmatch(name):
-        return Wrong((), "a sink's name has lower-case letters, digits, dashes and underscores", key=True)
+        yield Wrong((), "a sink's name has lower-case letters, digits, dashes and underscores", key=True)
     if not isinstance(given, dict):
-        return Wrong((), "a mapping with `kind` is accepted here")
+        yield Wrong((), "a mapping with `kind` is accepted here")
+        return
     kind = given.get("kind")
     fields = KINDS.get(kind) if type(kind) is str else None
     if fields is None:
-        return Wrong(("kind",) if "kind" in given else (), f"`kind` is one of {', '.join(KINDS)}")
+        yield Wrong(("kind",) if "kind" in given else (), f"`kind` is one of {', '.join(KINDS)}")
+        return
     known = {**fields, **_COMMON}
     for key, value in given.items():
         if key == "kind":
             continue
         if key not in known:
-            return Wrong(
-                (key,), f"unknown key `{str(key)[:100]}`", key=True, hint=f"a sink of kind {kind} has: {', '.join(['kind', *known])}"
-            )
-        if not known[key].fits(value):
+            hint = f"a sink of kind {kind} has: {', '.join(['kind', *known])}"
+            yield Wrong((key,), f"unknown key `{str(key)[:100]}`", key=True, hint=hint)
+        elif not known[key].fits(value):
             shown = "something else" if key in _UNTOLD else f"{value!r:.60}"
-            return Wrong((key,), f"{key}: found {shown}; accepted: {known[key].accepted}")
-    missing = [key for key, field in fields.items() if field.required and key not in given]
-    if missing:
-        return Wrong((), f"a sink of kind {kind} needs `{missing[0]}`: {fields[missing[0]].accepted}")
-    if "username" in given and "password" not in given:
-        return Wrong(("username",), f"username needs `password`: {_SECRET_TEXT}")
-    if given.get("tls") == "none" and "password" in given:
-        return Wrong(("tls",), "a password is not sent without TLS: use starttls or tls")
-    return None
+            yield Wrong((key,), f"{key}: found {shown}; accepted: {known[key].accepted}")
+    for key, field in fields.items():
+        if field.required and key not in given:
+            yield Wrong((), f"a sink of kind {kind} needs `{key}`: {field.accepted}")
+    if kind == "email" and "username" in given and "password" not in given:
+        yield Wrong(("username",), f"username needs `password`: {_SECRET_TEXT}")
+    if kind == "email" and given.get("tls") == "none" and "password" in given:
+        yield Wrong(("tls",), "a password is not sent without TLS: use starttls or tls")
 
 
 def sink_of(given: Mapping[str, Any]) -> Sink:
@@ -216,10 +216,10 @@ def is_zone(value: Any) -> bool:
     return type(value) is str and check_zone(value) is None
 
 
-def wrong_hours(quiet: QuietHours) -> str | None:
+def wrong_hours(start: str, end: str) -> str | None:
     """What keeps these from being quiet hours."""
-    if bool(quiet.start) != bool(quiet.end):
+    if bool(start) != bool(end):
         return "quiet hours have a start and an end, or neither"
-    if quiet.start and quiet.start == quiet.end:
+    if start and start == end:
         return "quiet hours that end when they start would never end"
     return None

@@ -2,8 +2,9 @@
 
 from lily.cli import output
 from lily.cli.options import Json, Place, Reason, actor, reason_of
+from lily.diagnostics import Diagnostic
 from lily.errors import Code, LilyError
-from lily.render import table
+from lily.render import diagnostic_line, table
 from lily.settings import explain
 from lily.workspace import current_owner, find_workspace
 
@@ -27,9 +28,20 @@ def _shown(value: object) -> str:
 
 
 def validate(*, json: Json = False, workspace: Place = None) -> int:
-    """Check .lily/config.yaml. What is wrong is printed with its place, and the exit status is 3."""
+    """Check .lily/config.yaml. Everything that is wrong is printed with its place, and the exit status is 3.
+
+    With --json all of it stands in the error's `detail`, as `diagnostics`.
+    """
     place = find_workspace(workspace)
-    found = explain(place)
+    try:
+        found = explain(place)
+    except LilyError as error:
+        wrong = _diagnostics(error)
+        if json or len(wrong) < 2:
+            raise
+        output.put_lines(map(diagnostic_line, wrong))
+        hint = "mend these lines, then `lily config validate`"
+        raise LilyError(error.code, f"{len(wrong)} mistakes", where=wrong[0].path, hint=hint) from None
     given = sum(origin != "default" for _, _, origin in found)
     if json:
         output.put_json({"ok": True, "path": ".lily/config.yaml", "keys_given": given})
@@ -38,11 +50,17 @@ def validate(*, json: Json = False, workspace: Place = None) -> int:
     return 0
 
 
+def _diagnostics(error: LilyError) -> list[Diagnostic]:
+    known = error.detail.get("diagnostics", [])
+    assert isinstance(known, list)
+    return [Diagnostic(**each) for each in known]
+
+
 def reload(*, reason: Reason = "", json: Json = False, workspace: Place = None) -> int:
     """Have the running supervisor read .lily/config.yaml again, and show what changed.
 
-    A file that is wrong changes nothing: its mistake is printed with its place, and the exit status is 3. SIGHUP to the supervisor does the
-    same, and its log says what changed.
+    A file that is wrong changes nothing: its first mistake is printed with its place, and the exit status is 3. SIGHUP to the supervisor
+    does the same, and its log says what changed.
     """
     from lily.operations.client import reload_settings
 

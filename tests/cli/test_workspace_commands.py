@@ -136,6 +136,24 @@ def test_config_validate_names_the_place(lily: Lily, workspace: Path) -> None:
     assert lily("jobs", "list").status == 0  # reading needs no settings
 
 
+def test_config_validate_names_all_mistakes_each_on_its_line(lily: Lily, workspace: Path) -> None:
+    """As `lily jobs validate` does for job files; other commands name the first, and where the rest are shown."""
+    (workspace / ".lily/config.yaml").write_text("queue: {max_concurent: 7, max_size: many}\nstore: 5\n")
+    said = lily("config", "validate")
+    assert said.status == 3
+    assert [line.partition(": ")[0] for line in said.out.splitlines()] == [
+        ".lily/config.yaml:1:9",
+        ".lily/config.yaml:1:37",
+        ".lily/config.yaml:2:8",
+    ]
+    assert said.err == "config_invalid: 3 mistakes · .lily/config.yaml · mend these lines, then `lily config validate`\n"
+    error = lily("config", "validate", "--json").json["error"]
+    assert [each["field"] for each in error["detail"]["diagnostics"]] == ["queue.max_concurent", "queue.max_size", "store"]
+    assert lily("jobs", "run", "a").err.endswith(
+        "(and 2 more) · .lily/config.yaml:1:9 · did you mean `max_concurrent`?; `lily config validate` names all of them\n"
+    )
+
+
 @pytest.mark.usefixtures("workspace")
 def test_blueprints_list_has_all_that_jobs_may_name(lily: Lily, workspace: Path) -> None:
     """Built in, and from the workspace; a broken file is named with its line and hides nothing."""

@@ -17,7 +17,7 @@ from lily.alerts.decide import Kind
 from lily.alerts.errors import SinkError
 from lily.alerts.message import Message, command_for, written
 from lily.alerts.sending import Sender
-from lily.alerts.terms import Sink, sink_of, wrong_with
+from lily.alerts.terms import Sink, sink_of, wrongs_with
 from lily.clock import SystemClock
 from lily.engines.process_table import scan
 from lily.log import SilentLog, StreamLog
@@ -47,7 +47,7 @@ MESSAGE = written(
 
 def sink(kind: str, **given: Any) -> Sink:
     """As the settings would have it."""
-    assert wrong_with("a", {"kind": kind, **given}) is None
+    assert list(wrongs_with("a", {"kind": kind, **given})) == []
     return sink_of({"kind": kind, "timeout_seconds": 10, **given})
 
 
