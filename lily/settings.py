@@ -14,6 +14,7 @@ from lily.alerts.terms import shown as shown_sink
 from lily.decoding import prepared
 from lily.diagnostics import Diagnostic, to_error
 from lily.errors import Code, LilyError
+from lily.http_forms import wrong_url
 from lily.workspace import Workspace
 
 FILE = ".lily/config.yaml"
@@ -234,8 +235,8 @@ _KEYS: dict[str, _Key] = {
     "alerts.quiet_hours.timezone": _Key("UTC", "an IANA zone such as Europe/Lisbon", is_zone),
     "llm.base_url": _Key(
         "https://api.openai.com/v1",
-        "an address that begins with http:// or https://",
-        lambda value: _text(value) and value.startswith(("http://", "https://")),
+        "an address such as https://host/path",
+        lambda value: _text(value) and wrong_url(value) is None,
     ),
     "llm.model": _Key("", "the name of a model", _text),
     "llm.api_key.secret": _Key("env:OPENAI_API_KEY", "env:NAME or file:PATH", _secret),

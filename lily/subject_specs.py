@@ -1,11 +1,11 @@
 """The `subject` of a condition: a model for each that is built in, told apart by `kind`, and one for those of a workspace. Shape only."""
 
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from lily.http_forms import HEADER_NAMES, HEADER_VALUES, is_header_name, is_header_value, wrong_url
 from lily.spec_parts import Part, checked
 
 SUBJECT_ID = r"^[a-z0-9][a-z0-9._-]{0,127}$"
@@ -15,15 +15,12 @@ def _no_nul(text: str) -> str | None:
     return "it has a NUL character" if "\0" in text else None
 
 
-def _url(text: str) -> str | None:
-    try:
-        parts = urlsplit(text)
-        _ = parts.port  # raises ValueError for one that is no number
-    except ValueError as error:
-        return f"it is no URL: {error}"
-    if parts.scheme not in ("http", "https") or not parts.hostname or any(sign.isspace() for sign in text):
-        return f"{text[:60]!r} is no URL such as https://host/path"
-    return None
+def _header_name(text: str) -> str | None:
+    return None if is_header_name(text) else f"no header can have this name: {HEADER_NAMES}"
+
+
+def _header_value(given: object) -> str | None:
+    return f"it can't be sent: {HEADER_VALUES}" if isinstance(given, str) and not is_header_value(given) else None
 
 
 def _json_path(text: str) -> str | None:
@@ -41,10 +38,16 @@ Name = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z_][A
 JobName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
 
 
+HeaderName = Annotated[str, Field(max_length=200), checked(_header_name)]
+
+
 class SecretText(Part):
     """A header's value that is read from the environment when it is sent."""
 
     secret: Annotated[str, Field(pattern=r"^env:[A-Za-z_][A-Za-z0-9_]*$", description="env:NAME")]
+
+
+HeaderValue = Annotated[Annotated[str, Field(max_length=4096)] | SecretText, checked(_header_value)]
 
 
 class FileSubject(Part):
@@ -61,11 +64,11 @@ class HttpSubject(Part):
     """The answer to a GET: its status, or a value in its JSON."""
 
     kind: Literal["http"] = Field(description="http")
-    url: Annotated[str, Field(max_length=4096), checked(_url)] = Field(description="a URL such as https://host/path")
+    url: Annotated[str, Field(max_length=4096), checked(wrong_url)] = Field(description="a URL such as https://host/path")
     json_path: Annotated[str, Field(max_length=500), checked(_json_path)] | None = Field(
         default=None, description="a path into the answer's JSON, such as a.b[0].c; without one the status is observed"
     )
-    headers: dict[Annotated[str, Field(max_length=200)], Annotated[str, Field(max_length=4096)] | SecretText] = Field(
+    headers: dict[HeaderName, HeaderValue] = Field(
         default={}, max_length=50, description="a mapping of names to text, or to {secret: env:NAME}"
     )
 

@@ -33,6 +33,17 @@ def one_line(value: object) -> str:
     return visible(" ".join(str(value).split()))
 
 
+def cause_of(error: Exception) -> str:
+    """What the error says on one line, or where that is nothing, what led to it: of a failed handshake only the innermost has words."""
+    link: BaseException | None = error
+    while link is not None:
+        text = one_line(link)
+        if text:
+            return text
+        link = link.__cause__ or link.__context__
+    return type(error).__name__
+
+
 def markdown(value: object) -> str:
     """Any value as one line of Markdown that says it and does nothing: no link and no HTML comes of it."""
     return _MARKUP.sub(lambda found: f"{found[1] * 2}\\{found[2]}", one_line(value))

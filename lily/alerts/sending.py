@@ -32,9 +32,9 @@ class Sender:
         except TimeoutError:
             raise SinkError(f"no answer within {sink.timeout_seconds:g} s") from None
         except SinkError as error:
-            raise SinkError(redacted(one_line(error), known), error.retry_after) from None
+            raise SinkError(_said(error, known), error.retry_after) from None
         except Exception as error:  # a library's, of whatever kind: the alert waits for its next try
-            raise SinkError(redacted(one_line(f"{type(error).__name__}: {error}"), known)) from None
+            raise SinkError(_said(f"{type(error).__name__}: {error}", known)) from None
 
     async def _send(self, sink: Sink, message: Message, secrets: dict[str, str]) -> str:
         match sink.kind:
@@ -61,6 +61,11 @@ class Sender:
                 from lily.alerts.by_apprise import notify
 
                 return await _left_alone(notify, message, [secrets[each.secret] for each in sink.urls])
+
+
+def _said(error: object, secrets: Iterable[str]) -> str:
+    """What may be told of it. Folded into one line afterwards: a secret of several lines would not be known any more."""
+    return one_line(redacted(str(error), secrets))
 
 
 async def _left_alone(fn: Any, *given: Any) -> str:

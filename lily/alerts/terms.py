@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from lily.http_forms import is_header_name, is_header_value, wrong_url
+
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 RECORDS = frozenset({"log", "file"})  # these keep a record: people are told by the others
 
@@ -79,14 +81,15 @@ def _secret(value: Any) -> bool:
 
 
 def _address(value: Any) -> bool:
-    return _secret(value) or (_line(value) and value.startswith(("http://", "https://")))
+    return _secret(value) or (_line(value) and wrong_url(value) is None)
 
 
 def _headers(value: Any) -> bool:
     if not isinstance(value, dict) or len(value) > 50:
         return False
     return all(
-        type(name) is str and re.fullmatch(r"[A-Za-z0-9-]+", name) and (_secret(text) or _line(text)) for name, text in value.items()
+        type(name) is str and is_header_name(name) and (_secret(text) or (_line(text) and is_header_value(text)))
+        for name, text in value.items()
     )
 
 
@@ -104,8 +107,8 @@ KINDS: dict[str, dict[str, _Field]] = {
     "file": {"path": _Field("a path; a relative one begins at the workspace", _text, True)},
     "command": {"argv": _Field("a list: the program and its arguments", _texts, True)},
     "webhook": {
-        "url": _Field("an address that begins with http:// or https://, or {secret: env:NAME}", _address, True),
-        "headers": _Field("a mapping of names to text or to {secret: env:NAME}", _headers),
+        "url": _Field("an address such as https://host/path, or {secret: env:NAME}", _address, True),
+        "headers": _Field("a mapping of names to ASCII text or to {secret: env:NAME}", _headers),
     },
     "email": {
         "host": _Field("the name of a mail server", _line, True),
@@ -194,7 +197,9 @@ def shown(sink: Sink) -> dict[str, Any]:
 
 def masked_address(url: str) -> str:
     """An address without its login and what comes after the host: with many services that is the secret."""
-    scheme, _, rest = url.partition("://")
+    scheme, found, rest = url.partition("://")
+    if not found:
+        return "***"  # what was meant to be one
     place, slash, path = rest.partition("/")
     return f"{scheme}://{place.rpartition('@')[2].partition('?')[0]}" + ("/***" if slash and path else slash)
 

@@ -6,6 +6,8 @@ from lily import __version__
 from lily.alerts.errors import SinkError
 from lily.alerts.message import Message
 from lily.alerts.terms import SecretAt, Sink, masked_address
+from lily.http_forms import HEADER_VALUES, is_header_value
+from lily.text import cause_of
 
 
 async def post(sink: Sink, message: Message, secrets: dict[str, str]) -> str:
@@ -16,7 +18,11 @@ async def post(sink: Sink, message: Message, secrets: dict[str, str]) -> str:
     shown = masked_address(url)
     # The receiver may use the key to tell a message that comes twice.
     headers = httpx.Headers({"Content-Type": "application/json", "User-Agent": f"lily/{__version__}", "Idempotency-Key": _key(message)})
-    headers.update({name: _text(value, secrets) for name, value in sink.headers.items()})  # whatever the case of a name
+    given = {name: _text(value, secrets) for name, value in sink.headers.items()}
+    wrong = [name for name, value in given.items() if not is_header_value(value)]
+    if wrong:
+        raise SinkError(f"the header {wrong[0]} can't be sent: {HEADER_VALUES}")
+    headers.update(given)  # whatever the case of a name
     try:
         async with (
             httpx.AsyncClient(timeout=sink.timeout_seconds, follow_redirects=False) as client,
@@ -25,8 +31,8 @@ async def post(sink: Sink, message: Message, secrets: dict[str, str]) -> str:
             if not answer.is_success:
                 raise SinkError(f"{shown} answered {answer.status_code} {answer.reason_phrase}".strip(), _pause(answer.headers))
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        said = str(error).replace(url, shown)
-        raise SinkError(f"{shown} can't be reached: {type(error).__name__}" + (f": {said}" if said else "")) from None
+        said = cause_of(error).replace(url, shown)
+        raise SinkError(f"{shown} can't be reached: {type(error).__name__}: {said}") from None
     return ""
 
 

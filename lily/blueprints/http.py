@@ -1,7 +1,6 @@
 """http.v1: one HTTP request, and what is expected of the answer."""
 
 import importlib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,31 +16,24 @@ from lily.blueprints.define import BlueprintBase
 from lily.blueprints.paths import PathMissing, lookup, parse_path, same
 from lily.blueprints.schemas import UNSHOWN, one_line
 from lily.blueprints.secrets import Value, revealed
+from lily.http_forms import HEADER_NAMES, HEADER_VALUES, is_header_name, is_header_value, wrong_url
 from lily.offload import in_thread
 from lily.redaction import here
-from lily.text import encodable
+from lily.text import cause_of, encodable
 
 KEPT_BYTES = 1024 * 1024  # of the body; what is over is not read
 _EXCERPT = 2000
 
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_NOT_IN_VALUES = frozenset("\0\n\v\f\r")
-
 
 def _name(given: str) -> str:
-    if _NAME.fullmatch(given) is None:
-        raise ValueError("no header can have this name: letters, digits and !#$%&'*+-.^_`|~ are accepted")
+    if not is_header_name(given):
+        raise ValueError(f"no header can have this name: {HEADER_NAMES}")
     return given
 
 
-def _sendable(text: str) -> bool:
-    return text.isascii() and _NOT_IN_VALUES.isdisjoint(text) and text == text.strip(" \t")
-
-
 def _value(given: Value) -> Value:
-    if isinstance(given, str) and not _sendable(given):  # not shown: it may be a token that somebody pasted
-        said = "it can't be sent: ASCII characters without line breaks are accepted, and no space at the beginning or end"
-        raise PydanticCustomError(UNSHOWN, said)
+    if isinstance(given, str) and not is_header_value(given):  # not shown: it may be a token that somebody pasted
+        raise PydanticCustomError(UNSHOWN, f"it can't be sent: {HEADER_VALUES}")
     return given
 
 
@@ -83,10 +75,9 @@ class Bindings(BaseModel):
     @field_validator("url")
     @classmethod
     def _http(cls, given: str) -> str:
-        parts = urlsplit(given)
-        if parts.scheme not in ("http", "https") or not parts.hostname or any(sign.isspace() for sign in given):
-            raise ValueError("expected a URL such as http://host/path or https://host/path")
-        _ = parts.port  # raises ValueError for one that is no number
+        wrong = wrong_url(given)
+        if wrong:
+            raise ValueError(wrong)
         return given
 
 
@@ -155,7 +146,7 @@ async def _send(bindings: Bindings, base: Path) -> tuple[Answer, bytes]:
         raise BlueprintError(f"the request can't be sent: {one_line(str(error)) or type(error).__name__}", retryable=False) from error
     except (httpx.HTTPError, OSError) as error:
         raise BlueprintError(
-            f"{bindings.method} {_shown(bindings.url)} got no answer: {_cause(error)}", reason=type(error).__name__
+            f"{bindings.method} {_shown(bindings.url)} got no answer: {cause_of(error)}", reason=type(error).__name__
         ) from error
     answer = Answer(
         url=_shown(str(response.url)),
@@ -167,17 +158,6 @@ async def _send(bindings: Bindings, base: Path) -> tuple[Answer, bytes]:
         body=_excerpt(body, response.encoding),
     )
     return answer, body
-
-
-def _cause(error: Exception) -> str:
-    """What the error says, or where that is nothing, what led to it: of a failed handshake only the innermost has words."""
-    link: BaseException | None = error
-    while link is not None:
-        text = one_line(str(link))
-        if text:
-            return text
-        link = link.__cause__ or link.__context__
-    return type(error).__name__
 
 
 def _excerpt(body: bytes, encoding: str) -> str:

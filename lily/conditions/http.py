@@ -9,12 +9,12 @@ import msgspec
 
 from lily.blueprints.contract import BlueprintError
 from lily.blueprints.paths import PathMissing, lookup
-from lily.blueprints.schemas import one_line
 from lily.blueprints.secrets import secret_text
 from lily.conditions.define import Look, subject
 from lily.conditions.verdict import EvaluationCode, EvaluationError
+from lily.http_forms import HEADER_VALUES, is_header_value
 from lily.subject_specs import HttpSubject
-from lily.text import json_of
+from lily.text import cause_of, json_of
 
 KEPT_BYTES = 1024 * 1024  # of the answer
 
@@ -44,6 +44,9 @@ async def _get(look: Look, params: HttpSubject) -> tuple[int, bytes]:
         headers |= {n.lower(): v if isinstance(v, str) else secret_text(v.secret, look.environ) for n, v in params.headers.items()}
     except BlueprintError as error:
         raise _failed(error.message) from None
+    wrong = [name for name, value in headers.items() if not is_header_value(value)]
+    if wrong:
+        raise _failed(f"the header {wrong[0]} can't be sent: {HEADER_VALUES}")
     try:
         async with (
             httpx.AsyncClient(timeout=None, follow_redirects=False) as client,
@@ -51,7 +54,7 @@ async def _get(look: Look, params: HttpSubject) -> tuple[int, bytes]:
         ):
             return response.status_code, await _bounded(response) if params.json_path is not None else b""
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-        raise _failed(f"{_shown(params.url)} gave no answer: {one_line(str(error)) or type(error).__name__}") from None
+        raise _failed(f"{_shown(params.url)} gave no answer: {cause_of(error)}") from None
 
 
 async def _bounded(response: Any) -> bytes:

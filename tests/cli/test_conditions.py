@@ -242,6 +242,7 @@ def test_other_lists_show_looks_as_windows(lily: Lily, workspace: Path) -> None:
     ("trigger", "code", "field"),
     [
         ({"subject": {"kind": "nobody", "x": 1}}, "job_trigger_invalid", "trigger.subject"),
+        ({"subject": {"kind": "http", "url": "http://h/", "headers": {"X": "é"}}}, "job_trigger_invalid", "trigger.subject.headers.X"),
         ({"subject": {"kind": "http", "url": "http://localhost/"}, "value": 200}, "job_policy_denied", "capabilities"),
         ({"value": "2"}, "job_trigger_invalid", "trigger.value"),
         ({"operator": "matches", "value": "2*"}, "job_trigger_invalid", "trigger.value"),

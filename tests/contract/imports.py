@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.text",
                 "lily.redaction",
                 "lily.addresses",
+                "lily.http_forms",
                 "lily.secret_forms",
                 "lily.decoding",
             }

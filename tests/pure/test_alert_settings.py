@@ -60,6 +60,10 @@ def test_every_kind_of_sink_is_taken() -> None:
         ("a: {kind: command, argv: ls}", "3:30", "found 'ls'; accepted: a list"),
         ("a: {kind: webhook, url: ftp://x}", "3:29", "found something else"),
         ("a: {kind: webhook, url: 'http://x', headers: {A: \"b\\nc\"}}", "3:50", "headers"),
+        ("a: {kind: webhook, url: 'http://'}", "3:29", "an address such as https://host/path"),
+        ("a: {kind: webhook, url: 'http://x:99999/y'}", "3:29", "an address such as https://host/path"),
+        ("a: {kind: webhook, url: 'http://x', headers: {X-Team: größe}}", "3:50", "names to ASCII text"),
+        ("a: {kind: webhook, url: 'http://x', headers: {X-Team: ' ops'}}", "3:50", "names to ASCII text"),
         ("a: {kind: webhook, url: 'http://x', timeout_seconds: 0}", "3:58", "0.1 to 120"),
         ("a: {kind: email, host: h, from: x, to: [a@b]}", "3:37", "a mail address"),
         ('a: {kind: email, host: h, from: a@b, to: ["a@b\\nBcc: c@d"]}', "3:46", "a list of mail addresses"),
@@ -129,7 +133,13 @@ def test_settings_are_shown_without_what_addresses_hide(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("url", "shown"),
-    [("http://h", "http://h"), ("http://h/", "http://h/"), ("http://h:80/a", "http://h:80/***"), ("http://u@h?a=b", "http://h")],
+    [
+        ("http://h", "http://h"),
+        ("http://h/", "http://h/"),
+        ("http://h:80/a", "http://h:80/***"),
+        ("http://u@h?a=b", "http://h"),
+        ("h/token", "***"),
+    ],
 )
 def test_an_address_is_shown_up_to_its_host(url: str, shown: str) -> None:
     assert masked_address(url) == shown

@@ -110,11 +110,30 @@ async def test_a_webhook_that_nobody_serves_or_that_hangs_fails_in_time(tmp_path
     assert "can't be reached: ConnectError" in str(await refused(tmp_path, sink("webhook", url="http://127.0.0.1:9/x")))
 
 
+async def test_a_webhook_whose_tls_fails_says_what_was_wrong_with_it(tmp_path: Path) -> None:
+    """The library's own error has no words for it."""
+    with serving() as server:
+        error = await refused(tmp_path, sink("webhook", url=server.url.replace("http:", "https:") + "/T0"))
+    assert re.search(r"can't be reached: ConnectError: .*SSL", str(error))
+
+
+@pytest.mark.parametrize("token", ["größe-sesame", "ses\name", "sesame "])
+async def test_a_secret_that_no_header_can_hold_is_named_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    """Nothing is sent, and nothing of it is told."""
+    monkeypatch.setenv("TOKEN", token)
+    with serving() as server:
+        error = await refused(tmp_path, sink("webhook", url=server.url, headers={"X-Token": {"secret": "env:TOKEN"}}))
+    assert str(error).startswith("the header X-Token can't be sent: ASCII characters")
+    assert server.asked == []
+
+
 async def test_an_address_that_is_a_secret_is_in_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK", "http://127.0.0.1:9/T0/B0/sesame")
     to = sink("webhook", url={"secret": "env:HOOK"})
     assert "sesame" not in str(await refused(tmp_path, to))
     monkeypatch.setenv("HOOK", "http://[bad/sesame")
+    assert "sesame" not in str(await refused(tmp_path, to))
+    monkeypatch.setenv("HOOK", "h.example/T0\nB0/sesame")  # pasted without its beginning, over two lines
     assert "sesame" not in str(await refused(tmp_path, to))
     monkeypatch.delenv("HOOK")
     assert "HOOK is not set" in str(await refused(tmp_path, to))
