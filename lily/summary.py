@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from lily.approvals.record import Approval
+from lily.approvals.record import APPROVED, VOID, Approval
 from lily.receipts import Receipt
 from lily.runs import Event, EventName
 from lily.text import markdown, raised_at, visible
@@ -139,7 +139,9 @@ def _approval(approval: Approval) -> str:
     by = f" by {markdown(approval.by)}" if approval.by else ""
     through = " on GitHub" if approval.channel == "github" else ""
     note = f" ({markdown(approval.note)})" if approval.note else ""
-    return f"- {(approval.decision or '').capitalize()}{by}{through} at {approval.decided_at}: {markdown(approval.what)}{note}"
+    # Nobody decides that an approval is void: who gave it is named for that alone.
+    word, end = (APPROVED, ", void") if approval.decision == VOID else (approval.decision or "", "")
+    return f"- {word.capitalize()}{by}{through}{end} at {approval.decided_at}: {markdown(approval.what)}{note}"
 
 
 def _times(receipt: Receipt) -> str:

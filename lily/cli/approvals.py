@@ -103,7 +103,8 @@ def _decision(view: dict[str, Any]) -> str:
     if view["decision"] is None:
         return "none yet" if view["status"] == "waiting_approval" else f"none; the run is {view['status']}"
     by = f" by {view['by']} ({view['channel']})" if view["by"] else ""
-    return f"{view['decision']}{by} at {when(view['decided_at'])}" + (f": {view['note']}" if view["note"] else "")
+    word, end = ("approved", ", void") if view["decision"] == "void" else (view["decision"], "")  # nobody decides that it is void
+    return f"{word}{by}{end} at {when(view['decided_at'])}" + (f": {view['note']}" if view["note"] else "")
 
 
 def approve(

@@ -369,6 +369,8 @@ def test_an_edit_of_the_job_makes_the_approval_void(world: World, when: str) -> 
     assert (code(world, run), receipt.attempts) == ("approval_void", [])
     assert [each.decision for each in receipt.approvals] == ["void"]
     assert "the job's file" in receipt.approvals[0].note
+    summary = (world.workspace.run_dir("job", run.run_id) / "summary.md").read_text()
+    assert f"- Approved by ann, void at {receipt.approvals[0].decided_at}: " in summary
     assert "job_approval_void" in world.names(run.run_id)
 
 

@@ -91,6 +91,7 @@ def test_an_edit_makes_the_approval_void_with_its_code(lily: Lily, workspace: Pa
     receipt, events = check_run(folder(workspace, run_id))
     assert (receipt["attempts"], receipt["error"]["code"]) == ([], "approval_void")
     assert [event["event"] for event in events][-2:] == ["job_approval_void", "job_failed"]
+    assert re.search(r"decision +approved by \S+ \(local\), void at ", lily("approvals", "show", run_id).out)
 
 
 @pytest.mark.e2e

@@ -111,6 +111,14 @@ async def test_an_answer_without_choices_fails(server: Server, tmp_path: Path) -
         await council(tmp_path)
 
 
+async def test_an_answer_that_is_no_json_names_who_gave_it(server: Server, tmp_path: Path) -> None:
+    """A proxy's page, say, under the type that was asked for."""
+    server.reply = lambda asked: Reply(200, {"content-type": "application/json"}, b"<html>log in</html>")
+    with pytest.raises(BlueprintError, match=f"{server.url}/v1 answered with what is no JSON") as caught:
+        await council(tmp_path)
+    assert caught.value.code == "llm_synth_failed"
+
+
 async def test_what_is_not_set_is_named(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STUB_KEY")
     with pytest.raises(BlueprintError, match="STUB_KEY") as caught:
