@@ -61,7 +61,7 @@ def backup(workspace: Workspace, settings: Settings, target: Path, *, force: boo
     try:
         copies.copy_file(path, target)
     except OSError as error:
-        raise _unwritable(error, target) from error
+        raise unwritable(error, target) from error
     except sqlite3.Error as error:
         raise unavailable(error, str(path), str(target)) from error
     made = copies.examine(target)
@@ -72,7 +72,7 @@ def backup(workspace: Workspace, settings: Settings, target: Path, *, force: boo
     return made
 
 
-def _unwritable(error: OSError, target: Path) -> LilyError:
+def unwritable(error: OSError, target: Path) -> LilyError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return unavailable(error, str(target), str(target))
     return LilyError(Code.USAGE, f"this file can't be written: {error.strerror}", where=str(target), hint="name another one")
@@ -111,15 +111,25 @@ def _backup_of_server(workspace: Workspace, settings: Settings, target: Path) ->
 def restore(workspace: Workspace, settings: Settings, source: Path, actor: Actor, now: datetime) -> Restored:
     """Put a copy in the store's place. What was there is kept in db/backups; a copy of an older schema is brought up to date.
 
-    Raises `usage` for no such file, `store_unavailable` for one that is no whole store, `store_schema_newer`, `owner_conflict` while
-    anybody owns the workspace. Then nothing has changed.
+    A folder in db/backups stands for the copy in it. Raises `usage` for no such file, `store_unavailable` for one that is no whole store,
+    `store_schema_newer`, `owner_conflict` while anybody owns the workspace. Then nothing has changed.
     """
+    path = database_file(workspace, settings)
+    if source.is_dir():
+        source = _in_folder(source, path)
     if not source.is_file():
         raise LilyError(Code.USAGE, "there is no such file", where=str(source), hint="`lily db status` lists the copies in db/backups")
-    path = database_file(workspace, settings)
     with _alone(workspace, now):
         put = partial(_restore_server, workspace, settings) if path is None else partial(_restore_file, workspace, settings, path)
         return put(source, partial(_finish, workspace, source, actor, now), now)
+
+
+def _in_folder(folder: Path, path: Path | None) -> Path:
+    """The copy in a folder as `lily store reset` and a restore make them. Raises `usage` where it holds none."""
+    if path is None or not (folder / path.name).is_file():
+        hint = "name the copy itself; rows as JSON lines can't be restored"
+        raise LilyError(Code.USAGE, "this folder holds no copy of this store", where=str(folder), hint=hint)
+    return folder / path.name
 
 
 class _Finish(Protocol):

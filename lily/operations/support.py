@@ -19,6 +19,7 @@ from lily import __version__
 from lily.clock import stamp
 from lily.doctor_shapes import BundleMember
 from lily.errors import Code, LilyError
+from lily.operations.backups import unwritable
 from lily.operations.client import supervisor_status
 from lily.operations.database import status as database_status
 from lily.operations.doctor.examine import examine
@@ -239,7 +240,7 @@ def write(scene: Scene, made: Bundle, target: Path) -> int:
                 archive.addfile(about, io.BytesIO(body))
         os.rename(staged, target)
     except OSError as error:
-        raise LilyError(Code.USAGE, f"this file can't be written: {error.strerror}", where=str(target), hint="name another one") from None
+        raise unwritable(error, target) from None
     finally:
         drop(staged)
     return target.stat().st_size

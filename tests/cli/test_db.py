@@ -131,6 +131,20 @@ def test_a_restore_puts_the_copy_back_and_keeps_what_was_there(lily: Lily, was: 
     assert "lily db rebuild --from receipts" in text.err
 
 
+def test_a_folder_of_copies_that_status_lists_can_be_restored(lily: Lily, was: Past) -> None:
+    """As a reset makes it, and a restore; one without a copy is refused, and its name said."""
+    before = ids(lily)
+    lily("store", "reset", "--yes")
+    (listed,) = lily("db", "status", "--json").json["backups"]
+    said = lily("db", "restore", listed["path"])
+    assert (said.status, ids(lily)) == (0, before)
+    aside = said.out.splitlines()[1].removeprefix("what was there: ")
+    assert lily("db", "restore", aside).status == 0
+    assert ids(lily) == set()
+    said = lily("db", "restore", ".lily")
+    assert (said.status, said.err.partition(" · ")[0]) == (2, "usage: this folder holds no copy of this store")
+
+
 def test_who_has_the_store_open_during_a_restore_goes_on_in_the_one_that_was_put_back(lily: Lily, was: Past) -> None:
     """Else what it is told to do would be accepted into a file that nobody reads. It stores the spec again, which the copy lacks."""
     lily("db", "backup", "copy")

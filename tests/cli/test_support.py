@@ -1,7 +1,9 @@
 """`lily support bundle`: what is in it, and what never is."""
 
 import base64
+import errno
 import json
+import os
 import tarfile
 from pathlib import Path
 from urllib.parse import quote
@@ -208,3 +210,15 @@ def test_a_file_that_is_there_is_not_replaced(lily: Lily, workspace: Path) -> No
     assert lily("support", "bundle", "--output", "mine.tar.gz").status == 2
     assert lily("support", "bundle", "--output", "none/such.tar.gz").status == 2
     assert (workspace / "mine.tar.gz").read_text() == "mine"
+
+
+def test_a_full_disk_is_no_mistake_in_the_command_line(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`disk_full`, and nothing half made stays."""
+
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tarfile.TarFile.addfile", full)
+    said = lily("support", "bundle", "--output", "help.tar.gz")
+    assert (said.status, said.err.partition(":")[0], said.err.count("\n")) == (4, "disk_full", 1)
+    assert not list(workspace.glob("*help*"))
