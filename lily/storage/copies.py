@@ -84,9 +84,9 @@ def staging(target: Path) -> Path:
 
 
 def drop(path: Path) -> None:
-    """Remove a file that was never in its place, and what SQLite keeps beside it."""
+    """Remove a file that was never in its place, and what SQLite keeps beside it, as far as that can be done."""
     for each in (path, *(side(path, suffix) for suffix in (*SIDE_FILES, "-journal"))):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # where nothing can be removed nothing could be made, and what kept it from that is being told
             each.unlink()
 
 

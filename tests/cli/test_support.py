@@ -212,6 +212,21 @@ def test_a_file_that_is_there_is_not_replaced(lily: Lily, workspace: Path) -> No
     assert (workspace / "mine.tar.gz").read_text() == "mine"
 
 
+def test_a_folder_in_which_nothing_can_be_written_is_named_as_it_was_given(
+    lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where not even a file that is not there can be removed, as on a disk that is mounted read-only."""
+
+    def read_only(*given: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("tarfile.TarFile.addfile", read_only)
+    monkeypatch.setattr("lily.storage.copies.Path.unlink", read_only)
+    said = lily("support", "bundle", "--output", "help.tar.gz")
+    told = f"usage: this file can't be written: Read-only file system · {workspace}/help.tar.gz · name another one\n"
+    assert (said.status, said.err) == (2, told)
+
+
 def test_a_full_disk_is_no_mistake_in_the_command_line(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`disk_full`, and nothing half made stays."""
 
