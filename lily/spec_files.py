@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from contextlib import suppress
 
 from lily.workspace import is_job_id
 from lily.yaml_scalars import MAX_BYTES
@@ -20,6 +21,19 @@ def stamp_of_status(status: os.stat_result) -> Stamp:
 def names_in(folder: str) -> list[str]:
     """Those of the job files there, in no order. Raises OSError."""
     return [name for name in os.listdir(folder) if name.endswith(SUFFIXES) and not name.startswith(".")]
+
+
+def unheeded_in(folder: str) -> list[str]:
+    """What looks like a job file there and is none, by the end of its name or because it is in a folder of its own. Never raises."""
+    found: list[str] = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                with suppress(OSError):
+                    found += [f"{entry.name}/{name}" for name in names_in(entry.path)]
+            elif entry.name.lower().endswith((".yaml", ".yml")) and not entry.name.endswith(SUFFIXES):
+                found.append(entry.name)
+    return sorted(name for name in found if not name.startswith("."))
 
 
 def stamp_at(folder: str, name: str, shown: str) -> Stamp | str | None:

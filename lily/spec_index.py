@@ -14,7 +14,7 @@ from lily.decoding import prepared
 from lily.diagnostics import Diagnostic, to_error
 from lily.errors import Code, LilyError
 from lily.retry_defaults import RetryDefaults, defaults_of, stamp_of
-from lily.spec_files import SUFFIXES, UNTRUSTED, Stamp, bytes_of, claimed_in, names_in, stamp_at
+from lily.spec_files import SUFFIXES, UNTRUSTED, Stamp, bytes_of, claimed_in, names_in, stamp_at, unheeded_in
 from lily.trigger_forms import bare
 from lily.workspace import Workspace
 
@@ -228,9 +228,21 @@ class SpecIndex:
             return to_error(wrong)
         from difflib import get_close_matches  # only a mistake pays for it
 
-        close = get_close_matches(job_id[:128], catalog.jobs, n=3)
+        close = [entry.id for entry in catalog.jobs.values() if entry.path.endswith(f"/{job_id}") or entry.path == job_id]
+        close = close or get_close_matches(job_id[:128], catalog.jobs, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "see `lily jobs list`"
+        for each in self.unheeded():
+            if each.path.rpartition("/")[2].partition(".")[0] == job_id:
+                hint = f"{each.path} is not read: {each.hint}"
         return LilyError(Code.JOB_NOT_FOUND, f"no job has the id {job_id[:128]!r}", where=str(self._workspace.root), hint=hint)
+
+    def unheeded(self) -> list[Diagnostic]:
+        """What lies beside the job files, or below them, as if it were one: nobody reads it, and nothing else would say so."""
+        found = []
+        for name in unheeded_in(str(self._workspace.jobs)):
+            hint = f"move it into {self._folder}" if "/" in name else "its name must end with .job.yaml"
+            found.append(_whole_file(self._shown(name), "it is not read", hint))
+        return found
 
     def _shown(self, name: str) -> str:
         return f"{self._folder}/{os.fsencode(name).decode('utf-8', 'backslashreplace')}"

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from lily.cli import output
 from lily.cli.options import Json, Limit, Place, Since, StatusFilter, opened, positive, since
+from lily.diagnostics import Diagnostic
 from lily.errors import Code, LilyError
 from lily.render import RUN_COLUMNS, diagnostic_line, fields, run_cells, run_view, table
 from lily.spec_index import Catalog, SpecEntry, SpecIndex
@@ -36,7 +37,7 @@ def list_jobs(*, json: Json = False, workspace: Place = None) -> int:
     rows = [[entry.id, entry.title, trigger_text(entry.trigger, entry.timezone), _target(entry)] for entry in catalog.jobs.values()]
     if rows:
         output.put_lines(table(["ID", "TITLE", "TRIGGER", "TARGET"], rows, width=output.width()))
-    _tell(catalog)
+    _tell(catalog, index.unheeded())
     if not output.reader_is_gone():
         output.tell(f"built in: {own.id} ({trigger_text(own.trigger, own.timezone)})" if own is not None else str(problem))
     return 0
@@ -52,10 +53,10 @@ def _built_in(index: SpecIndex) -> tuple[SpecEntry | None, LilyError | None]:
         return None, error
 
 
-def _tell(catalog: Catalog) -> None:
+def _tell(catalog: Catalog, unheeded: Sequence[Diagnostic]) -> None:
     if not catalog.jobs and not catalog.diagnostics:
         output.tell("no jobs yet: `lily jobs new ID --blueprint command.v1` writes one")
-    for found in catalog.diagnostics:
+    for found in [*catalog.diagnostics, *unheeded]:
         output.tell(diagnostic_line(found))
 
 

@@ -79,6 +79,7 @@ class _Check:
         catalog = index.scan()
         if not jobs:
             self._report.diagnostics += catalog.diagnostics
+            self._report.notes += index.unheeded()
             for entry in catalog.jobs.values():
                 self._file(self._place.root / entry.path, entry.path)
             return self._report

@@ -25,6 +25,32 @@ def test_list_shows_the_good_jobs_and_what_is_wrong_with_the_others(lily: Lily, 
     assert "job_trigger_invalid" in said.err
 
 
+def test_a_file_that_looks_like_a_job_and_is_not_read_is_named(lily: Lily, workspace: Path) -> None:
+    """By `jobs list`, by `jobs validate` as a note, and where somebody asks for the job; it harms nothing."""
+    jobs = workspace / ".lily/jobs"
+    write_job(workspace, "a")
+    text = (jobs / "a.job.yaml").read_text()
+    (jobs / "team").mkdir()
+    for name in ("backup.yaml", "caps.job.YAML", "team/deep.job.yaml", ".hidden.yaml", "notes.txt", "team/values.yaml"):
+        (jobs / name).write_text(text)
+    unread = [f".lily/jobs/{name}" for name in ("backup.yaml", "caps.job.YAML", "team/deep.job.yaml")]
+    said = lily("jobs", "list")
+    assert (said.status, [line.split()[0] for line in said.out.splitlines()]) == (0, ["ID", "a"])
+    assert [line.partition(":")[0] for line in said.err.splitlines() if "it is not read" in line] == unread
+    checked = lily("jobs", "validate", "--json")
+    assert (checked.status, [each["path"] for each in checked.json["notes"]]) == (0, unread)
+    assert lily("jobs", "run", "backup").err.endswith(" · .lily/jobs/backup.yaml is not read: its name must end with .job.yaml\n")
+    assert lily("jobs", "show", "deep").err.endswith(" · .lily/jobs/team/deep.job.yaml is not read: move it into .lily/jobs\n")
+
+
+def test_a_file_where_an_id_is_meant_gives_the_id(lily: Lily, workspace: Path) -> None:
+    """The file's name is free, so the id is another word."""
+    write_job(workspace, "a", name="other")
+    for given in ("other.job.yaml", ".lily/jobs/other.job.yaml"):
+        said = lily("jobs", "run", given)
+        assert (said.status, said.err.rpartition(" · ")[2]) == (3, "did you mean a?\n")
+
+
 def test_list_has_a_json_shape(lily: Lily, workspace: Path) -> None:
     """Jobs and diagnostics, each with all its keys."""
     write_job(workspace, "a", labels={"team": "ops"})
