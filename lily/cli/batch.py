@@ -2,6 +2,7 @@
 
 import json
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -87,7 +88,7 @@ def _lines(file: str) -> Iterator[tuple[int, bytes]]:
         body = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise LilyError(Code.USAGE, f"the batch can't be read: {error.strerror}", where=file) from None
-    for number, line in enumerate(body.split(b"\n"), 1):
+    for number, line in enumerate(body.removeprefix(BOM_UTF8).split(b"\n"), 1):
         if line.strip():
             yield number, line
 

@@ -116,7 +116,11 @@ def _refused(error: LilyError, as_json: bool) -> LilyError:
 
 
 def _usage(error: "CycloptsError", tokens: list[str]) -> LilyError:
+    from cyclopts.exceptions import UnknownCommandError
+
     said = " ".join(str(error).split())
+    if isinstance(error, UnknownCommandError) and error.unused_tokens and error.unused_tokens[0].startswith("-"):
+        said = f"no command is named: {error.unused_tokens[0]} is an option"
     chain = " ".join(word for word in _words(tokens))
     return LilyError(Code.USAGE, said or "these arguments are not understood", hint=f"`lily {chain} --help`" if chain else "`lily --help`")
 

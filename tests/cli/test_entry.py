@@ -109,6 +109,21 @@ def test_workspace_and_json_may_stand_in_front(lily: Lily, workspace: Path, monk
     assert lily("jobs", "list", "--json").out == expected
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option", "help"),
+    [
+        (("--workspace", "."), "--workspace", "lily --help"),
+        (("--workspace",), "--workspace", "lily --help"),
+        (("jobs", "--workspace=."), "--workspace=.", "lily jobs --help"),
+        (("-v",), "-v", "lily --help"),
+    ],
+)
+def test_options_without_a_command_are_not_taken_for_one(lily: Lily, arguments: tuple[str, ...], option: str, help: str) -> None:
+    """They may stand in front, so what is missing is the command."""
+    said = lily(*arguments)
+    assert (said.status, said.err) == (2, f"usage: no command is named: {option} is an option · `{help}`\n")
+
+
 def failing(error: BaseException) -> Any:
     def fail(*_: Any, **__: Any) -> Any:
         raise error

@@ -336,6 +336,14 @@ def test_a_batch_is_a_run_for_each_line(lily: Lily, workspace: Path) -> None:
     assert len({row["spec_hash"] for row in lily("jobs", "history", "b", "--json").json["runs"]}) == 1
 
 
+def test_a_batch_may_begin_with_a_byte_order_mark_as_a_job_file_may(lily: Lily, workspace: Path) -> None:
+    """Windows writes one, and its line ends."""
+    write_job(workspace, "a")
+    (workspace / "lines.jsonl").write_bytes(b'\xef\xbb\xbf{"job": "a"}\r\n{"job": "a"}\r\n')
+    said = lily("jobs", "run", "--batch", "lines.jsonl", "--json")
+    assert (said.status, [run["job_id"] for run in said.json["runs"]]) == (0, ["a", "a"])
+
+
 @pytest.mark.e2e
 def test_a_batch_may_come_on_stdin(workspace: Path) -> None:
     """`-` names it; the supervisor that is missing is told on stderr."""
