@@ -1,21 +1,20 @@
-"""Engines for SQLite and PostgreSQL, transactions that mean what they say, and the schema's version."""
+"""Engines for SQLite and PostgreSQL, and transactions that mean what they say."""
 
 import errno
 import os
 import re
 import shutil
 import sqlite3
-import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, RootTransaction, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, OperationalError
+from sqlalchemy import URL, Connection, Engine, RootTransaction, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
 
 from lily.addresses import passwords_in, without_passwords
 from lily.errors import Code, LilyError
@@ -23,7 +22,6 @@ from lily.redaction import Redactor
 from lily.storage.kept import READERS, WRITERS, Writers
 from lily.storage.kept import close_engine as close_engine
 from lily.storage.kept import on_commit as on_commit
-from lily.storage.schema import HEAD
 
 BUSY_SECONDS = 15.0  # how long one process waits for another to let go of SQLite
 _DAMAGED = ("malformed", "not a database")  # as SQLite says it
@@ -373,69 +371,3 @@ class reading(_Transaction):
 
 
 _READERS_KEPT = 4
-
-
-_ONE_MIGRATES = threading.Lock()  # Alembic keeps what it works on in globals
-
-
-def upgrade(engine: Engine, before: Callable[[str], None] | None = None) -> None:
-    """Bring the schema to HEAD. Raises `store_schema_newer` when a later Lily wrote it.
-
-    `before` is told which schema is there, of a store that is not empty; what it raises leaves all as it is.
-    """
-    with store_errors(engine), engine.connect() as connection:
-        if _version(connection) == HEAD:
-            return
-    with _ONE_MIGRATES:
-        _migrate(engine, before)
-
-
-def _version(connection: Connection) -> str | None:
-    try:
-        return connection.execute(text("select version_num from alembic_version")).scalar()
-    except (OperationalError, DBAPIError):
-        connection.rollback()
-        return None
-
-
-def _migrate(engine: Engine, before: Callable[[str], None] | None) -> None:
-    with writing(engine) as connection:
-        if _table_version(connection) is None:
-            from lily.storage import fresh  # once in the life of a store
-
-            fresh.make(connection)
-            return
-    # Alembic takes as long to import as all the rest: only a changed schema pays for it.
-    from alembic import command
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.set_main_option("path_separator", "os")
-    with writing(engine) as connection:
-        if engine.dialect.name == "postgresql":
-            from lily.storage.server_copies import outlast  # the copy from before is made beside this transaction
-
-            outlast(connection)
-        found = _table_version(connection) or ""
-        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        if found not in known:
-            raise LilyError(
-                Code.STORE_SCHEMA_NEWER,
-                f"the store's schema is {found}, this Lily knows up to {HEAD}",
-                where=shown_url(engine),
-                hint="use the Lily that wrote it, or a later one",
-            )
-        if found == HEAD:
-            return  # another process was first
-        if before is not None:
-            before(found)
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-
-
-def _table_version(connection: Connection) -> str | None:
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    return connection.execute(text("select version_num from alembic_version")).scalar()

@@ -25,13 +25,14 @@ from lily.runs import OCCUPYING, TERMINAL, Move, Run, Status, may_become
 from lily.settings import Queue
 from lily.storage import schema
 from lily.storage.audit import record, record_all
-from lily.storage.database import FILE, close_engine, open_engine, reading, upgrade, writing
+from lily.storage.database import FILE, close_engine, open_engine, reading, writing
 from lily.storage.letter_box import LetterBox
 from lily.storage.new_runs import NewRun, accepted, event_rows, first_events, run_rows
 from lily.storage.queue import QueueNumbers, refused
 from lily.storage.reads import Reads
 from lily.storage.receipt_chain import ChainReads, drop_unnamed, keep_pruned, mark
 from lily.storage.rows import PRUNED, attempt_row, moved, run_from
+from lily.storage.schema_version import upgrade
 from lily.storage.state_audit import Submission, ended_approvals, pruned_runs
 from lily.storage.statements import CANCELED_AT_ONCE, Statements
 
