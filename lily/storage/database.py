@@ -51,7 +51,9 @@ def open_engine(url: str, *, database_file: Path) -> Engine:
     _check_address(url)
     try:
         address = re.sub(r"^postgres(ql)?(\+psycopg)?", "postgresql+psycopg", url)
-        return create_engine(address, pool_size=5, pool_pre_ping=True, connect_args=_server_settings(address))
+        # A server's own default may be stricter: who waited for the transaction lock would then see what was there before it waited.
+        told = {"isolation_level": "READ COMMITTED", "connect_args": _server_settings(address)}
+        return create_engine(address, pool_size=5, pool_pre_ping=True, **told)
     except ModuleNotFoundError:
         raise LilyError(
             Code.STORE_UNAVAILABLE, "store.url names PostgreSQL, and its driver is not installed", hint="pip install 'lily-jobs[postgres]'"

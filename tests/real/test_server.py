@@ -1,0 +1,108 @@
+"""The store on a server whose settings are not the usual ones, and which ends connections."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import Engine, create_engine, make_url, text
+
+from lily.errors import Code, LilyError
+from lily.operations.accept import new_run
+from lily.runs import Run
+from lily.storage.database import writing
+from lily.storage.new_runs import NewRun
+from lily.storage.store import Store
+from lily.testing import FakeClock
+from tests.real.house import until
+
+SPEC = {
+    "id": "job",
+    "title": "job",
+    "target": {"kind": "blueprint", "id": "noop.v1"},
+    "bindings": {},
+    "trigger": {"type": "manual"},
+    "runtime": {},
+}
+OpenStore = Callable[..., Store]
+
+
+@pytest.fixture
+def open_store(postgres_url: str, tmp_path: Path) -> Iterator[OpenStore]:
+    """Opens stores in one schema; each keyword is a setting of the server for its connections."""
+    made: list[Store] = []
+
+    def opened(**settings: str) -> Store:
+        address = make_url(postgres_url)
+        options = " ".join([str(address.query["options"]), *(f"-c{name}={value}" for name, value in settings.items())])
+        url = address.update_query_dict({"options": options}).render_as_string(hide_password=False)
+        made.append(Store(url, database_file=tmp_path / "db" / "lily.sqlite3", clock=FakeClock()))
+        return made[-1]
+
+    yield opened
+    for store in made:
+        store.close()
+
+
+@pytest.fixture
+def watching(postgres_url: str) -> Iterator[Engine]:
+    """Another user of the same database."""
+    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    yield engine
+    engine.dispose()
+
+
+def new(key: str | None = None) -> NewRun:
+    """A run to be accepted."""
+    return new_run(msgspec.json.encode(SPEC, order="sorted"), by="test", clock=FakeClock(), key=key)
+
+
+def asked(engine: Engine, question: str, **given: Any) -> Any:
+    """The first value of the answer."""
+    with engine.connect() as connection:
+        return connection.execute(text(question), given).scalar()
+
+
+def end(watching: Engine, pid: int) -> None:
+    """Have the server end this connection, as `idle_session_timeout`, an administrator or a failover does."""
+    asked(watching, "select pg_terminate_backend(:pid)", pid=pid)
+    until(lambda: not asked(watching, "select count(*) from pg_stat_activity where pid = :pid", pid=pid), "the end of a connection")
+
+
+def writer(store: Store) -> int:
+    """The server's process for the connection that the store keeps for writing."""
+    with writing(store.engine) as connection:
+        return int(connection.execute(text("select pg_backend_pid()")).scalar_one())
+
+
+@pytest.mark.parametrize("isolation", ["repeatable\\ read", "serializable"])
+def test_who_waited_for_another_writer_sees_what_that_one_wrote(open_store: OpenStore, watching: Engine, isolation: str) -> None:
+    """Whatever isolation is the server's default: else each writer that waits fails, or accepts a key twice."""
+    first, second = (open_store(default_transaction_isolation=isolation) for _ in range(2))
+    waits = (
+        "select count(*) from pg_locks join pg_database on oid = database where datname = current_database() and not granted"
+        " and locktype = 'advisory'"
+    )
+    came: list[list[Run]] = []
+    waiter = threading.Thread(target=lambda: came.append(second.submit([new("k"), new()])))
+
+    def meanwhile(_connection: Any, _runs: list[Run]) -> None:
+        waiter.start()
+        until(lambda: asked(watching, waits), "a writer that waits")
+
+    (one,) = first.submit([new("k")], then=meanwhile)
+    waiter.join(20)
+    assert [run.run_id for run in came[0]][0] == one.run_id
+    assert first.counts() == {"queued": 2}
+
+
+def test_a_transaction_whose_connection_is_ended_in_its_middle_fails_as_a_whole(open_store: OpenStore, watching: Engine) -> None:
+    """What was said in it is lost: who asked for it has to know."""
+    store = open_store()
+    pid = writer(store)
+    with pytest.raises(LilyError) as caught:
+        store.submit([new()], then=lambda connection, runs: end(watching, pid))
+    assert (caught.value.code, store.runs()) == (Code.STORE_UNAVAILABLE, [])
+    assert len(store.submit([new()])) == 1
