@@ -278,8 +278,10 @@ class _Transaction(ABC):
 
     def __enter__(self) -> Connection:
         try:
-            connection = self._connection = _usable(self._taken()) or self._engine.connect().execution_options(**_KEPT)
-            self._transaction = _transaction(connection, writes=self._WRITES)
+            connection = self._connection = _usable(self._taken())
+            if connection is None or not self._begun(connection):
+                connection = self._connection = self._engine.connect().execution_options(**_KEPT)
+                self._transaction = _transaction(connection, writes=self._WRITES)
         except BaseException as exc:
             self._put_back(whole=False)
             told = _told(self._engine, exc)
@@ -287,6 +289,18 @@ class _Transaction(ABC):
                 raise
             raise told from exc
         return connection
+
+    def _begun(self, connection: Connection) -> bool:
+        """Whether a kept connection has begun its transaction. The server may have ended it meanwhile: nothing was said on it that could be
+        lost."""
+        try:
+            self._transaction = _transaction(connection, writes=self._WRITES)
+        except DBAPIError as exc:
+            if not exc.connection_invalidated:
+                raise
+            self._close()
+            return False
+        return True
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
         failed, whole = exc, False

@@ -98,6 +98,15 @@ def test_who_waited_for_another_writer_sees_what_that_one_wrote(open_store: Open
     assert first.counts() == {"queued": 2}
 
 
+def test_a_connection_that_the_server_ended_while_it_was_idle_is_opened_again(open_store: OpenStore, watching: Engine) -> None:
+    """Nothing was said on it that could be lost: what comes next, a window's claim after a quiet hour, is stored and does not fail."""
+    store = open_store()
+    for _ in range(2):
+        end(watching, writer(store))
+        (run,) = store.submit([new()])
+        assert store.run(run.run_id) == run
+
+
 def test_a_transaction_whose_connection_is_ended_in_its_middle_fails_as_a_whole(open_store: OpenStore, watching: Engine) -> None:
     """What was said in it is lost: who asked for it has to know."""
     store = open_store()
