@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine, inspect, text
 
@@ -41,8 +42,18 @@ def _tables(engine: Engine) -> list[str]:
     """Those of Lily's tables that are there, as pg_dump names them: a database may hold other things beside a store."""
     with store_errors(engine), engine.connect() as connection:
         there = set(inspect(connection).get_table_names())
-        place = connection.execute(text("select current_schema()")).scalar_one()
+    place = _place(engine).replace('"', '""')
     return [f'"{place}"."{name}"' for name in (_VERSION, *schema.metadata.tables) if name in there]
+
+
+def _place(engine: Engine) -> str:
+    """PostgreSQL's schema that the store is in, or would be made in; empty where there is none."""
+    wanted = text(
+        "select coalesce((select nspname from pg_class c join pg_namespace n on n.oid = relnamespace where c.oid = to_regclass(:version)),"
+        " current_schema())"
+    )
+    with store_errors(engine), engine.connect() as connection:
+        return str(connection.execute(wanted, {"version": _VERSION}).scalar() or "")
 
 
 def _program(name: str) -> str:
@@ -59,12 +70,14 @@ def _program(name: str) -> str:
 
 def _run(engine: Engine, command: list[str], *, dbname: bool) -> str:
     """Gives stdout. The password goes by the environment: everybody on the machine may read a command line."""
-    url = engine.url.set(drivername="postgresql", password=None)
+    driver: Any = engine.dialect.loaded_dbapi
+    _, address = engine.dialect.create_connect_args(engine.url)  # no URL: SQLAlchemy writes a space as a plus
+    address.pop("context", None)  # the driver's own
     environment = dict(os.environ)
-    if engine.url.password is not None:
-        environment["PGPASSWORD"] = str(engine.url.password)
+    if (password := address.pop("password", None)) is not None:
+        environment["PGPASSWORD"] = str(password)
     if dbname:
-        command = [*command, f"--dbname={url.render_as_string(hide_password=False)}"]
+        command = [*command, f"--dbname={driver.conninfo.make_conninfo(**address)}"]
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         said = " ".join(done.stderr.split())[:300] or f"exit status {done.returncode}"
@@ -81,10 +94,14 @@ def examine(engine: Engine, path: Path) -> Copy:
         version = _run(engine, [program, "--data-only", f"--table={_VERSION}", "--file=-", str(path)], dbname=False)
     except LilyError as error:
         return Copy(problem=f"it is no file of pg_dump's: {error.message}")
-    found = re.search(rf"^COPY \S*{_VERSION} [^\n]*\n(\w+)\n", version, re.MULTILINE)
-    if found is None or not re.search(r"TABLE DATA \S+ run ", listed):
+    found = re.search(rf"^COPY (.+)\.{_VERSION} [^\n]*\n(\w+)\n", version, re.MULTILINE)
+    if found is None or not re.search(r"TABLE DATA .+ run ", listed):
         return Copy(problem="it holds no store of Lily's")
-    return Copy(schema=found[1], newer=found[1] > HEAD)
+    came_from = found[1][1:-1].replace('""', '"') if found[1].startswith('"') else found[1]
+    place = _place(engine)
+    if came_from != place:  # it goes back to where it came from, and may be in the place of another workspace's store there
+        return Copy(problem=f"it is a store in PostgreSQL's schema {came_from!r}, and this workspace's is in {place!r}")
+    return Copy(schema=found[2], newer=found[2] > HEAD)
 
 
 def restore(engine: Engine, path: Path) -> None:
@@ -107,7 +124,7 @@ def outlast(connection: Connection) -> None:
 def _later(engine: Engine, path: Path) -> list[str]:
     """Tables of Lily's that are there and not in the file: an older store has none of them, and its upgrade makes them anew."""
     listed = _run(engine, [_program("pg_restore"), "--list", str(path)], dbname=False)
-    held = set(re.findall(r"TABLE DATA \S+ (\S+) ", listed))
+    held = set(re.findall(rf"TABLE DATA {re.escape(_place(engine))} (\S+) ", listed))
     with engine.connect() as connection:
         there = set(inspect(connection).get_table_names())
     return [name for name in schema.metadata.tables if name in there and name not in held]
