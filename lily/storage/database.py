@@ -25,6 +25,7 @@ from lily.storage.kept import on_commit as on_commit
 
 BUSY_SECONDS = 15.0  # how long one process waits for another to let go of SQLite
 _DAMAGED = ("malformed", "not a database")  # as SQLite says it
+_PG_DISK_FULL = "53100"
 _KEPT = {"lily_kept": True}  # of a connection whose transactions SQLAlchemy neither begins nor ends
 FILE = "lily_file"  # in a connection's `info`: path and identity of SQLite's file when it was opened
 _PAGES = 65_536  # bytes that a transaction, its log and the log's index may need
@@ -187,8 +188,10 @@ def _write_ahead(cursor: Any) -> None:
 
 def unavailable(exc: BaseException, where: str, path: str | None = None, said: str = "") -> LilyError:
     """`store_unavailable` or `disk_full`, in one line, for what a driver or the system raised: it, or what may be `said` of it."""
-    said = said or str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]
-    if "database or disk is full" in said or getattr(exc, "errno", None) == errno.ENOSPC or _is_full(path):
+    driver = getattr(exc, "orig", None) or exc
+    said = said or str(driver).strip().splitlines()[0]
+    full = "database or disk is full" in said or getattr(driver, "sqlstate", None) == _PG_DISK_FULL
+    if full or getattr(exc, "errno", None) == errno.ENOSPC or _is_full(path):
         return LilyError(Code.DISK_FULL, f"the disk is full: {said}", where=where, hint="free some space and try again; nothing was stored")
     hint = "`lily doctor` says what is wrong with it, and what mends it"
     more = {"damaged": True} if any(sign in said for sign in _DAMAGED) else {}

@@ -60,9 +60,10 @@ def new(key: str | None = None) -> NewRun:
 
 
 def asked(engine: Engine, question: str, **given: Any) -> Any:
-    """The first value of the answer."""
+    """The first value of the answer, if there is one."""
     with engine.connect() as connection:
-        return connection.execute(text(question), given).scalar()
+        found = connection.execute(text(question), given)
+        return found.scalar() if found.returns_rows else None
 
 
 def end(watching: Engine, pid: int) -> None:
@@ -115,3 +116,14 @@ def test_a_transaction_whose_connection_is_ended_in_its_middle_fails_as_a_whole(
         store.submit([new()], then=lambda connection, runs: end(watching, pid))
     assert (caught.value.code, store.runs()) == (Code.STORE_UNAVAILABLE, [])
     assert len(store.submit([new()])) == 1
+
+
+def test_a_server_whose_disk_is_full_says_so(open_store: OpenStore, watching: Engine) -> None:
+    """As SQLite does: what is to be done about it is another thing than for a server that is away."""
+    store = open_store()
+    full = "begin raise 'could not extend file: No space left on device' using errcode = 'disk_full'; end"
+    asked(watching, f"create function full_disk() returns trigger language plpgsql as $$ {full} $$")
+    asked(watching, "create trigger full_disk before insert on run execute function full_disk()")
+    with pytest.raises(LilyError) as caught:
+        store.submit([new()])
+    assert (caught.value.code, "free some space" in caught.value.hint) == (Code.DISK_FULL, True)
