@@ -59,6 +59,11 @@ def encodable(value: object) -> str:
     return text
 
 
+def storable(value: object) -> str:
+    """Text that a column of any store can hold: NUL, which PostgreSQL refuses and SQLite reads no further than, is written out as well."""
+    return encodable(value).replace("\0", "\\x00")
+
+
 def all_encodable(value: Any) -> Any:
     """Plain JSON whose texts, keys too, UTF-8 can hold."""
     if isinstance(value, str):

@@ -26,7 +26,7 @@ from lily.redaction import Redactor
 from lily.runs import Event, EventName, Run
 from lily.settings import Policy
 from lily.storage.files import NEW, make_inner_folder, open_folder, temporary_name
-from lily.text import as_number, encodable, one_line, plain
+from lily.text import as_number, encodable, one_line, plain, storable
 from lily.workspace import Workspace, is_artifact_name
 
 T = TypeVar("T")
@@ -162,7 +162,7 @@ class RunContext(Context):
     async def step(self, name: str, fn: Callable[[], Awaitable[T]]) -> T:
         """See the protocol. Raises BlueprintError when a name is used twice or the result is not plain JSON."""
         redactor = self._attempt.redactor
-        full = redactor.text(encodable(f"{self._prefix}/{name}" if self._prefix else name))
+        full = redactor.text(storable(f"{self._prefix}/{name}" if self._prefix else name))
         if full in self._attempt.seen_steps:
             raise BlueprintError(f"two steps are named {full!r}", code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False)
         self._attempt.seen_steps.add(full)

@@ -18,6 +18,7 @@ from lily.storage import schema
 from lily.storage.audit import Actor, Change, record_all
 from lily.storage.database import reading, writing
 from lily.storage.store import Store
+from lily.text import storable
 
 CURSOR = "alerts.cursor"  # the key of `meta` with the number of the last event that was taken up
 PAGE = 2000  # events that are looked through at a time: those who end runs wait for what is stored of them
@@ -110,7 +111,7 @@ def take_up(
 
 def _redacted(ended: Ended, spec_hash: str, redact: Redact) -> tuple[Ended, str]:
     """The end as it is, for its fingerprint is that of dead letters too, and the message as it may be shown."""
-    return ended, redact(ended.error.message, spec_hash) if ended.error is not None else ""
+    return ended, storable(redact(ended.error.message, spec_hash)) if ended.error is not None else ""
 
 
 def put_mark(store: Store, connection: Connection, upto: int) -> None:

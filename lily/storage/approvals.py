@@ -13,6 +13,7 @@ from lily.storage.database import reading, writing
 from lily.storage.new_runs import NewRun
 from lily.storage.rows import dump, run_from
 from lily.storage.store import Store
+from lily.text import storable
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +57,7 @@ def keep_checks(store: Store, checks: Sequence[Check]) -> None:
     """Remember looks outside."""
     put = store.upserts(schema.approval_check)
     names = ("checked_at", "next_at", "failures", "error", "labels")
-    rows = [{**msgspec.to_builtins(check), "labels": dump(check.labels)} for check in checks]
+    rows = [{**msgspec.to_builtins(check), "error": storable(check.error), "labels": dump(check.labels)} for check in checks]
     with writing(store.engine) as connection:
         connection.execute(put.on_conflict_do_update(index_elements=["run_id"], set_={name: put.excluded[name] for name in names}), rows)
 

@@ -11,6 +11,7 @@ from lily.storage import schema
 from lily.storage.rows import dump
 from lily.storage.statements import ForRows
 from lily.storage.system_events import tell_all
+from lily.text import storable
 
 AT_ONCE = 500  # entries that one transaction takes out at most: others wait for it
 COUNT = "dead_letters"  # the key of `meta` that holds how many there are
@@ -102,7 +103,7 @@ def _row(move: Move, marks: dict[str, Any]) -> dict[str, Any]:
         "job_id": run.job_id,
         "added_at": run.ended_at,
         "code": run.error.code,
-        "reason": run.error.message,
+        "reason": storable(run.error.message),
         "attempts": dump(run.attempts),
         "fingerprint": marks["fingerprint"],
         "cause": marks["cause"],

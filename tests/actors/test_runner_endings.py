@@ -418,6 +418,24 @@ def test_two_steps_with_one_name_are_an_error(make_world: MakeWorld) -> None:
     assert ended.error.blueprint_code == "blueprint_contract_invalid"
 
 
+def test_the_name_of_a_step_can_be_stored_anywhere(make_world: MakeWorld) -> None:
+    """A column of PostgreSQL's holds no NUL: its run would never end."""
+
+    @blueprint("odd.v1")
+    async def odd(ctx: Any, bindings: Any, run_input: Any) -> Any:
+        """One step."""
+
+        async def step() -> Any:
+            return 1
+
+        return await ctx.step("a\0b \ud800", step)
+
+    world = make_world(odd)
+    run = world.submit("odd.v1")
+    finish(world, run)
+    assert world.store.steps(run.run_id) == {r"a\x00b \ud800": 1}
+
+
 @pytest.mark.parametrize("raised", [ValueError("no"), SystemExit(3)])
 def test_a_step_that_ends_badly_has_its_event_whatever_it_raised(make_world: MakeWorld, raised: BaseException) -> None:
     @blueprint("bad.v1")

@@ -84,6 +84,13 @@ def test_ends_are_taken_up_once_and_in_order(store: Store) -> None:
     assert take_up(store) == ["A4 recover"]
 
 
+def test_a_message_with_a_nul_is_told_as_any_other(store: Store) -> None:
+    """A column of PostgreSQL's holds none: nothing that came after it would be taken up."""
+    end(store, ("a", "x\0y"), ("a", "x\0y"), ("b", "x"), ("b", "x"))
+    assert take_up(store) == ["A1 raise", "A2 raise"]
+    assert alerts(store)[-1].alert.message == r"x\x00y"
+
+
 @pytest.mark.parametrize("page", [1, 2, 3, 7])
 def test_the_size_of_a_page_changes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
     """A failure and the success that ends it may lie in one page or in two."""

@@ -47,11 +47,13 @@ def test_what_waits_comes_with_the_last_look_at_it(store: Store) -> None:
     runs = [asked(store, run) for run in (second, first)]
     for failures in (1, 2):
         keep_checks(
-            store, [Check(run_id=first.run_id, checked_at=stamp(AT), next_at=stamp(AT), failures=failures, error="é", labels=["x"])]
+            store, [Check(run_id=first.run_id, checked_at=stamp(AT), next_at=stamp(AT), failures=failures, error="é\0", labels=["x"])]
         )
     found = waiting(store)
     assert [each.run.run_id for each in found] == [first.run_id, second.run_id]
     assert [each.check.failures if each.check else None for each in found] == [2, None]
+    assert found[0].check is not None
+    assert found[0].check.error == r"é\x00"  # what gh says may have a NUL, which a column of PostgreSQL's can't hold
     assert found[0].run.approvals == runs[1].approvals
     assert statuses(store, [first.run_id, other.run_id]) == {first.run_id: Status.WAITING_APPROVAL, other.run_id: Status.QUEUED}
     assert [each["run_id"] for each in listed(store, AT)] == [first.run_id, second.run_id]

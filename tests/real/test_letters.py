@@ -119,6 +119,17 @@ def test_a_failed_run_is_a_dead_letter_with_all_its_attempts(open_store: OpenSto
     assert store.run(run.run_id).events == len(names)
 
 
+def test_a_run_whose_error_has_a_nul_ends_all_the_same_and_is_found_by_what_comes_after_it(open_store: OpenStore) -> None:
+    """Half of a program's binary output, say: a column of PostgreSQL's holds no NUL, and the run's end could never be stored."""
+    store = open_store()
+    run_id = dead(store, message="exited with 1: a\0Broken")
+    assert store.run(run_id).status is Status.FAILED
+    assert Letters(store).ids(Filter(match="broken")) == [run_id]
+    letter = Letters(store).find(run_id)
+    assert letter is not None
+    assert letter.reason == r"exited with 1: a\x00Broken"
+
+
 def test_a_run_that_was_interrupted_too_often_and_one_that_never_began_are_dead_letters(open_store: OpenStore) -> None:
     """A policy's refusal is none."""
     store = open_store()

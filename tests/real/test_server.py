@@ -95,7 +95,7 @@ def test_who_waited_for_another_writer_sees_what_that_one_wrote(open_store: Open
 
     (one,) = first.submit([new("k")], then=meanwhile)
     waiter.join(20)
-    assert [run.run_id for run in came[0]][0] == one.run_id
+    assert came[0][0].run_id == one.run_id
     assert first.counts() == {"queued": 2}
 
 
