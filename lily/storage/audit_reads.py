@@ -75,8 +75,9 @@ def newest(store: Store, which: Which, limit: int) -> list[AuditEntry]:
     if which.actor:
         wanted = wanted.where((_A.actor_kind if which.actor in KINDS else _A.actor) == which.actor)
     if which.action:
+        noun = f"{which.action}."  # compared as it is: SQLite's LIKE takes capitals for small letters
         whole = "." in which.action
-        wanted = wanted.where(_A.action == which.action if whole else _A.action.startswith(f"{which.action}.", autoescape=True))
+        wanted = wanted.where(_A.action == which.action if whole else func.substr(_A.action, 1, len(noun)) == noun)
     with reading(store.engine) as connection:
         if which.since:
             first = connection.execute(select(func.min(_A.sequence)).where(_A.at >= which.since)).scalar()

@@ -133,6 +133,7 @@ def _sqlite_engine(path: Path) -> Engine:
     @event.listens_for(engine, "connect")
     def _settle(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver
+        connection.create_function("lower", 1, str.lower, deterministic=True)  # SQLite's own knows no letters beyond ASCII
         cursor = connection.cursor()
         _write_ahead(cursor)
         cursor.execute("pragma synchronous=full")

@@ -102,14 +102,13 @@ class Reads:
         if not re.fullmatch(r"[0-9A-Za-z.-]{1,64}", text):
             raise LilyError(Code.RUN_NOT_FOUND, f"{text!r} can't be a run id", hint="see `lily runs list`")
         c = schema.run.c.run_id
+        end = f"-{text.lower()}"  # which has no capitals: SQLite's LIKE takes them for small letters, PostgreSQL's does not
         with reading(self.engine) as connection:
             exact = connection.execute(select(c).where(c == text)).scalar()
             found = (
                 [exact]
                 if exact
-                else list(
-                    connection.execute(select(c).where(or_(and_(c >= text, c < text + "~"), c.endswith(f"-{text}"))).limit(2)).scalars()
-                )
+                else list(connection.execute(select(c).where(or_(and_(c >= text, c < text + "~"), c.endswith(end))).limit(2)).scalars())
             )
         if len(found) != 1:
             said = "more than one run fits" if found else "no run"

@@ -222,6 +222,7 @@ def test_the_newest_rows_come_first_and_can_be_narrowed(store: Store) -> None:
         Which(action="queue.set", job_id="j0", since=stamp(AT + timedelta(minutes=4))): [7, 5],
         Which(action="queue"): [7, 6, 5, 4, 3, 2, 1],
         Which(action="que"): [],
+        Which(action="QUEUE"): [],
         Which(since=stamp(AT + timedelta(minutes=5))): [7, 6],
         Which(since=stamp(AT + timedelta(days=5))): [],
     }

@@ -262,6 +262,8 @@ def test_lists_are_filtered_and_newest_first(open_store: OpenStore) -> None:
     assert found(job_id="b") == [c, b]
     assert found(cause="resources") == [a]
     assert found(match="CONNECTION") == [c, b]
+    d = dead(store, "job", "Übertragung gescheitert")
+    assert found(match="übertragung") == found(match="ÜBERTRAGUNG") == [d]
     assert found(match="%_s") == [b]
     first = letters.find(a)
     assert first is not None

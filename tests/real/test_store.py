@@ -349,6 +349,7 @@ def test_a_run_is_found_by_its_id_and_by_either_end_of_it_when_that_is_unique(op
     assert store.find(one.run_id).run_id == one.run_id
     assert store.find(one.run_id[:10]).run_id == one.run_id
     assert store.find(two.run_id.rpartition("-")[2]).run_id == two.run_id
+    assert store.find(two.run_id.rpartition("-")[2].upper()).run_id == two.run_id
     for wrong in ("2026", "2027", "", "%", "_" * 30, "../..", "'", "x" * 100, two.run_id[-2:]):
         with pytest.raises(LilyError) as caught:
             store.find(wrong)
