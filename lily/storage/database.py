@@ -1,6 +1,7 @@
 """Engines for SQLite and PostgreSQL, and transactions that mean what they say."""
 
 import errno
+import logging
 import os
 import re
 import shutil
@@ -35,6 +36,7 @@ _SILENCE = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval":
 # Any two transactions that hand out run ids or sequence numbers wait for each other on PostgreSQL, as they do on SQLite.
 _PG_TRANSACTION_LOCK = 0x4C694C79
 PG_OWNER_LOCK = 0x4C694C7A
+_UNHEARD = logging.NullHandler()
 
 
 def open_engine(url: str, *, database_file: Path) -> Engine:
@@ -50,6 +52,7 @@ def open_engine(url: str, *, database_file: Path) -> Engine:
             Code.CONFIG_INVALID, "store.url must begin with sqlite:/// or postgresql://", hint="leave it empty for db/lily.sqlite3"
         )
     _check_address(url)
+    logging.getLogger("psycopg").addHandler(_UNHEARD)  # what it would say on stderr of a connection that breaks is told by its errors
     try:
         address = re.sub(r"^postgres(ql)?(\+psycopg)?", "postgresql+psycopg", url)
         # A server's own default may be stricter: who waited for the transaction lock would then see what was there before it waited.

@@ -1,5 +1,7 @@
 """The store on a server whose settings are not the usual ones, and which ends connections."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,3 +129,36 @@ def test_a_server_whose_disk_is_full_says_so(open_store: OpenStore, watching: En
     with pytest.raises(LilyError) as caught:
         store.submit([new()])
     assert (caught.value.code, "free some space" in caught.value.hint) == (Code.DISK_FULL, True)
+
+
+BROKEN = """
+import sys
+from pathlib import Path
+from sqlalchemy import text
+from lily.errors import LilyError
+from lily.storage.database import open_engine, writing
+
+engine = open_engine(sys.argv[1], database_file=Path("none"))
+
+def rows(pid):
+    yield ("x",)
+    with engine.connect() as other:
+        other.execute(text("select pg_terminate_backend(:pid)"), {"pid": pid})
+        while other.execute(text("select 1 from pg_stat_activity where pid = :pid"), {"pid": pid}).first():
+            other.rollback()
+    yield from [("y" * 1000,)] * 3000
+
+try:
+    with writing(engine) as connection:
+        pid = connection.execute(text("select pg_backend_pid()")).scalar_one()
+        connection.connection.cursor().executemany("select %s", rows(pid))
+except LilyError as error:
+    print(error.code.value)
+"""
+
+
+@pytest.mark.e2e
+def test_a_connection_that_breaks_while_many_rows_are_sent_is_told_by_its_error_alone(postgres_url: str) -> None:
+    """The driver has a word on stderr for it, which would stand in the log, or beside the one line of a command."""
+    done = subprocess.run([sys.executable, "-c", BROKEN, postgres_url], capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("store_unavailable\n", "")
