@@ -245,7 +245,7 @@ def _store(figures: Figures) -> Iterator[Check]:
 
 def _readable(known: StoreFacts) -> Check:
     value = {"schema": known.schema or None, "writable": known.writable, "log_bytes": known.log_bytes}
-    if not known.there:
+    if not known.there and known.writable:
         return _check("store", Level.HEALTHY, value, "not there yet; the first command that stores something makes it")
     if known.problem:
         return _check("store", Level.CRITICAL, value, one_line(known.problem), "supervisor")

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from lily.errors import LilyError
 from lily.health import StoreFacts
 from lily.storage.database import open_engine, said_by, sqlite_path
-from lily.storage.schema import HEAD
+from lily.storage.schema import HEAD, metadata
 
 BUSY_SECONDS = 1.0
 CHECKED_BYTES = 4 * 1024 * 1024  # a store up to this size is looked through in milliseconds; of a larger one a part is
@@ -98,6 +98,19 @@ def _size(path: Path) -> int:
         return 0
 
 
+# The first table, or sequence of one, of which the role may not do all that Lily does with it.
+_DENIED = text("""
+select relname from pg_class c where pg_table_is_visible(oid) and case relkind
+  when 'r' then relname = any(:tables) and not (has_table_privilege(oid, 'select') and has_table_privilege(oid, 'insert')
+    and has_table_privilege(oid, 'update') and has_table_privilege(oid, 'delete'))
+  when 'S' then not has_sequence_privilege(oid, 'usage, update') and exists (
+    select from pg_depend d join pg_class t on t.oid = d.refobjid where d.objid = c.oid and t.relname = any(:tables))
+  end order by relname limit 1
+""")
+_NO_PLACE = "there is no schema on the search_path of store.url in which its user may make tables"
+_MAY_MAKE = text("select has_schema_privilege(current_schema(), 'create')")  # null: there is none that may be used
+
+
 def _server(url: str, free: float) -> StoreFacts:
     try:
         engine = open_engine(url, database_file=Path())
@@ -108,12 +121,16 @@ def _server(url: str, free: float) -> StoreFacts:
             read_only = connection.execute(text("show transaction_read_only")).scalar()
             there = connection.execute(text("select to_regclass('alembic_version')")).scalar()
             if not there:
-                return StoreFacts(there=False, head=HEAD, free=free)
+                no_place = "" if connection.execute(_MAY_MAKE).scalar() else _NO_PLACE
+                return StoreFacts(there=False, head=HEAD, writable=not no_place, why_not=no_place, free=free)
             version = connection.execute(text("select version_num from alembic_version")).scalar()
+            denied = connection.execute(_DENIED, {"tables": list(metadata.tables)}).scalar()
     except SQLAlchemyError as error:
         return StoreFacts(problem=f"can't be reached: {said_by(engine, error)}", head=HEAD, free=free)
     finally:
         engine.dispose()
-    refused = "the server takes no writes (transaction_read_only)" if read_only == "on" else ""
+    refused = f"the user of store.url may not write to {denied}" if denied else ""
+    if read_only == "on":
+        refused = "the server takes no writes (transaction_read_only)"
     found = str(version or "")
     return StoreFacts(schema=found, head=HEAD, newer=found > HEAD, writable=not refused, why_not=refused, free=free)

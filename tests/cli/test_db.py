@@ -433,6 +433,15 @@ def test_what_is_no_file_of_pg_dump_is_refused(lily: Lily, served: Path) -> None
     assert len(ids(lily)) == 1
 
 
+@pytest.mark.e2e
+def test_a_server_without_tables_is_no_older_store(lily: Lily, served: Path) -> None:
+    """There is nothing to bring up to date: `lily db upgrade` would refuse it."""
+    said = lily("doctor", "--json")
+    assert "schema_older" not in codes(said)
+    assert "not there yet" in said.out
+    assert lily("db", "status", "--json").json["state"] == "none"  # the doctor made nothing
+
+
 def test_a_server_that_is_away_is_said(lily: Lily, workspace: Path) -> None:
     """By doctor, status and check; none of them fails itself."""
     (workspace / ".lily" / "config.yaml").write_text("store:\n  url: postgresql://nobody:secret@127.0.0.1:9/none?connect_timeout=2\n")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import secrets
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import create_engine, func, insert, make_url, select, text
 from sqlalchemy.event import listen
 
 from lily.clock import parse_stamp, stamp
@@ -415,6 +416,38 @@ def test_a_server_that_takes_no_writes_or_is_away_says_so(postgres_url: str, tmp
     assert (facts.writable, facts.problem) == (False, "")
     assert "read_only" in facts.why_not
     assert "can't be reached" in probe("postgresql://nobody@127.0.0.1:9/none?connect_timeout=2", database_file=tmp_path, folders=[]).problem
+
+
+def test_a_server_on_which_a_user_lacks_rights_says_which(postgres_url: str, tmp_path: Path) -> None:
+    """Who may only read is told before the first run is accepted; so is who may not make the tables."""
+    user, schema_name = f"u_{secrets.token_hex(4)}", str(make_url(postgres_url).query["options"]).partition("=")[2]
+    poor = make_url(postgres_url).set(username=user, password=user).render_as_string(hide_password=False)
+
+    def why_not() -> str:
+        facts = probe(poor, database_file=tmp_path / "none", folders=[])
+        assert (facts.problem, facts.writable) == ("", not facts.why_not)
+        return facts.why_not
+
+    admin = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"create role {user} login password '{user}'")
+        try:
+            assert "may make tables" in why_not()
+            connection.exec_driver_sql(f"grant usage on schema {schema_name} to {user}")
+            assert "may make tables" in why_not()
+            connection.exec_driver_sql(f"grant create on schema {schema_name} to {user}")
+            assert why_not() == ""
+            Store(postgres_url, database_file=tmp_path / "none", clock=FakeClock()).close()
+            connection.exec_driver_sql(f"grant select on all tables in schema {schema_name} to {user}")
+            assert why_not() == "the user of store.url may not write to alert"
+            connection.exec_driver_sql(f"grant all on all tables in schema {schema_name} to {user}")
+            assert why_not() == "the user of store.url may not write to alert_alert_id_seq"
+            connection.exec_driver_sql(f"grant usage on all sequences in schema {schema_name} to {user}")
+            assert why_not() == ""
+        finally:
+            connection.exec_driver_sql(f"drop owned by {user}")
+            connection.exec_driver_sql(f"drop role {user}")
+    admin.dispose()
 
 
 def test_what_health_and_the_worker_ask_reads_indexes_whatever_is_in_the_tables(tmp_path: Path) -> None:

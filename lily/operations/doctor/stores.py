@@ -15,6 +15,8 @@ from lily.storage.schema import HEAD
 from lily.storage.store_file import FileState, look
 from lily.text import counted
 
+_NOT_YET = "not there yet; the first command that stores something makes it"
+
 
 def store(scene: Scene) -> Iterator[Finding]:
     """Everything about the store, in the order in which it would fail."""
@@ -24,7 +26,8 @@ def store(scene: Scene) -> Iterator[Finding]:
     path = scene.database
     wrong = list(_server(scene) if path is None else _file(scene, path))
     yield from wrong
-    if any(each.severity is Severity.ERROR or each.code in ("schema_older", "store_missing") for each in wrong):
+    done = ("ok", "schema_older", "store_missing")  # ok: there is none yet
+    if any(each.severity is Severity.ERROR or each.code in done for each in wrong):
         return
     if path is not None and not path.exists():
         return
@@ -67,7 +70,7 @@ def _missing(scene: Scene, state: FileState, where: str) -> Iterator[Finding]:
         gone = "is empty" if state.empty else "is not there"
         yield found("store", "store_missing", f"the store {gone}, and {counted(runs, 'run has a folder', 'runs have folders')}", where)
     else:
-        yield fine("store", "not there yet; the first command that stores something makes it", where)
+        yield fine("store", _NOT_YET, where)
 
 
 def _schema(schema: str, where: str) -> Iterator[Finding]:
@@ -99,8 +102,10 @@ def _server(scene: Scene) -> Iterator[Finding]:
                 f"the database has no tables of Lily's, and {counted(runs, 'run has a folder', 'runs have folders')}",
                 "store.url",
             )
-        else:
-            yield found("store", "schema_older", "the database has no tables yet", "store.url", severity=Severity.INFO)
+        elif facts.writable:
+            yield fine("store", _NOT_YET, "store.url")
+        if not facts.writable:
+            yield found("store", "store_read_only", facts.why_not, "store.url")
     else:
         yield from _schema(facts.schema, "store.url")
         if not facts.writable:
