@@ -107,6 +107,14 @@ def said_by(engine: Engine, exc: BaseException) -> str:
 
 
 def _sqlite_engine(path: Path) -> Engine:
+    # In this order: a log that is in use has had its file before it.
+    if os.path.exists(log := f"{path}-wal") and os.path.getsize(log) and not os.path.exists(path):
+        raise LilyError(
+            Code.STORE_UNAVAILABLE,
+            "the store's file is gone and its log is there, which SQLite would throw away",
+            where=str(path),
+            hint="put the file back, or `lily doctor --repair` moves the log aside and makes a store of what the receipts say",
+        )
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Never opened when it is there: closing any descriptor of it would drop the locks that SQLite holds in this process,

@@ -137,10 +137,15 @@ def test_an_index_of_the_log_that_was_lost_is_made_again(lily: Lily, was: Past) 
 
 @pytest.mark.e2e
 def test_a_log_without_a_store_is_kept_from_being_thrown_away(lily: Lily, was: Past) -> None:
-    """SQLite drops a log whose file is not there, and a command would make an empty store."""
+    """SQLite drops a log whose file is not there, so no command makes an empty store beside it."""
     aside = crashed_copy(was, lambda: lily("jobs", "run", "good"))
     was.store.unlink()
-    shutil.copy(aside / "lily.sqlite3-wal", f"{was.store}-wal")
+    log = Path(shutil.copy(aside / "lily.sqlite3-wal", f"{was.store}-wal"))
+    for arguments in (("jobs", "run", "good"), ("runs", "list"), ("up",)):
+        said = lily(*arguments)
+        assert (said.status, said.err.count("\n"), said.err.partition(":")[0]) == (1, 1, "store_unavailable")
+    assert log.read_bytes() == (aside / "lily.sqlite3-wal").read_bytes()
+    assert not was.store.exists()
     assert {"store_log_alone", "store_missing"} <= codes(lily("doctor", "--json"))
     said = lily("doctor", "--repair", "--json")
     assert (said.status, codes(said)) == (0, set()), said.json
