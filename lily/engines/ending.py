@@ -11,10 +11,13 @@ import anyio
 
 from lily.engines.children import CHILDREN
 from lily.engines.patience import Patience
-from lily.engines.process_table import PROCESS_MARK, RUN_MARK, Proc, is_alive, read_entry, scan, select, send
+from lily.engines.process_table import PROCESS_MARK, RUN_MARK, Proc, by_start, is_alive, latest_start, read_entry, scan, select, send
 from lily.offload import Offload
 
+_ASK = signal.SIGTERM, signal.SIGCONT  # a stopped process takes TERM only when it goes on
 _LOOK_AGAIN_SECONDS = 1.0  # after KILL; a process in the kernel's hands may take longer to go
+_YOUNG_TICKS = 5  # of 10 ms, as long as _SETTLE_SECONDS
+_SETTLE_SECONDS = 0.05  # until what was just forked is a program of its own
 _POLL_SECONDS = 0.002, 0.25  # first and longest, where a process can't be waited for
 
 
@@ -59,10 +62,20 @@ class Family:
 
         A shell that sees its command end before it is told itself would go on with the next one.
         """
-        for member in sorted(members, key=lambda proc: (proc.start_ticks, proc.pid)):
+        for member in sorted(members, key=by_start):
             for signum in signals:
                 if not send(member, signum):
                     self.out_of_reach.add(member)
+
+    def ask(self, members: Collection[Proc]) -> tuple[set[Proc], Proc]:
+        """TERM to all but the young: who was asked, and the latest start before; blocks.
+
+        What a shell has just forked is that shell still, whose trap would take the TERM and not be heard of again.
+        """
+        latest = latest_start()
+        asked = {each for each in members if each == self.root or each.start_ticks <= latest.start_ticks - _YOUNG_TICKS}
+        self.signal(asked, *_ASK)
+        return asked, latest
 
 
 def family_of_process(process_id: str, root: Proc) -> Family:
@@ -78,15 +91,20 @@ def family_of_runs(run_ids: Collection[str]) -> Family:
 async def end(family: Family, grace_seconds: float, offload: Offload, patience: Patience) -> int:
     """Returns when no member is left: how many there were that others can't have left. To be called in a shielded scope.
 
-    TERM goes once to those found first; what they start to clean up may work until the grace is over.
+    TERM goes once to each that started before the first was asked; what these start to clean up may work until the grace is over.
     """
     found = await offload(family.look)
     seen = set(found)
     if not found:
         return 0
-    # A stopped process takes TERM only when it goes on.
-    await offload(family.signal, found, signal.SIGTERM, signal.SIGCONT)
+    asked, latest = await offload(family.ask, found)
     with patience.wait(grace_seconds):
+        with anyio.move_on_after(min(_SETTLE_SECONDS, grace_seconds / 2)):
+            await wait_gone(found)
+        found = await offload(family.look)
+        seen |= found
+        # The young, and what started while the others were looked for.
+        await offload(family.signal, {each for each in found - asked if by_start(each) <= by_start(latest)}, *_ASK)
         while found:
             await wait_gone(found)
             found = await offload(family.look)

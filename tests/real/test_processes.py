@@ -25,6 +25,7 @@ from lily.engines.process_table import (
     children_of_thread,
     descendants,
     is_alive,
+    latest_start,
     marks_of,
     read_entry,
     send,
@@ -190,6 +191,51 @@ class TestHowAProgramEnds:
         assert asked == bench.pids()
         assert len(asked) == 8
         assert "went on" not in bench.text()
+
+    async def test_what_a_shell_has_just_forked_is_asked_to_end_once_it_is_a_program_of_its_own(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Until then it is that shell still: a TERM would be taken by its trap, and what it becomes would live on for the whole grace."""
+        ages = dict[int, int]()
+
+        def recorded(proc: Proc, signum: int) -> bool:
+            if signum == signal.SIGTERM:
+                ages[proc.pid] = latest_start().start_ticks - proc.start_ticks
+            return send(proc, signum)
+
+        monkeypatch.setattr(ending, "send", recorded)
+        await bench.run_until_ready("sh", "-c", "trap exit TERM; sleep 1000 & echo $! ready; wait", kill_grace_seconds=5)
+        (child,) = bench.pids()
+        assert ages[child] >= 4
+        assert len(ages) == 2
+
+    async def test_what_starts_while_others_are_looked_for_is_asked_to_end_too(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = list[int]()
+
+        def recorded(proc: Proc, signum: int) -> bool:
+            if signum == signal.SIGTERM:
+                asked.append(proc.pid)
+            return send(proc, signum)
+
+        def late() -> Proc:
+            (bench.workspace / "go").write_text("\n")
+            started.append(int((bench.workspace / "started").read_text()))
+            return latest_start()
+
+        started = list[int]()
+        monkeypatch.setattr(ending, "send", recorded)
+        monkeypatch.setattr(ending, "latest_start", late)
+        for name in ("go", "started"):
+            os.mkfifo(bench.workspace / name)
+        script = "trap exit TERM; echo ready; read line < go; sleep 1000 & echo $! > started; wait"
+        with anyio.fail_after(20):
+            await bench.run_until_ready("sh", "-c", script, kill_grace_seconds=30)
+        assert asked[1:] == started
+
+    async def test_what_is_started_on_term_is_not_asked_to_end(self, bench: Bench) -> None:
+        script = "trap 'sh -c \"sleep 0.1; echo cleaned\"; exit' TERM; echo ready; while :; do sleep 0.01; done"
+        await bench.run_until_ready("sh", "-c", script, kill_grace_seconds=30)
+        assert bench.text() == "ready\ncleaned\n"
 
     async def test_a_stopped_program_is_ended_within_the_grace(self, bench: Bench) -> None:
         with anyio.fail_after(5):
