@@ -8,11 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lily.clock import SystemClock, stamp
 from tests.cli.conftest import Lily, environment, rest, started, supervisor, until, write_job
 from tests.contract.scenes import small_disk
 from tests.unprivileged import Unprivileged
@@ -45,8 +47,6 @@ def database(root: Path) -> Iterator[sqlite3.Connection]:
 
 def fill(root: Path, count: int, **columns: Any) -> None:
     """So many queued runs that were just accepted, by hand."""
-    from lily.clock import SystemClock, stamp
-
     now = stamp(SystemClock().now())
     row = {"job_id": "a", "status": "queued", "priority": 2, "queued_at": now, "enqueued_at": now, "spec_hash": "h", "trigger": "{}"}
     row = {**row, "lineage": "{}", "approvals": "[]", "trace_id": "t", "held": 1, **columns}
@@ -177,7 +177,7 @@ def test_queue_dead_letters_and_backpressure_have_their_levels(lily: Lily, works
 def test_what_waits_for_too_long_has_its_levels(lily: Lily, workspace: Path) -> None:
     """The oldest queued run against its setting; the first approval against its end."""
     lily("runs", "list")
-    fill(workspace, 1, enqueued_at="2026-01-01T00:00:00.000000Z")
+    fill(workspace, 1, enqueued_at=stamp(SystemClock().now() - timedelta(hours=2)))
     assert checks(lily)["oldest_queued"]["level"] == "critical"
     (workspace / ".lily" / "config.yaml").write_text("health: {queued_seconds: 31536000}\n")
     assert checks(lily)["oldest_queued"]["level"] in ("healthy", "warning")
