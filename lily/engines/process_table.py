@@ -14,6 +14,8 @@ from typing import NamedTuple
 RUN_MARK = "LILY_RUN_ID"
 PROCESS_MARK = "LILY_PROCESS_ID"
 _KERNEL_THREADS = 2  # their common parent
+_VSIZE, _ENV_START, _ENV_END = 20, 47, 48  # where they stand in /proc/PID/stat, counted from the state
+_EXEC_SECONDS = (0.0, *[0.001] * 100)  # between looks at a process that is about to become another program
 _NONE_LEFT = frozenset({errno.EMFILE, errno.ENFILE})
 
 
@@ -190,14 +192,29 @@ def cpu_seconds(pid: int) -> float:
 
 
 def marks_of(pid: int, names: Collection[str]) -> dict[str, str]:
-    """Those of the named variables that process `pid` was started with; empty if its environment can't be read."""
-    block = _read(f"/proc/{pid}/environ") or b""
+    """Those of the named variables that process `pid` was started with; empty if its environment can't be read. May wait a moment."""
+    block = _environment(pid)
     found = {}
     for name in names:
         _, hit, rest = (b"\0" + block).partition(b"\0" + name.encode() + b"=")
         if hit:
             found[name] = rest.partition(b"\0")[0].decode("utf-8", "replace")
     return found
+
+
+def _environment(pid: int) -> bytes:
+    for pause in _EXEC_SECONDS:
+        block = _read(f"/proc/{pid}/environ")
+        if block != b"" or _has_none(pid):
+            return block or b""
+        time.sleep(pause)
+    return b""
+
+
+def _has_none(pid: int) -> bool:
+    """Whether it has no environment, and is not just between two programs: the memory of one gone, that of the next not filled yet."""
+    words = (_read(f"/proc/{pid}/stat") or b"").rpartition(b")")[2].split()
+    return len(words) <= _ENV_END or words[_VSIZE] == b"0" or words[_ENV_START] == words[_ENV_END] != b"0"
 
 
 def _untouchable(table: Table) -> set[int]:

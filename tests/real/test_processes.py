@@ -697,6 +697,14 @@ def _seen(pid: int) -> bool:
     return read_entry(pid) is not None
 
 
+def test_a_mark_is_seen_also_while_its_process_becomes_another_program(orphan: Orphan) -> None:
+    """For a moment then it has no environment; taken for nobody's, it would be left running."""
+    again = 'exec sh -c "$AGAIN"'
+    proc = orphan({"LILY_RUN_ID": "look-4", "AGAIN": again}, again)
+    assert {marks_of(proc.pid, ["LILY_RUN_ID"]).get("LILY_RUN_ID") for _ in range(1000)} == {"look-4"}
+    assert is_alive(proc)
+
+
 def test_what_is_below_this_process_is_named_by_the_system(tmp_path: Path) -> None:
     """Children of children too, and nothing beside them: the look after each program need not read the whole machine."""
     script = (
