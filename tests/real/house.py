@@ -75,9 +75,10 @@ class Program:
         return self.nursery.status(self.pid) is None
 
     def send(self, signum: int) -> None:
-        """Signal it."""
-        if self.alive():
-            os.kill(self.pid, signum)
+        """Signal it, unless it has ended."""
+        with suppress(ProcessLookupError):  # it ends while it is looked at
+            if self.alive():
+                os.kill(self.pid, signum)
 
     def kill(self) -> None:
         """SIGKILL, and wait for its end."""

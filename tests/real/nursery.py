@@ -117,6 +117,7 @@ def main() -> None:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(status)
+        (ends / str(pid)).unlink(missing_ok=True)  # of an earlier child: numbers are given away again, the more tests the sooner
         print(pid, flush=True)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
 
