@@ -1,16 +1,33 @@
-"""When the event loop answers no signal any more: a blueprint blocks it, and nothing but the end of the process helps."""
+"""When the event loop answers no signal: a blueprint blocks it, and nothing but the end of the process helps; or it has ended."""
 
 import os
+import select
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 UNANSWERED_SECONDS = 2.0
 STATUS = 1
+
+
+def outlast(*numbers: signal.Signals) -> list[signal.Signals]:
+    """Have the process outlast these signals where nobody else takes them, before the loop listens and while it closes down; gives a list
+    that grows by each that comes. One that comes more than UNANSWERED_SECONDS after the first ends the process at once. In the main thread.
+    """
+    came, times = list[signal.Signals](), list[float]()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not came:  # also again, for whoever has taken them out
+            times.clear()
+        came.append(signal.Signals(number))
+        _end_if_unanswered(times, "closing down takes too long")
+
+    for number in numbers:
+        signal.signal(number, handle)
+    return came
 
 
 @contextmanager
@@ -24,11 +41,7 @@ def last_resort(*numbers: signal.Signals) -> Iterator[Callable[[], None]]:
 
     def around(before: Any) -> Callable[[int, FrameType | None], None]:
         def handle(number: int, frame: FrameType | None) -> None:
-            # The loop's clock stands still while it is blocked, so the system's is asked: for a duration only.
-            unanswered.append(time.monotonic())
-            if unanswered[-1] - unanswered[0] > UNANSWERED_SECONDS:
-                print("lily: the event loop is blocked; stopped at once, the next start takes up what ran", file=sys.stderr, flush=True)
-                os._exit(STATUS)
+            _end_if_unanswered(unanswered, "the event loop is blocked")
             before(number, frame)
 
         return handle
@@ -41,3 +54,21 @@ def last_resort(*numbers: signal.Signals) -> Iterator[Callable[[], None]]:
     finally:
         for number in numbers:
             signal.signal(number, before[number])
+
+
+def _end_if_unanswered(times: list[float], why: str) -> None:
+    """One more signal that nobody has taken came now."""
+    # The loop's clock stands still while it is blocked, so the system's is asked: for a duration only.
+    times.append(time.monotonic())
+    if times[-1] - times[0] > UNANSWERED_SECONDS:
+        _say(f"lily: {why}; stopped at once, the next start takes up what ran\n")
+        os._exit(STATUS)
+
+
+def _say(text: str) -> None:
+    """On stderr, if that takes it: what blocks the loop may be that nobody reads from there."""
+    with suppress(OSError):
+        room = select.poll()
+        room.register(2, select.POLLOUT)
+        if room.poll(0):
+            os.write(2, text.encode())

@@ -17,7 +17,7 @@ import msgspec
 from actors.catalog import Catalog
 from actors.doorbell import Doorbell
 from actors.job_store import JobStore
-from actors.last_resort import last_resort
+from actors.last_resort import last_resort, outlast
 from actors.letter_keeper import LetterKeeper
 from actors.live_settings import LiveSettings
 from actors.mailbox import Mailbox
@@ -52,6 +52,7 @@ from lily.workspace import Workspace
 TAKE_OVER_SECONDS = 10.0  # how long `lily up` waits for a `lily jobs run` to end
 SYNC_SECONDS = 10.0
 GIVE_BACK_SECONDS = 60.0
+_ENDING = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 GARBAGE = 20_000  # objects more than were freed before the youngest are looked through: a few MB
 
 
@@ -73,7 +74,10 @@ def run_up(
     log = StreamLog(sys.stderr, SystemClock(), as_json=as_json)
     index = (scan or first_scan(workspace, settings)).join()
     with one_error():
-        return anyio.run(_up, workspace, settings, index, log, by, opened, backend="trio")
+        status = anyio.run(_up, workspace, settings, index, log, by, opened, backend="trio")
+        for number in _ENDING:  # all is put down, and Python takes back every handler of its own long before its process ends
+            signal.signal(number, signal.SIG_IGN)
+        return status
     raise AssertionError  # one_error never swallows
 
 
@@ -224,10 +228,15 @@ def _log_problems(session: Session) -> None:
 
 async def _on_signals(live: LiveSettings, drain: Stop, *, task_status: anyio.abc.TaskStatus[None]) -> None:
     """The first SIGTERM or SIGINT drains, the next one stops now. SIGHUP reads the settings again; it drains when it comes because the
-    terminal from which the supervisor was started is gone, unless nohup has it go on then."""
+    terminal from which the supervisor was started is gone, unless nohup has it go on then.
+
+    What comes once this is canceled, as the second hangup of a terminal that was closed, must not end the process before it has put down
+    that it ends."""
     had_terminal = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-    numbers, drained = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP), False
-    with anyio.open_signal_receiver(*numbers) as signals, last_resort(*numbers) as taken:
+    drained, early = False, outlast(*_ENDING)
+    with anyio.open_signal_receiver(*_ENDING) as signals, last_resort(*_ENDING) as taken:
+        while early:
+            signal.raise_signal(early.pop())
         task_status.started()  # only now may anybody be told that it is up
         async for number in signals:
             taken()

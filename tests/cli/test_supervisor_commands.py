@@ -3,12 +3,14 @@
 import json
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Lily, rest, shell, started, supervisor, until, write_job
+from tests.cli.conftest import Lily, command, environment, rest, shell, started, supervisor, until, write_job
 from tests.contract.scenes import owned
+from tests.real.house import until as until_seen
 
 
 @pytest.mark.e2e
@@ -70,6 +72,28 @@ def test_a_signal_ends_the_supervisor_with_status_0(workspace: Path, number: sig
     with supervisor(workspace) as up:
         up.send_signal(number)
         assert up.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.e2e
+def test_further_signals_do_not_end_the_supervisor_before_it_has_put_down_its_end(workspace: Path, number: signal.Signals) -> None:
+    """As the hangup of the shell after that of the system, when a terminal is closed."""
+    log = workspace / "log"
+    with log.open("w") as err:  # a pipe that nobody reads would hold it up
+        up = subprocess.Popen(command("up"), cwd=workspace, env=environment(), stdin=subprocess.DEVNULL, stderr=err)
+
+    def signalled() -> bool:
+        up.send_signal(number)
+        return up.poll() is not None
+
+    try:
+        until_seen(lambda: "lily is up" in log.read_text() or up.poll() is not None, "the supervisor")
+        up.terminate()
+        until_seen(signalled, "its end")
+    finally:
+        up.kill()
+        up.wait()
+    assert (up.returncode, "lily is down" in log.read_text()) == (0, True)
 
 
 @pytest.mark.e2e
