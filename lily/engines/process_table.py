@@ -63,10 +63,10 @@ def latest_start() -> Proc:
     """
     ticks = time.clock_gettime_ns(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK") // 10**9
     try:
-        last = (_read("/proc/loadavg") or b"0").split()[-1]
+        last = _read("/proc/sys/kernel/ns_last_pid")
     except OSError:  # no descriptor is left to look with
-        last = b"0"
-    return Proc(int(last), ticks)
+        last = None
+    return Proc(int(last or 0), ticks)
 
 
 def can_see_processes() -> bool:

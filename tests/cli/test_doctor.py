@@ -24,6 +24,7 @@ from tests.cli.damage import HOURLY, codes, past
 from tests.contract.conform import check_fits, check_run
 from tests.contract.imports import REPOSITORY
 from tests.contract.test_docs import help_of, named
+from tests.real.house import alive
 from tests.unprivileged import Unprivileged
 
 
@@ -261,8 +262,7 @@ def test_what_a_killed_supervisor_left_is_found_and_put_back(lily: Lily, workspa
     assert (said.status, codes(said)) == (0, set()), said.json
     assert lily("runs", "show", run_id, "--json").json["status"] == "queued"
     assert not (workspace / ".lily" / "run" / "reader.sock").exists()
-    state = Path(f"/proc/{pid}/stat")
-    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert alive(pid) == []
     write_job(workspace, "long", bindings=shell("true"))
     with supervisor(workspace):
         lily("runs", "cancel", run_id, "--reason", "enough")

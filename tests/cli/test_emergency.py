@@ -14,6 +14,7 @@ import pytest
 
 from tests.cli.conftest import Lily, rest, shell, started, supervisor, until, write_job
 from tests.contract.conform import check_fits, check_run
+from tests.real.house import alive
 
 HOURLY = {"type": "interval", "every": "1h"}
 
@@ -71,8 +72,7 @@ def test_orphans_of_a_dead_supervisor_fail_without_one(lily: Lily, workspace: Pa
     said = lily("runs", "fail", "--running", "--reason", "gone")
     assert (said.status, said.out) == (0, f"{run_id} a: failed\n")
     assert "artifacts are written at the next start" in said.err
-    stat = Path(f"/proc/{pid}/stat")
-    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert alive(pid) == []
     with supervisor(workspace):
         while lily("runs", "show", run_id, "--json").json["receipt"] is None:
             pass
