@@ -228,7 +228,7 @@ def main(root: str, at: float) -> None:
             tasks.start_soon(_probe, at)
             await inner(session)  # type: ignore[arg-type]
 
-    up._keep_synced = beside
+    up._keep_synced = beside  # type: ignore[assignment, unused-ignore]
     up.run_up(workspace, load_settings(workspace), by=Actor(name="benchmark"))
     os.write(1, json.dumps({"blocked": _WORST[0]}).encode())
 

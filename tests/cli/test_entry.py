@@ -21,8 +21,9 @@ def test_version_prints_the_version(lily: Lily) -> None:
     assert lily("--version").out == f"{__version__}\n"
 
 
-def test_without_arguments_the_help_is_shown(lily: Lily) -> None:
+def test_without_arguments_the_help_is_shown(lily: Lily, monkeypatch: pytest.MonkeyPatch) -> None:
     """It names every group, and what each command is for."""
+    monkeypatch.setenv("COLUMNS", "200")  # whatever the terminal has: words would be on two lines
     said = lily()
     assert said.status == 0
     assert all(word in said.out for word in ("init", "up", "jobs", "runs", "blueprints", "config", "Make a folder a workspace"))
