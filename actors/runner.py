@@ -391,8 +391,9 @@ class Runner:
         """Those that wait for an approval no more hold nothing of their job; an end that somebody else stored lacks its artifacts."""
         if not self._asked:
             return
-        found = await self._offload(statuses, self._store, list(self._asked))
-        gone = [run_id for run_id in self._asked if found.get(run_id) is not Status.WAITING_APPROVAL and run_id not in self._active]
+        asked = list(self._asked)  # before the look: whoever comes to wait during it is not in it
+        found = await self._offload(statuses, self._store, asked)
+        gone = [run_id for run_id in asked if found.get(run_id) is not Status.WAITING_APPROVAL and run_id not in self._active]
         for run_id in gone:
             del self._asked[run_id]
         ended = [run_id for run_id in gone if found.get(run_id) in TERMINAL]
@@ -404,11 +405,11 @@ class Runner:
         if not self._waiting or anyio.current_time() < self._hurried_at + LOOK_SECONDS:
             return
         self._hurried_at = anyio.current_time()
-        asked = list(self._waiting)  # before the look: whoever comes to wait during it is not in it
+        asked = dict(self._waiting)  # before the look: whoever comes to wait during it, also anew, is not in it
         found = await self._offload(retrying, self._store)
-        for run_id in asked:
-            if run_id not in found:
-                self._waiting.pop(run_id, None)
+        for run_id, run in asked.items():
+            if run_id not in found and self._waiting.get(run_id) is run:
+                del self._waiting[run_id]
 
     # -- conducting one run -----------------------------------------------------------------------
 

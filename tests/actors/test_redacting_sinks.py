@@ -18,7 +18,9 @@ from lily.blueprints.contract import BlueprintError, Envelope
 from lily.blueprints.schemas import Mismatch, one_line, validated
 from lily.blueprints.secrets import Secret, revealed
 from lily.clock import SystemClock
+from lily.engines.local import LocalEngine
 from lily.engines.output import Capture, Kept
+from lily.errors import Code
 from lily.log import StreamLog
 from lily.offload import inline
 from lily.redaction import Redactor, redacting
@@ -102,6 +104,26 @@ def test_events_steps_errors_and_results_hold_the_text_around_a_secret(
     everything = str([world.lines(run.run_id), receipt, ended, world.stored(run.run_id), world.store.steps(run.run_id)])
     assert secret not in everything
     assert written not in everything
+
+
+def test_a_fault_of_the_engine_ends_the_run_and_tells_no_secret(
+    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Lily did not foresee leaves a receipt like any other end."""
+    (tmp_path / "key").write_text("correct horse battery")
+    world = make_world(talker(lambda known: known))
+    run = world.submit("talks.v1", bindings={"key": {"secret": "file:key"}})
+
+    async def execute(*_: Any) -> Any:
+        raise RuntimeError("no lock for correct horse battery")
+
+    monkeypatch.setattr(LocalEngine, "execute", execute)
+    world.live(lambda world: world.ended(run.run_id))
+    receipt = world.receipt(run.run_id)
+    assert receipt.error is not None
+    assert (receipt.status, receipt.error.blueprint_code) == ("failed", Code.INTERNAL_ERROR)
+    assert receipt.error.message == "internal error: RuntimeError: no lock for ***"
+    assert "correct horse" not in str([world.lines(run.run_id), receipt, world.run(run.run_id)])
 
 
 @FEW

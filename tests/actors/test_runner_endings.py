@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -11,6 +12,7 @@ from actors.messages import Rung
 from lily.blueprints.define import blueprint
 from lily.engines.fake_processes import Program
 from lily.errors import Code, LilyError
+from lily.offload import inline
 from lily.operations.changes import cancel
 from lily.runs import Move, Run, Status
 from lily.storage.artifacts import whole
@@ -579,3 +581,77 @@ def test_now_means_now_however_long_a_program_may_take_to_end(make_world: MakeWo
     assert processes.alive == []
     assert processes.calls[0].ended == 8.0
     assert world.run(run.run_id).status is Status.QUEUED
+
+
+def test_a_damaged_store_ends_the_life_at_the_first_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking a broken store once more mends nothing, and each write may make it worse."""
+    broken = LilyError(Code.STORE_UNAVAILABLE, "malformed", damaged=True)
+    asked: list[float] = []
+
+    def look(**more: Any) -> Any:
+        asked.append(anyio.current_time())
+        raise broken
+
+    monkeypatch.setattr(world.store, "look", look)
+    with pytest.raises(BaseExceptionGroup) as caught:
+        live_until(world, 60)
+    assert caught.group_contains(LilyError, match="malformed")
+    assert asked == [0.0]
+
+
+# -- between two looks -----------------------------------------------------------------------------
+
+
+def test_a_start_that_is_with_the_writer_when_the_runner_crashes_has_its_run_taken_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stored after the crash: the runner's next life knows of it all the same."""
+    run = world.submit("noop.v1")
+    unfinished = world.store.unfinished
+    crashed, read = anyio.Event(), anyio.Event()
+
+    def fault(point: str) -> None:
+        if point == "runner:before-look" and anyio.current_time() > 0.5 and not crashed.is_set():
+            crashed.set()
+            raise RuntimeError("injected")
+
+    def reads() -> list[Run]:
+        found = unfinished()
+        if crashed.is_set():
+            read.set()
+        return found
+
+    async def body(world: World) -> None:
+        assert world.system is not None
+
+        async def slow(fn: Callable[..., Any], /, *args: Any) -> Any:
+            if isinstance(fn, partial) and fn.args[0] and not crashed.is_set():  # moves, of which there is but the start
+                await crashed.wait()
+                with anyio.move_on_after(5):
+                    await read.wait()  # whoever reads now does not see it yet
+            return await inline(fn, *args)
+
+        monkeypatch.setattr(world.system.writer, "_offload", slow)
+        monkeypatch.setattr(world.store, "unfinished", reads)
+        with anyio.fail_after(60):
+            await world.ended(run.run_id)
+
+    world.live(body, fault=fault)
+    assert statuses(world, run) == ["interrupted", "succeeded"]
+
+
+def test_a_retry_that_falls_due_while_work_drains_costs_no_looks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is for the next life: until then the store is looked at once a second, as ever."""
+    late = world.submit("deed.v1", bindings={"do": "ValueError", "until": 1}, runtime=RETRY)
+    run = world.submit("nap.v1", job_id="other", bindings={"seconds": 100})
+    look, looks = world.store.look, 0
+
+    def counted(**more: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        assert looks < 500, "it looks without a pause"
+        return look(**more)
+
+    monkeypatch.setattr(world.store, "look", counted)
+    drained(world, 10, grace=300)
+    assert (world.run(run.run_id).status, world.run(late.run_id).status) == (Status.SUCCEEDED, Status.RETRY_SCHEDULED)
