@@ -191,7 +191,6 @@ def settle(
     if more:
         # Windows that may still run are decided together, however many could not be caught up before them.
         del judged[next((n for n, row in enumerate(judged) if row.status is WindowStatus.FIRED), limit) or limit :]
-        del judged[limit:]
         through = judged[-1].at
     rows = _coalesced(_limited(judged))
     cancels = _overlapped(rows, job.active)
@@ -253,7 +252,7 @@ def _due(job: JobLedger, now: datetime, schedule_of: Callable[[Version], Schedul
             if version.until is not None:
                 fires = min(fires, version.until)  # nobody waits for what an edit or a disable has ended
             if fires > now:
-                return due, min(through, max(window.at - TICK, job.settled))
+                return due, min(through, window.at - TICK)
             status = WindowStatus.EXCLUDED if window.excluded else WindowStatus.FIRED
             due.append(Row(window.at, status, version, fires))
             if len(due) >= limit:

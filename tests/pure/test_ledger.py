@@ -142,6 +142,13 @@ def test_catch_up_all_runs_at_most_its_limit_and_the_newest() -> None:
     assert [batch[0].code for batch in found.missed_batches()] == ["", "catch_up_limit"]
 
 
+@pytest.mark.parametrize("limit", [6, 7, 11, 100])
+def test_catch_up_all_runs_every_window_where_there_are_no_more_than_its_limit(limit: int) -> None:
+    """However far below the limit they are."""
+    found = decided(80, catching("all", catch_up_limit=limit))
+    assert told(found) == [(10, M), (20, M), (30, F), (40, F), (50, F), (60, F), (70, F), (80, F)]
+
+
 # -- exclusions, pauses, in that order -------------------------------------------------------------
 
 

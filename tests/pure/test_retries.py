@@ -54,6 +54,12 @@ def test_jitter_spreads_runs_that_failed_together() -> None:
     assert max(pauses) > 50
 
 
+def test_jitter_differs_from_attempt_to_attempt() -> None:
+    """Runs that meet once do not meet at every attempt."""
+    backoff = Backoff(strategy="fixed", jitter=1.0)
+    assert len({pause_seconds(backoff, n, run_id="run") for n in range(1, 11)}) == 10
+
+
 @given(backoff=backoffs, failures=st.integers(1, 100), wish=st.floats(0, 1e7))
 def test_a_blueprints_wish_is_the_least_pause(backoff: Backoff, failures: int, wish: float) -> None:
     """Also over max_seconds: the other side knows when it is ready."""
