@@ -25,13 +25,15 @@ _LAST_LOOKS = 3  # failed looks after the time is up, before the run expires wit
 
 
 class Decision(NamedTuple):
-    """What somebody says to a request, and by what way it came. `at` is when they said it."""
+    """What somebody says to a request, and by what way it came. `at` is when they said it, `number` the request that they were asked;
+    None: the one that waits."""
 
     decision: str
     by: str
     note: str = ""
     channel: str = "local"
     at: datetime | None = None
+    number: int | None = None
 
 
 def decide_run(
@@ -39,13 +41,15 @@ def decide_run(
 ) -> Run:
     """Approve or deny what the run waits for. Audited for `actor`, or by the name of who said it.
 
-    Raises `run_state_invalid` for a run that does not wait, `approval_forbidden` for somebody who may not decide it, and
+    Raises `run_state_invalid` for a run that does not wait for it, `approval_forbidden` for somebody who may not decide it, and
     `approval_expired` when the time was up before: then the run is failed, once its issue was looked at, where it has one.
     """
     clock = clock or SystemClock()
     while True:
         now = clock.now()
         run, approval = waiting_run(store, run_id)
+        if said.number not in (None, approval.number):
+            raise _asks_anew(run)
         _check_allowed(run, approval, said)
         # What came by a label was judged by the time of the label.
         late = said.channel == "local" and approval.expires_at is not None and now > parse_stamp(approval.expires_at)
@@ -102,6 +106,11 @@ def _change(run: Run, approval: Approval, move: Move, said: Decision) -> Change:
         before={"status": run.status.value, "number": approval.number, "what": approval.what, "decision": None},
         after={"status": move.run.status.value, "decision": after["decision"], "by": after["by"], "channel": after["channel"]},
     )
+
+
+def _asks_anew(run: Run) -> LilyError:
+    said = "what was asked for has been decided, and the run waits for something else now"
+    return LilyError(Code.RUN_STATE_INVALID, said, where=_at(run), hint=f"`lily approvals show {run.run_id}` has both requests")
 
 
 def _too_late(run: Run, approval: Approval) -> LilyError:
@@ -164,7 +173,7 @@ def take_labels(
         label = verdict.label
         at = parse_stamp(label.at) if label.at else None
         note = f"label {label.name} on issue {approval.issue}"
-        said_so = Decision(verdict.decision, label.by or "unknown", note, "github", at)
+        said_so = Decision(verdict.decision, label.by or "unknown", note, "github", at, approval.number)
         by = msgspec.structs.replace(looker, name=said_so.by)
         decide_run(workspace, store, run.run_id, said_so, actor=by, clock=clock)
     return verdict

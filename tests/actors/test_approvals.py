@@ -739,6 +739,17 @@ def test_a_decision_that_comes_while_a_look_is_under_way_stands(world: World, gi
     assert world.run(run.run_id).status is Status.SUCCEEDED
 
 
+def test_a_label_for_what_was_decided_meanwhile_does_not_decide_what_is_asked_next(world: World, github: FakeGitHub) -> None:
+    """The look is still under way when the run asks for something else: the label was set before that was asked for."""
+    github.takes = 20.0
+    run = world.submit("asks.v1", approval={**ISSUE, "ttl_hours": 24})
+    waits = until(world, run, Status.WAITING_APPROVAL)
+    live(world, waits, labeled(world, github, "approved"), pause(5), decides(world, run), pause(5), waits, pause(600))
+    first, second = approvals_of(world.run(run.run_id))
+    assert (first.by, first.channel, second.what, second.decision) == ("ann", "local", "the launch", None)
+    assert ran == [(run.run_id, "before")]
+
+
 def test_settings_speak_where_the_job_does_not(make_world: MakeWorld, world: World) -> None:
     """How long, when to warn, and who may decide."""
     approval = msgspec.structs.replace(world.settings.approval, ttl_hours=2.0, warn_hours=0.5, approvers=["ann"])
