@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import secrets
 import tracemalloc
 
@@ -26,6 +27,29 @@ def test_no_form_of_a_secret_passes_a_stream_however_it_is_cut(secret: str, form
     stream = Redactor([secret]).stream()
     out = b"".join(map(stream.feed, pieces(before.encode() + written + after.encode(), cuts))) + stream.finish()
     assert out == before.encode() + _MASK + after.encode()
+
+
+# Every sign that any form writes in a way of its own; its base64 is longer than a line, and has both digits that URLs write otherwise.
+HARD = "it's \\\"<&>\"\n\r\t/?~=+%: pässwörd-€-\N{GRINNING FACE} \u00fb\u00ef\u00be\u00ff?>~ " + "0123456789" * 3
+
+
+@pytest.mark.parametrize("form", sorted(ENCODERS))
+def test_every_form_that_programs_write_is_found(form: str) -> None:
+    """Without luck, unlike those with random secrets."""
+    written = ENCODERS[form](HARD)
+    assert Redactor([HARD]).raw(b"<" + written + b">") == b"<***>"
+
+
+def test_a_secret_as_latin_1_and_with_the_line_ends_of_windows_is_found() -> None:
+    redactor = Redactor(["pässwörd-of-mine", "one line\nand another"])
+    assert redactor.raw("is pässwörd-of-mine".encode("latin-1")) == b"is ***"
+    for written in ("one line\r\nand another", "one line\\r\\nand another", "one%20line%0D%0Aand+another", "one%20line%0d%0aand%20another"):
+        assert redactor.text(written) == MASK
+    assert redactor.text(r"is p\xe4ssw\xf6rd-of-mine, p\U000000e4ssw\u00f6rd-of-mine") == "is ***, ***"
+
+
+def test_what_is_no_utf_8_in_a_variable_of_the_environment_is_found_as_its_bytes() -> None:
+    assert Redactor([os.fsdecode(b"hunter2-\xff-of-mine")]).raw(b"is hunter2-\xff-of-mine") == b"is ***"
 
 
 @settings(max_examples=100)
