@@ -20,9 +20,9 @@ _SLASHES = re.compile(r"\\+[^\\]?|[^\\]", re.DOTALL)
 
 
 def values(secret: str) -> Iterator[str]:
-    """What of a secret is looked for: all of it, and each longer line of one that has several, such as a key in PEM form."""
-    if len(secret) >= SHORTEST:
-        yield secret
+    """What of a secret is looked for: all of it, also without the blanks and line ends around it, which a shell drops; and each longer
+    line of one that has several, such as a key in PEM form."""
+    yield from (whole for whole in dict.fromkeys((secret, secret.strip())) if len(whole) >= SHORTEST)
     lines = secret.splitlines()
     for line in map(str.strip, lines if len(lines) > 1 else ()):
         if len(line) >= _LINE and not line.startswith("-----") and " " not in line:

@@ -131,6 +131,15 @@ def test_values_under_eight_characters_are_no_secrets() -> None:
     assert Redactor(["12345678"]).text("1234567 12345678") == f"1234567 {MASK}"
 
 
+@pytest.mark.parametrize("secret", ["hunter2-of-mine\n", "hunter2-of-mine\n\n", " hunter2-of-mine", "\thunter2-of-mine \r\n"])
+def test_a_secret_goes_also_without_the_blanks_and_line_ends_around_it(secret: str) -> None:
+    """As a shell or a program leaves it that takes its words apart."""
+    redactor = Redactor([secret])
+    assert redactor.text(f"is {secret}.") == f"is {MASK}."
+    assert redactor.text('{"is": "hunter2-of-mine"}') == f'{{"is": "{MASK}"}}'
+    assert redactor.raw(b"is " + base64.b64encode(secret.strip().encode()) + b".") == b"is ***."
+
+
 def test_each_line_of_a_key_goes_and_the_lines_that_every_key_has_stay() -> None:
     lines = [base64.b64encode(hashlib.sha384(bytes([number])).digest()).decode() for number in range(4)]
     key = "\n".join(["-----BEGIN PRIVATE KEY-----", *lines, "-----END PRIVATE KEY-----", ""])
