@@ -47,7 +47,8 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def backup(workspace: Workspace, settings: Settings, target: Path, *, force: bool = False) -> Copy:
-    """Copy the store of this moment to `target`, whoever is using it; gives what the copy holds.
+    """Copy the store of this moment to `target`, whoever is using it; gives what the copy holds. What was there goes only for a copy that
+    is whole.
 
     Raises `usage` for a target that is there already (without `force`) or can't be one, `store_unavailable`, `disk_full`, and
     `feature_unavailable` where PostgreSQL's own program is needed and is not there.
@@ -58,15 +59,19 @@ def backup(workspace: Workspace, settings: Settings, target: Path, *, force: boo
         return _backup_of_server(workspace, settings, target)
     if not path.exists():
         raise nothing_there(str(path))
+    staged = copies.staging(target)
     try:
-        copies.copy_file(path, target)
+        copies.copy_file(path, staged)
+        made = copies.examine(staged)
+        if not made.problem:  # else what is there may be the last copy that can be used
+            copies.move(staged, target)
     except OSError as error:
         raise unwritable(error, target) from error
     except sqlite3.Error as error:
         raise unavailable(error, str(path), str(target)) from error
-    made = copies.examine(target)
+    finally:
+        copies.drop(staged)
     if made.problem:
-        target.unlink()
         said = f"the copy can't be used: {made.problem}"
         raise LilyError(Code.STORE_UNAVAILABLE, said, where=str(path), hint="`lily doctor` says what is wrong with the store")
     return made

@@ -67,10 +67,15 @@ def copy_file(source: Path, target: Path, *, alone: bool = False) -> None:
             there.backup(here)  # in one step: a step between would begin anew with every change
             here.execute("pragma journal_mode=delete")
         sync_path(staged)
-        os.rename(staged, target)
-        sync_path(target.parent)
+        move(staged, target)
     finally:
         drop(staged)
+
+
+def move(staged: Path, target: Path) -> None:
+    """Have a file that is whole and on disk stand as `target`, for good; one that is there is replaced. Raises OSError."""
+    os.rename(staged, target)
+    sync_path(target.parent)
 
 
 def has_log(path: Path) -> bool:
@@ -156,8 +161,7 @@ def put_in_place(staged: Path, path: Path, aside: Path) -> list[Path]:
     for suffix in SIDE_FILES:
         with suppress(FileNotFoundError):
             side(path, suffix).unlink()
-    os.rename(staged, path)
-    sync_path(path.parent)
+    move(staged, path)
     return moved
 
 

@@ -20,7 +20,7 @@ from lily.storage.database import close_engine, open_engine
 from lily.storage.schema import HEAD
 from lily.workspace import Workspace, lock_path
 from tests.cli.conftest import Lily, shell, supervisor, write_job
-from tests.cli.damage import Past, codes, past, truncated, wait_while_idle_in_transaction
+from tests.cli.damage import Past, codes, overwritten, past, truncated, wait_while_idle_in_transaction
 from tests.contract.conform import check_fits
 from tests.old_schemas import load, revisions, rows_of
 
@@ -107,6 +107,20 @@ def test_a_backup_of_nothing_and_of_what_is_damaged_is_refused(lily: Lily, works
     said = lily("db", "backup", "copy")
     assert (said.status, said.err.partition(":")[0], said.err.count("\n")) == (1, "store_unavailable", 1)
     assert not list(workspace.glob("*copy*"))
+
+
+def test_a_backup_of_a_damaged_store_leaves_the_copy_that_it_was_to_replace(lily: Lily, was: Past) -> None:
+    """It may be the last one that can be used. SQLite copies such a store without a word: only a look through the copy finds it."""
+    assert lily("db", "backup", "copy").status == 0
+    good = (was.root / "copy").read_bytes()
+    was.fold()
+    (page,) = was.query("select rootpage from sqlite_master where name = 'event'")[0]
+    overwritten(was.store, (page - 0.5) * 4096 / was.store.stat().st_size, 4096)
+    said = lily("db", "backup", "copy", "--force")
+    assert (said.status, said.err.count("\n")) == (1, 1), said
+    assert "the copy can't be used: it is damaged" in said.err
+    assert (was.root / "copy").read_bytes() == good
+    assert len(list(was.root.glob("*copy*"))) == 1
 
 
 @pytest.mark.e2e
