@@ -166,10 +166,11 @@ def test_settings_that_can_not_be_read_keep_nothing_else_from_being_looked_at(li
     assert codes(lily("doctor", "--repair", "--json")) == {"config_invalid", "store_unreachable"}
 
 
-def test_a_password_that_others_can_read_is_closed(lily: Lily, workspace: Path) -> None:
+@pytest.mark.parametrize("url", ["postgresql://a:b@127.0.0.1:9/x?", "postgresql://127.0.0.1:9/x?user=a&password=b&"])
+def test_a_password_that_others_can_read_is_closed(lily: Lily, workspace: Path, url: str) -> None:
     """Only where there is one."""
     config = workspace / ".lily" / "config.yaml"
-    config.write_text("store: {url: 'postgresql://a:b@127.0.0.1:9/x?connect_timeout=1'}\n")
+    config.write_text(f"store: {{url: '{url}connect_timeout=1'}}\n")
     config.chmod(0o644)
     assert "config_open" in codes(lily("doctor", "--json"))
     assert "config_open" not in codes(lily("doctor", "--repair", "--json"))

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from lily.addresses import passwords_in
 from lily.clock import boot_id
 from lily.findings import Finding, Severity, fine, found
 from lily.operations.doctor.scene import Scene
@@ -25,7 +26,7 @@ def config(scene: Scene) -> Iterator[Finding]:
     if error is not None:
         yield found("config", "config_invalid", error.message, error.where)
         return
-    if _has_password(scene.settings.store.url) and path.stat().st_mode & _OTHERS:
+    if passwords_in(scene.settings.store.url) and path.stat().st_mode & _OTHERS:
         yield found("config", "config_open", "others can read the password in store.url", scene.shown(path))
     given = sum(origin != "default" for origin in scene.settings.origins.values())
     yield fine(
@@ -33,10 +34,6 @@ def config(scene: Scene) -> Iterator[Finding]:
         f"{counted(given, 'setting is', 'settings are')} given, the others are the defaults",
         scene.shown(path) if path.exists() else "",
     )
-
-
-def _has_password(url: str) -> bool:
-    return ":" in url.partition("://")[2].rpartition("@")[0]
 
 
 def job_files(scene: Scene) -> Iterator[Finding]:
