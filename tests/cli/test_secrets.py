@@ -13,6 +13,7 @@ ADDRESSES = [
     f"postgresql://me:{PASSWORD}@127.0.0.1:1/x",
     f"postgresql://me:{PASSWORD}/{PASSWORD}@127.0.0.1:1/x",
     f"postgresql://me:{PASSWORD}@{PASSWORD}@127.0.0.1:1/x",
+    f"postgresql://me:{PASSWORD} {PASSWORD}@127.0.0.1:1/x",
     f"postgresql://me:{PASSWORD}@127.0.0.1:port/x",
     f"postgresql://me:{PASSWORD}@[::1/x",
     f"postgresql://me@127.0.0.1:1/x?password={PASSWORD}",
