@@ -79,7 +79,7 @@ def test_validate_says_where_a_secret_stands_in_a_condition(lily: Lily, workspac
     "bindings",
     [
         {"argv": ["a"], "env": {"API_TOKEN": {"secret": "env:TOKEN"}}},
-        {"argv": ["a"], "env": {"TOKEN_FILE": "/run/secrets/token", "PASSWORD": "short"}},
+        {"argv": ["a"], "env": {"TOKEN_FILE": "/run/secrets/token", "TOKEN": "./run/secrets/token", "PASSWORD": "short"}},
         {"argv": ["git", "show", "3b18e512dba79e4c8300dd08aeb37f8e728b8dad", "https://example.com/a@b"]},
     ],
 )
@@ -113,3 +113,13 @@ def test_settings_that_refer_to_a_home_folder_that_nobody_knows_keep_no_job_from
     (workspace / ".lily" / "config.yaml").write_text("llm: {api_key: {secret: 'file:~nobody-of-that-name/key'}}\n")
     job(workspace, argv=["true"])
     assert lily("jobs", "run", "j").status == 0
+
+
+def test_the_password_of_an_address_in_the_settings_is_taken_out_of_what_a_program_prints(lily: Lily, workspace: Path) -> None:
+    """Whatever the address is for, and also decoded."""
+    address = f"https://me:{PASSWORD}%21@127.0.0.1:1/hook"
+    (workspace / ".lily" / "config.yaml").write_text(json.dumps({"alerts": {"sinks": {"hook": {"kind": "webhook", "url": address}}}}))
+    job(workspace, argv=["/bin/echo", f"{PASSWORD}%21 {PASSWORD}!"])
+    said = lily("jobs", "run", "j")
+    assert (said.status, "*** ***" in said.out) == (0, True)
+    assert not any(PASSWORD in path.read_text() for path in workspace.glob(".lily/runs/j/*/stdout.log"))

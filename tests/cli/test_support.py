@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lily.operations.scrub import Scrubber, encodings
+from lily.operations.scrub import Scrubber, encodings, secrets_of, tail_of
+from lily.settings import parse_settings
+from lily.workspace import Workspace
 from tests.cli.conftest import Lily, shell, write_job
 from tests.cli.damage import past, truncated
 from tests.contract.conform import check_fits
@@ -69,6 +71,27 @@ def shows(text: str, secret: str) -> bool:
         except ValueError:
             continue
     return False
+
+
+def test_short_secrets_and_those_that_come_together_in_the_text_alone_are_taken_out() -> None:
+    """Four characters are enough where all is given to others; a key and its value stand beside one another only as text."""
+    assert Scrubber(["pin1"]).text("the pin1.") == "the ***."
+    assert 'b": "1' not in Scrubber(['b": "1']).lines('{"a b": "1 c"}')
+
+
+def test_what_a_job_file_refers_to_is_known_before_the_job_ever_ran(workspace: Path) -> None:
+    """With each of its lines."""
+    (workspace / "key").write_text("line one of it\nline two of it\n")
+    write_job(workspace, "j", bindings={"argv": ["a"], "env": {"KEY": {"secret": "file:key"}}})
+    known = secrets_of(Workspace(workspace), parse_settings(b""), [], {})
+    assert {"line one of it\nline two of it", "line one of it", "line two of it"} <= known
+
+
+def test_the_end_of_a_log_begins_with_a_whole_line(tmp_path: Path) -> None:
+    """The rest of a line that was cut may be the rest of a secret, which nothing would know for one."""
+    (tmp_path / "log").write_text("one\nhunter2-of-mine\nthree\n")
+    assert tail_of(tmp_path / "log", 14) == ("three\n", True)
+    assert tail_of(tmp_path / "log", 100) == ("one\nhunter2-of-mine\nthree\n", False)
 
 
 @pytest.mark.slow

@@ -163,6 +163,8 @@ def test_refusals_are_not_dead() -> None:
         "postgresql://ada:hunter2xyz@db.example.com/lily refused",
         "Authorization: Bearer hunter2xyz",
         "sent header Bearer hunter2xyz",
+        "sent header basic hunter2xyz",
+        "-----BEGIN RSA PRIVATE KEY-----\nhunter2xyz\nand here it was cut",
         "access_key_id = hunter2xyz",
     ],
 )

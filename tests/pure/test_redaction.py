@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lily.redaction import MASK, Redactor, here, learn_here, redacting
+from lily.redaction import MASK, Redactor, here, learn_here, redacting, references
 from tests.encodings import AROUND, ENCODERS, SECRETS, TEXT, pieces
 
 _MASK = MASK.encode()
@@ -30,7 +30,7 @@ def test_no_form_of_a_secret_passes_a_stream_however_it_is_cut(secret: str, form
 
 
 # Every sign that any form writes in a way of its own; its base64 is longer than a line, and has both digits that URLs write otherwise.
-HARD = "it's \\\"<&>\"\n\r\t/?~=+%: pässwörd-€-\N{GRINNING FACE} \u00fb\u00ef\u00be\u00ff?>~ " + "0123456789" * 3
+HARD = 'it\'s \\"<&>"\n\r\t/?~=+%: pässwörd-€-\N{GRINNING FACE} \u00fb\u00ef\u00be\u00ff?>~ ' + "0123456789" * 3
 
 
 @pytest.mark.parametrize("form", sorted(ENCODERS))
@@ -150,6 +150,26 @@ def test_each_line_of_a_key_goes_and_the_lines_that_every_key_has_stay() -> None
     assert redactor.text(json.dumps({"key": key})) == f'{{"key": "{MASK}"}}'
 
 
+def test_of_a_secret_of_several_lines_those_are_found_that_are_no_ordinary_words() -> None:
+    """Without what they are indented by; 15 characters, words and a ruler are in many texts."""
+    redactor = Redactor(["some words of a line\n  0123456789abcdef\n0123456789abcd-\n-----------------"])
+    assert redactor.text("is 0123456789abcdef") == "is ***"
+    for ordinary in ("0123456789abcd-", "some words of a line", "-----------------"):
+        assert redactor.text(ordinary) == ordinary
+
+
+def test_of_a_cut_text_four_characters_are_taken_for_a_secrets_beginning() -> None:
+    redactor = Redactor(["hunter2-of-mine"])
+    assert [redactor.raw(text, cut=True) for text in (b"is hun", b"is hunt")] == [b"is hun", b"is ***"]
+
+
+def test_as_much_of_the_end_is_there_as_was_wanted() -> None:
+    stream = Redactor(["hunter2-of-mine"]).stream()
+    for _ in range(100):
+        stream.skim(b"0123456789" * 10, 500)
+    assert stream.finish()[-500:] == b"0123456789" * 50
+
+
 def test_a_number_that_is_a_secret_becomes_text() -> None:
     assert Redactor(["4929123412341234"]).data([4929123412341234, 4929, 1.5, True]) == [MASK, 4929, 1.5, True]
 
@@ -193,3 +213,8 @@ def test_what_is_read_in_an_attempt_is_known_there_and_nowhere_else() -> None:
     learn_here("hunter3-of-mine")
     assert here().text("hunter2-of-mine hunter3-of-mine") == "hunter2-of-mine hunter3-of-mine"
     assert redactor.text("hunter3-of-mine") == "hunter3-of-mine"
+
+
+def test_references_are_found_wherever_they_stand() -> None:
+    found = references({"argv": ["a", {"secret": "env:A"}], "env": {"B": {"secret": "file:b"}}, "of_another_form": {"secret": "c", "d": 1}})
+    assert list(found) == ["env:A", "file:b"]
