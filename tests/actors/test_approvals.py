@@ -474,6 +474,26 @@ def test_a_replay_waits_for_an_approval_bound_to_it(world: World) -> None:
     assert world.run(run.run_id).status is Status.SUCCEEDED
 
 
+def test_a_replay_that_is_approved_as_it_is_asked_for_needs_an_approver(world: World) -> None:
+    """Who is none has nothing stored; who is one has the run start at once, with the approval bound to it."""
+    first = world.submit("noop.v1", approval={"approvers": ["ann"]})
+    live(world, ended(world, first))
+
+    def again(by: str) -> Run:
+        return replay(
+            world.workspace, world.store, world.run(first.run_id), which="pinned", approve=True, reason="lost", by=by, clock=world.clock
+        )
+
+    with pytest.raises(LilyError) as caught:
+        again("eve")
+    assert (caught.value.code, sum(world.store.counts().values())) == ("approval_forbidden", 1)
+    run = again("ann")
+    live(world, ended(world, run))
+    (approval,) = world.receipt(run.run_id).approvals
+    assert (approval.by, approval.note, approval.bound_to["replayed_from"]) == ("ann", "lost", first.run_id)
+    assert world.run(run.run_id).status is Status.SUCCEEDED
+
+
 # -- midway ----------------------------------------------------------------------------------------
 
 
@@ -707,6 +727,21 @@ def test_github_that_is_away_at_the_end_is_asked_again_and_then_the_run_expires(
     found = world.run(run.run_id)
     assert (code(world, run), "HTTP 503" in (found.error.message if found.error else "")) == ("approval_expired", True)
     assert [round(at) for at, _ in github.looks][-3:] == [360, 390, 450]
+
+
+def test_an_issue_is_looked_at_as_soon_as_the_time_is_up_however_rare_the_looks_are(world: World, github: FakeGitHub) -> None:
+    """The next one would come 30 s later: until then the run would neither be decided nor expire."""
+    github.fails = GhError("failed", "HTTP 503")
+    run = world.submit("noop.v1", approval={**ISSUE, "ttl_hours": 0.5})
+    live(world, until(world, run, Status.WAITING_APPROVAL), pause(1805))
+    assert [round(at) for at, _ in github.looks] == [0, 30, 90, 210, 450, 930, 1800]
+
+
+def test_looks_at_an_issue_that_can_not_be_seen_are_a_quarter_of_an_hour_apart_at_most(world: World, github: FakeGitHub) -> None:
+    github.fails = GhError("failed", "HTTP 503")
+    run = world.submit("noop.v1", approval={**ISSUE, "ttl_hours": 2})
+    live(world, until(world, run, Status.WAITING_APPROVAL), pause(3000))
+    assert [round(at) for at, _ in github.looks][-3:] == [930, 1830, 2730]
 
 
 def test_runs_that_name_one_issue_share_a_look(world: World, github: FakeGitHub) -> None:
