@@ -79,7 +79,11 @@ if os.fork() == 0:
         time.sleep(1000)
     os._exit(0)
 os.wait()
-print(os.read(read, 20).decode(), flush=True)
+os.close(write)
+pid = os.read(read, 20).decode()
+if {clear!r}:
+    os.read(read, 1)  # ends when the daemon is another program: until then it has the marks of this one
+print(pid, flush=True)
 print("{said}", flush=True)
 time.sleep({stay})
 """
