@@ -33,7 +33,18 @@ AT = datetime(2026, 3, 2, 9, tzinfo=UTC)
 # What only looks, and what writes files that anybody could write with an editor: a workspace or a job file, which the supervisor audits
 # when it takes it up.
 READS = {
-    *("status", "health", "report", "metrics", "events tail", "store export", "config show", "config validate", "blueprints list"),
+    *(
+        "status",
+        "health",
+        "completion",
+        "report",
+        "metrics",
+        "events tail",
+        "store export",
+        "config show",
+        "config validate",
+        "blueprints list",
+    ),
     *("blueprints show", "jobs list", "jobs show", "jobs validate", "jobs schema", "jobs tail", "jobs history", "jobs next", "jobs why"),
     *("jobs plan", "runs list", "runs show", "runs active", "runs diff", "queue stats", "queue list", "dlq list", "dlq show", "dlq triage"),
     *("schedule list", "schedule status", "schedule verify", "schedule simulate", "approvals list", "approvals show", "approvals doctor"),
@@ -301,7 +312,7 @@ def test_what_only_looks_leaves_no_row(lily: Lily, workspace: Path) -> None:
     words |= {"runs show": (run_id,), "runs diff": (run_id, other), "dlq show": (run_id,), "approvals show": (run_id,)}
     words |= {"alerts explain": ("a",), "conditions check": ("a",), "review show": ("orphaned:a",)}
     words |= {"db backup": (str(workspace / "copy"),), "support bundle": ("--output", str(workspace / "bundle.tar.gz"))}
-    words |= {"store export": ("--jsonl",), "schedule simulate": ("--from", "2026-03-28", "--to", "2026-03-29")}
+    words |= {"completion": ("bash",), "store export": ("--jsonl",), "schedule simulate": ("--from", "2026-03-28", "--to", "2026-03-29")}
     for command in sorted(READS | FILES_ONLY):
         said = lily(*command.split(), *words.get(command, ()))
         assert said.status in (0, 1, 3, 4), (command, said)

@@ -239,7 +239,7 @@ def test_settings_of_the_review_are_checked(lily: Lily, workspace: Path) -> None
         ("review: {cron: 0 0 31 2 *}", "review.cron"),
         ("review: {timezone: Mars/Base}", 'review.timezone: found "Mars/Base"; accepted: an IANA zone'),
         ("review: {failures: 0}", "review.failures"),
-        ("review: {daily: true}", "unknown key `review.daily`"),
+        ("review: {daily: true}", "review.daily: unknown key `daily`"),
     ):
         config.write_text(text)
         found = lily("config", "validate")
