@@ -53,7 +53,11 @@ class Books:
     def end(self, code):
         self.note(f"runs/{self.run}", f"end {self.attempt} {code}")
         self.note("ends", self.run)
+
+    def let_go(self):
         for fd in self.held:
+            # To close it is not enough: a child that is being started has it, too, until it is another program.
+            fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
 
 
@@ -113,12 +117,8 @@ async def books(ctx, bindings, run_input):
         await anyio.sleep(random.uniform(0, bindings.seconds))
         ends = code["code_of"](ctx.attempt, bindings.fails)
         kept.end(ends)
-    except BaseException:
-        import os
-
-        for fd in kept.held:
-            os.close(fd)
-        raise
+    finally:
+        kept.let_go()
     if ends:
         raise BlueprintError("fails on purpose")
     return {"attempt": ctx.attempt}

@@ -1,5 +1,6 @@
 """The self-tests themselves: that they look at everything, and that they would see it if a promise were broken."""
 
+import os
 import random
 import subprocess
 from collections import Counter
@@ -28,7 +29,7 @@ from lily.selftest.clocks import CHANGES, DISTURBANCES, Case, run_clocks
 from lily.selftest.disks import small_disk
 from lily.selftest.feeder import Feeder
 from lily.selftest.house import House
-from lily.selftest.load import audit
+from lily.selftest.load import BOOKS, audit
 from lily.selftest.power_load import STEPS, audit_reports
 from lily.selftest.promises import Findings, errors_in
 from lily.selftest.rows import ROWS, transitions
@@ -410,6 +411,28 @@ def test_a_window_that_fired_and_has_no_run_is_seen(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(clocks, "simulate", simulated)
     findings, _ = one(Case(*CHANGES[0], "none"), monkeypatch)
     assert {said.partition(":")[0] for said in findings.broken} == {"a window that fired has its run"}
+
+
+def test_books_that_were_let_go_are_free_also_while_a_child_has_their_files(tmp_path: Path) -> None:
+    """As one has that is being started, until it is another program. Of books that are kept an overlap is written down."""
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "runs").mkdir()
+    code: dict[str, Any] = {"__name__": "books"}
+    exec(BOOKS, code)
+
+    def keep(run_id: str) -> Any:
+        return code["Books"](str(tmp_path), "job", run_id, 1, 1)
+
+    first = keep("one")
+    copies = [os.dup(fd) for fd in first.held]
+    first.let_go()
+    second = keep("two")
+    assert not (tmp_path / "overlaps").exists()
+    keep("three").let_go()
+    assert (tmp_path / "overlaps").read_text() == "three 1: more than 1 of job at work\n"
+    second.let_go()
+    for fd in copies:
+        os.close(fd)
 
 
 def test_a_disk_that_can_not_be_made_is_told_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
