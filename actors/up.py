@@ -1,5 +1,6 @@
 """The supervisor: a workspace's owner that stays, with its specs watched and its log on stderr."""
 
+import atexit
 import gc
 import math
 import os
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from functools import partial
+from threading import Event
 from typing import Any
 
 import anyio
@@ -71,14 +73,22 @@ def run_up(
     Raises LilyError.
     """
     memory.settle()
+    down = Event()
+    # Registered before all others, and so the last: what blueprints have registered can still be cut short.
+    atexit.register(_be_deaf, down)
     log = StreamLog(sys.stderr, SystemClock(), as_json=as_json)
     index = (scan or first_scan(workspace, settings)).join()
     with one_error():
         status = anyio.run(_up, workspace, settings, index, log, by, opened, backend="trio")
-        for number in _ENDING:  # all is put down, and Python takes back every handler of its own long before its process ends
-            signal.signal(number, signal.SIG_IGN)
+        down.set()
         return status
     raise AssertionError  # one_error never swallows
+
+
+def _be_deaf(down: Event) -> None:
+    """Once all is put down: Python takes back every handler of its own before its process ends."""
+    for number in _ENDING if down.is_set() else ():
+        signal.signal(number, signal.SIG_IGN)
 
 
 async def _up(workspace: Workspace, settings: Settings, index: SpecIndex, log: StreamLog, by: identity.Actor, opened: OpenStore) -> int:

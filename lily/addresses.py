@@ -5,9 +5,9 @@ from urllib.parse import unquote
 
 # The user's name ends at the first colon, the password at the last @: one that was not encoded may have a / or an @ in it.
 # Compiled when they are needed: settings are read by every command.
-_ADDRESS = r"(?i)([a-z][a-z0-9+.-]*://[^\s:/?#@]*):(\S+)@([^\s@]*)"
-# A text that is one address and nothing else may have a blank in its password, too.
-_ALONE = r"(?i)\A([a-z][a-z0-9+.-]*://[^\s:/?#@]*):([^/\r\n]+)@([^\s@]*)\Z"
+_ADDRESS = r"(?i)([a-z][a-z0-9+.-]{0,30}://[^\s:/?#@]*):(\S+)@([^\s@]*)"
+# A text that is one address and nothing else may have a blank in its password, too. It is none where it goes on after a port.
+_ALONE = r"(?i)\A([a-z][a-z0-9+.-]{0,30}://[^\s:/?#@]*):(?!\d+\s)([^/\r\n]+)@([^\s@]*)\Z"
 _QUERY = r"(?i)([?&](?:ssl)?password=)([^&\s#]+)"
 
 

@@ -293,9 +293,10 @@ def _settings(found: Iterable[_Given | Diagnostic]) -> Settings:
         else:
             values[key] = float(value) if type(values[key]) is float else value
         places[key], origins[key] = given.position, f"{FILE}:{given.position[0]}"
-    unread = {each.field for each in wrong}
+    # What else is wrong in a section may be why its keys don't go together, and of text that is no YAML nobody knows the section.
+    unsure = {each.field.rpartition(".")[0] or each.field for each in wrong}
     for keys, field, said in _together(values):
-        if said and unread.isdisjoint(keys):
+        if said and unsure.isdisjoint(("", keys[0].rpartition(".")[0])):
             wrong.append(_wrong(next(places[key] for key in keys if key in places), field, said))
     if wrong:
         raise _refused(wrong)

@@ -1,6 +1,7 @@
 """The catalog of a workspace's jobs: unchanged files are not read again, and one bad file hides no other."""
 
 import os
+import re
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -232,7 +233,7 @@ class SpecIndex:
         close = close or get_close_matches(job_id[:128], catalog.jobs, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "see `lily jobs list`"
         for each in self.unheeded():
-            if each.path.rpartition("/")[2].partition(".")[0] == job_id:
+            if re.sub(r"(\.job)?\.ya?ml$", "", each.path.rpartition("/")[2], flags=re.IGNORECASE) == job_id:
                 hint = f"{each.path} is not read: {each.hint}"
         return LilyError(Code.JOB_NOT_FOUND, f"no job has the id {job_id[:128]!r}", where=str(self._workspace.root), hint=hint)
 

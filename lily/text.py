@@ -14,6 +14,8 @@ UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2
 # The hinge of a link or of a link's definition, and the beginning of HTML, with the backslashes before it. Code and emphasis on one line
 # change the look of words alone, and messages are full of them: they stay as they are.
 _MARKUP = re.compile(r"(\\*)(\](?=[(\[:])|<(?=[A-Za-z/!?]))")
+# What stands in a traceback before the exception, whose message may hold another one; of several the last.
+_FRAMES = re.compile(r"^[ |+-]*(?:Exception Group )?Traceback \(most recent call last\):\n((?:[ |].*\n?)*)", re.MULTILINE)
 _FRAME = re.compile(r'^[ |+-]*File "(.+)", line (\d+), in (.+)$', re.MULTILINE)  # of a traceback, also of one in a group
 _LONGEST = 16_384
 
@@ -110,7 +112,8 @@ def json_of(body: bytes | str, kind: Any = Any) -> Any:
 
 def raised_at(trace: object) -> str:
     """The place that a traceback ends in, outside of installed packages where it can: `FILE, line N, in NAME`; empty without one."""
-    frames = _FRAME.findall(str(trace))
+    text = str(trace)
+    frames = _FRAME.findall((_FRAMES.findall(text) or [text])[-1])
     own = [frame for frame in frames if "/lib/python" not in frame[0]] or frames
     return "{}, line {}, in {}".format(*own[-1]) if own else ""
 

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,8 @@ from lily.errors import Code, LilyError
 JOB_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}", re.ASCII)
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z-[a-z0-9]{4,12}", re.ASCII)
 ARTIFACT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}", re.ASCII)
+
+_TRIES, _PAUSE_SECONDS = 5, 0.01
 
 RECEIPT, SUMMARY, EVENTS = "run_receipt.json", "summary.md", "events.jsonl"
 RESERVED = frozenset({RECEIPT, SUMMARY, EVENTS})
@@ -161,7 +164,7 @@ class OwnerLock:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock(fd)
         except OSError:
             os.close(fd)
             raise self._conflict() from None
@@ -172,6 +175,18 @@ class OwnerLock:
         os.pwrite(fd, body, 0)
         self._fd = fd
         return owner
+
+    def _lock(self, fd: int) -> None:
+        """Raises OSError when somebody else holds it. Whoever only looks at a lock of another container's has it for a moment, too."""
+        for _ in range(_TRIES):
+            try:
+                return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                owner = read_owner(self._path)
+                if owner is None or owner.near:
+                    raise
+            time.sleep(_PAUSE_SECONDS)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _conflict(self) -> LilyError:
         owner = read_owner(self._path)

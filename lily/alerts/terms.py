@@ -152,17 +152,18 @@ def wrongs_with(name: str, given: Any) -> Iterator[Wrong]:
         yield Wrong(("kind",) if "kind" in given else (), f"`kind` is one of {', '.join(KINDS)}")
         return
     known = {**fields, **_COMMON}
+    unknown = [key for key in given if key not in known and key != "kind"]
     for key, value in given.items():
         if key == "kind":
             continue
-        if key not in known:
+        if key in unknown:
             hint = f"a sink of kind {kind} has: {', '.join(['kind', *known])}"
             yield Wrong((key,), f"unknown key `{str(key)[:100]}`", key=True, hint=hint)
         elif not known[key].fits(value):
             shown = "something else" if key in _UNTOLD else f"{value!r:.60}"
             yield Wrong((key,), f"{key}: found {shown}; accepted: {known[key].accepted}")
     for key, field in fields.items():
-        if field.required and key not in given:
+        if field.required and key not in given and not unknown:  # which it may have been meant for
             yield Wrong((), f"a sink of kind {kind} needs `{key}`: {field.accepted}")
     if kind == "email" and "username" in given and "password" not in given:
         yield Wrong(("username",), f"username needs `password`: {_SECRET_TEXT}")

@@ -4,6 +4,7 @@ The model chooses among the findings by number and can't add any. Needs the extr
 """
 
 import importlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -107,7 +108,7 @@ async def _asked(client: Client, messages: Sequence[Mapping[str, str]]) -> str:
     except library.OpenAIError as error:
         said = one_line(str(error)) or type(error).__name__
         raise BlueprintError(f"{client.base_url}: {said}", reason=type(error).__name__) from error
-    except ValueError as error:  # as the library's parser raises it: a proxy's page, say
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:  # from the library's parser, of a proxy's page, say
         raise BlueprintError(f"{client.base_url} answered with what is no JSON: {one_line(str(error))}") from error
     choices = getattr(given, "choices", None) or []
     text = choices[0].message.content if choices else None

@@ -7,6 +7,7 @@ from lily.errors import Code, LilyError
 from lily.render import diagnostic_line, table
 from lily.settings import explain
 from lily.workspace import current_owner, find_workspace
+from lily.yaml_reader import MAX_PROBLEMS
 
 
 def show(*, json: Json = False, workspace: Place = None) -> int:
@@ -41,7 +42,8 @@ def validate(*, json: Json = False, workspace: Place = None) -> int:
             raise
         output.put_lines(map(diagnostic_line, wrong))
         hint = "mend these lines, then `lily config validate`"
-        raise LilyError(error.code, f"{len(wrong)} mistakes", where=wrong[0].path, hint=hint) from None
+        said = f"{len(wrong)} mistakes" if len(wrong) < MAX_PROBLEMS else f"more mistakes than the first {MAX_PROBLEMS}, which are these"
+        raise LilyError(error.code, said, where=wrong[0].path, hint=hint) from None
     given = sum(origin != "default" for _, _, origin in found)
     if json:
         output.put_json({"ok": True, "path": ".lily/config.yaml", "keys_given": given})

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import anyio
@@ -77,6 +78,14 @@ class Family:
         self.signal(asked, *_ASK)
         return asked, latest
 
+    def ask_late(self, members: Collection[Proc], young: Collection[Proc], latest: Proc) -> None:
+        """TERM to the young, to what these have started since, and to what started while the others were looked for; blocks."""
+        below = set[Proc]()
+        if young:
+            with suppress(OSError):  # nobody can look
+                below = select(CHILDREN.table() if self.root else scan(), roots=young)
+        self.signal({each for each in members if each in below or by_start(each) <= by_start(latest)}, *_ASK)
+
 
 def family_of_process(process_id: str, root: Proc) -> Family:
     """What one child started: by its mark, its group and session, and as descendants."""
@@ -101,10 +110,9 @@ async def end(family: Family, grace_seconds: float, offload: Offload, patience: 
     with patience.wait(grace_seconds):
         with anyio.move_on_after(min(_SETTLE_SECONDS, grace_seconds / 2)):
             await wait_gone(found)
-        found = await offload(family.look)
+        young, found = found - asked, await offload(family.look)
         seen |= found
-        # The young, and what started while the others were looked for.
-        await offload(family.signal, {each for each in found - asked if by_start(each) <= by_start(latest)}, *_ASK)
+        await offload(family.ask_late, found - asked, young, latest)
         while found:
             await wait_gone(found)
             found = await offload(family.look)

@@ -85,7 +85,7 @@ def has_log(path: Path) -> bool:
 
 def staging(target: Path) -> Path:
     """Where a file stands until it is whole."""
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    return target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}")  # a name may have 255 bytes
 
 
 def drop(path: Path) -> None:

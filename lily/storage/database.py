@@ -108,10 +108,10 @@ def said_by(engine: Engine, exc: BaseException) -> str:
 
 def _sqlite_engine(path: Path) -> Engine:
     # In this order: a log that is in use has had its file before it.
-    if os.path.exists(log := f"{path}-wal") and os.path.getsize(log) and not os.path.exists(path):
+    if _size(f"{path}-wal") and not _size(path):
         raise LilyError(
             Code.STORE_UNAVAILABLE,
-            "the store's file is gone and its log is there, which SQLite would throw away",
+            "the store's file is gone or empty, and its log is there, which SQLite would throw away",
             where=str(path),
             hint="put the file back, or `lily doctor --repair` moves the log aside and makes a store of what the receipts say",
         )
@@ -160,6 +160,13 @@ def _sqlite_engine(path: Path) -> Engine:
             connection.exec_driver_sql("begin")
 
     return engine
+
+
+def _size(path: str | Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:

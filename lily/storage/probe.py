@@ -107,6 +107,7 @@ select relname from pg_class c where pg_table_is_visible(oid) and case relkind
     select from pg_depend d join pg_class t on t.oid = d.refobjid where d.objid = c.oid and t.relname = any(:tables))
   end order by relname limit 1
 """)
+_TAKES_NO_WRITES = "the server takes no writes (transaction_read_only)"
 _NO_PLACE = "there is no schema on the search_path of store.url in which its user may make tables"
 _MAY_MAKE = text("select has_schema_privilege(current_schema(), 'create')")  # null: there is none that may be used
 
@@ -121,7 +122,7 @@ def _server(url: str, free: float) -> StoreFacts:
             read_only = connection.execute(text("show transaction_read_only")).scalar()
             there = connection.execute(text("select to_regclass('alembic_version')")).scalar()
             if not there:
-                no_place = "" if connection.execute(_MAY_MAKE).scalar() else _NO_PLACE
+                no_place = _TAKES_NO_WRITES if read_only == "on" else "" if connection.execute(_MAY_MAKE).scalar() else _NO_PLACE
                 return StoreFacts(there=False, head=HEAD, writable=not no_place, why_not=no_place, free=free)
             version = connection.execute(text("select version_num from alembic_version")).scalar()
             denied = connection.execute(_DENIED, {"tables": list(metadata.tables)}).scalar()
@@ -131,6 +132,6 @@ def _server(url: str, free: float) -> StoreFacts:
         engine.dispose()
     refused = f"the user of store.url may not write to {denied}" if denied else ""
     if read_only == "on":
-        refused = "the server takes no writes (transaction_read_only)"
+        refused = _TAKES_NO_WRITES
     found = str(version or "")
     return StoreFacts(schema=found, head=HEAD, newer=found > HEAD, writable=not refused, why_not=refused, free=free)

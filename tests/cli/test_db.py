@@ -83,6 +83,12 @@ def test_a_backup_is_refused_where_it_would_harm_something(lily: Lily, was: Past
     assert ids(lily)
 
 
+def test_a_backups_name_may_be_as_long_as_a_name_can_be(lily: Lily, was: Past) -> None:
+    for name in ("b" * 255, "ä" * 127):
+        assert lily("db", "backup", name).status == 0
+        assert (was.root / name).is_file()
+
+
 def test_a_backup_takes_the_place_of_plain_files_alone(lily: Lily, was: Past) -> None:
     """`lily db backup --force /dev/stdout` by root would take it from everybody; the store's own log is the newest part of the store."""
     (was.root / "link").symlink_to("/dev/null")

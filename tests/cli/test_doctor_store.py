@@ -141,11 +141,14 @@ def test_a_log_without_a_store_is_kept_from_being_thrown_away(lily: Lily, was: P
     aside = crashed_copy(was, lambda: lily("jobs", "run", "good"))
     was.store.unlink()
     log = Path(shutil.copy(aside / "lily.sqlite3-wal", f"{was.store}-wal"))
-    for arguments in (("jobs", "run", "good"), ("runs", "list"), ("up",)):
-        said = lily(*arguments)
-        assert (said.status, said.err.count("\n"), said.err.partition(":")[0]) == (1, 1, "store_unavailable")
+    for empty in (False, True):
+        if empty:
+            was.store.touch(mode=0o600)
+        for arguments in (("jobs", "run", "good"), ("runs", "list"), ("up",)):
+            said = lily(*arguments)
+            assert (said.status, said.err.count("\n"), said.err.partition(":")[0]) == (1, 1, "store_unavailable")
     assert log.read_bytes() == (aside / "lily.sqlite3-wal").read_bytes()
-    assert not was.store.exists()
+    was.store.unlink()  # empty still
     assert {"store_log_alone", "store_missing"} <= codes(lily("doctor", "--json"))
     said = lily("doctor", "--repair", "--json")
     assert (said.status, codes(said)) == (0, set()), said.json

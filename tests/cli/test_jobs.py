@@ -40,6 +40,8 @@ def test_a_file_that_looks_like_a_job_and_is_not_read_is_named(lily: Lily, works
     checked = lily("jobs", "validate", "--json")
     assert (checked.status, [each["path"] for each in checked.json["notes"]]) == (0, unread)
     assert lily("jobs", "run", "backup").err.endswith(" · .lily/jobs/backup.yaml is not read: its name must end with .job.yaml\n")
+    (jobs / "a.b.yaml").write_text(text)
+    assert lily("jobs", "show", "a.b").err.endswith(" · .lily/jobs/a.b.yaml is not read: its name must end with .job.yaml\n")
     assert lily("jobs", "show", "deep").err.endswith(" · .lily/jobs/team/deep.job.yaml is not read: move it into .lily/jobs\n")
 
 

@@ -58,13 +58,19 @@ INSTALLED = '  File "/usr/lib/python3.11/site-packages/http_thing.py", line 7, i
     [
         ('  File "/w/lily.py", line 1, in run\n  File "/w/a b/mine.py", line 24, in <lambda>\n', "/w/a b/mine.py, line 24, in \\<lambda>"),
         (f'  File "/w/mine.py", line 24, in look\n{INSTALLED}', "/w/mine.py, line 24, in look"),
+        (
+            '  File "/w/mine.py", line 24, in run\n    raise Failed(said)\n'
+            'Failed: Traceback (most recent call last):\n  File "<string>", line 2, in g\n',
+            "/w/mine.py, line 24, in run",
+        ),
         (INSTALLED, "/usr/lib/python3.11/site-packages/http_thing.py, line 7, in get"),
         ('  +-+-------- 1 --------\n    |   File "/w/mine.py", line 3, in one\n', "/w/mine.py, line 3, in one"),
     ],
 )
 def test_a_failure_of_somebodys_code_says_where_it_was_raised(frames: str, place: str) -> None:
     """Their own code rather than a library that it called; the receipt has the rest."""
-    error = ErrorInfo(code="job_execution_failed", message="Refused", data={"traceback": f"Traceback:\n{frames}Refused\n"})
+    data = {"traceback": f"Traceback (most recent call last):\n{frames}Refused\n"}
+    error = ErrorInfo(code="job_execution_failed", message="Refused", data=data)
     text = told(ended(Outcome(status="failed", result={}, error=error)))
     assert f"Refused\n\nRaised at {place}; the traceback is in `run_receipt.json`.\n\n## What to do next" in text
 

@@ -1,5 +1,6 @@
 """Paths that can't leave the workspace, and the lock that says who owns it."""
 
+import fcntl
 import json
 import os
 import stat
@@ -200,6 +201,31 @@ def test_an_owner_whose_process_number_means_nothing_here_lives_as_long_as_its_l
     assert current_owner(workspace) is None
     path.unlink()
     assert not owner.alive(path)
+
+
+def test_whoever_looks_at_a_dead_owner_of_another_container_keeps_nobody_from_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To look is to hold the lock for a moment."""
+    path = lock_path(Workspace(tmp_path))
+    lock = OwnerLock(path)
+    take(lock)
+    told = {**json.loads(path.read_bytes()), "namespace": "pid:[1]"}
+    lock.release()
+    path.write_text(json.dumps(told), encoding="utf-8")
+    looking = os.open(path, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    pauses = list[float]()
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            os.close(looking)
+
+    monkeypatch.setattr("lily.workspace.time.sleep", pause)
+    take(lock)
+    assert len(pauses) == 2
+    lock.release()
 
 
 def test_a_lock_file_of_an_older_or_newer_lily_names_its_owner(tmp_path: Path) -> None:

@@ -437,6 +437,9 @@ def test_a_server_on_which_a_user_lacks_rights_says_which(postgres_url: str, tmp
             assert "may make tables" in why_not()
             connection.exec_driver_sql(f"grant create on schema {schema_name} to {user}")
             assert why_not() == ""
+            connection.exec_driver_sql(f"alter role {user} set default_transaction_read_only = on")
+            assert "takes no writes" in why_not()
+            connection.exec_driver_sql(f"alter role {user} reset default_transaction_read_only")
             Store(postgres_url, database_file=tmp_path / "none", clock=FakeClock()).close()
             connection.exec_driver_sql(f"grant select on all tables in schema {schema_name} to {user}")
             assert why_not() == "the user of store.url may not write to alert"

@@ -237,6 +237,26 @@ class TestHowAProgramEnds:
         await bench.run_until_ready("sh", "-c", script, kill_grace_seconds=30)
         assert bench.text() == "ready\ncleaned\n"
 
+    def test_what_a_young_shell_starts_before_it_is_asked_is_asked_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The shell is young at the first TERM, and is told later; what it starts until then is no cleanup of its own."""
+        asked = set[int]()
+
+        def sent(proc: Proc, signum: int) -> bool:
+            asked.add(proc.pid)
+            return True
+
+        monkeypatch.setattr(ending, "send", sent)
+        with subprocess.Popen(["sh", "-c", "sleep 1000 & echo $!; wait"], stdout=subprocess.PIPE, text=True) as shell:
+            assert shell.stdout is not None
+            pid = int(shell.stdout.readline())
+            young, child = (found.proc for each in (shell.pid, pid) if (found := read_entry(each)) is not None)
+            family = ending.family_of_runs(["nobody's"])
+            family.ask_late({child}, set(), Proc(0, 0))
+            assert asked == set()
+            family.ask_late({child}, {young}, Proc(0, 0))
+            assert asked == {pid}
+            os.kill(pid, signal.SIGKILL)
+
     async def test_a_stopped_program_is_ended_within_the_grace(self, bench: Bench) -> None:
         with anyio.fail_after(5):
             await bench.run_until_ready("sh", "-c", "echo ready; kill -STOP $$", kill_grace_seconds=30)

@@ -63,7 +63,7 @@ def _file(scene: Scene, path: Path) -> Iterator[Finding]:
 
 def _missing(scene: Scene, state: FileState, where: str) -> Iterator[Finding]:
     if state.log_alone:
-        said = "there is a log and no store: whoever opens it next throws the log away"
+        said = "there is a log and no store: SQLite would throw the log away, so other commands refuse"
         yield found("store", "store_log_alone", said, where + "-wal")
     runs = sum(1 for _ in runs_on_disk(scene.workspace))
     if runs:
