@@ -7,7 +7,6 @@ from lily.errors import Code, LilyError
 from lily.render import diagnostic_line, table
 from lily.settings import explain
 from lily.workspace import current_owner, find_workspace
-from lily.yaml_reader import MAX_PROBLEMS
 
 
 def show(*, json: Json = False, workspace: Place = None) -> int:
@@ -40,6 +39,8 @@ def validate(*, json: Json = False, workspace: Place = None) -> int:
         wrong = _diagnostics(error)
         if json or len(wrong) < 2:
             raise
+        from lily.yaml_reader import MAX_PROBLEMS  # it was loaded to read the file; without one nobody needs it
+
         output.put_lines(map(diagnostic_line, wrong))
         hint = "mend these lines, then `lily config validate`"
         said = f"{len(wrong)} mistakes" if len(wrong) < MAX_PROBLEMS else f"more mistakes than the first {MAX_PROBLEMS}, which are these"
