@@ -107,22 +107,29 @@ async def end(family: Family, grace_seconds: float, offload: Offload, patience: 
     if not found:
         return 0
     asked, latest = await offload(family.ask, found)
+    young = found - asked
     with patience.wait(grace_seconds):
-        with anyio.move_on_after(min(_SETTLE_SECONDS, grace_seconds / 2)):
-            await wait_gone(found)
-        young, found = found - asked, await offload(family.look)
-        seen |= found
-        await offload(family.ask_late, found - asked, young, latest)
-        while found:
-            await wait_gone(found)
+        with anyio.move_on_after(min(_SETTLE_SECONDS, grace_seconds / 2)) as settling:
+            await _none_left(family, found, seen, offload)
+        if settling.cancelled_caught:
             found = await offload(family.look)
             seen |= found
+            await offload(family.ask_late, found - asked, young, latest)
+            await _none_left(family, found, seen, offload)
     while found := await offload(family.look):
         seen |= found
         await offload(family.signal, found, signal.SIGKILL)
         with anyio.move_on_after(_LOOK_AGAIN_SECONDS):
             await wait_gone(found - family.out_of_reach)
     return len(seen - family.of_others)
+
+
+async def _none_left(family: Family, found: set[Proc], seen: set[Proc], offload: Offload) -> None:
+    """Return when no member is left; whoever is found meanwhile is put into `seen`."""
+    while found:
+        await wait_gone(found)
+        found = await offload(family.look)
+        seen |= found
 
 
 async def wait_gone(procs: Collection[Proc]) -> None:

@@ -161,6 +161,20 @@ class TestWhatCannotStart:
             await bench.run("true", "a\0b")
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The processes that are sent TERM, in order."""
+    found = list[int]()
+
+    def recorded(proc: Proc, signum: int) -> bool:
+        if signum == signal.SIGTERM:
+            found.append(proc.pid)
+        return send(proc, signum)
+
+    monkeypatch.setattr(ending, "send", recorded)
+    return found
+
+
 class TestHowAProgramEnds:
     async def test_an_exit_code_and_a_signal_are_told_apart(self, bench: Bench) -> None:
         assert (await bench.run("sh", "-c", "exit 7")).exit_code == 7
@@ -176,16 +190,8 @@ class TestHowAProgramEnds:
         await bench.run_until_ready("sh", "-c", script, kill_grace_seconds=5)
         assert bench.text() == "ready\ncleaned\n"
 
-    async def test_a_program_is_asked_to_end_before_what_it_started(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_program_is_asked_to_end_before_what_it_started(self, bench: Bench, asked: list[int]) -> None:
         """A shell that sees its command end before it is told itself goes on with the next one."""
-        asked = list[int]()
-
-        def recorded(proc: Proc, signum: int) -> bool:
-            if signum == signal.SIGTERM:
-                asked.append(proc.pid)
-            return send(proc, signum)
-
-        monkeypatch.setattr(ending, "send", recorded)
         (bench.workspace / "nest").write_text('echo $$; [ $1 = 0 ] && echo ready && exec sleep 1000; sh nest $(($1 - 1)); echo "went on"')
         await bench.run_until_ready("sh", "nest", "7")
         assert asked == bench.pids()
@@ -209,21 +215,15 @@ class TestHowAProgramEnds:
         assert ages[child] >= 4
         assert len(ages) == 2
 
-    async def test_what_starts_while_others_are_looked_for_is_asked_to_end_too(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-        asked = list[int]()
-
-        def recorded(proc: Proc, signum: int) -> bool:
-            if signum == signal.SIGTERM:
-                asked.append(proc.pid)
-            return send(proc, signum)
-
+    async def test_what_starts_while_others_are_looked_for_is_asked_to_end_too(
+        self, bench: Bench, asked: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def late() -> Proc:
             (bench.workspace / "go").write_text("\n")
             started.append(int((bench.workspace / "started").read_text()))
             return latest_start()
 
         started = list[int]()
-        monkeypatch.setattr(ending, "send", recorded)
         monkeypatch.setattr(ending, "latest_start", late)
         for name in ("go", "started"):
             os.mkfifo(bench.workspace / name)
@@ -237,25 +237,17 @@ class TestHowAProgramEnds:
         await bench.run_until_ready("sh", "-c", script, kill_grace_seconds=30)
         assert bench.text() == "ready\ncleaned\n"
 
-    def test_what_a_young_shell_starts_before_it_is_asked_is_asked_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_a_young_shell_starts_before_it_is_asked_is_asked_too(self, asked: list[int]) -> None:
         """The shell is young at the first TERM, and is told later; what it starts until then is no cleanup of its own."""
-        asked = set[int]()
-
-        def sent(proc: Proc, signum: int) -> bool:
-            asked.add(proc.pid)
-            return True
-
-        monkeypatch.setattr(ending, "send", sent)
         with subprocess.Popen(["sh", "-c", "sleep 1000 & echo $!; wait"], stdout=subprocess.PIPE, text=True) as shell:
             assert shell.stdout is not None
             pid = int(shell.stdout.readline())
             young, child = (found.proc for each in (shell.pid, pid) if (found := read_entry(each)) is not None)
             family = ending.family_of_runs(["nobody's"])
             family.ask_late({child}, set(), Proc(0, 0))
-            assert asked == set()
+            assert asked == []
             family.ask_late({child}, {young}, Proc(0, 0))
-            assert asked == {pid}
-            os.kill(pid, signal.SIGKILL)
+            assert asked == [pid]
 
     async def test_a_stopped_program_is_ended_within_the_grace(self, bench: Bench) -> None:
         with anyio.fail_after(5):
