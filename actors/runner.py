@@ -7,7 +7,7 @@ after a crash of this actor. Each run that holds a slot is conducted by one task
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from functools import partial
 
@@ -18,6 +18,7 @@ from actors.approval_gate import Gate
 from actors.conductor import Conductor
 from actors.mailbox import Mailbox
 from actors.messages import Apply, Drain, Flush, Repair, Reply, Rung, RunnerMessage, SchedulerTold, WriterMessage
+from actors.queue_ahead import QueueAhead
 from actors.slot import Active, Beginning
 from lily.clock import Clock, parse_stamp
 from lily.engines.local import LocalEngine
@@ -70,9 +71,9 @@ class Runner:
         self._retries: list[tuple[datetime, str]] = []
         self._waiting: dict[str, Run] = {}  # retry_scheduled, by run id
         self._hurried_at = -math.inf  # when it was last asked which of them still do
-        self._backlog: list[Run] = []  # what the last look at the queue found and no slot has taken, in queue order
-        self._more = False  # the queue may hold more than that look was asked for
+        self._ahead = QueueAhead()
         self._stale = True  # something may have happened since
+        self._read_at = -math.inf  # loop time of the last look from its beginning
         self._wake = anyio.Event()
         self._idle = anyio.Event()
         self.recovered = anyio.Event()  # what an earlier life left is taken up
@@ -231,7 +232,8 @@ class Runner:
                 await self._wake.wait()
             self._wake = anyio.Event()
             self.work.looked()
-            self._stale |= nap.cancelled_caught
+            # Also where somebody ends all the time, and so wakes it: a ring may have been lost.
+            self._stale |= nap.cancelled_caught or anyio.current_time() >= self._read_at + LOOK_SECONDS
             self._fault("runner:before-look")
             try:
                 await self._queue_due_retries()
@@ -277,53 +279,57 @@ class Runner:
 
     async def _fill(self, tasks: trio.Nursery) -> None:
         """Give slots to what is queued. The queue is read once for many: only what was rung, or came of this actor, changes it."""
-        full: set[str] = set()
+        anew = self._stale
         while True:
+            if anew:
+                await self._read_queue()
+            anew = await self._begin_what_fits(tasks)
             if self._stale:
-                await self._read_queue(full)
-            await self._begin_what_fits(tasks)
-            if not (self._more and self._free > 0):
+                return  # rung meanwhile
+            self._stale = anew
+            if self._free <= 0 or not (anew or self._ahead.more):
                 return
-            # What is left belongs to jobs that are full: others may stand behind them.
-            full |= {run.job_id for run in self._backlog}
-            self._stale = True
+            if not anew:  # what is left belongs to jobs that are full: others may stand behind them
+                self._ahead.read_on(await self._ask(self._ahead.full))
 
     @property
     def _free(self) -> int:
         return 0 if self.conductor.draining or not self._taking() else self._slots + self._over - len(self._active)
 
-    async def _read_queue(self, full: set[str]) -> None:
+    async def _read_queue(self) -> None:
+        self._read_at = anyio.current_time()
+        look = await self._ask(())
+        await self._pass_on_cancels(look)
+        await self._see_decisions()
+        await self._see_hurried()
+        self._ahead.read(look)
+
+    async def _ask(self, full: Collection[str]) -> Look:
         starting = sum(not active.begun for active in self._active.values())
         limit = self._free + max(self._slots, AHEAD) + starting if self._free > 0 else 0
         self._stale = False  # before the look: a ring while it is made asks for another
         try:
-            look = await self._offload(self._look, limit, full, set(self._active))
+            return await self._offload(partial(self._store.look, limit=limit, full_jobs=full, since=self._since, known=set(self._active)))
         except LilyError:
             self._stale = True
             raise
-        await self._pass_on_cancels(look)
-        await self._see_decisions()
-        await self._see_hurried()
-        self._backlog = look.queued
-        self._more = look.more
-        self._stale |= bool(full)  # without those of full jobs it is good for this once
 
-    async def _begin_what_fits(self, tasks: trio.Nursery) -> None:
+    async def _begin_what_fits(self, tasks: trio.Nursery) -> bool:
+        """Whether the queue has to be read anew before what is left of it."""
         if self._free <= 0:
-            return
+            return False
         held, left = self._held(), []
         together: list[Beginning] = []
         try:
-            for place, run in enumerate(self._backlog):
+            for place, run in enumerate(self._ahead.runs):
                 if self._free <= 0:
-                    left += self._backlog[place:]
+                    left += self._ahead.runs[place:]
                     break
-                if run.run_id in self._active:
+                spec = None if run.run_id in self._active else await self._spec_of(run)
+                if spec is not None and held[run.job_id] >= spec.runtime.max_parallel_runs:
+                    left.append(run)
                     continue
-                spec = await self._spec_of(run)
-                if spec is None:
-                    continue
-                if held[run.job_id] < spec.runtime.max_parallel_runs:
+                if spec is not None:
                     held[run.job_id] += 1
                     active = self._active[run.run_id] = Active(run)
                     ready = self.conductor.judge_at_once(run, spec)
@@ -331,9 +337,10 @@ class Runner:
                         tasks.start_soon(self._conduct, active)
                     else:
                         together.append(await self.conductor.store_start(active, spec, ready))
-                else:
-                    left.append(run)
-            self._backlog = left
+                if self._ahead.was_last_known(run):
+                    return True
+            self._ahead.runs = left
+            return False
         finally:
             if together:  # also where a spec can't be read: the starts before it are stored
                 tasks.start_soon(self._begin_together, together, tasks)
@@ -345,6 +352,7 @@ class Runner:
         except LilyError as exc:
             if not lacks_spec(exc):
                 raise
+            self._ahead.drop(run)
             if run.run_id not in self._specless:
                 self._specless.add(run.run_id)
                 self._log.error("a run can't be started", run=run.run_id, trace=run.trace_id, error=str(exc))
@@ -366,9 +374,6 @@ class Runner:
                 self._stale = True
                 self._let_go(active)
         await self._conduct(last.active, last)
-
-    def _look(self, limit: int, full: set[str], known: set[str]) -> Look:
-        return self._store.look(limit=limit, full_jobs=full, since=self._since, known=known)
 
     def _held(self) -> Counter[str]:
         """How many of its `max_parallel_runs` each job holds: those in slots and those that wait for a retry or an approval count."""

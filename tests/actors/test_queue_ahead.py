@@ -1,0 +1,120 @@
+"""The queue is read for many runs at once; what starts, and when, is as if it were read before each."""
+
+import random
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import anyio
+import pytest
+from sqlalchemy import delete
+
+from lily.clock import parse_stamp
+from lily.operations.changes import cancel
+from lily.runs import Run, Status
+from lily.settings import Queue
+from lily.storage import schema
+from lily.testing import World
+from tests.actors.conftest import MakeWorld
+from tests.actors.test_runner import finish
+
+
+class Span(NamedTuple):
+    """When a run of a job ran, in seconds; in queue order."""
+
+    job: str
+    start: float
+    end: float
+
+
+def check_order(spans: Sequence[Span], most: Mapping[str, int], slots: int) -> None:
+    """Whoever was passed by had no place in its job, and nobody waited for no reason."""
+    for place, later in enumerate(spans):
+        for passed in {span.job: span for span in spans[:place] if span.start > later.start}.values():
+            # At the very moment of an end the job's place may not be free yet: that is when the end is stored.
+            assert sum(span.job == passed.job and span.start <= later.start <= span.end for span in spans) >= most[passed.job]
+    edges = sorted({at for span in spans for at in (span.start, span.end)})
+    for now in [(a + b) / 2 for a, b in pairwise(edges)]:
+        running = [span.job for span in spans if span.start < now < span.end]
+        waiting = {span.job for span in spans if span.start > now}
+        assert len(running) == slots or all(running.count(job) == most[job] for job in waiting)
+
+
+def seconds(stamp: str | None) -> float:
+    """Of a run's beginning or end."""
+    assert stamp is not None
+    return parse_stamp(stamp).timestamp()
+
+
+def looks(world: World, monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """Of each look at the queue for runs to start from now on: the jobs left out."""
+    seen: list[set[str]] = []
+    look = world.store.look
+
+    def counted(*, limit: int, full_jobs: Any = (), **given: Any) -> Any:
+        if limit:
+            seen.append(set(full_jobs))
+        return look(limit=limit, full_jobs=full_jobs, **given)
+
+    monkeypatch.setattr(world.store, "look", counted)
+    return seen
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_each_free_slot_takes_the_first_run_of_the_queue_that_may_start(make_world: MakeWorld, seed: int) -> None:
+    """Jobs with few places of their own, in stretches longer than what is read at once. All within less than the time between two looks."""
+    dice = random.Random(seed)
+    slots, queue = dice.randint(1, 6), list[str]()
+    most = {f"job{n}": dice.randint(1, 3) for n in range(4)}
+    while len(queue) < 150:
+        queue += [dice.choice(sorted(most))] * dice.choice((1, 3, 40))
+    world = make_world(slots=slots)
+    world.store.queue.limits = Queue(max_concurrent=3, max_size=1000)
+    runs = [
+        world.submit("nap.v1", job_id=job, bindings={"seconds": dice.uniform(0.01, 0.09)}, runtime={"max_parallel_runs": most[job]})
+        for job in queue
+    ]
+    ended = finish(world, *runs)
+    check_order([Span(run.job_id, seconds(run.started_at), seconds(run.ended_at)) for run in ended], most, slots)
+
+
+def test_while_a_job_is_full_the_queue_is_not_read_for_every_run(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its runs stand first in the queue, and with each end one of it and one of those behind may start."""
+    world = make_world(slots=4)
+    world.store.queue.limits = Queue(max_concurrent=3, max_size=1000)
+    seen = looks(world, monkeypatch)
+    crowd = [world.submit("nap.v1", job_id="crowd", bindings={"seconds": 0.01}, runtime={"max_parallel_runs": 2}) for _ in range(100)]
+    others = [world.submit("nap.v1", job_id="other", bindings={"seconds": 0.01}) for _ in range(100)]
+    finish(world, *crowd, *others)
+    assert len(seen) < 30
+    assert {"crowd"} in seen
+
+
+def test_a_ring_that_is_lost_costs_a_second_also_while_others_end_all_the_time(make_world: MakeWorld) -> None:
+    """Somebody has asked for a cancel, and nobody rang: it is found although many more runs are known than were started."""
+    world = make_world(slots=2)
+    long = world.submit("nap.v1", job_id="long", bindings={"seconds": 1000})
+    short = [world.submit("nap.v1", job_id="short", bindings={"seconds": 0.3}) for _ in range(40)]
+
+    async def body(world: World) -> None:
+        await world.ended(short[0].run_id)
+        cancel(world.workspace, world.store, long.run_id, by="somebody", reason="", clock=world.clock)
+        asked = anyio.current_time()
+        await world.ended(long.run_id)
+        assert anyio.current_time() - asked <= 1.4  # a second, and the end that wakes the runner next
+        assert world.run(short[-1].run_id).status is Status.QUEUED
+
+    world.live(body)
+
+
+def test_runs_whose_specs_are_lost_keep_no_other_from_starting_however_many_they_are(make_world: MakeWorld) -> None:
+    """More than are read at once, of a job that is not full."""
+    world = make_world(slots=2)
+    lost = [world.submit("noop.v1", job_id="lost") for _ in range(60)]
+    other = world.submit("noop.v1", job_id="other")
+    with world.store.engine.begin() as connection:
+        connection.execute(delete(schema.spec).where(schema.spec.c.spec_hash == lost[0].spec_hash))
+
+    runs: list[Run] = finish(world, other)
+    assert runs[0].status is Status.SUCCEEDED
+    assert {world.run(run.run_id).status for run in lost} == {Status.QUEUED}
