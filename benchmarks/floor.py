@@ -20,21 +20,24 @@ def floor_pass(root: Path, runs: int, sizes: tuple[int, int, int]) -> float:
     """Runs a second of one pass in the new folder `root`; `sizes` are bytes of receipt, summary and events."""
     root.mkdir()
     write_out()
-    db = _database(root / "floor.sqlite3")
+    db = database(root / "floor.sqlite3")
     bodies = [b"x" * size for size in sizes]
     began = time.perf_counter()
     for first in range(0, runs, BATCH):
         chunk = range(first, min(first + BATCH, runs))
         for n in chunk:
-            _write_folder(root / f"{n:08d}", bodies)
+            folder = root / f"{n:08d}"
+            os.mkdir(folder, 0o700)
+            write_folder(folder, bodies)
         _write_rows(db, chunk, began, bodies[0])
     took = time.perf_counter() - began
     db.close()
     return runs / took
 
 
-def _database(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None)
+def database(path: Path) -> sqlite3.Connection:
+    """A new one with a table of runs and one of their events; any thread may use it, one at a time."""
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     db.execute("pragma journal_mode=wal")
     db.execute("pragma synchronous=full")
     db.execute("create table run(id text primary key, job text, status text, at real, receipt blob)")
@@ -43,8 +46,8 @@ def _database(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _write_folder(path: Path, bodies: list[bytes]) -> None:
-    os.mkdir(path, 0o700)
+def write_folder(path: Path, bodies: list[bytes]) -> None:
+    """The files of a run, in its folder."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     for name, body in zip(NAMES, bodies, strict=True):
         file = os.open(name + ".tmp", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
