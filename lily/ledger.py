@@ -192,9 +192,9 @@ def settle(
         # Windows that may still run are decided together, however many could not be caught up before them.
         del judged[next((n for n, row in enumerate(judged) if row.status is WindowStatus.FIRED), limit) or limit :]
         through = judged[-1].at
-    rows = _coalesced(_limited(judged))
-    cancels = _overlapped(rows, job.active)
-    return _looked_at(Settlement(rows, through, more, cancels), judge)
+    rows = _limited(judged)
+    cancels = _overlapped(rows, job.active)  # before coalescing: a coalesced window names one that ran, not one that was skipped
+    return _looked_at(Settlement(_coalesced(rows), through, more, cancels), judge)
 
 
 def is_condition(trigger: dict[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import Connection, select
 
 from lily.backlog import PRIORITIES, Gate
-from lily.ledger import Row, Settlement, WindowStatus
+from lily.ledger import Row, Settlement, WindowStatus, is_condition
 from lily.storage import schema
 from lily.storage.new_runs import NewRun
 from lily.storage.queue import refused
@@ -35,11 +35,11 @@ def turn_away(connection: Connection, gate: Gate, job: Owed, settlement: Settlem
         if code is None:
             kept.append((rows, run))
             continue
-        codes |= {row.at: code.value for row in rows}
+        codes |= {row.at: code.value for row in (*rows, *_in_their_place(rows, settlement))}
         body, message = run.spec, refused(code, gate, 1, "").message
     if not codes:
         return None
-    rows = [replace(row, status=WindowStatus.REFUSED, code=codes[row.at]) if row.at in codes else row for row in settlement.rows]
+    rows = [replace(row, status=WindowStatus.REFUSED, into=None, code=codes[row.at]) if row.at in codes else row for row in settlement.rows]
     cancels = settlement.cancels if any(not run.missed for _, run in kept) else []  # nothing came in their place
     gone = [row for row in rows if row.status is WindowStatus.REFUSED]
     report = _of_the_stretch(connection, job.ledger.job_id) if rows[0].status is WindowStatus.REFUSED else None
@@ -47,6 +47,12 @@ def turn_away(connection: Connection, gate: Gate, job: Owed, settlement: Settlem
         kept.append((gone, refused_run(job, gone, body, now, gone[-1].code, message)))
     reports = {row.at: report for row in gone} if report is not None else {}
     return TurnedAway(replace(settlement, rows=rows, cancels=cancels), kept, gone[-1].code, reports)
+
+
+def _in_their_place(rows: list[Row], settlement: Settlement) -> list[Row]:
+    """The windows that were coalesced into these: nothing ran in their place either. A condition was looked at all the same."""
+    named = {row.at for row in rows if not is_condition(row.version.trigger)}
+    return [row for row in settlement.rows if row.into in named]
 
 
 def _of_the_stretch(connection: Connection, job_id: str) -> str | None:

@@ -201,10 +201,10 @@ def test_the_last_word_counts_also_after_the_clock_stepped_back() -> None:
 
 
 def test_skip_starts_nothing_while_a_run_of_the_job_is_active() -> None:
-    """Missed and coalesced windows stay what they are."""
+    """Missed windows stay what they are; no window is coalesced into one that does not run."""
     found = decided(60, active=["run-1"])
-    assert told(found) == [(10, M), (20, M), (30, C), (40, C), (50, C), (60, OVERLAP)]
-    assert (found.rows[-1].code, found.cancels) == ("run-1", [])
+    assert told(found) == [(10, M), (20, M), (30, OVERLAP), (40, OVERLAP), (50, OVERLAP), (60, OVERLAP)]
+    assert ({(row.code, row.into) for row in found.rows[2:]}, found.cancels) == ({("run-1", None)}, [])
 
 
 def test_skip_skips_every_window_that_would_be_caught_up() -> None:
@@ -393,7 +393,7 @@ def check(found: Settlement, book: Book) -> None:
     times = [row.at for row in found.rows]
     assert times == sorted(set(times))
     assert all(book.settled < time <= found.through for time in times)
-    fires = {row.at for row in found.rows if row.status in (F, OVERLAP)}
+    fires = {row.at for row in found.fired}
     for row in found.rows:
         assert (row.status is C) == (row.into is not None)
         assert row.into is None or (row.into in fires and row.into > row.at)

@@ -327,6 +327,21 @@ def test_windows_that_the_queue_refuses_are_refused_in_the_ledger_with_one_repor
     assert standing(store).queued == 100
 
 
+def test_windows_that_would_have_been_coalesced_into_a_refused_one_are_refused_with_it(store: Store) -> None:
+    """Nothing ran in their place: the report names first, last and how many, and a stretch goes on through them."""
+    windows, reads = Windows(store), WindowReads(store)
+    windows.register([job(catch_up="latest")], T0)
+    store.submit([new(job_id="crowd") for _ in range(80)])
+    (report,) = windows.claim(["job"], at(30))[0].missed
+    assert windows.claim(["job"], at(50))[0].missed == []
+    found = reads.rows("job", T0, at(99), limit=100)
+    assert [(row.status, row.code, row.run_id, row.into) for row in found] == [
+        (WindowStatus.REFUSED, "queue_backpressure", report.run_id, None)
+    ] * 5
+    assert (report.trigger["first"], report.trigger["last"], report.trigger["windows"]) == (stamp(at(10)), stamp(at(30)), 3)
+    assert verify(reads, T0 - timedelta(days=1)).differences == []
+
+
 def test_a_critical_window_passes_backpressure(store: Store) -> None:
     """Its run is claimed as ever."""
     windows = Windows(store)
