@@ -135,10 +135,11 @@ def schedule_status_lines(view: Mapping[str, Any]) -> Lines:
     told = f"pid {owner['pid']} (lily {owner['kind']}), since {when(owner['since'])}" if owner else "none; `lily up` starts one"
     grace = view["misfire_grace_seconds"]
     others = f" ({counted(grace['other_jobs'], 'job has', 'jobs have')} another)" if grace["other_jobs"] else ""
+    ids = [job["job_id"] for job in view["jobs"]]
     pairs: list[tuple[str, object]] = [
         ("owner", told),
         ("job store", f"{store['path']}: {store['state']}"),
-        ("registered", view["registered"] if view["registered"] is not None else "-"),
+        ("registered", f"{view['registered']}: {_some(ids)}" if ids else view["registered"]),
         ("coalesce", str(view["coalesce"]).lower()),
         ("max instances", view["max_instances"]),
         ("misfire grace", f"{grace['default']:g} s{others}"),

@@ -174,6 +174,7 @@ def test_status_without_a_supervisor_says_what_the_files_say(lily: Lily, workspa
     assert not any(found["drift"].values())
     text = lily("schedule", "status").out
     assert "owner          none; `lily up` starts one" in text
+    assert "registered     2: a, b\n" in text
     assert "drift          none" in text
 
 
