@@ -73,8 +73,10 @@ def list_queue(
     status: Annotated[Open, Parameter(name="--status", help="Which runs that have not ended.")] = "queued",
     priority: Annotated[Priority | None, Parameter(name="--priority", help="Only runs of this class.")] = None,
     order_by: Annotated[
-        Literal["position", "queued"],
-        Parameter(name="--order-by", help="position: as they will be taken; queued: as they were accepted."),
+        Literal["position", "priority", "queued"],
+        Parameter(
+            name="--order-by", help="position: as they will be taken; priority: by class, without ageing; queued: as they were accepted."
+        ),
     ] = "position",
     desc: Annotated[bool, flag("--desc", "The other way round.")] = False,
     limit: Limit = 50,

@@ -57,7 +57,7 @@ def _seconds(since: str, now: datetime) -> float:
 def rows(
     store: Store, *, status: Status, priority: str | None, order: str, desc: bool, limit: int, clock: Clock | None = None
 ) -> list[QueueRow]:
-    """Runs of one open state, in an order: `position` or `queued`."""
+    """Runs of one open state, in an order: `position`, `priority` or `queued`."""
     now = (clock or SystemClock()).now()
     number = PRIORITIES[priority] if priority else None
     runs = queue_changes.listed(store, status=status, priority=number, order=order, desc=desc, limit=limit, now=now)

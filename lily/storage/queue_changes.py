@@ -104,9 +104,10 @@ def by_class(store: Store) -> dict[str, tuple[int, str | None]]:
 
 
 def listed(store: Store, *, status: Status, priority: int | None, order: str, desc: bool, limit: int, now: Any) -> list[Run]:
-    """Runs of one state: in the order in which they are taken (`position`) or came in (`queued`). An index has each."""
+    """Runs of one state: in the order in which they are taken (`position`), by class whatever their age (`priority`), or as they came in
+    (`queued`). An index has each."""
     r = schema.run.c
-    keys = {"position": (r.priority, r.enqueued_at, r.run_id), "queued": (r.run_id,)}[order]
+    keys = (r.run_id,) if order == "queued" else (r.priority, r.enqueued_at, r.run_id)
     wanted: Select[Any] = select(schema.run).where(r.status == status.value).order_by(*(key.desc() if desc else key for key in keys))
     if priority is not None:
         wanted = wanted.where(r.priority == priority)

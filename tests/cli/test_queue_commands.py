@@ -68,6 +68,7 @@ def test_the_list_is_in_the_order_of_being_taken_or_as_asked(lily: Lily, workspa
 
     assert ids() == [high, first, second, low]
     assert ids("--desc") == [low, second, first, high]
+    assert ids("--order-by", "priority", "--desc") == [low, second, first, high]
     assert ids("--order-by", "queued") == [first, second, low, high]
     assert ids("--order-by", "queued", "--desc", "--limit", "3") == [high, low, second]
     assert ids("--priority", "normal") == [first, second]

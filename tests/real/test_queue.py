@@ -30,7 +30,7 @@ from lily.storage.audit import Actor
 from lily.storage.database import reading
 from lily.storage.new_runs import NewRun
 from lily.storage.queue import Standing, tally_differences
-from lily.storage.queue_changes import let_go
+from lily.storage.queue_changes import let_go, listed
 from lily.storage.store import Store
 from lily.storage.window_reads import WindowReads
 from lily.storage.windows import Windows
@@ -295,6 +295,8 @@ def test_with_ageing_a_run_rises_as_it_waits_and_never_before_a_critical_one(ope
     clock.jump(seconds=20)
     assert order(store) == ["critical", "old", "high", "normal"]
     assert order(store, 2) == ["critical", "old"]
+    by_class = listed(store, status=Status.QUEUED, priority=None, order="priority", desc=False, limit=9, now=clock.now())
+    assert [run.job_id for run in by_class] == ["critical", "high", "normal", "old"]
 
 
 # -- scheduled windows --------------------------------------------------------------------------------
