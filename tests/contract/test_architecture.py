@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lily.runs import EventName
+from lily.settings import parse_settings, values_of
 from tests.contract.imports import FORBIDDEN, HEAVY, LAYERS, REPOSITORY, SAMPLES, Import, all_imports, layer_of, modules, within
 
 OURS = ("lily", "actors")
@@ -122,6 +124,33 @@ def test_only_the_clock_reads_wall_time() -> None:
     reading = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today", "datetime.datetime.now"}
     clock = REPOSITORY / "lily" / "clock.py"
     assert not [f"{path.relative_to(REPOSITORY)}:{line}: {name}" for path, line, name in calls() if name in reading and path != clock]
+
+
+def named_outside(*homes: str) -> set[str]:
+    """What code names as an attribute or as a word of its own, but for these files."""
+    found: set[str] = set()
+    for path in modules().values():
+        if str(path.relative_to(REPOSITORY)) not in homes:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Attribute):
+                    found.add(node.attr)
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.add(node.value)
+    return found
+
+
+def test_every_setting_is_read_by_some_code() -> None:
+    """None is taken and then heeded by nobody."""
+    read = named_outside("lily/settings.py")
+    settings = [key for key in values_of(parse_settings(b"")) if not key.startswith(("policy.capabilities.", "alerts.sinks."))]
+    assert len(settings) > 30
+    assert not [key for key in settings if key.rpartition(".")[2] not in read]
+
+
+def test_every_event_is_said_by_some_code() -> None:
+    """None is documented and never sent."""
+    said = named_outside("lily/runs.py", "lily/event_fields.py")
+    assert not [name for name in EventName.__members__ if name not in said]
 
 
 def test_no_thread_is_started_by_hand() -> None:

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lily.alerts.decide import Kind
+from lily.alerts.decide import Kind, Terms
 from lily.alerts.message import Message, command_for, written
 from lily.alerts.quiet import quiet_until
 from lily.alerts.terms import QuietHours, Sink, masked_address
 from lily.errors import Code, LilyError
+from lily.operations.alerts import terms_of
 from lily.settings import explain, load_settings, parse_settings
 from lily.workspace import Workspace
 
@@ -114,6 +115,13 @@ def test_quiet_hours_that_are_wrong_are_refused(text: str, words: str) -> None:
 def test_a_setting_of_the_scheduler_that_is_wrong_is_refused(key: str, value: str, words: str) -> None:
     with pytest.raises(LilyError, match=words):
         parse_settings(f"scheduler: {{{key}: {value}}}".encode())
+
+
+def test_when_an_alert_is_raised_is_what_the_settings_say() -> None:
+    """Both of the scheduler's numbers; without them, three failures and an hour."""
+    given = parse_settings(b"scheduler: {failure_notification_threshold: 5, failure_notification_throttle_seconds: 60}")
+    assert terms_of(given) == Terms(threshold=5, throttle_seconds=60)
+    assert terms_of(parse_settings(b"")) == Terms(threshold=3, throttle_seconds=3600)
 
 
 def test_settings_are_shown_without_what_addresses_hide(tmp_path: Path) -> None:
