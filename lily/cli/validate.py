@@ -134,7 +134,7 @@ class _Check:
         pinned = decode_spec(self._retries.apply(spec).canonical())
         found = self._before_running(pinned, data, shown) or self._before_looking(pinned, data, shown)
         self._report.diagnostics += found
-        for code, place, why in [*_past(pinned), *_plain(pinned)]:
+        for code, place, why in [*_past(pinned), *_plain(pinned), *_decided(pinned)]:
             self._report.notes.append(_located(data, place, _diagnostic(shown, code, why, field=place)))
         if not found:
             self._report.jobs.append({"id": pinned.id, "path": shown})
@@ -206,6 +206,19 @@ def _plain(spec: "PinnedSpec") -> list[tuple[Code, str, str]]:
         *((Code.JOB_BINDINGS_INVALID, place, why) for place in places),
         *((Code.JOB_TRIGGER_INVALID, describe_path(path, "trigger.subject"), why_not_there) for path in looked_at),
     ]
+
+
+def _decided(spec: "PinnedSpec") -> list[tuple[Code, str, str]]:
+    """A condition whose outcome stands before anybody looks: whether a file is there is true or false, and both of them are something."""
+    subject = spec.trigger.get("subject")
+    if not is_condition(spec.trigger) or spec.trigger["operator"] != "exists" or not isinstance(subject, Mapping):
+        return []
+    if (subject.get("kind"), subject.get("field")) not in (("file", "exists"), ("file", "count")):
+        return []
+    met = "never" if spec.trigger.get("value") is False else "always"
+    asked = "true" if subject["field"] == "exists" else "a number"
+    why = f"this is {met} met: the file's `{subject['field']}` is something also where no file is; ask with `operator: eq` and {asked}"
+    return [(Code.JOB_TRIGGER_INVALID, "trigger.operator", why)]
 
 
 def _diagnostic(path: str, code: str, message: str, *, field: str = "") -> Diagnostic:

@@ -226,6 +226,28 @@ def test_validate_warns_of_a_trigger_without_a_window_that_runs(
     assert all(words in each["message"] for each in found.json["notes"])
 
 
+@pytest.mark.parametrize(
+    ("subject", "asked", "words"),
+    [
+        ({"path": "a"}, {"operator": "exists"}, "this is always met"),
+        ({"path": "a", "field": "exists"}, {"operator": "exists", "value": False}, "this is never met"),
+        ({"path": "a*", "field": "count"}, {"operator": "exists"}, "this is always met"),
+        ({"path": "a"}, {"operator": "eq", "value": True}, ""),
+        ({"path": "a", "field": "size"}, {"operator": "exists"}, ""),
+    ],
+)
+def test_validate_warns_of_a_condition_that_is_met_whatever_is_there(
+    lily: Lily, workspace: Path, subject: dict[str, Any], asked: dict[str, Any], words: str
+) -> None:
+    """False and 0 are something: who asks with `exists` whether a file is there would have a run each time. The exit status stays 0."""
+    trigger = {"type": "condition", "every": "15m", "subject": {"kind": "file", **subject}, **asked}
+    write_job(workspace, "a", trigger=trigger, capabilities=["fs.read", "process.exec"])
+    found = lily("jobs", "validate", "--json")
+    assert found.status == 0
+    assert [each["field"] for each in found.json["notes"]] == (["trigger.operator"] if words else [])
+    assert all(words in each["message"] for each in found.json["notes"])
+
+
 # -- schema and new --------------------------------------------------------------------------------
 
 
