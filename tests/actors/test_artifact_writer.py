@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+import lily.storage.artifacts
 import lily.storage.event_log
 import lily.storage.files
 from actors.artifact_writer import FLUSH_SECONDS, MARK_RETRY_SECONDS, REPAIR_SECONDS, ArtifactWriter
@@ -25,7 +26,7 @@ from lily.offload import inline
 from lily.runs import Event, EventName, Move, Run, Runtime, Status
 from lily.storage.artifacts import read_receipt, whole
 from lily.storage.event_log import MAX_PENDING_BYTES
-from lily.storage.files import write_all
+from lily.storage.files import put_file, write_all
 from lily.storage.run_files import FLUSH_BYTES, Published, RunFiles
 from lily.testing import World
 from tests.actors.conftest import MakeWorld, NewBox
@@ -524,6 +525,25 @@ def test_nothing_is_published_before_it_is_on_disk(make_world: MakeWorld) -> Non
 
     world.live(body)
     assert len(got) == len(world.lines(run.run_id)) == 25
+
+
+def test_a_run_ends_in_the_store_then_with_its_events_its_summary_and_at_last_its_receipt(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sees a receipt can read all that it names, and may trust that it will not be taken back; the mark comes after it."""
+    run = world.submit("noop.v1")
+    steps: list[str] = []
+
+    def put(folder: int, name: str, body: bytes) -> None:
+        ended = world.lines(run.run_id)[-1]["event"] == "job_completed"
+        stored = world.run(run.run_id)
+        steps.append(f"{name}: {stored.status.value}, {'all' if ended else 'not all'} events, {'marked' if stored.written else 'no mark'}")
+        put_file(folder, name, body)
+
+    monkeypatch.setattr(lily.storage.artifacts, "put_file", put)
+    finish(world, run)
+    assert steps == [f"{name}: succeeded, all events, no mark" for name in ("summary.md", "run_receipt.json")]
+    assert world.run(run.run_id).written
 
 
 def test_lines_wait_a_moment_for_company_and_not_longer(world: World, new_box: NewBox) -> None:
