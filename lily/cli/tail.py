@@ -1,7 +1,8 @@
 """`lily jobs tail`."""
 
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -17,8 +18,9 @@ from lily.render import event_lines
 from lily.runs import FINAL
 from lily.spec_index import SpecIndex
 from lily.text import json_of
-from lily.workspace import Workspace, current_owner, find_workspace
+from lily.workspace import RECEIPT, Workspace, current_owner, find_workspace
 
+_LOOKED_AT = 1000  # runs, the newest: what is active began lately
 _LOOK_SECONDS = 0.2
 _FINAL = frozenset(name.value for name in FINAL)
 
@@ -31,7 +33,9 @@ def tail(
         int | None, Parameter(name=["-n", "--lines"], help="Begin with the last N events; all of the run's when not given.")
     ] = None,
     follow: Annotated[bool, flag("--follow", "Go on with the next run, and wait for it, until Ctrl-C.")] = False,
-    run: Annotated[str | None, Parameter(name="--run", help="This run, or the last part of its id; the latest when not given.")] = None,
+    run: Annotated[
+        str | None, Parameter(name="--run", help="This run, or the last part of its id; the active or latest when not given.")
+    ] = None,
     json: Json = False,
     workspace: Place = None,
 ) -> int:
@@ -42,9 +46,10 @@ def tail(
     if lines is not None and not 0 <= lines <= 1_000_000_000:
         raise usage(f"-n is a whole number from 0 on, not {lines}")
     place = find_workspace(workspace)
-    current = _first_run(place, job_id, run, follow)
+    names = run_names(place, job_id)
+    current = _first_run(place, job_id, names, run, follow)
     left: dict[str, int] = {}  # runs that nobody went on with, and how far each was shown
-    newest = ""
+    newest = names[-1] if names and run is None else ""  # what has ended is not gone back to once an older run has, too
     while current is not None and not output.reader_is_gone():
         file = EventFile(place.run_dir(job_id, current), lines, offset=left.pop(current, 0))
         if not _show(place, file, current, json):
@@ -56,8 +61,7 @@ def tail(
     return 0
 
 
-def _first_run(place: Workspace, job_id: str, given: str | None, follow: bool) -> str | None:
-    names = run_names(place, job_id)
+def _first_run(place: Workspace, job_id: str, names: Sequence[str], given: str | None, follow: bool) -> str | None:
     if given is not None:
         found = [name for name in names if name == given] or [
             name for name in names if name.startswith(given) or name.endswith(f"-{given}")
@@ -70,13 +74,21 @@ def _first_run(place: Workspace, job_id: str, given: str | None, follow: bool) -
             raise LilyError(Code.RUN_NOT_FOUND, f"{said} {given[:64]!r}", hint=f"see `lily jobs history {job_id}`")
         return found[0]
     if names:
-        return names[-1]
+        return _active(place, job_id, names) or names[-1]
     SpecIndex(place).load(job_id)  # a job without runs is fine, an unknown one is a mistake
     if not follow:
         output.tell(f"{job_id} has no runs yet: `lily jobs run {job_id}`")
         return None
     output.tell(f"{job_id} has no runs yet; waiting for the first")
     return _next_run(place, job_id, "", {})
+
+
+def _active(place: Workspace, job_id: str, names: Sequence[str]) -> str | None:
+    """The newest of these runs that somebody is at; None when there is none. A later one may have ended before it, or have been missed."""
+    if current_owner(place) is None:
+        return None
+    recent = names[: -_LOOKED_AT - 1 : -1]
+    return next((name for name in recent if not os.path.lexists(place.run_dir(job_id, name) / RECEIPT)), None)
 
 
 def _of_store(place: Workspace, job_id: str, given: str) -> str | None:

@@ -104,6 +104,29 @@ def test_an_active_run_is_shown_to_its_end(workspace: Path) -> None:
 
 
 @pytest.mark.e2e
+def test_an_active_run_comes_before_a_later_one_that_has_ended(workspace: Path, lily: Lily) -> None:
+    """Whoever asks wants to see the work; and is not taken back to what ended meanwhile."""
+    write_job(workspace, "a", bindings=shell("echo begun; read x < gate; echo done"), runtime={"max_parallel_runs": 2})
+    os.mkfifo(workspace / "gate")
+    with supervisor(workspace), started(workspace, "jobs", "run", "a", "--json") as first:
+        until(first, "begun")
+        later = lily("jobs", "run", "a", "--set", "bindings.argv=[echo, later]", "--json")
+        assert later.status == 0
+        with started(workspace, "jobs", "tail", "a", "--json") as tail, started(workspace, "jobs", "tail", "a", "--follow") as follower:
+            shown = until(tail, "begun")
+            until(follower, "begun")
+            (workspace / "gate").write_text("go\n")
+            out, _ = rest(tail)
+            until(follower, "job_completed")
+            assert json.loads(out.splitlines()[-1])["run_id"] == json.loads(shown)["run_id"] != later.lines[-1]["receipt"]["run_id"]
+            last = lily("jobs", "run", "a", "--set", "bindings.argv=[echo, last]", "--detach").out.strip()
+            assert last in until(follower, "run ", stream="stderr") + until(follower, "run ", stream="stderr")
+            follower.send_signal(signal.SIGINT)
+            follower.wait()
+        rest(first)
+
+
+@pytest.mark.e2e
 def test_follow_goes_on_with_the_next_run_until_ctrl_c(workspace: Path, lily: Lily) -> None:
     """Each run from its beginning, in order."""
     write_job(workspace, "a", bindings=shell("echo hello"))
