@@ -13,6 +13,7 @@ import pytest
 from pydantic import BaseModel
 from sqlalchemy import delete
 
+import lily.storage.artifacts
 from actors.messages import Rung
 from lily.blueprints.define import blueprint
 from lily.clock import parse_stamp
@@ -432,6 +433,27 @@ def test_files_that_the_job_promises_must_be_there(make_world: MakeWorld) -> Non
     assert "*.md" not in error.message
     assert world.run(odd.run_id).status is Status.FAILED
     assert len(world.run(odd.run_id).attempts) == 1
+
+
+@pytest.mark.parametrize("ends", ["well", "badly"])
+def test_what_a_target_left_is_synced_before_its_end_is_stored(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    """Each file, then the folder that names them: the store will say that they are there, and a power cut must not take them."""
+
+    @blueprint("leaver.v1")
+    async def leaver(ctx: Any, bindings: Any, run_input: Any) -> Any:
+        """Leaves two files."""
+        for name in ("a.md", "b.md"):
+            with ctx.artifact(name) as file:
+                file.write(b"text")
+        if ends == "badly":
+            raise RuntimeError("no more")
+
+    world = make_world(leaver)
+    run = world.submit("leaver.v1")
+    synced: list[tuple[str, Status]] = []
+    monkeypatch.setattr(lily.storage.artifacts, "sync_path", lambda path: synced.append((path.name, world.run(run.run_id).status)))
+    finish(world, run)
+    assert synced == [(name, Status.RUNNING) for name in ("a.md", "b.md", run.run_id)]
 
 
 # -- what is refused before an attempt -------------------------------------------------------------
