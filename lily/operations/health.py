@@ -15,6 +15,7 @@ from lily.operations.session import open_store
 from lily.operations.verify import verify
 from lily.operations.worker import elsewhere, standstill
 from lily.operations.worker import status as worker_status
+from lily.runs import Status
 from lily.settings import Settings
 from lily.storage.health_reads import lives, queue_facts, scheduled_jobs
 from lily.storage.probe import probe
@@ -130,7 +131,8 @@ def view(figures: Figures, checks: list[Check], worker: dict[str, Any]) -> dict[
         "status": worst(checks).value,
         "checks": [msgspec.to_builtins(check) for check in checks],
         "jobs": {
-            "store": dict(sorted(counts.items())),
+            # Also those with none: whoever asks for one gets a number, and a metric does not come and go.
+            "store": {status: counts.get(status, 0) for status in sorted(Status)} if figures.queue else {},
             "queue": {
                 "queued": counts.get("queued", 0),
                 "running": counts.get("running", 0),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lily.runs import Status
 from lily.samples import sample_files
 from tests.cli.conftest import Lily, write_job
 
@@ -112,7 +113,9 @@ def test_a_relative_path_of_the_store_begins_at_the_workspace_wherever_a_command
     monkeypatch.chdir(workspace / "below")
     run_id = lily("jobs", "run", "a", "--detach").out.strip()
     assert lily("db", "status", "--json").json["where"] == str(workspace / "state" / "here.sqlite3")
-    assert lily("health", "--json").json["jobs"]["store"] == {"queued": 1, "succeeded": 1}
+    told = lily("health", "--json").json["jobs"]["store"]
+    assert {status: count for status, count in told.items() if count} == {"queued": 1, "succeeded": 1}
+    assert (told["waiting_approval"], len(told)) == (0, len(Status))
     assert lily("schedule", "simulate", "--from", "2026-05-04", "--to", "2026-05-05").status == 0
     monkeypatch.chdir(workspace)
     assert run_id in lily("runs", "list").out
