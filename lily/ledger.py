@@ -16,6 +16,7 @@ from lily.time_text import seconds_of
 
 TICK = timedelta(microseconds=1)
 REBUILT = "rebuilt"  # the code of a skipped window that was settled when history was rebuilt, and of which no receipt tells
+REMOVED = "removed"  # the code of a missed window whose job had no schedule any more when it would have run
 AT_ONCE = 100_000  # windows that one settlement decides at most: more than a day of seconds; a longer downtime takes several
 
 
@@ -269,8 +270,16 @@ def _judged(job: JobLedger, row: Row, now: datetime, *, excluded: bool) -> Row:
         return _with(row, WindowStatus.MISSED, code=job.failure.code)
     if (now - row.due).total_seconds() > grace_seconds(row.version.trigger):
         return _with(row, WindowStatus.MISSED)
-    # It came before somebody held the job, and its run would come after: nothing is started against their word.
-    return row if held_at(job.controls, now) is None else _with(row, WindowStatus.SKIPPED_PAUSED)
+    # It came before somebody held or removed the job, and its run would come after: nothing is started against their word.
+    if held_at(job.controls, now) is not None:
+        return _with(row, WindowStatus.SKIPPED_PAUSED)
+    return _with(row, WindowStatus.MISSED, code=REMOVED) if _is_removed(job, now) else row
+
+
+def _is_removed(job: JobLedger, at: datetime) -> bool:
+    """Whether the job has no schedule any more. One that was edited has a next version, one that is disabled a control that holds."""
+    until = job.versions[-1].until
+    return until is not None and until <= at
 
 
 def _limited(rows: list[Row]) -> list[Row]:

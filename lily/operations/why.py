@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lily.clock import parse_stamp, stamp
 from lily.errors import Code, LilyError
-from lily.ledger import REBUILT, TICK, Control, State, Version, WindowStatus, grace_seconds, held_at, paused_at
+from lily.ledger import REBUILT, REMOVED, TICK, Control, State, Version, WindowStatus, grace_seconds, held_at, paused_at
 from lily.operations.looking import LOOKED, evaluation_view, looked_lines
 from lily.operations.times import coming_due, jitter_of, local_of, running
 from lily.policies import scheduled
@@ -316,6 +316,8 @@ def _missed(case: _Case, row: WindowRow) -> list[str]:
     version = next((each for each in case.standing.versions if each.number == row.version), case.version)
     if row.code == "catch_up_limit":
         told = [f"more windows were to be caught up than catch_up_limit ({version.trigger.get('catch_up_limit', 100)}) allows"]
+    elif row.code == REMOVED:
+        told = ["the job's file was removed, or its trigger became manual, before it could run"]
     elif row.code:
         told = [f"its run could not be stored when it was due: {row.code}"]
     else:

@@ -535,6 +535,38 @@ def test_an_edit_takes_effect_and_a_removal_ends(table: Timetable) -> None:
     assert table.differences() == []
 
 
+@pytest.mark.parametrize("away", ["removed", "manual"])
+def test_a_job_that_is_taken_away_while_nobody_is_there_is_not_caught_up(table: Timetable, away: str) -> None:
+    """Whoever deletes a job's file does not expect it to run at the next start. Its windows are missed, and one run reports them."""
+    table.put("job", every="10m", catch_up="all")
+    table.sleep(15 * MINUTE)
+    if away == "removed":
+        table.remove("job")
+    else:
+        table.put("job", every="10m", type="manual")
+    table.world.clock.jump(hours=1)
+    table.sleep(HOUR)
+    assert [status for _, status in table.told()] == ["fired"] + ["missed"] * 6
+    _, report = table.runs()
+    assert (report.status, report.trigger["windows"]) == (Status.MISSED, 6)
+    assert report.trigger["reason"] == "the job's file was removed, or its trigger became manual, before they could run"
+    assert table.differences() == []
+
+
+def test_a_window_that_waits_for_its_jitter_when_its_job_is_removed_does_not_run(table: Timetable) -> None:
+    """Not even at once."""
+    table.put("job", every="2h", jitter_seconds=3600)
+
+    async def body(world: World) -> None:
+        await anyio.sleep(2 * HOUR)
+        table.remove("job")
+        await anyio.sleep(2 * HOUR)
+
+    table.live(body)
+    assert table.told() == [("02 02:00", "missed")]
+    assert table.differences() == []
+
+
 def test_a_window_that_waits_for_its_jitter_at_an_edit_is_not_lost(table: Timetable) -> None:
     """Its own trigger would have started it a little later."""
     table.put("job", every="2h", jitter_seconds=3600, misfire_grace_seconds=1)

@@ -177,6 +177,23 @@ def test_why_of_the_latest_window_says_that_the_file_is_gone_since(workspace: Pa
             )
 
 
+def test_why_of_a_window_that_was_to_be_caught_up_says_that_the_job_was_removed(workspace: Path) -> None:
+    """Before the supervisor that would have done it was there."""
+    write_job(workspace, "a", trigger={**HOURLY, "catch_up": "latest"})
+    with ledger(workspace) as made:
+        made.register("a")
+        (workspace / ".lily" / "jobs" / "a.job.yaml").unlink()
+        made.clock.jump(hours=1, minutes=30)
+        made.windows.close(["a"], made.clock.now())
+        made.claim("a")
+        answer = asked(SpecIndex(made.workspace), made.store, "a", None, made.clock.now(), None)
+    assert (answer["outcome"], answer["row"]["code"]) == ("missed", "removed")
+    assert answer["because"] == [
+        "the job's file was removed, or its trigger became manual, before it could run",
+        "its file is gone since 2026-03-02 10:30:00Z: no window comes any more",
+    ]
+
+
 def test_why_names_the_run_of_a_window_that_fired(lily: Lily, workspace: Path) -> None:
     """With its status, and how late it fired. Without --at it is the latest window."""
     write_job(workspace, "a", trigger={**HOURLY, "end_at": "2026-03-02T10:00:00Z"})

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lily.ledger import (
+    REMOVED,
     TICK,
     Control,
     Failure,
@@ -175,6 +176,16 @@ def test_a_window_of_before_a_job_was_held_does_not_run_while_it_is(state: State
         (float(n), PAUSED) for n in (10, 20, 30, 40, 50)
     }
     assert told(decided(59, version(until=55, late=7), controls=held, settled=45)) == [(50, PAUSED)]
+
+
+def test_a_window_of_before_a_job_was_removed_does_not_run() -> None:
+    """Neither caught up nor when its jitter is over. Of a job that was edited it does."""
+    found = decided(58, catching("all", until=55, overlap="cancel_previous"), active=["run-1"])
+    assert (set(told(found)), found.cancels) == ({(float(n), M) for n in (10, 20, 30, 40, 50)}, [])
+    assert {row.code for row in found.rows} == {REMOVED}
+    assert told(decided(55, version(until=55, late=7), settled=45)) == [(50, M)]
+    assert told(decided(58, catching("all", until=55), version(2, since=55))) == [(10, F), (20, F), (30, F), (40, F), (50, F)]
+    assert told(decided(50, version(until=55), settled=45)) == [(50, F)]
 
 
 def test_a_window_of_before_a_pause_runs_when_the_pause_is_over_by_then() -> None:
