@@ -30,9 +30,9 @@ from lily.own_secrets import OwnSecrets
 from lily.queue_shapes import SettingChange
 from lily.settings import Settings, load_settings
 from lily.storage.config_audit import note_at_start
-from lily.storage.database import said_by
+from lily.storage.database import said_by, shown_url
 from lily.storage.files_process import FilesProcess
-from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, last_boot, sync_files
+from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, knows, last_boot, sync_files
 from lily.storage.queue_changes import let_go, standing
 from lily.storage.run_files import RunFiles
 from lily.storage.store import Store
@@ -177,9 +177,13 @@ async def owning(
 
 async def keep_lock(session: Session) -> None:
     """Losing the database session loses the lock: another machine may own the store by now and run what runs here, so this owner stops.
-    The next one finds out whether one does: what starts this one again may."""
+    The next one finds out whether one does: what starts this one again may.
+
+    It stops too where it finds another store in the place of its own, which knows nothing of what this one has registered and runs.
+    """
     while True:
         await anyio.sleep(LOCK_CHECK_SECONDS)
+        await _keep_store(session)
         try:
             await in_thread(session.advisory.held)
         except Exception as exc:
@@ -188,6 +192,20 @@ async def keep_lock(session: Session) -> None:
                 f"the connection that owns the store was lost: {said_by(session.store.engine, exc)}",
                 hint="see that the database is up; what ran here is owed, and `lily up` takes it up",
             ) from exc
+
+
+async def _keep_store(session: Session) -> None:
+    try:
+        its_own = await in_thread(knows, session.store.engine, session.system.place.life)
+    except LilyError:  # one that is away may come back; whoever needs it tells of it
+        return
+    if not its_own:
+        raise LilyError(
+            Code.STORE_UNAVAILABLE,
+            "another store is in the place of the one that this owner began with",
+            where=shown_url(session.store.engine),
+            hint="put the old one back, or `lily doctor` says what is missing; `lily up` begins with the one that is there",
+        )
 
 
 async def _begin(workspace: Workspace, store: Store, place: Place, kind: str, by: Actor | None, log: Log) -> None:

@@ -78,6 +78,12 @@ def _check_no_other(connection: Connection, place: Place) -> None:
             )
 
 
+def knows(engine: Engine, life: str) -> bool:
+    """Whether this is the store that the life began with: another one, or an older copy, may have been put in its place."""
+    with reading(engine) as connection:
+        return connection.execute(select(schema.life.c.life).where(schema.life.c.life == life)).first() is not None
+
+
 def end_life(engine: Engine, life: str, at: str, by: Actor | None = None, reason: str = "") -> None:
     """Record that this process gave the store back. A supervisor's stop is audited for `by`, who asked for it."""
     with writing(engine) as connection:

@@ -60,6 +60,18 @@ def test_a_supervisor_whose_lock_was_deleted_still_owns_the_workspace(house: Hou
     house.up()
 
 
+def test_a_supervisor_ends_when_another_store_is_put_in_the_place_of_its_own(house: House) -> None:
+    """Its schedules are not in there, so nothing would fire, and nobody would be told. The next one begins with what is there."""
+    up = house.up()
+    shutil.move(house.workspace.database.parent, house.root / "elsewhere")
+    assert house.lily("runs", "list").status == 0  # which makes an empty one
+    until(lambda: not up.alive(), "the process to end")
+    ended = up.end()
+    assert ended.status == exit_code(Code.STORE_UNAVAILABLE)
+    assert "store_unavailable: another store is in the place of the one that this owner began with" in up.said()
+    house.up()
+
+
 _BLOCKS = """import time
 from lily import blueprint
 
