@@ -116,11 +116,13 @@ def _refused(error: LilyError, as_json: bool) -> LilyError:
 
 
 def _usage(error: "CycloptsError", tokens: list[str]) -> LilyError:
-    from cyclopts.exceptions import UnknownCommandError
+    from cyclopts.exceptions import UnknownCommandError, UnusedCliTokensError
 
     said = " ".join(str(error).split())
     if isinstance(error, UnknownCommandError) and error.unused_tokens and error.unused_tokens[0].startswith("-"):
         said = f"no command is named: {error.unused_tokens[0]} is an option"
+    elif isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        said = f"more arguments than the command takes: {' '.join(error.unused_tokens)}"
     chain = " ".join(word for word in _words(tokens))
     return LilyError(Code.USAGE, said or "these arguments are not understood", hint=f"`lily {chain} --help`" if chain else "`lily --help`")
 

@@ -125,6 +125,12 @@ def test_options_without_a_command_are_not_taken_for_one(lily: Lily, arguments: 
     assert (said.status, said.err) == (2, f"usage: no command is named: {option} is an option · `{help}`\n")
 
 
+def test_arguments_that_a_command_does_not_take_are_named(lily: Lily, workspace: Path) -> None:
+    """As they were given: `lily runs cancel` takes one run."""
+    said = lily("runs", "cancel", "one", "two", "three")
+    assert (said.status, said.err) == (2, "usage: more arguments than the command takes: two three · `lily runs cancel --help`\n")
+
+
 def failing(error: BaseException) -> Any:
     def fail(*_: Any, **__: Any) -> Any:
         raise error
