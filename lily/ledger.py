@@ -17,6 +17,7 @@ from lily.time_text import seconds_of
 TICK = timedelta(microseconds=1)
 REBUILT = "rebuilt"  # the code of a skipped window that was settled when history was rebuilt, and of which no receipt tells
 REMOVED = "removed"  # the code of a missed window whose job had no schedule any more when it would have run
+REMOVED_WHY = "the job's file was removed, or its trigger became manual, before they could run"  # as their report has it
 AT_ONCE = 100_000  # windows that one settlement decides at most: more than a day of seconds; a longer downtime takes several
 
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import msgspec
 
 from lily.approvals.record import APPROVED, VOID, Approval
+from lily.ledger import REMOVED_WHY
 from lily.receipts import Receipt
 from lily.runs import Event, EventName
 from lily.text import markdown, raised_at, visible
@@ -102,10 +103,11 @@ def _missed(receipt: Receipt) -> str:
     windows, first, last = (receipt.trigger.get(name) for name in ("windows", "first", "last"))
     span = f"1 window, {first}," if windows == 1 else f"{windows} windows, {first} to {last},"
     code = f"`{receipt.error.code}`: " if receipt.error else ""
-    return (
-        f"## Why\n\n{span} did not run. {code}{markdown(str(receipt.trigger.get('reason', '')))}.\n\n## What to do next\n\n"
-        f"`lily jobs run {receipt.job_id}` runs it now. `catch_up: latest` or `all` in its trigger has later ones made up for.\n"
-    )
+    reason = str(receipt.trigger.get("reason", ""))
+    todo = f"`lily jobs run {receipt.job_id}` runs it now. `catch_up: latest` or `all` in its trigger has later ones made up for."
+    if reason == REMOVED_WHY:
+        todo = f"Nothing, if that was meant. With its file there, `lily jobs run {receipt.job_id}` runs it."
+    return f"## Why\n\n{span} did not run. {code}{markdown(reason)}.\n\n## What to do next\n\n{todo}\n"
 
 
 def _attempts(receipt: Receipt, events: Sequence[Event]) -> str:

@@ -212,5 +212,5 @@ def plan_change_lines(change: Mapping[str, Any]) -> Lines:
         lines.append(f"  the first fire that differs: {when(first)}" if first else "  both run at the same times")
     if change["unsettled"]:
         owed = counted(change["unsettled"], "window that fell due has", "windows that fell due have")
-        lines.append(f"  {owed} no row yet; the old trigger decides")
+        lines.append(f"  {owed} no row yet; {'they do not run' if change['change'] == 'removed' else 'the old trigger decides'}")
     return [*lines, *(f"  {note}" for note in change["notes"])]

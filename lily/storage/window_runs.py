@@ -7,7 +7,7 @@ from typing import Any
 
 from lily.clock import stamp
 from lily.conditions.verdict import Looked, evidence
-from lily.ledger import REMOVED, Failure, JobLedger, Row, Settlement, WindowStatus
+from lily.ledger import REMOVED, REMOVED_WHY, Failure, JobLedger, Row, Settlement, WindowStatus
 from lily.runs import ErrorInfo, Event, EventName, Status, decode_spec
 from lily.storage.new_runs import NewRun
 
@@ -45,7 +45,6 @@ def fired_run(
 
 
 _WHY = "the supervisor was not there, or too late, when they were due"
-_GONE = "the job's file was removed, or its trigger became manual, before they could run"
 
 
 def refused_run(job: Owed, batch: list[Row], body: bytes, now: datetime, code: str, message: str) -> NewRun:
@@ -65,7 +64,7 @@ def missed_run(job: Owed, batch: list[Row], body: bytes, now: datetime, failure:
         error = ErrorInfo(code=failure.code, message=failure.message, data=span)
         events.append(Event(EventName.SCHEDULER_ERROR, at, {"code": failure.code, "message": failure.message, **span}))
     elif code == REMOVED:
-        reason = _GONE
+        reason = REMOVED_WHY
     elif code:
         reason = f"more windows were missed than {code} allows to run"
     events.append(Event(EventName.SCHEDULER_MISSED, at, {"status": Status.MISSED.value, "reason": reason, **span}))

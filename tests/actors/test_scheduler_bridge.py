@@ -550,6 +550,8 @@ def test_a_job_that_is_taken_away_while_nobody_is_there_is_not_caught_up(table: 
     _, report = table.runs()
     assert (report.status, report.trigger["windows"]) == (Status.MISSED, 6)
     assert report.trigger["reason"] == "the job's file was removed, or its trigger became manual, before they could run"
+    summary = table.world.workspace.run_dir("job", report.run_id) / "summary.md"
+    assert "Nothing, if that was meant. With its file there, `lily jobs run job` runs it." in summary.read_text()
     assert table.differences() == []
 
 

@@ -89,6 +89,8 @@ def test_a_job_that_loses_its_schedule_is_removed(lily: Lily, workspace: Path, h
     path.unlink() if how == "unlink" else write_job(workspace, "a")
     change = plan(lily)["a"]
     assert (change["change"], change["after"]) == ("removed", None)
+    assert change["unsettled"] > 0
+    assert "no row yet; they do not run\n" in lily("jobs", "plan").out
 
 
 def test_a_disabled_job_stays_disabled(lily: Lily, workspace: Path) -> None:
