@@ -8,6 +8,9 @@ from urllib.parse import unquote
 _ADDRESS = r"(?i)([a-z][a-z0-9+.-]{0,30}://[^\s:/?#@]*):(\S+)@([^\s@]*)"
 # A text that is one address and nothing else may have a blank in its password, too. It is none where it goes on after a port.
 _ALONE = r"(?i)\A([a-z][a-z0-9+.-]{0,30}://[^\s:/?#@]*):(?!\d+\s)([^/\r\n]+)@([^\s@]*)\Z"
+_STORE = r"postgres(?:ql)?(?:\+psycopg)?://"
+# As SQLAlchemy takes an address apart, up to the port.
+_PORT = r"[^:]+://(?:[^:/]*(?::[^@]*)?@)?(?:\[[^/?]+\]|[^/:?]+)?(?::([^/?]*))?"
 _QUERY = r"(?i)([?&](?:ssl)?password=)([^&\s#]+)"
 
 
@@ -21,3 +24,19 @@ def passwords_in(text: str) -> list[str]:
 def without_passwords(text: str) -> str:
     """The same text with `***` for each password of an address in it, however short."""
     return re.sub(_QUERY, r"\1***", re.sub(_ADDRESS, r"\1:***@\3", re.sub(_ALONE, r"\1:***@\3", text)))
+
+
+def wrong_store(url: str) -> tuple[str, str] | None:
+    """What of this `store.url` keeps a store from being there, and what to do; nothing of the address is in either."""
+    if not url or url.startswith("sqlite:///"):
+        return None
+    if not re.match(_STORE, url):
+        return "must begin with sqlite:/// or postgresql://", "leave it empty for db/lily.sqlite3"
+    # One that would be read otherwise than it was meant puts a part of its password where it is shown.
+    if url.partition("?")[0].count("@") > 1:
+        return "has more than one @", "write one inside a password as %40"
+    found = re.match(_PORT, url)
+    port = found[1] if found else None
+    if port is not None and not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65_536):
+        return "can't be read as an address", "postgresql://user@host:5432/database is one"
+    return None

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from lily.addresses import without_passwords
+from lily.addresses import without_passwords, wrong_store
 from lily.alerts.terms import DEFAULT_SINK, Alerts, is_time, is_zone, sink_of, wrong_hours, wrongs_with
 from lily.alerts.terms import shown as shown_sink
 from lily.decoding import prepared
@@ -234,9 +234,7 @@ _KEYS: dict[str, _Key] = {
     "alerts.quiet_hours.end": _Key("", "HH:MM, or empty text for no quiet hours", is_time),
     "alerts.quiet_hours.timezone": _Key("UTC", "an IANA zone such as Europe/Lisbon", is_zone),
     "llm.base_url": _Key(
-        "https://api.openai.com/v1",
-        "an address such as https://host/path",
-        lambda value: _text(value) and wrong_url(value) is None,
+        "https://api.openai.com/v1", "an address such as https://host/path", lambda value: _text(value) and wrong_url(value) is None
     ),
     "llm.model": _Key("", "the name of a model", _text),
     "llm.api_key.secret": _Key("env:OPENAI_API_KEY", "env:NAME or file:PATH", _secret),
@@ -419,6 +417,8 @@ def _walk(document: Any, value: Any, path: tuple[str, ...]) -> Iterator[_Given |
         elif not known.fits(inner):
             shown = "something else" if key == "llm.api_key.secret" else _short(inner)
             yield _wrong(document.value_at(place), key, f"found {shown}; accepted: {known.accepted}")
+        elif key == "store.url" and (wrong := wrong_store(inner)) is not None:
+            yield _wrong(document.value_at(place), key, *wrong)
         else:
             yield _Given(key, inner, document.key_at(place))
 

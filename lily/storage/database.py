@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, RootTransaction, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 
-from lily.addresses import passwords_in, without_passwords
+from lily.addresses import passwords_in, without_passwords, wrong_store
 from lily.errors import Code, LilyError
 from lily.redaction import Redactor
 from lily.storage.kept import READERS, WRITERS, Writers
@@ -47,11 +47,9 @@ def open_engine(url: str, *, database_file: Path) -> Engine:
     path = sqlite_path(url, database_file)
     if path is not None:
         return _sqlite_engine(path)
-    if not re.match(r"postgres(ql)?(\+psycopg)?://", url):
-        raise LilyError(
-            Code.CONFIG_INVALID, "store.url must begin with sqlite:/// or postgresql://", hint="leave it empty for db/lily.sqlite3"
-        )
-    _check_address(url)
+    wrong = wrong_store(url)
+    if wrong is not None:
+        raise LilyError(Code.CONFIG_INVALID, f"store.url {wrong[0]}", where="store.url", hint=wrong[1])
     logging.getLogger("psycopg").addHandler(_UNHEARD)  # what it would say on stderr of a connection that breaks is told by its errors
     try:
         address = re.sub(r"^postgres(ql)?(\+psycopg)?", "postgresql+psycopg", url)
@@ -77,21 +75,6 @@ def sqlite_path(url: str, database_file: Path) -> Path | None:
     if not url:
         return database_file
     return database_file.parent.parent / url.removeprefix("sqlite:///") if url.startswith("sqlite:///") else None
-
-
-def _check_address(url: str) -> None:
-    """An address that would be read otherwise than it was meant puts a part of its password where it is shown."""
-    if url.partition("?")[0].count("@") > 1:
-        raise LilyError(Code.CONFIG_INVALID, "store.url has more than one @", where="store.url", hint="write one inside a password as %40")
-    try:
-        make_url(url)
-    except (ArgumentError, ValueError):  # their texts quote from it
-        raise LilyError(
-            Code.CONFIG_INVALID,
-            "store.url can't be read as an address",
-            where="store.url",
-            hint="postgresql://user@host:5432/database is one",
-        ) from None
 
 
 def shown_url(engine: Engine) -> str:

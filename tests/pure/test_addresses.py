@@ -2,7 +2,7 @@
 
 import pytest
 
-from lily.addresses import passwords_in, without_passwords
+from lily.addresses import passwords_in, without_passwords, wrong_store
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,41 @@ from lily.addresses import passwords_in, without_passwords
 def test_a_password_is_found_and_taken_out_and_a_port_is_none(text: str, shown: str, passwords: list[str]) -> None:
     assert without_passwords(text) == shown
     assert passwords_in(text) == passwords
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql://me@db/x", "must begin with"),
+        ("sqlite://", "must begin with"),
+        ("/var/lib/lily.sqlite3", "must begin with"),
+        ("postgresql://me:p@ss@db/x", "more than one @"),
+        ("postgresql://me:pw@db:banana/x", "can't be read"),
+        ("postgresql://db:99999/x", "can't be read"),
+        ("postgresql://[::1]:0/x", "can't be read"),
+        ("postgresql://db:/x", "can't be read"),
+        ("postgresql://one:5432,two:5432/x", "can't be read"),
+    ],
+)
+def test_a_store_address_that_no_store_can_have_is_named_without_anything_of_it(url: str, said: str) -> None:
+    wrong = wrong_store(url)
+    assert wrong is not None
+    assert said in wrong[0]
+    assert "pw" not in "".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "sqlite:///db/other.sqlite3",
+        "postgres://db/x",
+        "postgresql:///x?host=/run/postgresql",
+        "postgresql+psycopg://me@db:5432/x",
+        "postgresql://me:a/b:c?d@db:5432/x",
+        "postgresql://[::1]:5432/x",
+        "postgresql://[::1]/x",
+    ],
+)
+def test_a_store_address_that_some_store_can_have_is_let_through(url: str) -> None:
+    assert wrong_store(url) is None

@@ -98,6 +98,8 @@ def test_a_configured_capability_is_merged_over_the_defaults(workspace: Workspac
         ("supervisor: {drain_seconds: .inf}", "1:29", "finite"),
         ("llm: {base_url: ftp://x}", "1:17", "http"),
         ("store: {url: 5}", "1:14", "found 5"),
+        ("store: {url: 'mysql://db/x'}", "1:14", "must begin with sqlite:/// or postgresql://"),
+        ("queue: {}\nstore: {url: 'postgresql://me:p@ss@db/x'}", "2:14", "more than one @"),
         ("a: [", "2:1", "not YAML"),
         ("queue: {max_concurrent: 1}\nqueue: {max_concurrent: 2}", "2:1", "already at line 1"),
     ],
