@@ -23,7 +23,7 @@ from lily.settings import Settings
 from lily.storage import copies, server_copies
 from lily.storage.audit import RESTORE, Actor, Change, record
 from lily.storage.copies import Copy
-from lily.storage.database import close_engine, open_engine, unavailable, writing
+from lily.storage.database import check_log, close_engine, open_engine, unavailable, writing
 from lily.storage.doctor_reads import unknown_runs
 from lily.storage.health_reads import other_supervisor
 from lily.storage.lives import AdvisoryLock
@@ -57,6 +57,7 @@ def backup(workspace: Workspace, settings: Settings, target: Path, *, force: boo
     _check_target(target, path, force)
     if path is None:
         return _backup_of_server(workspace, settings, target)
+    check_log(path)
     if not path.exists():
         raise nothing_there(str(path))
     staged = copies.staging(target)

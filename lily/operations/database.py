@@ -10,7 +10,7 @@ from lily.health import StoreFacts
 from lily.operations.doctor.scene import database_file
 from lily.operations.session import open_store
 from lily.settings import Settings
-from lily.storage.database import close_engine, open_engine
+from lily.storage.database import check_log, close_engine, open_engine
 from lily.storage.doctor_reads import schema_differences, wrong_tallies
 from lily.storage.probe import probe
 from lily.storage.schema import HEAD
@@ -110,6 +110,7 @@ def _newer(schema: str, where: str) -> LilyError:
 
 
 def _file(workspace: Workspace, path: Path) -> tuple[str, list[str]]:
+    check_log(path)
     state = look(path, in_use=current_owner(workspace) is not None)
     if not state.there or state.empty:
         raise nothing_there(str(path))

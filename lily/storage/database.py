@@ -90,14 +90,7 @@ def said_by(engine: Engine, exc: BaseException) -> str:
 
 
 def _sqlite_engine(path: Path) -> Engine:
-    # In this order: a log that is in use has had its file before it.
-    if _size(f"{path}-wal") and not _size(path):
-        raise LilyError(
-            Code.STORE_UNAVAILABLE,
-            "the store's file is gone or empty, and its log is there, which SQLite would throw away",
-            where=str(path),
-            hint="put the file back, or `lily doctor --repair` moves the log aside and makes a store of what the receipts say",
-        )
+    check_log(path)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Never opened when it is there: closing any descriptor of it would drop the locks that SQLite holds in this process,
@@ -143,6 +136,18 @@ def _sqlite_engine(path: Path) -> Engine:
             connection.exec_driver_sql("begin")
 
     return engine
+
+
+def check_log(path: Path) -> None:
+    """Raises `store_unavailable` for a log without its store: whoever opens that file, be it to read, has SQLite throw the log away."""
+    # In this order: a log that is in use has had its file before it.
+    if _size(f"{path}-wal") and not _size(path):
+        raise LilyError(
+            Code.STORE_UNAVAILABLE,
+            "the store's file is gone or empty, and its log is there, which SQLite would throw away",
+            where=str(path),
+            hint="put the file back, or `lily doctor --repair` moves the log aside and makes a store of what the receipts say",
+        )
 
 
 def _size(path: str | Path) -> int:

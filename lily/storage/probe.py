@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lily.errors import LilyError
 from lily.health import StoreFacts
-from lily.storage.database import open_engine, said_by, sqlite_path
+from lily.storage.database import check_log, open_engine, said_by, sqlite_path
 from lily.storage.schema import HEAD, metadata
 
 BUSY_SECONDS = 1.0
@@ -40,6 +40,10 @@ def free_share(folders: Sequence[Path]) -> float:
 
 
 def _file(path: Path, free: float) -> StoreFacts:
+    try:
+        check_log(path)
+    except LilyError as error:
+        return StoreFacts(problem=error.message, head=HEAD, free=free)
     if not path.exists():
         return StoreFacts(there=False, head=HEAD, free=free)
     try:

@@ -137,16 +137,21 @@ def test_an_index_of_the_log_that_was_lost_is_made_again(lily: Lily, was: Past) 
 
 @pytest.mark.e2e
 def test_a_log_without_a_store_is_kept_from_being_thrown_away(lily: Lily, was: Past) -> None:
-    """SQLite drops a log whose file is not there, so no command makes an empty store beside it."""
+    """SQLite drops a log whose file is not there, so no command makes an empty store beside it, or opens it to look or to copy."""
     aside = crashed_copy(was, lambda: lily("jobs", "run", "good"))
     was.store.unlink()
     log = Path(shutil.copy(aside / "lily.sqlite3-wal", f"{was.store}-wal"))
     for empty in (False, True):
         if empty:
             was.store.touch(mode=0o600)
-        for arguments in (("jobs", "run", "good"), ("runs", "list"), ("up",)):
+        for arguments in (("jobs", "run", "good"), ("runs", "list"), ("up",), ("db", "check"), ("db", "backup", "copy"), ("db", "upgrade")):
             said = lily(*arguments)
             assert (said.status, said.err.count("\n"), said.err.partition(":")[0]) == (1, 1, "store_unavailable")
+            assert "its log is there" in said.err
+        (check,) = (each for each in lily("health", "--json").json["checks"] if each["name"] == "store")
+        assert (check["level"], "its log is there" in check["message"]) == ("critical", True)
+        status = lily("db", "status", "--json").json
+        assert (status["state"], "its log is there" in status["problem"]) == ("unusable", True)
     assert log.read_bytes() == (aside / "lily.sqlite3-wal").read_bytes()
     was.store.unlink()  # empty still
     assert {"store_log_alone", "store_missing"} <= codes(lily("doctor", "--json"))
