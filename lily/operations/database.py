@@ -10,6 +10,7 @@ from lily.health import StoreFacts
 from lily.operations.doctor.scene import database_file
 from lily.operations.session import open_store
 from lily.settings import Settings
+from lily.storage.copies import SIDE_FILES
 from lily.storage.database import check_log, close_engine, open_engine
 from lily.storage.doctor_reads import schema_differences, wrong_tallies
 from lily.storage.probe import probe
@@ -77,7 +78,12 @@ def state_of(facts: StoreFacts) -> str:
 
 def _backups(workspace: Workspace) -> list[Path]:
     folder = backups_folder(workspace)
-    return [each for each in folder.iterdir() if not each.name.startswith(".")] if folder.is_dir() else []
+    return [each for each in folder.iterdir() if not each.name.startswith(".") and _holds_one(each)] if folder.is_dir() else []
+
+
+def _holds_one(path: Path) -> bool:
+    """Not so a folder with what a restore moved aside where there was a log alone, or a file without a byte."""
+    return path.is_file() or any(not each.name.endswith(SIDE_FILES) and each.stat().st_size for each in path.iterdir())
 
 
 def _backup(path: Path) -> dict[str, Any]:

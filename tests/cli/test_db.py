@@ -165,6 +165,19 @@ def test_a_folder_of_copies_that_status_lists_can_be_restored(lily: Lily, was: P
     assert (said.status, said.err.partition(" · ")[0]) == (2, "usage: this folder holds no copy of this store")
 
 
+def test_what_a_restore_moved_aside_is_listed_only_where_it_is_a_copy(lily: Lily, was: Past) -> None:
+    """A log without its file, or with an empty one, is kept, and nobody can put it in the store's place."""
+    lily("db", "backup", "copy")
+    for empty in (False, True):
+        was.store.unlink()
+        if empty:
+            was.store.touch()
+        Path(f"{was.store}-wal").write_bytes(b"what was not folded in")
+        aside = lily("db", "restore", "copy", "--json").json["aside"]
+        assert (Path(aside) / "lily.sqlite3-wal").exists()
+        assert lily("db", "status", "--json").json["backups"] == []
+
+
 def test_who_has_the_store_open_during_a_restore_goes_on_in_the_one_that_was_put_back(lily: Lily, was: Past) -> None:
     """Else what it is told to do would be accepted into a file that nobody reads. It stores the spec again, which the copy lacks."""
     lily("db", "backup", "copy")
