@@ -40,7 +40,8 @@ def side(path: Path, suffix: str) -> Path:
 @contextmanager
 def opened(path: Path, *, alone: bool = False) -> Iterator[sqlite3.Connection]:
     """A connection that only reads. `alone`: nothing else has the file open and its log is not looked at; nothing beside it is made."""
-    mode = "immutable=1" if alone else "mode=ro"
+    empty = path.exists() and not path.stat().st_size  # a log beside it is another file's, and SQLite would throw it away
+    mode = "immutable=1" if alone or empty else "mode=ro"
     address = f"{path.absolute().as_uri()}?{mode}"
     with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None)) as connection:
         yield connection

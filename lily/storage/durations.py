@@ -11,7 +11,7 @@ from lily.clock import parse_stamp
 from lily.errors import Code, LilyError
 from lily.runs import Status
 from lily.storage import schema
-from lily.storage.database import open_engine, sqlite_path
+from lily.storage.database import check_log, open_engine, sqlite_path
 
 NEWEST = 200  # runs of a job, at most
 _TOOK_TIME = (Status.SUCCEEDED.value, Status.FAILED.value)
@@ -48,6 +48,7 @@ def _reading_engine(url: str, database_file: Path) -> Engine | None:
     path = sqlite_path(url, database_file)
     if path is None:
         return open_engine(url, database_file=database_file)
+    check_log(path)
     if not path.exists():
         return None
     # A log of changes beside it means that somebody has it open, or died: then SQLite needs it. Without one, nothing is locked or made.

@@ -174,7 +174,9 @@ def test_what_a_restore_moved_aside_is_listed_only_where_it_is_a_copy(lily: Lily
             was.store.touch()
         Path(f"{was.store}-wal").write_bytes(b"what was not folded in")
         aside = lily("db", "restore", "copy", "--json").json["aside"]
-        assert (Path(aside) / "lily.sqlite3-wal").exists()
+        said = lily("db", "restore", f"{aside}/lily.sqlite3")
+        assert (said.status, said.err.count("\n")) == (1 if empty else 2, 1)
+        assert (Path(aside) / "lily.sqlite3-wal").exists()  # to look at a file without a byte would have SQLite throw it away
         assert lily("db", "status", "--json").json["backups"] == []
 
 

@@ -144,7 +144,9 @@ def test_a_log_without_a_store_is_kept_from_being_thrown_away(lily: Lily, was: P
     for empty in (False, True):
         if empty:
             was.store.touch(mode=0o600)
-        for arguments in (("jobs", "run", "good"), ("runs", "list"), ("up",), ("db", "check"), ("db", "backup", "copy"), ("db", "upgrade")):
+        played = ("schedule", "simulate", "--from", "2026-05-04", "--to", "2026-05-05", "--durations", "history")
+        looks = (("db", "check"), ("db", "backup", "copy"), ("db", "upgrade"), played)
+        for arguments in (("jobs", "run", "good"), ("runs", "list"), ("up",), *looks):
             said = lily(*arguments)
             assert (said.status, said.err.count("\n"), said.err.partition(":")[0]) == (1, 1, "store_unavailable")
             assert "its log is there" in said.err
