@@ -74,7 +74,7 @@ class Conductor:
                 await self._offload(hide_names, self._engine.ports.workspace.run_dir(run.job_id, run.run_id), redactor.holds)
 
     async def begin(self, active: Active) -> Beginning | None:
-        """Judge the run and store its start; None when it is refused, or was canceled first."""
+        """Judge the run and store its start; None when it is refused, or was canceled first. Raises LilyError when nobody can judge now."""
         spec = await self.spec(active.run)
         ready = await self._judge(spec)
         if isinstance(ready, Refused):
@@ -128,7 +128,10 @@ class Conductor:
         if spec.target.id not in self._known_targets:
             return None
         ports = self._engine.ports
-        found = preflight(spec, ports.registry, ports.policy, ports.workspace.root)
+        try:
+            found = preflight(spec, ports.registry, ports.policy, ports.workspace.root)
+        except LilyError:  # it is told, and tried again, where the run has a task
+            return None
         return found if isinstance(found, Ready) and not self._gate.concerns(run, spec, found) else None
 
     async def _judge(self, spec: PinnedSpec) -> Ready | Refused:

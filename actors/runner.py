@@ -429,7 +429,7 @@ class Runner:
             else:
                 self._stale = True  # somebody may have canceled it first
         except LilyError as exc:
-            # Its start could not be stored: it is still queued, and the next look finds it.
+            # Its start could not be stored, or its target not be loaded: it is still queued, and the next look finds it.
             self._stale = True
             self._log.error("run could not be started", run=active.run.run_id, trace=active.run.trace_id, error=str(exc))
             await anyio.sleep(LOOK_SECONDS)

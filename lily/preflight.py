@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lily.blueprints.contract import Blueprint, BlueprintError, Runnable
+from lily.blueprints.means import is_spent, spent
 from lily.blueprints.schemas import Mismatch, said, validated
 from lily.errors import Code, LilyError
 from lily.own_jobs import is_own
@@ -70,7 +71,8 @@ class _Stop(Exception):
 def preflight(spec: PinnedSpec, registry: Resolver, policy: Policy, root: Path) -> Ready | Refused:
     """Whether the run of `spec` may start in the workspace at `root`.
 
-    User code (validators, `compile`) runs here and can't get out but as a refusal.
+    User code (validators, `compile`) runs here and can't get out but as a refusal. Raises LilyError (`means.is_spent`) where the machine
+    had no descriptor or memory left: that says nothing of the run, which may be asked about again.
     """
     record: dict[str, Any] = {"needed": [], "granted": sorted(set(spec.capabilities)), "decisions": {}}
     version: str | None = None
@@ -104,6 +106,8 @@ def _target(spec: PinnedSpec, registry: Resolver) -> Blueprint:
     try:
         return registry.resolve(spec.target.id, spec.target.version)
     except LilyError as error:
+        if is_spent(error):
+            raise
         message = f"{error.message}; {error.hint}" if error.hint else error.message
         raise _Stop(Code.JOB_TARGET_UNRESOLVED, message, str(error.code), **error.detail) from None
     except Exception as error:  # a built-in module whose import fails, say for a missing package
@@ -203,5 +207,7 @@ def _contained(found: Blueprint, what: str, call: Any) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # synchronous: no cancellation passes here, and one job's code must not end the others
+        if is_spent(error):
+            raise spent(f"{found.id}: {what} failed", error) from None
         message = f"{found.id}: {what} failed with {said(error)}"
         raise _Stop(Code.JOB_EXECUTION_FAILED, message, Code.BLUEPRINT_COMPILE_FAILED) from None

@@ -15,6 +15,7 @@ from typing import Any
 
 from lily.blueprints.catalog import BLUEPRINT, SPECIALIST, SUBJECT, SYNTHESIZER
 from lily.blueprints.define import DefinedBlueprint, Specialist, Synthesizer, check_blueprint
+from lily.blueprints.means import is_spent
 from lily.blueprints.schemas import one_line, said
 from lily.conditions.define import Subject
 from lily.errors import Code
@@ -60,7 +61,8 @@ class Loaded:
 def load_file(path: Path, module_name: str, *, origin: str) -> Loaded:
     """Run a file as a module of that private name and collect what it defines.
 
-    Compiled from its bytes each time: a cached .pyc is keyed by whole seconds, and would hide a quick second edit.
+    Compiled from its bytes each time: a cached .pyc is keyed by whole seconds, and would hide a quick second edit. Raises OSError where
+    the machine has no descriptor or memory left for it: that is no problem of the file.
     """
     linecache.checkcache(str(path))
     module = ModuleType(module_name)
@@ -68,6 +70,8 @@ def load_file(path: Path, module_name: str, *, origin: str) -> Loaded:
     try:
         code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
+        if is_spent(error):
+            raise
         return Loaded(problems=(_unreadable(path, error),))
     sys.modules[module_name] = module  # dataclasses and annotations look their module up there
     try:
@@ -76,6 +80,8 @@ def load_file(path: Path, module_name: str, *, origin: str) -> Loaded:
         if isinstance(error, KeyboardInterrupt):
             raise
         del sys.modules[module_name]
+        if is_spent(error):
+            raise
         return Loaded(problems=(_crashed(path, error),))
     return collect(module, origin=origin, path=str(path))
 
@@ -102,7 +108,7 @@ def load_entry_points(names: Callable[[], Iterable[Any]] | None = None) -> Itera
         try:
             target = point.load()
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
+            if isinstance(error, KeyboardInterrupt) or is_spent(error):
                 raise
             yield Loaded(problems=(_problem(f"{origin}, entry point {point.name}", None, said(error)),))
             continue

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lily.blueprints.discovery import Loaded, load_file
+from lily.blueprints.means import is_spent
 
 Stamp = tuple[int, int, int]  # mtime_ns, size, inode: what tells one version of a file from the next
 
@@ -26,7 +27,10 @@ class Folder:
         return [kept for _, (_, _, kept) in sorted(self._files.items())]
 
     def read(self) -> bool:
-        """Load the files that changed since the last time; whether there were any. A broken file is a problem in its `Loaded`."""
+        """Load the files that changed since the last time; whether there were any. A broken file is a problem in its `Loaded`.
+
+        Raises OSError where the machine has nothing left to load one with: it is loaded the next time.
+        """
         files = dict(_stamps(self._path)) if self._path else {}
         changed = False
         for path in self._files.keys() - files.keys():
@@ -49,7 +53,9 @@ def _stamps(folder: Path) -> Iterator[tuple[Path, Stamp]]:
     """The blueprint files; names that begin with an underscore or a dot are left alone."""
     try:
         entries = list(os.scandir(folder))
-    except OSError:
+    except OSError as error:
+        if is_spent(error):
+            raise
         return
     for entry in entries:
         if entry.name.endswith(".py") and not entry.name.startswith(("_", ".")):

@@ -5,7 +5,8 @@ import importlib
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from lily.blueprints.contract import Blueprint
 from lily.blueprints.define import Specialist, Synthesizer
 from lily.blueprints.discovery import Found, Loaded, Problem
 from lily.blueprints.folder import Folder
+from lily.blueprints.means import is_spent, spent
 from lily.blueprints.schemas import json_schema, validated
 from lily.blueprints.versions import matches
 from lily.conditions.define import Subject
@@ -67,8 +69,8 @@ class Registry:
     # -- what is there ---------------------------------------------------------------------------------------------
 
     def refresh(self) -> bool:
-        """Look at the workspace's files again and load those that changed; whether anything did."""
-        with self._lock:
+        """Look at the workspace's files again and load those that changed; whether anything did. Raises LilyError (`means.is_spent`)."""
+        with self._lock, _means("blueprints can't be loaded now"):
             changed = self._packages is None
             if self._packages is None:
                 self._packages = tuple(discovery.load_entry_points(self._entry_points))
@@ -203,7 +205,7 @@ class Registry:
 
     def _import(self, entry: _Entry) -> None:
         assert entry.row is not None
-        with self._lock:
+        with self._lock, _means(f"{entry.id} can't be loaded now"):
             module = importlib.import_module(entry.row.module)
             for found in discovery.collect(module, origin=entry.origin, path=entry.place).found:
                 if (found.kind, found.item.id) == (entry.kind, entry.id):
@@ -235,6 +237,17 @@ class Registry:
             table[key] = _Entry(*key, found.origin, found.place, item=self._attach(found.item), source=found.item)
         elif not _is_same(entry, found.item):
             table[key] = replace(entry, others=(*entry.others, found.place))
+
+
+@contextmanager
+def _means(what: str) -> Iterator[None]:
+    """Nothing is remembered of a load for which descriptors or memory had run out: the next look does it again."""
+    try:
+        yield
+    except OSError as error:
+        if not is_spent(error):
+            raise
+        raise spent(what, error) from error
 
 
 def example_job(found: Blueprint) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The runner: slots, order, attempts and their retries. All times are the loop's, and exact."""
 
+import errno
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from sqlalchemy import delete
 import lily.storage.artifacts
 from actors.messages import Rung
 from lily.blueprints.define import blueprint
+from lily.blueprints.folder import Folder
 from lily.clock import parse_stamp
 from lily.engines.fake_processes import Program
 from lily.log import StreamLog
@@ -525,3 +527,23 @@ def test_a_key_is_one_run_until_it_has_ended(world: World) -> None:
     assert second.run_id != first.run_id
     finish(world, second)
     assert world.run(second.run_id).status is Status.SUCCEEDED
+
+
+def test_a_run_whose_target_can_not_be_loaded_for_want_of_descriptors_waits_until_it_can(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing of the run, which is neither refused nor an attempt the poorer."""
+    world = make_world()
+    run = world.submit("nap.v1")
+    looks = iter([OSError(errno.EMFILE, "Too many open files")] * 3)
+    read = Folder.read
+
+    def without(self: Folder) -> bool:
+        for error in looks:
+            raise error
+        return read(self)
+
+    monkeypatch.setattr(Folder, "read", without)
+    (ended,) = finish(world, run)
+    assert (ended.status, len(ended.attempts)) == (Status.SUCCEEDED, 1)
+    assert after(world, run)[0] >= 3

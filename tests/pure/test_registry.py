@@ -1,5 +1,6 @@
 """Where blueprints come from, and what happens to those that can't be used."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from lily.blueprints.catalog import BLUEPRINT, BUILT_IN
 from lily.blueprints.define import BlueprintBase, blueprint
 from lily.blueprints.envelope import checked
+from lily.blueprints.means import is_spent
 from lily.blueprints.registry import Registry
 from lily.blueprints.schemas import validated
 from lily.blueprints.testkit import FakeContext
@@ -242,6 +244,48 @@ def test_a_broken_edit_takes_the_blueprint_away_and_a_mended_one_brings_it_back(
     write(tmp_path)
     registry.refresh()
     assert registry.resolve("greet.v1")
+
+
+@pytest.mark.parametrize("where", ["folder", "file", "code", "package", "built in"])
+def test_a_load_for_which_no_descriptor_was_left_is_no_problem_of_what_was_loaded(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said as what it is, and the next look does it: nothing is known as broken for good."""
+    write(tmp_path)
+    write(tmp_path, "later.py", text="import later_needs" if where == "code" else "")
+
+    def none_left(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    class Missing:
+        find_spec = staticmethod(none_left)
+
+    point = SimpleNamespace(name="theirs", value="theirs", load=lambda: ModuleType("theirs"))
+    registry, example = Registry(tmp_path, entry_points=lambda: [point]), Registry().describe("command.v1")["example_job"]
+    with monkeypatch.context() as patched:
+        match where:
+            case "folder":
+                patched.setattr(os, "scandir", none_left)
+            case "file":
+                patched.setattr(Path, "read_bytes", none_left)
+            case "code":
+                patched.setattr(sys, "meta_path", [Missing, *sys.meta_path])
+            case "package":
+                patched.setattr(point, "load", none_left)
+            case _:
+                patched.setattr("importlib.import_module", none_left)
+        target = "command.v1" if where == "built in" else "greet.v1"
+        for _ in range(2):
+            error = failure(registry, target)
+            assert (is_spent(error), "Too many open files" in error.message) == (True, True)
+        spec = msgspec.convert({**example, "target": {"kind": "blueprint", "id": target}}, PinnedSpec)
+        with pytest.raises(LilyError, match="Too many open files"):  # and it is no wrong target of a run
+            preflight(spec, registry, SimpleNamespace(capabilities={}, max={}), tmp_path)
+    if where == "code":
+        monkeypatch.setitem(sys.modules, "later_needs", ModuleType("later_needs"))
+    assert registry.resolve("greet.v1")
+    assert registry.resolve("command.v1")
+    assert registry.problems() == []
 
 
 def test_each_file_is_a_module_of_its_own(tmp_path: Path) -> None:
