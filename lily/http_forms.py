@@ -7,6 +7,7 @@ HEADER_NAMES = "letters, digits and !#$%&'*+-.^_`|~ are accepted"
 HEADER_VALUES = "ASCII characters without line breaks are accepted, and no space at the beginning or end"
 
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_OF_BODY = frozenset({"content-length", "transfer-encoding"})
 _NOT_IN_VALUES = frozenset("\0\n\v\f\r")
 
 
@@ -25,6 +26,11 @@ def wrong_url(text: str) -> str | None:
 def is_header_name(text: str) -> bool:
     """Whether a header can have this name."""
     return re.fullmatch(_NAME, text) is not None
+
+
+def is_of_body(name: str) -> bool:
+    """Whether this header says where the body ends, which only whoever sends it knows."""
+    return name.lower() in _OF_BODY
 
 
 def is_header_value(text: str) -> bool:

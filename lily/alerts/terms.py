@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from lily.http_forms import is_header_name, is_header_value, wrong_url
+from lily.http_forms import is_header_name, is_header_value, is_of_body, wrong_url
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 RECORDS = frozenset({"log", "file"})  # these keep a record: people are told by the others
@@ -165,6 +165,9 @@ def wrongs_with(name: str, given: Any) -> Iterator[Wrong]:
     for key, field in fields.items():
         if field.required and key not in given and not unknown:  # which it may have been meant for
             yield Wrong((), f"a sink of kind {kind} needs `{key}`: {field.accepted}")
+    if kind == "webhook" and _headers(given.get("headers")):
+        for header in filter(is_of_body, given["headers"]):
+            yield Wrong(("headers", header), f"headers: {header} is not accepted: it goes with each message", key=True, hint="leave it out")
     if kind == "email" and "username" in given and "password" not in given:
         yield Wrong(("username",), f"username needs `password`: {_SECRET_TEXT}")
     if kind == "email" and given.get("tls") == "none" and "password" in given:

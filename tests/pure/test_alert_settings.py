@@ -65,6 +65,8 @@ def test_every_kind_of_sink_is_taken() -> None:
         ("a: {kind: webhook, url: 'http://x:99999/y'}", "3:29", "an address such as https://host/path"),
         ("a: {kind: webhook, url: 'http://x', headers: {X-Team: größe}}", "3:50", "names to ASCII text"),
         ("a: {kind: webhook, url: 'http://x', headers: {X-Team: ' ops'}}", "3:50", "names to ASCII text"),
+        ("a: {kind: webhook, url: 'http://x', headers: {X-Team: ops, content-length: '5'}}", "3:64", "content-length is not accepted"),
+        ("a: {kind: webhook, url: 'http://x', headers: {Transfer-Encoding: {secret: 'env:T'}}}", "3:51", "Transfer-Encoding is not"),
         ("a: {kind: webhook, url: 'http://x', timeout_seconds: 0}", "3:58", "0.1 to 120"),
         ("a: {kind: email, host: h, from: x, to: [a@b]}", "3:37", "a mail address"),
         ('a: {kind: email, host: h, from: a@b, to: ["a@b\\nBcc: c@d"]}', "3:46", "a list of mail addresses"),
