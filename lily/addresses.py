@@ -12,18 +12,25 @@ _STORE = r"postgres(?:ql)?(?:\+psycopg)?://"
 # As SQLAlchemy takes an address apart, up to the port.
 _PORT = r"[^:]+://(?:[^:/]*(?::[^@]*)?@)?(?:\[[^/?]+\]|[^/:?]+)?(?::([^/?]*))?"
 _QUERY = r"(?i)([?&](?:ssl)?password=)([^&\s#]+)"
+# In a setting, a line that begins with an address is nothing else: there a blank does not end a password.
+_LINE, _QUERY_OF_LINE = r"(?i)[a-z][a-z0-9+.-]{0,30}://[^\r\n]*", r"(?i)([?&](?:ssl)?password=)([^&#]+)"
 
 
 def passwords_in(text: str) -> list[str]:
     """The passwords of the addresses in a text, as they stand there and decoded."""
     found = [password for form in (_ALONE, _ADDRESS) for _, password, _ in re.findall(form, text)]
-    found += [password for _, password in re.findall(_QUERY, text)]
+    for form in dict.fromkeys((_query(text), _QUERY)):
+        found += [password for _, password in re.findall(form, text)]
     return list(dict.fromkeys(form for password in found for form in (password, unquote(password))))
 
 
 def without_passwords(text: str) -> str:
     """The same text with `***` for each password of an address in it, however short."""
-    return re.sub(_QUERY, r"\1***", re.sub(_ADDRESS, r"\1:***@\3", re.sub(_ALONE, r"\1:***@\3", text)))
+    return re.sub(_query(text), r"\1***", re.sub(_ADDRESS, r"\1:***@\3", re.sub(_ALONE, r"\1:***@\3", text)))
+
+
+def _query(text: str) -> str:
+    return _QUERY_OF_LINE if re.fullmatch(_LINE, text) else _QUERY
 
 
 def wrong_store(url: str) -> tuple[str, str] | None:

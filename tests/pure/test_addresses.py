@@ -11,6 +11,17 @@ from lily.addresses import passwords_in, without_passwords, wrong_store
         ("postgresql://me:correct horse@db/x", "postgresql://me:***@db/x", ["correct horse"]),
         ("at postgresql://me:a%40b@db/x, and more", "at postgresql://me:***@db/x, and more", ["a%40b", "a@b"]),
         ("postgresql://me@db/x?password=hidden&sslmode=off", "postgresql://me@db/x?password=***&sslmode=off", ["hidden"]),
+        (
+            "postgresql://db/x?password=correct horse&sslmode=off",
+            "postgresql://db/x?password=***&sslmode=off",
+            ["correct horse", "correct"],
+        ),
+        (
+            "postgresql://db/x?sslpassword=a b&password=c%20d",
+            "postgresql://db/x?sslpassword=***&password=***",
+            ["a b", "c%20d", "c d", "a"],
+        ),
+        ("see https://db/x?password=hidden for more", "see https://db/x?password=*** for more", ["hidden"]),
         ("https://host:8080 is down, mail admin@example.org", "https://host:8080 is down, mail admin@example.org", []),
         ("https://host:8080/path", "https://host:8080/path", []),
     ],
