@@ -115,10 +115,16 @@ def _refused(error: LilyError, as_json: bool) -> LilyError:
     return error
 
 
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
+
+
 def _usage(error: "CycloptsError", tokens: list[str]) -> LilyError:
-    from cyclopts.exceptions import UnknownCommandError, UnusedCliTokensError
+    from cyclopts.exceptions import CoercionError, UnknownCommandError, UnusedCliTokensError
 
     said = " ".join(str(error).split())
+    if isinstance(error, CoercionError) and error.token is not None and error.target_type in _KINDS:
+        name = error.token.keyword or (error.argument.name.lstrip("-").upper() if error.argument else "it")
+        said = f"{name} is {_KINDS[error.target_type]}, not {error.token.value!r}"
     if isinstance(error, UnknownCommandError) and error.unused_tokens and error.unused_tokens[0].startswith("-"):
         said = f"no command is named: {error.unused_tokens[0]} is an option"
     elif isinstance(error, UnusedCliTokensError) and error.unused_tokens:

@@ -63,6 +63,21 @@ def test_arguments_that_make_no_sense_are_one_line_and_status_2(lily: Lily, argu
     assert not (workspace / ".lily" / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("jobs", "list", "b", "c"), "more arguments than the command takes: b c · `lily jobs list --help`"),
+        (("up", "now"), "more arguments than the command takes: now · `lily up --help`"),
+        (("runs", "list", "--limit", "ten"), "--limit is a whole number, not 'ten' · `lily runs list --help`"),
+        (("runs", "list", "--json=perhaps"), "--json is true or false, not 'perhaps' · `lily runs list --help`"),
+    ],
+)
+@pytest.mark.usefixtures("workspace")
+def test_what_the_parser_does_not_understand_is_said_in_plain_words(lily: Lily, arguments: tuple[str, ...], said: str) -> None:
+    """Not in those of the language that it is written in."""
+    assert lily(*arguments).err == f"usage: {said}\n"
+
+
 @pytest.mark.usefixtures("workspace")
 def test_with_json_an_error_is_an_object_on_stdout(lily: Lily) -> None:
     """A program reads code, message, where and hint from one place, also for bad usage."""
