@@ -2,6 +2,10 @@
 
 import json
 import os
+import pty
+import select
+import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -194,6 +198,58 @@ def test_bash_completes_commands_options_and_values(lily: Lily, words: tuple[str
     said = subprocess.run(["bash", "-c", script, "bash", *words], capture_output=True, text=True, check=True)
     assert expected <= set(said.stdout.split())
     assert words == ("",) or expected == set(said.stdout.split())
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("lily jo", {"jobs"}),
+        ("lily jobs pa", {"pause"}),
+        ("lily dlq retry --ca", {"--cause", "--canary"}),
+        ("lily runs list --status s", {"succeeded"}),
+    ],
+)
+def test_fish_completes_commands_options_and_values(lily: Lily, tmp_path: Path, line: str, expected: set[str]) -> None:
+    """As when Tab is pressed behind the line, with the script where the guide puts it."""
+    scripts = tmp_path / "home" / ".config" / "fish" / "completions"
+    scripts.mkdir(parents=True)
+    (scripts / "lily.fish").write_text(lily("completion", "fish").out)
+    (tmp_path / "lily").touch(mode=0o700)  # fish completes options of programs that are there
+    environ = {"HOME": str(tmp_path / "home"), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    said = subprocess.run(["fish", "-c", f"complete -C '{line}'"], capture_output=True, text=True, check=True, env=environ)
+    assert ({each.partition("\t")[0] for each in said.stdout.splitlines()}, said.stderr) == (expected, "")
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_zsh_completes_commands_options_and_values(lily: Lily, tmp_path: Path) -> None:
+    """At its own prompt, with the script where the guide puts it."""
+    (tmp_path / "_cyclopts_lily").write_text(lily("completion", "zsh").out)
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execvpe("zsh", ["zsh", "-f", "-i"], {**os.environ, "TERM": "dumb", "HOME": str(tmp_path)})
+
+    def shown(until: bytes) -> None:
+        seen = b""
+        while until not in seen:
+            assert select.select([terminal], [], [], 60)[0], seen
+            seen += os.read(terminal, 4096)
+
+    try:
+        os.write(terminal, f"fpath=({tmp_path} $fpath); autoload -Uz compinit; compinit -u -D; print rea''dy\n".encode())
+        shown(b"ready")
+        for typed, completed in (
+            (b"lily jobs pa\t", b"pause "),
+            (b"lily runs list --stat\t", b"--status "),
+            (b"lily runs list --status su\t", b"succeeded "),
+        ):
+            os.write(terminal, typed)
+            shown(completed)
+            os.write(terminal, b"\x15")  # the line is taken back
+    finally:
+        os.close(terminal)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_scripts_for_other_shells_name_every_command(lily: Lily) -> None:
