@@ -54,6 +54,7 @@ from lily.workspace import Workspace
 TAKE_OVER_SECONDS = 10.0  # how long `lily up` waits for a `lily jobs run` to end
 SYNC_SECONDS = 10.0
 GIVE_BACK_SECONDS = 60.0
+LOAD_SECONDS = 1.0
 _ENDING = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 GARBAGE = 20_000  # objects more than were freed before the youngest are looked through: a few MB
 
@@ -220,15 +221,25 @@ def _evaluator(session: Session, index: SpecIndex) -> Evaluator:
 
 async def _watch_blueprints(session: Session) -> None:
     """Blueprints of the workspace are loaded again when their files change; running attempts keep what they began with."""
-    registry, known = session.system.ports.registry, False
+    known = False
     async with aclosing(watch(session.workspace.blueprints, anyio.Event(), (".py",))) as hints:
         async for _ in hints:
-            if await in_thread(registry.refresh) and known:
+            if await _loaded_again(session) and known:
                 session.log.info("blueprints were loaded again")
                 _log_problems(session)
             elif not known:
                 _log_problems(session)
             known = True
+
+
+async def _loaded_again(session: Session) -> bool:
+    """Whether any was, however long the machine has nothing left to load it with: no change of a file would have it looked at again."""
+    while True:
+        try:
+            return await in_thread(session.system.ports.registry.refresh)
+        except LilyError as error:
+            session.log.error("blueprints were not loaded; trying again", error=str(error))
+            await anyio.sleep(LOAD_SECONDS)
 
 
 def _log_problems(session: Session) -> None:
