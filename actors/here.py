@@ -2,15 +2,15 @@
 
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import anyio
 import msgspec
 
 from actors.doorbell import Doorbell
-from actors.last_resort import last_resort
+from actors.last_resort import last_resort, outlast
 from actors.messages import Rung
 from actors.owning import Session, alerts_of, keep_lock, one_error, owning
 from actors.system import Actor
@@ -24,6 +24,7 @@ from lily.runs import TERMINAL, Run
 from lily.settings import Settings
 from lily.workspace import Workspace
 
+_ENDING = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 ALERT_SECONDS = 5.0  # how long a run's process may go on to tell of its job
 
 
@@ -35,9 +36,20 @@ def run_here(
     `on_event` gets each line of the run's events.jsonl as an object. With `own_process` this process is Lily's: Ctrl-C
     cancels the run, a second one stops at once, and orphaned grandchildren become its children.
     """
-    with one_error():
+    with one_error(), _as_before(*(_ENDING if own_process else ())):
         return anyio.run(_here, workspace, settings, run_id, on_event, own_process, backend="trio")
-    raise AssertionError  # one_error never swallows
+    raise AssertionError  # neither swallows
+
+
+@contextmanager
+def _as_before(*numbers: signal.Signals) -> Iterator[None]:
+    """These signals mean what they meant before once all is closed down: what comes then ends the command."""
+    before = [(number, signal.getsignal(number)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 async def _here(
@@ -102,12 +114,16 @@ def _cancel(session: Session, run_id: str) -> None:
 
 
 async def _cancel_on_signals(session: Session, run_id: str, stop: Callable[[float], None]) -> None:
-    """Ctrl-C cancels the run and waits for its end; SIGTERM, a closed terminal, or a second Ctrl-C, interrupts it: it stays owed."""
+    """Ctrl-C cancels the run and waits for its end; SIGTERM, a closed terminal, or a second Ctrl-C, interrupts it: it stays owed.
+
+    What comes once this is canceled must not end the process before it has put down what became of the run."""
     asked = False
-    numbers = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else nohup has it go on
-        numbers.append(signal.SIGHUP)
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # it is to go on
+    numbers = [number for number in _ENDING if number != signal.SIGHUP or not nohup]
+    early = outlast(*numbers)
     with anyio.open_signal_receiver(*numbers) as signals, last_resort(*numbers) as taken:
+        while early:
+            signal.raise_signal(early.pop())
         async for number in signals:
             taken()
             if number != signal.SIGINT or asked:

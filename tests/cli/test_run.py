@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from actors.owning import alerts_of
 from lily.errors import Code, LilyError
 from lily.operations.client import supervisor_status
 from lily.workspace import Owner, OwnerLock, Workspace, current_owner
@@ -471,3 +472,19 @@ def test_a_second_ctrl_c_leaves_the_run_to_the_supervisor(workspace: Path, lily:
         assert lily("runs", "show", run_id, "--json").json["status"] == "running"
         assert lily("down", "--now").status == 0
         assert up.wait() == 0
+
+
+def test_signals_while_the_owner_closes_down_end_nothing(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What became of the run is put down and told first; afterwards they mean what they meant before."""
+    write_job(workspace, "a")
+    known = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+    def flooded(session: Any) -> Any:
+        for number in [*known, *known]:
+            signal.raise_signal(number)
+        return alerts_of(session)
+
+    monkeypatch.setattr("actors.here.alerts_of", flooded)
+    said = lily("jobs", "run", "a")
+    assert (said.status, "succeeded" in said.out) == (0, True), said
+    assert {number: signal.getsignal(number) for number in known} == known
