@@ -84,6 +84,7 @@ class SchedulerBridge:
         self._kept: set[str] = set()  # jobs whose file can't be used: their last good version goes on
         self._claimed: set[str] = set()
         self._read = False  # the specs were read once
+        self._reconciled = False  # and the ledger was settled with them
         self._failures: dict[str, Failure] = {}
         self._told: dict[str, list[Event]] = {}  # scheduler events that belong into the job's next run
         self._seen = 0  # the newest change of a state that was followed
@@ -376,7 +377,7 @@ class SchedulerBridge:
             if self._after is not None:
                 await self._after()
             await self._until_stored(self._reconcile_once)
-            self._unsure = False
+            self._unsure, self._reconciled = False, True
             self._engine.resume()
 
     async def _reconcile_once(self) -> None:
@@ -425,7 +426,7 @@ class SchedulerBridge:
     async def _jumped(self, seconds: float) -> None:
         """The wall clock was set, or the machine slept: as after a downtime."""
         self._log.warning("the clock jumped", seconds=round(seconds, 3))
-        if self._read and not self._draining:
+        if self._reconciled and not self._draining:
             await self._until_stored(lambda: self._settle_and_add(sorted(self._specs.keys() | self._kept), self._clock.now()))
 
     # -- states that people change ----------------------------------------------------------------

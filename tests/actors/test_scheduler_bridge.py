@@ -396,6 +396,35 @@ def test_a_clock_that_is_set_back_fires_no_window_twice(table: Timetable) -> Non
     assert len(table.runs()) == 4
 
 
+def test_a_clock_that_is_set_while_the_runner_recovers_has_nothing_claimed_before_it_is_done(
+    table: Timetable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at boot, when the right time comes late: a run claimed by then would be taken for one of an earlier life."""
+    table.put("job", every="10m", catch_up="latest")
+    table.sleep(5 * MINUTE)
+    recover = actors.runner.Runner._recover
+
+    async def slow(runner: actors.runner.Runner) -> None:
+        await anyio.sleep(30)
+        await recover(runner)
+
+    async def body(world: World) -> None:
+        await anyio.sleep(10)
+        world.clock.jump(minutes=10)
+        assert table.bridge is not None
+        table.bridge.look()
+        await anyio.sleep(10)
+        assert table.told() == []
+        await anyio.sleep(MINUTE)
+
+    monkeypatch.setattr(actors.runner.Runner, "_recover", slow)
+    table.live(body)
+    (run,) = table.runs()
+    said = [event.data.get("recovered") for event in table.world.stored(run.run_id) if event.event == "scheduler_executed"]
+    assert (run.status, said) == (Status.SUCCEEDED, [None])
+    assert table.differences() == []
+
+
 # -- states ----------------------------------------------------------------------------------------
 
 
