@@ -130,12 +130,14 @@ class Schedule:
         return self._rule.mismatch(at) or self._nearest(at)
 
     def _nearest(self, at: datetime) -> str:
-        near = [self._shown(window.at) for window in (self._before(at, _BACK[-1]), self.next_after(at)) if window]
+        near = [self._shown(window.at) for window in (self._before(at, at - EARLIEST), self.next_after(at)) if window]
+        if not near:
+            return "it has no window at all"
         return f"the nearest windows are {near[0]} and {near[1]}" if len(near) == 2 else f"the nearest window is {near[0]}"
 
     def _before(self, at: datetime, most: timedelta) -> Window | None:
         """The last window up to `at`, looked for at least `most` back."""
-        for span in _BACK:
+        for span in (*_BACK, at - EARLIEST):
             found = self._last_of(at - span, at)
             if found is not None or span >= most:
                 return found

@@ -257,6 +257,8 @@ def test_a_note_on_a_missing_day_says_the_dates() -> None:
         ({"every": "15m"}, "2026-05-04T07:16", "the nearest windows are 2026-05-04 09:15:00 CEST and 2026-05-04 09:30:00 CEST"),
         ({"every": "1d", "anchor": "2026-05-05T09:00"}, "2026-05-04T07:00", "the nearest window is 2026-05-05 09:00:00 CEST"),
         ({"at": "2026-05-03T09:00"}, "2026-05-04T07:00", "the nearest window is 2026-05-03 09:00:00 CEST"),
+        ({"at": "2026-05-03T09:00"}, "8126-05-04T07:00", "the nearest window is 2026-05-03 09:00:00 CEST"),
+        ({"at": "8999-12-31T23:30-05:00"}, "2026-05-04T07:00", "it has no window at all"),
         ({"at": "2026-10-25T02:30"}, "2026-10-25T01:30", "clocks go back: 02:30 comes twice, runs the first time only"),
         ({"at": "2026-10-25T02:30"}, "2026-10-25T01:15", "the nearest window is 2026-10-25 02:30:00 CEST"),
         (
