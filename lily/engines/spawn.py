@@ -115,6 +115,9 @@ def _check(program: str, cwd: Path) -> None:
     if not path.is_file() or not os.access(path, os.X_OK):
         number = errno.EACCES if path.exists() else errno.ENOENT
         raise _cannot_run(program, OSError(number, os.strerror(number)))
+    script = _interpreter(path)
+    if script and not os.path.exists(cwd / script.replace("\t", " ").partition(" ")[0]):
+        raise _cannot_run(program, OSError(errno.ENOENT, os.strerror(errno.ENOENT)), script)
 
 
 def _popen(request: ProcessRequest, argv: list[str], env: Mapping[str, str], cwd: Path) -> "subprocess.Popen[bytes]":

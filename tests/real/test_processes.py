@@ -135,13 +135,16 @@ class TestWhatCannotStart:
         with pytest.raises(BlueprintError, match="neither a program"):
             await bench.run("./odd")
 
-    @pytest.mark.parametrize(("first", "named"), [(b"#!/no/such/shell -e\n", "'/no/such/shell -e'"), (b"#!/bin/sh\r\n", r"'/bin/sh\r'")])
-    async def test_a_script_whose_interpreter_is_not_there_is_not_said_to_be_missing(self, bench: Bench, first: bytes, named: str) -> None:
+    @pytest.mark.parametrize("caps", [NO_CAPS, Caps(memory_mb=500)])
+    @pytest.mark.parametrize(("first", "named"), [(b"#!/no/such/shell\t-e\n", r"'/no/such/shell\t-e'"), (b"#!/bin/sh\r\n", r"'/bin/sh\r'")])
+    async def test_a_script_whose_interpreter_is_not_there_is_not_said_to_be_missing(
+        self, bench: Bench, first: bytes, named: str, caps: Caps
+    ) -> None:
         """As one that was written with the line ends of another system."""
         (bench.workspace / "script").write_bytes(first + b"echo hi\n")
         (bench.workspace / "script").chmod(0o755)
         with pytest.raises(BlueprintError) as caught:
-            await bench.run("./script")
+            await bench.run("./script", caps=caps)
         assert caught.value.message == f"can't run './script': its first line names {named}, and there is no such program"
         assert not caught.value.retryable
 
