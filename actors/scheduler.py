@@ -102,6 +102,7 @@ class TaskScheduler(BlockingScheduler):  # type: ignore[misc]  # APScheduler has
         wait: float | None = 0.0
         wall, loop = self._clock.now(), anyio.current_time()
         while True:
+            # Also where nothing is to be waited for: a pass takes a part of what is due, and others work between two.
             with anyio.move_on_after(self._look_seconds if wait is None else min(wait, self._look_seconds)):
                 await self._event.wait()
             if self.state == STATE_STOPPED:
@@ -116,7 +117,6 @@ class TaskScheduler(BlockingScheduler):  # type: ignore[misc]  # APScheduler has
             for failure in (self._store.failure, self._executor.failure):
                 if failure is not None:
                     raise failure
-            await anyio.lowlevel.checkpoint()  # a pass takes a part of what is due; others work between two
 
 
 @dataclass(frozen=True, slots=True)

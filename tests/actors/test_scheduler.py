@@ -18,7 +18,7 @@ from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 from trio.testing import MockClock
 
-from actors.job_store import DUE_AT_ONCE, JobStore
+from actors.job_store import DUE_AT_ONCE, JobStore, Placed
 from actors.scheduler import EVENTS, MailboxExecutor, TaskScheduler
 from lily.offload import inline
 from lily.testing import FakeClock
@@ -260,6 +260,42 @@ def test_one_pass_takes_a_part_of_what_is_due() -> None:
         assert len({job_id for event, job_id, *_ in bench.trace if event == "executed"}) == 3 * DUE_AT_ONCE + 1
 
     bench(body)
+
+
+def test_others_have_a_turn_between_two_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much is due: what it fires is claimed meanwhile."""
+    turns: list[str] = []
+
+    async def body(bench: Bench) -> None:
+        for n in range(10 * DUE_AT_ONCE):
+            bench.add(f"job{n:04}")
+        await anyio.sleep(HOUR - 1)
+        passing = bench.scheduler._process_jobs
+        monkeypatch.setattr(bench.scheduler, "_process_jobs", lambda: (turns.append("pass"), passing())[1])
+        await anyio.sleep(1)
+        for _ in range(100):
+            turns.append("other")
+            await trio.lowlevel.checkpoint()
+
+    bench(body, look_seconds=600)
+    passes = [n for n, turn in enumerate(turns) if turn == "pass"]
+    assert len(passes) >= 10
+    # One for each pass, but for the order in which they come at both ends.
+    assert turns[passes[0] : passes[-1]].count("other") >= len(passes) - 2
+
+
+def test_a_job_that_is_put_in_is_due_at_its_time_and_not_with_the_next_look() -> None:
+    """As that of a file which was written while the engine slept."""
+
+    async def body(bench: Bench) -> None:
+        await anyio.sleep(60)
+        due = bench.clock.now() + timedelta(minutes=1)
+        trigger = IntervalTrigger(hours=1, start_date=due, timezone="UTC")
+        bench.scheduler.put([Placed("job", 1, trigger, due, 60)])
+        await anyio.sleep(61)
+        assert bench.told() == [("executed", "00:02", "00:02")]
+
+    bench(body, look_seconds=600)
 
 
 @pytest.mark.parametrize("seconds", [-HOUR, -5.0, 5.0, 3 * HOUR])
