@@ -1,6 +1,7 @@
 """Programs that end soon: the thread that started one sees it to its end, so that it costs one hop into a thread and back.
 
-Only where all is plain: no input to feed, little output, nothing left running. All else is left as it is for those who can wait longer.
+Only where all is plain: no input to feed, no more output than a pipe holds, nothing left running. All else is left as it is for those
+who can wait longer.
 """
 
 import fcntl
@@ -14,12 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lily.engines.children import CHILDREN
-from lily.engines.output import TAIL_BYTES, Kept
+from lily.engines.output import Kept
 from lily.engines.process_table import cpu_seconds
 from lily.engines.spawn import Child
 
 SECONDS = 0.05  # how long a thread stays with a program; a cancellation waits for it
-_MOST_OUTPUT = TAIL_BYTES  # of each stream
 
 
 class Over(NamedTuple):
@@ -38,8 +38,6 @@ def see_to_the_end(child: Child, kept: Sequence[Kept]) -> Over | None:
     if child.popen.stdin is not None or not CHILDREN.subreaper or not _has_ended(child.proc.pid) or not CHILDREN.alone(child.proc.pid):
         return None
     sizes = [_waiting(pipe) for pipe in child.pipes]
-    if max(sizes) > _MOST_OUTPUT:
-        return None
     used = cpu_seconds(child.proc.pid)
     try:
         # Nobody writes any more but a stranger who was given the pipe: what he adds is not waited for.

@@ -51,6 +51,15 @@ class TestWhatItCosts:
         assert (bench.run_dir / "stdout.log").read_text() == "one\nthree\n"
         assert len(hops) == 1
 
+    async def test_one_that_is_fed_is_not_waited_for_first(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It may wait for its input, and would only be given it afterwards."""
+
+        def never(pid: int) -> bool:
+            raise AssertionError(pid)
+
+        monkeypatch.setattr(brief, "_has_ended", never)
+        assert (await bench.run("cat", stdin=b"hello")).stdout_tail == "hello"
+
     async def test_many_at_once_do_not_take_all_threads(self, bench: Bench, hops: list[str]) -> None:
         """Thirty programs that all wait for one another end, though each would be stayed with for half a minute."""
         async with anyio.create_task_group() as group:
