@@ -1,6 +1,7 @@
 """Programs that end soon, under a subreaper as in the supervisor: nothing that holds of other programs is given up for their speed."""
 
 import os
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,15 @@ class TestWhatItCosts:
         assert (result.exit_code, result.stdout_tail, result.stderr_tail) == (3, "one\nthree\n", "two\n")
         assert (bench.text("stdout"), bench.text("stderr")) == ("one\nthree\n", "two\n")
         assert (bench.run_dir / "stdout.log").read_text() == "one\nthree\n"
+        assert len(hops) == 1
+
+    async def test_a_helper_of_this_process_makes_no_difference(self, bench: Bench, hops: list[str]) -> None:
+        """It is in this session, as what is started for the supervisor itself: nothing that a program has left."""
+        with subprocess.Popen(["sleep", "1000"]) as helper:  # noqa: ASYNC220
+            try:
+                assert (await bench.run("true")).left_behind == 0
+            finally:
+                helper.kill()
         assert len(hops) == 1
 
     async def test_one_that_is_fed_is_not_waited_for_first(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -589,6 +589,12 @@ class TestSubreaper:
             collecting.cancel_scope.cancel()
         assert sorted(code for code in codes if code is not None) == list(range(1, 30))
 
+    def test_a_status_that_somebody_else_took_is_not_taken_for_success(self) -> None:
+        """Nobody knows it any more."""
+        child = CHILDREN.start(lambda: subprocess.Popen(["sh", "-c", "exit 3"], start_new_session=True))
+        os.waitpid(child.pid, 0)
+        assert CHILDREN.reap(child) is None
+
     @pytest.mark.usefixtures("subreaper", "lasting")
     async def test_a_program_that_left_nothing_is_not_looked_for_among_all_others(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
