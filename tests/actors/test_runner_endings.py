@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
+from actors.conductor import Conductor
 from actors.messages import Rung
 from lily.blueprints.define import blueprint
 from lily.engines.fake_processes import Program
@@ -119,6 +120,26 @@ def test_a_running_run_is_cut_off_when_it_is_canceled(make_world: MakeWorld) -> 
     assert [(attempt.status, attempt.duration_seconds) for attempt in receipt.attempts] == [("canceled", 7.0)]
     assert processes.alive == []
     assert receipt.limits["timeout_seconds"] == 300.0
+
+
+def test_a_cancel_that_comes_before_the_attempt_has_begun_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its start is stored, and what it needs is still being read: nothing of the blueprint runs then."""
+    run = world.submit("nap.v1", bindings={"seconds": 100})
+    execute = Conductor._execute
+
+    async def slow(conductor: Conductor, *given: Any) -> Any:
+        await anyio.sleep(5)
+        return await execute(conductor, *given)
+
+    async def body(world: World) -> None:
+        await anyio.sleep(2)
+        assert ask(world, run).status is Status.RUNNING
+        await world.ended(run.run_id)
+
+    monkeypatch.setattr(Conductor, "_execute", slow)
+    world.live(body)
+    (attempt,) = world.receipt(run.run_id).attempts
+    assert (attempt.status, attempt.duration_seconds) == ("canceled", 5.0)
 
 
 def test_a_run_that_waits_for_its_retry_can_be_canceled(world: World) -> None:
