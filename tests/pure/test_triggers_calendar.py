@@ -71,6 +71,8 @@ def test_the_weeks_first_day_decides_every_second_week() -> None:
     rule = "FREQ=WEEKLY;INTERVAL=2;COUNT=4;BYDAY=TU,SU;WKST="
     assert first(calendar(rule + "MO", "1997-08-05T09:00"), 4)[1] == "1997-08-10 09:00"
     assert first(calendar(rule + "SU", "1997-08-05T09:00"), 4)[1] == "1997-08-17 09:00"
+    # A Sunday, with which its own week begins.
+    assert first(calendar("FREQ=WEEKLY;INTERVAL=2;WKST=SU", "1997-08-10T09:00"), 2) == ["1997-08-10 09:00", "1997-08-24 09:00"]
 
 
 def test_count_runs_from_the_anchor_whatever_is_left_out() -> None:
@@ -219,10 +221,12 @@ def test_a_rule_of_one_day_of_the_year_is_not_looked_for_day_by_day() -> None:
     ]
 
 
-def test_a_rule_of_very_long_steps_whose_days_never_come_is_refused_soon() -> None:
+@pytest.mark.parametrize("hours", [99991, 600])
+def test_a_rule_of_very_long_steps_whose_days_never_come_is_refused_soon(hours: int) -> None:
+    """Once the calendar begins again, and not with its last year."""
     began = time.process_time()
     with pytest.raises(LilyError, match="never fires"):
-        calendar("FREQ=HOURLY;INTERVAL=99991;BYMONTH=2;BYYEARDAY=8;COUNT=1", "2027-03-29T16:00", "UTC")
+        calendar(f"FREQ=HOURLY;INTERVAL={hours};BYMONTH=2;BYYEARDAY=8;COUNT=1", "2027-03-29T16:00", "UTC")
     assert time.process_time() - began < 2
 
 
@@ -253,6 +257,8 @@ def rules(draw: st.DrawFn) -> str:
             parts.append(f"{name}={','.join(map(str, draw(st.lists(values, min_size=1, max_size=3, unique=True))))}")
     if len(parts) > 2 and freq not in ("WEEKLY", "HOURLY", "MINUTELY", "SECONDLY") and draw(st.booleans()):
         parts.append(f"BYSETPOS={draw(st.sampled_from([1, 2, -1]))}")
+    if freq == "WEEKLY":
+        parts.append(f"WKST={draw(by_parts['BYDAY'])}")
     return ";".join(parts)
 
 
