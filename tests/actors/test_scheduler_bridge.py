@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 import actors.runner
-from actors.messages import ClaimWindow, Drain, Reply
+from actors.messages import ClaimWindow, Drain, Reply, SpecsRead
 from lily.clock import stamp
 from lily.errors import Code, LilyError
 from lily.ledger import State
@@ -636,6 +636,68 @@ def test_a_broken_edit_keeps_the_last_good_version_also_over_a_restart(table: Ti
     table.live(removed)
     assert [status for _, status in table.told()] == ["fired", "fired", "fired", "skipped_paused", "fired"]
     assert table.differences() == []
+
+
+def test_a_file_that_was_broken_since_the_start_ends_its_job_when_it_goes(table: Timetable) -> None:
+    """Nobody had loaded it, so that nobody says that it is removed: it is only not there any more."""
+    table.put("job", every="10m")
+    table.sleep(15 * MINUTE)
+    table.broken.add("job")
+
+    async def body(world: World) -> None:
+        await anyio.sleep(10 * MINUTE)
+        table.broken.clear()
+        del table.specs["job"]
+        table._tell(SpecsRead([]))
+        await anyio.sleep(HOUR)
+
+    table.live(body)
+    assert [status for _, status in table.told()] == ["fired"] * 2
+    assert table.windows.states()["job"].version is None
+    assert table.differences() == []
+
+
+@pytest.mark.parametrize(
+    ("said", "later"),
+    [
+        (["put", "removed"], []),
+        (["put", "manual"], []),
+        (["removed", "put"], ["02 00:15", "02 00:20"]),
+        (["manual", "put"], ["02 00:15", "02 00:20"]),
+    ],
+)
+def test_what_is_said_last_of_a_job_holds_however_fast_it_was_said(table: Timetable, said: list[str], later: list[str]) -> None:
+    """All of it is read at once."""
+    table.put("job", every="10m")
+
+    async def body(world: World) -> None:
+        await anyio.sleep(12 * MINUTE)
+        for word in said:
+            if word == "removed":
+                table.remove("job")
+            else:
+                table.put("job", every="5m", **({"type": "manual"} if word == "manual" else {}))
+        await anyio.sleep(10 * MINUTE)
+
+    table.live(body)
+    assert [when for when, _ in table.told()] == ["02 00:10", *later]
+    assert (table.windows.states()["job"].version is not None) == bool(later)
+    assert table.differences() == []
+
+
+def test_specs_that_are_read_twice_before_anybody_listens_are_scheduled(table: Timetable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a file is written while the first look at all of them ends."""
+    edge = table._edge
+
+    def twice(*given: Any) -> Any:
+        made = edge(*given)
+        table._tell(SpecsRead([]))
+        return made
+
+    monkeypatch.setattr(table, "_edge", twice)
+    table.put("job", every="10m")
+    table.sleep(15 * MINUTE)
+    assert table.told() == [("02 00:10", "fired")]
 
 
 def test_a_job_that_becomes_manual_has_no_more_windows(table: Timetable) -> None:
