@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 import actors.runner
-from actors.messages import ClaimWindow, Drain, Reply, SpecsRead
+from actors.messages import ClaimWindow, Drain, Reply, Rung, SpecsRead
 from lily.clock import stamp
 from lily.errors import Code, LilyError
 from lily.ledger import State
@@ -85,6 +85,8 @@ def test_half_a_day_of_windows_runs_at_their_instants(table: Timetable) -> None:
             assert table.names(run)[:3] == ["job_queued", "scheduler_executed", "job_started"]
     assert table.differences() == []
     assert [event for event, _, _ in table.heard].count("executed") == 49
+    assert table.bridge is not None
+    assert table.bridge._asked == set()  # nothing is kept of a fire that was answered
 
 
 def test_the_jitter_of_a_window_moves_its_run_and_not_its_name(table: Timetable) -> None:
@@ -639,7 +641,7 @@ def test_a_broken_edit_keeps_the_last_good_version_also_over_a_restart(table: Ti
 
 
 def test_a_file_that_was_broken_since_the_start_ends_its_job_when_it_goes(table: Timetable) -> None:
-    """Nobody had loaded it, so that nobody says that it is removed: it is only not there any more."""
+    """Nobody had loaded it, so that nobody says that it is removed. It stays gone, too, when somebody enables it."""
     table.put("job", every="10m")
     table.sleep(15 * MINUTE)
     table.broken.add("job")
@@ -650,10 +652,39 @@ def test_a_file_that_was_broken_since_the_start_ends_its_job_when_it_goes(table:
         del table.specs["job"]
         table._tell(SpecsRead([]))
         await anyio.sleep(HOUR)
+        table.change("job", DISABLED)
+        await anyio.sleep(MINUTE)
+        table.change("job", ACTIVE)
+        await anyio.sleep(HOUR)
 
     table.live(body)
     assert [status for _, status in table.told()] == ["fired"] * 2
     assert table.windows.states()["job"].version is None
+    assert table.differences() == []
+
+
+def test_a_ring_before_the_specs_are_read_closes_no_schedule(table: Timetable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job whose state somebody has changed looks as if its file were gone, as long as nobody has read the files."""
+    table.put("job", every="10m")
+
+    async def changed(world: World) -> None:
+        await anyio.sleep(5 * MINUTE)
+        table.change("job", PAUSED)
+        table.change("job", ACTIVE)
+        await anyio.sleep(MINUTE)
+
+    async def rung(world: World) -> None:
+        table.box.post(Rung())
+        await anyio.sleep(5 * MINUTE)
+        unread.undo()
+        table.put("job", every="10m")
+        await anyio.sleep(10 * MINUTE)
+
+    table.live(changed)
+    with monkeypatch.context() as unread:
+        unread.setattr(table, "_tell", lambda *messages: None)
+        table.live(rung)
+    assert [(row.version, row.status.value) for row in table.rows()] == [(1, "missed"), (1, "fired")]
     assert table.differences() == []
 
 
