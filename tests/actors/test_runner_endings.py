@@ -142,6 +142,22 @@ def test_a_cancel_that_comes_before_the_attempt_has_begun_is_kept(world: World, 
     assert (attempt.status, attempt.duration_seconds) == ("canceled", 5.0)
 
 
+def test_a_run_that_was_done_when_it_was_cut_off_is_done(world: World) -> None:
+    """Its files are still being kept, or its end is on its way to the store: it is not tried again."""
+    run = world.submit("noop.v1")
+
+    def late(point: str) -> None:
+        if point == "runner:before-end":
+            assert world.system is not None
+            (active,) = world.system.runner._active.values()
+            active.interrupted = "the supervisor stopped"
+            active.cut_off()
+
+    live_until(world, 5, fault=late)
+    assert statuses(world, run) == ["succeeded"]
+    assert world.run(run.run_id).status is Status.SUCCEEDED
+
+
 def test_a_run_that_waits_for_its_retry_can_be_canceled(world: World) -> None:
     """No further attempt comes, and its place in the job is free again."""
     run = world.submit("deed.v1", bindings={"do": "ValueError"}, runtime=RETRY)

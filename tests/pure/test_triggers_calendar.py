@@ -94,6 +94,8 @@ def test_local_times_move_out_of_gaps_and_are_not_repeated() -> None:
         "2026-03-29 04:30",
     ]
     assert first(hourly, 2, datetime(2026, 10, 25, 0, tzinfo=UTC)) == ["2026-10-25 02:30", "2026-10-25 03:30"]
+    often = calendar("FREQ=DAILY;BYHOUR=2,3;BYMINUTE=0,30", "2026-03-01")
+    assert first(often, 3, datetime(2026, 3, 29, 0, tzinfo=UTC)) == ["2026-03-29 03:00", "2026-03-29 03:30", "2026-03-30 02:00"]
 
 
 @pytest.mark.parametrize(

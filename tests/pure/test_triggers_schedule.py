@@ -96,6 +96,11 @@ def test_once_is_one_window() -> None:
     assert of(type="once", at="2026-05-04T09:00").next_after(utc("2026-05-04T07:00")) is None
 
 
+def test_once_on_a_day_that_a_zone_left_out_is_when_the_next_day_begins() -> None:
+    """Kiribati had no 31 December 1994: the day after began in the old year of UTC, and its evening would have been in the new one."""
+    assert local(of("Pacific/Kiritimati", type="once", at="1994-12-31T20:00"), 1, utc("1990-01-01")) == ["1995-01-01T00:00+14:00"]
+
+
 def test_windows_outside_start_and_end_do_not_exist() -> None:
     """Both belong to the span; dates alone are whole local days."""
     daily = {"type": "cron", "cron": "0 0,12 * * *"}
