@@ -398,7 +398,7 @@ class SchedulerBridge:
         async with self._placing:
             for some in _chunks(idle):
                 await self._place(some, {job_id: states[job_id] for job_id in some}, now)
-        await self._settle_and_add(sorted({*states, *self._specs} - idle), now)
+        await self._settle_and_add(sorted(states.keys() - idle), now)
 
     async def _until_stored(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do it again until the store takes it."""

@@ -601,6 +601,23 @@ def test_a_drain_ends_though_the_store_is_away(world: World, monkeypatch: pytest
     assert statuses(world, run) == ["interrupted", "succeeded"]
 
 
+def test_a_run_that_ends_in_a_drain_is_stored_though_the_store_hesitates(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked a few times: what is done must not be done again by the next life."""
+    run = world.submit("nap.v1", bindings={"seconds": 5})
+    apply, left = world.store.apply, [3]
+
+    def hesitant(moves: Sequence[Move], **more: Any) -> Any:
+        if moves and anyio.current_time() > 4 and left[0]:
+            left[0] -= 1
+            raise LilyError(Code.STORE_UNAVAILABLE, "away")
+        return apply(moves, **more)
+
+    monkeypatch.setattr(world.store, "apply", hesitant)
+    drained(world, 2, grace=60)
+    assert left == [0]
+    assert (world.run(run.run_id).status, statuses(world, run)) == (Status.SUCCEEDED, ["succeeded"])
+
+
 def test_now_means_now_however_long_a_program_may_take_to_end(make_world: MakeWorld) -> None:
     """A second, shorter drain cuts off the grace that a program has; its run is interrupted and stays owed."""
     processes = FakeProcesses(programs={"long": Program(duration=1000, ignores_term_for=math.inf)})

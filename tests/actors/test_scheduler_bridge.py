@@ -640,6 +640,28 @@ def test_a_broken_edit_keeps_the_last_good_version_also_over_a_restart(table: Ti
     assert table.differences() == []
 
 
+def test_a_job_whose_file_is_broken_can_be_disabled_and_enabled(table: Timetable) -> None:
+    """Its last good version goes on then, also where no engine had it any more."""
+    table.put("job", every="10m")
+    table.sleep(15 * MINUTE)
+    table.broken.add("job")
+
+    async def disabled(world: World) -> None:
+        await anyio.sleep(MINUTE)
+        table.change("job", DISABLED)
+        await anyio.sleep(MINUTE)
+
+    async def enabled(world: World) -> None:
+        await anyio.sleep(5 * MINUTE)
+        table.change("job", ACTIVE)
+        await anyio.sleep(10 * MINUTE)
+
+    table.live(disabled)
+    table.live(enabled)
+    assert table.told() == [("02 00:10", "fired"), ("02 00:30", "fired")]
+    assert table.differences() == []
+
+
 def test_a_file_that_was_broken_since_the_start_ends_its_job_when_it_goes(table: Timetable) -> None:
     """Nobody had loaded it, so that nobody says that it is removed. It stays gone, too, when somebody enables it."""
     table.put("job", every="10m")
