@@ -235,6 +235,42 @@ def test_windows_of_a_stretch_without_a_store_leave_one_missed_run(table: Timeta
     assert table.differences() == []
 
 
+def test_a_stretch_without_a_store_is_reported_with_what_it_began_with(table: Timetable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes after the first error may be its consequence."""
+    table.put("job", every="10m")
+    codes = iter([Code.DISK_FULL])
+
+    def failing(*args: object, **more: object) -> None:
+        raise LilyError(next(codes, Code.STORE_UNAVAILABLE), "no")
+
+    async def body(world: World) -> None:
+        await anyio.sleep(MINUTE)
+        with monkeypatch.context() as patch:
+            patch.setattr(table.windows, "claim", failing)
+            await anyio.sleep(15 * MINUTE)
+        await anyio.sleep(MINUTE)
+
+    table.live(body)
+    (missed,) = table.runs()
+    assert missed.error is not None
+    assert missed.error.code == "disk_full"
+
+
+def test_the_engine_has_the_grace_of_the_job(table: Timetable) -> None:
+    """What it says of a window that comes late is what becomes of it."""
+    table.put("job", every="10m", misfire_grace_seconds=300)
+
+    async def body(world: World) -> None:
+        await anyio.sleep(9 * MINUTE)
+        assert world._mono is not None
+        world._mono.jump(2 * MINUTE)  # the process stood still
+        await anyio.sleep(MINUTE)
+
+    table.live(body)
+    assert table.told() == [("02 00:10", "fired")]
+    assert [event for event, _, _ in table.heard] == ["submitted", "executed"]
+
+
 def test_a_claim_that_was_stored_though_it_failed_loses_no_run(table: Timetable, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection breaks after the commit: the run is found and starts, once."""
     table.put("job", every="10m")
