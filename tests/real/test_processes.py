@@ -28,6 +28,8 @@ from lily.engines.process_table import (
     latest_start,
     marks_of,
     read_entry,
+    scan,
+    select,
     send,
 )
 from lily.engines.processes import Caps, limits_report
@@ -724,6 +726,17 @@ def test_a_mark_is_seen_also_while_its_process_becomes_another_program(orphan: O
     proc = orphan({"LILY_RUN_ID": "look-4", "AGAIN": again}, again)
     assert {marks_of(proc.pid, ["LILY_RUN_ID"]).get("LILY_RUN_ID") for _ in range(1000)} == {"look-4"}
     assert is_alive(proc)
+
+
+def test_a_number_that_was_given_away_again_is_neither_signalled_nor_found(orphan: Orphan) -> None:
+    """The process that has it now is a stranger."""
+    proc = orphan({}, "sleep 1000")
+    gone = Proc(proc.pid, proc.start_ticks - 1)
+    assert not is_alive(gone)
+    assert send(gone, signal.SIGKILL)
+    assert is_alive(proc)
+    assert proc in select(scan(), roots=[proc])
+    assert select(scan(), roots=[gone]) == set()
 
 
 def test_what_is_below_this_process_is_named_by_the_system(tmp_path: Path) -> None:
