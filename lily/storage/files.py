@@ -30,7 +30,10 @@ def make_folder(path: str | Path) -> bool:
     try:
         os.mkdir(path, 0o700)
     except FileNotFoundError:
-        make_folder(os.path.dirname(path))
+        above = os.path.dirname(path)
+        if not above or os.path.islink(above):  # a link to what is not there, a disk that is not mounted, say: nothing is made behind it
+            raise
+        make_folder(above)
         return make_folder(path)
     except FileExistsError:
         return False

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -339,6 +340,24 @@ def test_artifacts_that_could_not_be_written_are_owed_and_written_when_there_is_
     assert 6 <= len(disk.tried) <= 12
     assert [message.final for message in published if message.final] == [Status.SUCCEEDED]
     assert world.names(run.run_id) == [event.event for event in world.stored(run.run_id)]
+
+
+def test_artifacts_are_owed_while_the_runs_are_on_a_disk_that_is_not_mounted(world: World, new_box: NewBox, tmp_path: Path) -> None:
+    """The folder of runs is a link that leads nowhere: the writer lives on, and writes once the disk is there."""
+    bench = Bench(world, new_box)
+    run = world.submit("noop.v1")
+    world.workspace.lily.mkdir(exist_ok=True)
+    world.workspace.runs.symlink_to(tmp_path / "disk" / "runs")
+
+    async def later() -> None:
+        await anyio.sleep(1)
+        assert world.store.unwritten() == [run.run_id]
+        (tmp_path / "disk" / "runs").mkdir(parents=True)
+        await anyio.sleep(REPAIR_SECONDS + 1)
+
+    bench.whole_life(*map(apply, bench.moves_of(run)), after=later)
+    assert bench.crashes == []
+    assert whole(world.workspace, world.run(run.run_id))
 
 
 def test_a_run_that_ends_while_there_is_no_room_says_how_many_of_its_lines_were_lost(

@@ -196,6 +196,24 @@ def test_a_missing_folder_is_made(lily: Lily, workspace: Path) -> None:
     assert (workspace / ".lily" / "jobs").stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("kind", ["link", "file"])
+@pytest.mark.parametrize("folder", [".lily/jobs", ".lily/runs", "db"])
+def test_what_stands_in_a_folders_place_is_an_error_and_is_left(lily: Lily, workspace: Path, folder: str, kind: str) -> None:
+    """A disk that is not mounted, most likely: nothing is made behind the link, and a repair does not say that it made something."""
+    if (workspace / folder).exists():
+        (workspace / folder).rmdir()
+    if kind == "link":
+        (workspace / folder).symlink_to("/nowhere/at/all")
+    else:
+        (workspace / folder).write_text("mine")
+    said = lily("doctor", "--json", "--repair")
+    assert one(said, "folder_missing")["where"] == folder
+    assert one(said, "folder_missing")["severity"] == "error"
+    assert ("/nowhere/at/all" if kind == "link" else "file") in one(said, "folder_missing")["message"]
+    assert [each["done"] for each in said.json["repaired"] if each["code"] == "folder_missing"] == [False]
+    assert not (workspace / folder).is_dir()
+
+
 def test_wrong_modes_are_put_right_all_the_way_down(lily: Lily, workspace: Path) -> None:
     """Store, folders, receipts; what a target wrote is its own, and a link is not followed."""
     was = past(workspace, lily)

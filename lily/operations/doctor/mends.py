@@ -8,7 +8,7 @@ import msgspec
 
 from lily.clock import SystemClock
 from lily.findings import Finding
-from lily.operations.doctor.places import open_paths, private_mode, stale_sockets
+from lily.operations.doctor.places import in_the_way, open_paths, private_mode, stale_sockets
 from lily.operations.doctor.scene import Scene
 from lily.operations.rebuild import Order, rebuild_files, rebuild_history
 from lily.operations.rebuild_files import Step
@@ -44,8 +44,12 @@ def _aside(scene: Scene) -> Path:
 
 
 def _folder(scene: Scene, findings: Sequence[Finding]) -> Iterator[Mended]:
-    make_folder(scene.workspace.jobs)
-    yield Mended(code="folder_missing", what="made", where=scene.shown(scene.workspace.jobs))
+    """Where nothing is. What is in a folder's place is somebody's, and stays."""
+    for each in findings:
+        what = in_the_way(scene.workspace.root / each.where)
+        if not what:
+            make_folder(scene.workspace.root / each.where)
+        yield Mended(code="folder_missing", what=f"left: {what}" if what else "made", where=each.where, done=not what)
 
 
 def _config(scene: Scene, findings: Sequence[Finding]) -> Iterator[Mended]:

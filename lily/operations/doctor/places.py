@@ -49,9 +49,14 @@ def job_files(scene: Scene) -> Iterator[Finding]:
 def folders(scene: Scene) -> Iterator[Finding]:
     """Whether they are there, are this user's, and are closed to others where the workspace makes them so."""
     place = scene.workspace
-    if not place.jobs.is_dir():
-        yield found("folders", "folder_missing", "there is no folder for job files", scene.shown(place.jobs))
     database = scene.database
+    places = (place.jobs, place.runs, place.runtime, *([database.parent] if database else []))
+    blocked = {path: what for path in places if (what := in_the_way(path))}
+    for path, what in blocked.items():
+        fix = "mount what it leads to, or move the link away" if path.is_symlink() else "move it away, then lily doctor --repair"
+        yield found("folders", "folder_missing", what, scene.shown(path), severity=Severity.ERROR, fix=fix)
+    if place.jobs not in blocked and not place.jobs.is_dir():
+        yield found("folders", "folder_missing", "there is no folder for job files", scene.shown(place.jobs))
     roots = [place.runtime, place.runs, *([database.parent] if database else [])]
     many: dict[tuple[str, str], list[str]] = {}
     looked = 0
@@ -65,6 +70,13 @@ def folders(scene: Scene) -> Iterator[Finding]:
             light = code == "mode_open" and database is not None and path_shown == scene.shown(database.parent)
             yield found("folders", code, message + more, path_shown, severity=Severity.INFO if light else None)
     yield fine("folders", f"{counted(looked, 'folder or file', 'folders and files')} of Lily's own")
+
+
+def in_the_way(path: Path) -> str:
+    """What stands where a folder belongs, so that none can be made; empty where nothing does."""
+    if path.is_dir() or not os.path.lexists(path):
+        return ""
+    return f"it leads to {os.readlink(path)}, which is not there" if path.is_symlink() else "it is a file, where a folder belongs"
 
 
 def _private(roots: list[Path], database: Path | None) -> Iterator[Path]:
