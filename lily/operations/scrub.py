@@ -20,7 +20,9 @@ from lily.workspace import Workspace
 
 _LEAST = 4  # characters: a shorter secret would take ordinary words away
 _SHORTEST = 8  # characters of a value that is a secret by its name alone
-_NAMES = re.compile(r"pass(word|wd|phrase)?$|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credential|cookie", re.IGNORECASE)
+_NAMES = re.compile(
+    r"pass(words?|wds?|phrases?)?$|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credential|cookie", re.IGNORECASE
+)
 _REFERENCES = ("env:", "file:")
 _MOST_BYTES = 1024 * 1024  # of a job file
 
@@ -80,13 +82,26 @@ class Scrubber:
         return given
 
     def _under(self, name: str, value: Any) -> Any:
-        if isinstance(value, str) and value and _NAMES.search(name) and not value.startswith(_REFERENCES):
-            return MASK
-        return self.json(value)
+        if not _NAMES.search(name):
+            return self.json(value)
+        if isinstance(value, dict) and value.keys() == {"value", "origin"}:  # a setting, as the bundle shows it
+            return {"value": self._hidden(value["value"]), "origin": self.json(value["origin"])}
+        return self._hidden(value)
+
+    def _hidden(self, value: Any) -> Any:
+        """What stands under the name of a secret: no text of it is shown, and no long number; short ones are limits (`max_tokens`)."""
+        if isinstance(value, str):
+            return self.text(value) if value.startswith(_REFERENCES) or not value else MASK
+        if isinstance(value, dict):
+            return {self.text(str(key)): self._hidden(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [self._hidden(each) for each in value]
+        return MASK if type(value) in (int, float) and len(str(value)) >= _SHORTEST else self.json(value)
 
     def lines(self, given: str) -> str:
         """JSON lines, each as JSON where it is some."""
-        return "".join(self._line(line) + "\n" for line in given.splitlines())
+        # At line feeds alone: what else ends a line for Python may stand in the middle of JSON, and of a secret.
+        return "".join(self._line(line) + "\n" for line in given.removesuffix("\n").split("\n")) if given else ""
 
     def _line(self, line: str) -> str:
         try:

@@ -110,7 +110,7 @@ class _noted:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if isinstance(error, (LilyError, OSError, ValueError, LookupError, TypeError, AttributeError)):
+        if isinstance(error, (LilyError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)):
             said = error.message if isinstance(error, LilyError) else f"{type(error).__name__}"
             self._bundle.left_out.append(f"{self._name}: {said}")
             return True

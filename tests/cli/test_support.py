@@ -121,6 +121,39 @@ def test_what_stands_under_the_name_of_a_secret_is_taken_out() -> None:
     assert made == {"api_key": "***", "env": {"DB_PASSWORD": "***"}, "secret": "env:KEY", "run_id": "r", "n": 1}
 
 
+def test_all_of_what_stands_under_the_name_of_a_secret_is_taken_out() -> None:
+    """In lists and mappings too, and a number that is as long as a password. A limit, a reference and where a setting is from stay."""
+    scrub = Scrubber([])
+    given = {
+        "passwords": ["hunter22"],
+        "credentials": {"user": "me", "pin": [{"k": "hunter22"}]},
+        "db_password": 20231107,
+        "token": 1.2345678,
+    }
+    assert json.loads(scrub.document(given)) == {
+        "passwords": ["***"],
+        "credentials": {"user": "***", "pin": [{"k": "***"}]},
+        "db_password": "***",
+        "token": "***",
+    }
+    kept = {
+        "max_tokens": 4096,
+        "secrets": ["env:A", {"secret": "file:b"}],
+        "cookie": None,
+        "api_key": {"value": "env:KEY", "origin": "x.yaml"},
+    }
+    assert json.loads(scrub.document(kept)) == kept
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85"])
+def test_a_line_of_json_is_one_line_whatever_signs_are_in_it(end: str) -> None:
+    """Cut in two at a sign that Python takes for the end of a line, it would be no JSON, and what is under a telling name would be shown."""
+    given = json.dumps({"password": f"ab{end}cd hunter22", "n": 1}, ensure_ascii=False)
+    assert Scrubber([]).lines(f"{given}\n{given}\n") == '{"password": "***", "n": 1}\n' * 2
+    assert Scrubber([]).lines("") == ""
+    assert Scrubber([]).lines('{"n": 1}\n\n{"n"') == '{"n": 1}\n\n{"n"\n'
+
+
 def leaking(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that refers to a secret, and tells it in every way."""
     monkeypatch.setenv("LILY_TEST_SECRET", SECRET)
@@ -180,6 +213,19 @@ def test_a_bundle_is_made_of_a_workspace_that_is_broken(lily: Lily, workspace: P
     assert "store_damaged" in found["doctor.json"]
     assert "config_invalid" in found["config.json"]
     assert any("the store can't be asked" in each for each in said.json["left_out"])
+
+
+def test_a_receipt_that_is_nested_without_end_keeps_nothing_else_out(lily: Lily, workspace: Path) -> None:
+    """A target may leave anything in its place: it is named as left out."""
+    write_job(workspace, "j")
+    lily("jobs", "run", "j")
+    (folder,) = (workspace / ".lily" / "runs" / "j").iterdir()
+    run_id = folder.name
+    (folder / "run_receipt.json").write_text('{"a":' * 600 + "1" + "}" * 600)
+    said = lily("support", "bundle", run_id, "--output", "b.tar.gz", "--json")
+    assert said.status == 0
+    assert any("run_receipt.json" in each for each in said.json["left_out"])
+    assert "run/events.jsonl" in {each["name"] for each in said.json["files"]}
 
 
 def test_a_password_in_an_address_and_a_variable_of_a_telling_name_are_taken_out(
