@@ -183,8 +183,8 @@ def _findings(findings: list[Any]) -> str:
 
 
 def _finding(found: dict[str, Any]) -> str:
-    title, advice, source = (markdown(found.get(key)) for key in ("title", "recommendation", "source_specialist"))
-    return f"**{title}** ({found.get('confidence')}, {source}): {advice}"
+    title, sure, source, advice = (markdown(found.get(key)) for key in ("title", "confidence", "source_specialist", "recommendation"))
+    return f"**{title}** ({sure}, {source}): {advice}"
 
 
 def _json(value: Any) -> str:

@@ -125,6 +125,15 @@ def test_findings_are_a_numbered_list() -> None:
     assert "1. **T** (0.9, s.v1): do it\n2. **U**" in text
 
 
+@pytest.mark.parametrize("field", ["title", "recommendation", "confidence", "source_specialist"])
+def test_no_part_of_a_finding_can_put_a_line_into_the_summary(field: str) -> None:
+    """Any blueprint may give findings, with whatever in them."""
+    finding = {"title": "T", "recommendation": "R", "confidence": 0.9, "source_specialist": "s.v1", field: "x\n# Heading <b> [a](b)"}
+    (line,) = [line for line in payload_of({"ranked_findings": [finding]}).split("\n") if "Heading" in line]
+    assert line.startswith("1. **")
+    assert "\\<b> [a\\](b)" in line
+
+
 @given(payload=plain)
 def test_any_payload_can_be_summed_up_and_gives_the_same_bytes(payload: Any) -> None:
     """However it looks."""
