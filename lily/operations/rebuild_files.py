@@ -15,9 +15,9 @@ from lily.runs import FILE_ONLY, FINAL, TERMINAL, Event, EventName, Run
 from lily.storage.artifacts import completed
 from lily.storage.event_log import encode_event
 from lily.storage.files import READ, clear_the_way, digest, file_names, make_folder, open_folder, put_file
-from lily.storage.receipt_reads import Stored
+from lily.storage.receipt_reads import NONSENSE, Stored
 from lily.storage.store import Store
-from lily.text import counted, json_of
+from lily.text import counted, json_of, one_line
 from lily.workspace import EVENTS, RECEIPT, RESERVED, SUMMARY, Workspace
 
 _KINDS = {RECEIPT: "receipt", SUMMARY: "summary", EVENTS: "events"}
@@ -56,6 +56,8 @@ def mend_files(workspace: Workspace, store: Store, stored: Stored, at: str, *, d
         return steps + _mended(path, store, stored, wrong, at, dry_run)
     except OSError as exc:
         return [*steps, _step(stored, "not_rebuilt", f"its files can't be written: {exc.strerror}")]
+    except NONSENSE as exc:
+        return [*steps, _step(stored, "not_rebuilt", f"the store's row says what no run can have been: {one_line(exc)[:200]}")]
 
 
 def _step(stored: Stored, action: str, what: str) -> Step:

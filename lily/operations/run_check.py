@@ -10,9 +10,9 @@ from lily.runs import TERMINAL
 from lily.storage.artifacts import receipt_bytes
 from lily.storage.files import digest, file_names, open_folder, shown
 from lily.storage.reads import lacks_spec
-from lily.storage.receipt_reads import Stored
+from lily.storage.receipt_reads import NONSENSE, Stored
 from lily.storage.store import Store
-from lily.text import counted
+from lily.text import counted, one_line
 from lily.workspace import EVENTS, RECEIPT, SUMMARY, Workspace
 
 FROM_STORE = "`lily db rebuild --from store` writes it again"
@@ -33,6 +33,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 def check_run(workspace: Workspace, store: Store, stored: Stored) -> tuple[list[Finding], int]:
     """What is wrong with a run's files and row, and how many files were read. A run that was pruned meanwhile is as it should be."""
     run = stored.run
+    if stored.nonsense:
+        return [_unreadable(stored, stored.nonsense)], 0
     if run.status not in TERMINAL or not run.written:
         found, files = _unfinished(workspace, stored), 0
     else:
@@ -46,6 +48,10 @@ def check_run(workspace: Workspace, store: Store, stored: Stored) -> tuple[list[
 
 def _finding(stored: Stored, code: str, what: str, hint: str) -> Finding:
     return Finding(code=code, run_id=stored.run.run_id, job_id=stored.run.job_id, what=what, hint=hint)
+
+
+def _unreadable(stored: Stored, why: str) -> Finding:
+    return _finding(stored, "row_edited", f"the store's row says what no run can have been: {why}", FROM_RECEIPTS)
 
 
 def _unfinished(workspace: Workspace, stored: Stored) -> list[Finding]:
@@ -111,6 +117,9 @@ def _row(store: Store, stored: Stored, told: bytes, receipt: Receipt) -> Iterato
         if not lacks_spec(exc):
             raise
         yield _finding(stored, "row_edited", f"its row names a spec that the store does not have: {stored.run.spec_hash}", FROM_RECEIPTS)
+        return
+    except NONSENSE as exc:
+        yield _unreadable(stored, one_line(exc)[:200])
         return
     if encode_receipt(made) == told:
         return

@@ -31,10 +31,10 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """What the store has of a run."""
+    """What the store has of a run. `status` is None for a word that is none."""
 
     job_id: str
-    status: Status
+    status: Status | None
     written: bool
     receipt_sha256: str | None
 
@@ -44,9 +44,16 @@ def standing(store: Store, run_ids: Collection[str]) -> dict[str, Standing]:
     wanted = select(_run.run_id, _run.job_id, _run.status, _run.written, _run.receipt_sha256).where(_run.run_id.in_(run_ids))
     with reading(store.engine) as connection:
         return {
-            row[0]: Standing(job_id=row[1], status=Status(row[2]), written=bool(row[3]), receipt_sha256=row[4])
+            row[0]: Standing(job_id=row[1], status=_status(row[2]), written=bool(row[3]), receipt_sha256=row[4])
             for row in connection.execute(wanted)
         }
+
+
+def _status(text: str) -> Status | None:
+    try:
+        return Status(text)
+    except ValueError:  # edited by hand
+        return None
 
 
 def named(store: Store, job_id: str, run_ids: Collection[str]) -> dict[str, str]:

@@ -7,27 +7,32 @@ import msgspec
 from sqlalchemy import Connection, exists, func, select
 
 from lily.receipts import Link
-from lily.runs import Run
+from lily.runs import Run, Status
 from lily.storage import schema
 from lily.storage.database import reading
 from lily.storage.receipt_chain import LOST, RESET_THROUGH
 from lily.storage.rows import PRUNED, run_from
 from lily.storage.store import Store
+from lily.text import one_line
 
 _AT_ONCE = 500
 _run, _head, _gone = schema.run, schema.receipt_head.c, schema.receipt_gone.c
 _before = schema.run.alias("before")
 _WIDTH = len(schema.run.c)
+_LONGEST = 200  # characters of what is said of a row
+NONSENSE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # what columns that were edited by hand come to
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """A run with its receipt's digest and link. `known` is the digest that the store has for the receipt which the link names."""
+    """A run with its receipt's digest and link. `known` is the digest that the store has for the receipt which the link names.
+    `nonsense` says why the row can't be read, after an edit by hand; `run` is then no more than a name."""
 
     run: Run
     receipt_sha256: str | None
     previous: Link | None
     known: str | None
     event_rows: int
+    nonsense: str = ""
 
 
 class Fork(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,8 +83,17 @@ class ReceiptReads:
             wanted = wanted.where(_run.c.job_id == job_id)
         with reading(self._store.engine) as connection:
             found = connection.execute(wanted).all()
-            runs = self._store.with_attempts(connection, [run_from(row[:_WIDTH]) for row in found])
+            try:
+                runs = self._store.with_attempts(connection, [run_from(row[:_WIDTH]) for row in found])
+            except NONSENSE:  # one of them: the others are as good as before
+                return [self._apart(connection, row) for row in found]
         return [_stored(run, row) for run, row in zip(runs, found, strict=True)]
+
+    def _apart(self, connection: Connection, row: Any) -> Stored:
+        try:
+            return _stored(self._store.with_attempts(connection, [run_from(row[:_WIDTH])])[0], row)
+        except NONSENSE as error:
+            return msgspec.structs.replace(_stored(_name_of(row), row), nonsense=one_line(error)[:_LONGEST])
 
     def forks(self, job_id: str | None = None) -> list[Fork]:
         """Where a chain has more than one way on, or more than one beginning."""
@@ -144,6 +158,22 @@ class ReceiptReads:
 
 def _meta(connection: Connection, key: str) -> str:
     return connection.execute(select(schema.meta.c.value).where(schema.meta.c.key == key)).scalar() or ""
+
+
+def _name_of(row: Any) -> Run:
+    """All that is sure of a run whose row can't be read."""
+    given = row._mapping
+    return Run(
+        run_id=given[_run.c.run_id],
+        job_id=given[_run.c.job_id],
+        status=Status.FAILED,
+        spec_hash="",
+        trigger={},
+        queued_at="",
+        enqueued_at="",
+        trace_id="",
+        written=True,
+    )
 
 
 def _stored(run: Run, row: Any) -> Stored:

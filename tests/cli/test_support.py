@@ -147,7 +147,7 @@ def test_all_of_what_stands_under_the_name_of_a_secret_is_taken_out() -> None:
 
 @pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85"])
 def test_a_line_of_json_is_one_line_whatever_signs_are_in_it(end: str) -> None:
-    """Cut in two at a sign that Python takes for the end of a line, it would be no JSON, and what is under a telling name would be shown."""
+    """Cut in two at a sign that Python takes for the end of a line, it would be no JSON, and its secret would be shown."""
     given = json.dumps({"password": f"ab{end}cd hunter22", "n": 1}, ensure_ascii=False)
     assert Scrubber([]).lines(f"{given}\n{given}\n") == '{"password": "***", "n": 1}\n' * 2
     assert Scrubber([]).lines("") == ""

@@ -23,7 +23,7 @@ from lily.workspace import EVENTS, RECEIPT, SUMMARY
 from tests.cli.conftest import Lily, supervisor, write_job
 from tests.contract.conform import check_fits
 from tests.contract.conftest import MakeWorld
-from tests.receipts import folder_of, forget_rows, found, made_old, ran, spoil, wordy
+from tests.receipts import files_rebuilt, folder_of, forget_rows, found, history_rebuilt, made_old, ran, rows, spoil, wordy
 
 ADA = Actor(name="ada")
 
@@ -197,6 +197,48 @@ def test_a_row_that_was_changed_is_found_by_its_receipt(world: World, values: di
     run = middle(world)
     _row(**values)(world, run)
     assert ("row_edited", run.run_id) in found(world)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"status": "done"},
+        {"ended_at": "yesterday"},
+        {"started_at": "2026-13-45T00:00:00Z"},
+        {"queued_at": ""},
+        {"trigger": "manual"},
+        {"lineage": '{"a":' * 2000 + "1" + "}" * 2000},
+        {"result": "[]"},
+        {"error": '"it was me"'},
+        {"error": "{}"},
+        {"approvals": "7"},
+        {"cancel": "{"},
+    ],
+    ids=str,
+)
+def test_a_row_that_says_nonsense_is_found_and_keeps_no_other_run_from_being_looked_at(world: World, values: dict[str, Any]) -> None:
+    """Somebody wrote there by hand. Its receipt knows better, and puts it right."""
+    run = middle(world)
+    before = rows(world)
+    last = world.store.runs()[0]
+    (folder_of(world, last) / SUMMARY).unlink()
+    _row(**values)(world, run)
+    assert ("row_edited", run.run_id) in found(world)
+    assert ("summary_missing", last.run_id) in found(world)
+    assert files_rebuilt(world)[1] == ["summary_written"]
+    assert set(history_rebuilt(world)[1]) <= {"run_replaced", "run_ended"}
+    assert found(world) == []
+    assert [row for row in rows(world) if row["table"] == "run"] == [row for row in before if row["table"] == "run"]
+
+
+@pytest.mark.parametrize("values", [{"ended_at": "yesterday"}, {"queued_at": ""}, {"result": "[]"}])
+def test_files_are_not_written_from_a_row_that_says_nonsense(world: World, values: dict[str, Any]) -> None:
+    """It is said, and the files of other runs are written all the same."""
+    run, last = middle(world), world.store.runs()[0]
+    for each in (run, last):
+        (folder_of(world, each) / RECEIPT).unlink()
+    _row(**values)(world, run)
+    assert sorted(files_rebuilt(world)[1]) == ["not_rebuilt", "receipt_written"]
 
 
 @pytest.mark.parametrize("damage", [_link, _head, _forked, lambda world, run: spoil(world, schema.receipt_head.delete())])
