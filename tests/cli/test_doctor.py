@@ -242,6 +242,42 @@ def test_wrong_modes_are_put_right_all_the_way_down(lily: Lily, workspace: Path)
     assert was.query("select count(*) from audit where action = 'doctor.repair'")[0][0] >= 1
 
 
+def test_in_a_folder_of_others_only_the_store_is_closed(lily: Lily, workspace: Path, tmp_path: Path) -> None:
+    """`store.url` may name a file beside those of another program: they, their backups and the folder keep their modes."""
+    data = tmp_path / "data"
+    (data / "backups").mkdir(parents=True)
+    (workspace / ".lily" / "config.yaml").write_text(f"store:\n  url: sqlite:///{data}/jobs.db\n")
+    write_job(workspace, "j")
+    assert lily("jobs", "run", "j").status == 0
+    copy = workspace / "db" / "backups" / "copy.sqlite3"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    theirs = [data / "theirs.sqlite3", data / "backups" / "theirs"]
+    ours = [data / "jobs.db", copy]
+    for path in (*theirs, *ours):
+        path.touch()
+        path.chmod(0o644)
+    for path in (data, data / "backups"):
+        path.chmod(0o755)
+    said = lily("doctor", "--json")
+    open_ones = {each["where"] for each in said.json["findings"] if each["code"] == "mode_open" and each["severity"] == "warning"}
+    assert open_ones >= {str(data / "jobs.db"), "db/backups/copy.sqlite3"}
+    assert not open_ones & {str(path) for path in (*theirs, data, data / "backups")}
+    assert codes(lily("doctor", "--repair", "--json")) == set()
+    assert {path.stat().st_mode & 0o777 for path in ours} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in theirs} == {0o644}
+    assert {path.stat().st_mode & 0o777 for path in (data, data / "backups")} == {0o755}
+
+
+def test_a_damaged_scheduler_store_stays_on_its_disk(lily: Lily, workspace: Path, tmp_path: Path) -> None:
+    """Nothing can be renamed to another one, and the store may be there."""
+    (tmp_path / "data").mkdir()
+    (workspace / ".lily" / "config.yaml").write_text(f"store:\n  url: sqlite:///{tmp_path}/data/jobs.db\n")
+    (workspace / "db").mkdir(mode=0o700, exist_ok=True)
+    (workspace / "db" / "scheduler.sqlite3").write_bytes(b"garbage" * 3000)
+    assert lily("doctor", "--repair").status == 0
+    assert len(list((workspace / "db").glob("damaged-*/scheduler.sqlite3"))) == 1
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_file_of_somebody_else_is_named_and_left(lily: Lily, workspace: Path) -> None:
     """Whoever ran Lily once as root."""

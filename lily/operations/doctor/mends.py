@@ -214,7 +214,8 @@ def _orphans(scene: Scene, findings: Sequence[Finding]) -> Iterator[Mended]:
 
 
 def _job_store(scene: Scene, findings: Sequence[Finding]) -> Iterator[Mended]:
-    path, aside = scene.workspace.job_store, _aside(scene)
+    path = scene.workspace.job_store
+    aside = path.parent / _aside(scene).name  # beside it: the store may be on another disk
     make_folder(aside)
     for each in (path, *(copies.side(path, suffix) for suffix in copies.SIDE_FILES)):
         if each.exists():

@@ -12,6 +12,7 @@ from lily.findings import Finding, Severity, fine, found
 from lily.operations.doctor.scene import Scene
 from lily.operations.sockets import address, doorbell_path, reader_path
 from lily.operations.worker import elsewhere
+from lily.storage.copies import SIDE_FILES, side
 from lily.text import counted
 from lily.workspace import RESERVED, is_job_id, is_run_id, lock_path, read_owner
 
@@ -50,24 +51,23 @@ def folders(scene: Scene) -> Iterator[Finding]:
     """Whether they are there, are this user's, and are closed to others where the workspace makes them so."""
     place = scene.workspace
     database = scene.database
-    places = (place.jobs, place.runs, place.runtime, *([database.parent] if database else []))
-    blocked = {path: what for path in places if (what := in_the_way(path))}
+    belong = (place.jobs, place.runs, place.runtime, place.database.parent, *([database.parent] if database else []))
+    blocked = {path: what for path in belong if (what := in_the_way(path))}
     for path, what in blocked.items():
         fix = "mount what it leads to, or move the link away" if path.is_symlink() else "move it away, then lily doctor --repair"
         yield found("folders", "folder_missing", what, scene.shown(path), severity=Severity.ERROR, fix=fix)
     if place.jobs not in blocked and not place.jobs.is_dir():
         yield found("folders", "folder_missing", "there is no folder for job files", scene.shown(place.jobs))
-    roots = [place.runtime, place.runs, *([database.parent] if database else [])]
     many: dict[tuple[str, str], list[str]] = {}
     looked = 0
-    for path in (place.lily, *_private(roots, database)):
+    for path in (place.lily, *_private(scene)):
         looked += 1
-        for code, message in _wrong(path, lily=place.lily, database=database):
+        for code, message in _wrong(path, lily=place.lily):
             many.setdefault((code, message), []).append(scene.shown(path))
     for (code, message), paths in many.items():
         more = f" ({len(paths)} in all)" if len(paths) > SHOWN else ""
         for path_shown in paths[:SHOWN]:
-            light = code == "mode_open" and database is not None and path_shown == scene.shown(database.parent)
+            light = code == "mode_open" and path_shown == scene.shown(place.database.parent)
             yield found("folders", code, message + more, path_shown, severity=Severity.INFO if light else None)
     yield fine("folders", f"{counted(looked, 'folder or file', 'folders and files')} of Lily's own")
 
@@ -79,15 +79,21 @@ def in_the_way(path: Path) -> str:
     return f"it leads to {os.readlink(path)}, which is not there" if path.is_symlink() else "it is a file, where a folder belongs"
 
 
-def _private(roots: list[Path], database: Path | None) -> Iterator[Path]:
-    """What Lily makes for this user alone: the folders, the store's files, and what it writes of each run."""
-    for root in roots:
+def _private(scene: Scene) -> Iterator[Path]:
+    """What Lily makes for this user alone: the folders, the store's files, and what it writes of each run.
+
+    Of a folder elsewhere that `store.url` names, the store's files alone: all else there is of others, and so is the folder.
+    """
+    place, database = scene.workspace, scene.database
+    own = place.database.parent
+    for root in (place.runtime, place.runs, own):
         if root.is_dir():
             yield root
-    if database is not None:
-        yield from sorted(path for path in database.parent.glob("*.sqlite3*") if path.is_file() and not path.is_symlink())
-        yield from _all_files(database.parent / "backups")
-    yield from _run_files(roots[1])
+    stores = own.glob("*.sqlite3*")
+    apart = [database, *(side(database, suffix) for suffix in SIDE_FILES)] if database and database.parent != own else []
+    yield from sorted(path for path in (*stores, *apart) if path.is_file() and not path.is_symlink())
+    yield from _all_files(own / "backups")
+    yield from _run_files(place.runs)
 
 
 def _all_files(folder: Path) -> Iterator[Path]:
@@ -118,7 +124,7 @@ def _folders_in(folder: Path) -> Iterator[Path]:
     yield from (folder / name for name in names)
 
 
-def _wrong(path: Path, *, lily: Path, database: Path | None) -> Iterator[tuple[str, str]]:
+def _wrong(path: Path, *, lily: Path) -> Iterator[tuple[str, str]]:
     try:
         about = path.stat()
     except OSError:
@@ -147,10 +153,9 @@ def private_mode(path: Path, lily: Path) -> int:
 
 def open_paths(scene: Scene) -> Iterator[Path]:
     """Every path of which the mode is to be changed."""
-    database = scene.database
-    roots = [scene.workspace.runtime, scene.workspace.runs, *([database.parent] if database else [])]
-    for path in (scene.workspace.lily, *_private(roots, database)):
-        if any(code in ("mode_open", "not_usable") for code, _ in _wrong(path, lily=scene.workspace.lily, database=database)):
+    lily = scene.workspace.lily
+    for path in (lily, *_private(scene)):
+        if any(code in ("mode_open", "not_usable") for code, _ in _wrong(path, lily=lily)):
             yield path
 
 
