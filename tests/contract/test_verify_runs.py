@@ -248,6 +248,24 @@ def test_a_chain_that_was_changed_in_the_store_is_found(world: World, damage: Ca
     assert {code for code, _ in found(world)} & {"chain_broken", "chain_forked", "row_edited"}
 
 
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_run_that_only_its_folder_tells_of_is_named_once(world: World, which: int) -> None:
+    """The first, the one between and the last of the chain: the receipt that others name is there, so no link is broken."""
+    run = world.store.runs()[which]
+    forget_rows(world, run)
+    assert found(world) == [("receipt_without_row", run.run_id)]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_receipt_that_is_not_the_one_which_is_named_does_not_stand_in_for_it(world: World, which: int) -> None:
+    """The row is gone, and what its folder has is another receipt."""
+    run = world.store.runs()[which]
+    forget_rows(world, run)
+    path = folder_of(world, run) / RECEIPT
+    path.write_bytes(path.read_bytes() + b"\n")
+    assert sorted(found(world)) == [("receipt_without_row", run.run_id), ("run_missing", run.run_id)]
+
+
 def test_the_scope_is_one_run_one_job_or_all(world: World) -> None:
     """What lies outside is not looked at."""
     (other,) = ran(world, "noop.v1", job_id="other")
