@@ -19,8 +19,8 @@ _LOOK = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\b(?:gh[pousr]_|github_p
 def plain_secrets(value: Any, path: Path = ()) -> Iterator[Path]:
     """The place of each text in plain JSON that is called a secret, has the look of one, or is an address with a password inside."""
     if isinstance(value, dict):
-        if set(value) == {"secret"} or set(value) == {"from"}:
-            return  # taken from elsewhere
+        if set(value) == {"secret"}:
+            return  # a reference
         for name, inner in value.items():
             yield from plain_secrets(inner, (*path, name))
     elif isinstance(value, list):

@@ -9,10 +9,11 @@ import msgspec
 
 from lily.receipts import File, Link, Receipt, Written, decode_receipt, encode_receipt, receipt_of, sha256_of
 from lily.runs import Event, PinnedSpec, Run
-from lily.storage.files import READ, digest, file_names, open_folder, put_file, shown, sync_path
+from lily.storage.files import READ, digest, file_names, give_right, open_folder, put_file, shown, sync_path
 from lily.summary import summary_of
 from lily.workspace import EVENTS, RECEIPT, RESERVED, SUMMARY, Workspace
 
+_MAY_READ = 0o400
 _LARGEST_RECEIPT = 64 * 1024 * 1024  # bytes; a payload has 8 MiB at most
 
 
@@ -33,7 +34,11 @@ def sync_target_files(path: Path) -> None:
     """fsync what the target left: the store will say that it is there, so it must survive a power cut."""
     names = target_file_names(path)
     for name in names:
-        sync_path(path / name)
+        try:
+            sync_path(path / name)
+        except PermissionError:
+            give_right(path / name, _MAY_READ)
+            sync_path(path / name)
     if names:
         sync_path(path)
 
@@ -55,12 +60,25 @@ def write_end(
     it is all the folder holds.
     """
     names = [EVENTS] if alone else [name for name in file_names(folder) if name not in (RECEIPT, SUMMARY)]
-    files = [events if events is not None and name == EVENTS else digest(folder, name) for name in names]
+    found = [events if events is not None and name == EVENTS else _digest(folder, name) for name in names]
+    files = [file for file in found if file is not None]
     receipt, summary = completed(receipt_of(run, spec, body, files, previous), lifecycle)
     told = encode_receipt(receipt)
     put_file(folder, SUMMARY, summary)
     put_file(folder, RECEIPT, told)
     return Written(run_id=run.run_id, job_id=run.job_id, receipt_sha256=sha256_of(told), previous=previous)
+
+
+def _digest(folder: int, name: str) -> File | None:
+    """None for a file of somebody else that can't be read: the run's end must not wait for it for ever."""
+    try:
+        return digest(folder, name)
+    except PermissionError:
+        try:
+            give_right(name, _MAY_READ, folder=folder)
+            return digest(folder, name)
+        except PermissionError:
+            return None
 
 
 def completed(receipt: Receipt, lifecycle: Sequence[Event]) -> tuple[Receipt, bytes]:

@@ -100,7 +100,29 @@ def remove_folder(path: Path) -> None:
         try:
             os.unlink(path.name, dir_fd=parent)  # a link, or whatever else is no folder
         except (IsADirectoryError, PermissionError):
-            shutil.rmtree(path.name, dir_fd=parent)
+            try:
+                shutil.rmtree(path.name, dir_fd=parent)
+            except PermissionError:  # a target may close its own folders, as caches of packages are
+                _open_up(parent, path.name)
+                shutil.rmtree(path.name, dir_fd=parent)
+
+
+def _open_up(above: int, name: str) -> None:
+    give_right(name, 0o700, folder=above)
+    for _, folders, _, folder in os.fwalk(name, dir_fd=above):
+        for each in folders:
+            give_right(each, 0o700, folder=folder)
+
+
+def give_right(name: str | Path, mode: int, *, folder: int | None = None) -> None:
+    """Give the owner a right back that a target took from its file or folder; never through a link. Raises OSError."""
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        found = os.fstat(fd).st_mode
+        if not stat.S_ISLNK(found):
+            os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(found) | mode)
+    finally:
+        os.close(fd)
 
 
 def write_all(fd: int, body: bytes) -> None:

@@ -43,6 +43,7 @@ def job(workspace: Path, target: str = "command.v1", **bindings: Any) -> None:
     ("field", "bindings"),
     [
         ("bindings.env.API_TOKEN", {"argv": ["a"], "env": {"API_TOKEN": PASSWORD}}),
+        ("bindings.env.PASSWORD", {"argv": ["a"], "env": {"PASSWORD": "eight888"}}),
         ("bindings.argv[1]", {"argv": ["a", f"postgresql://me:{PASSWORD}@db/x"]}),
         ("bindings.argv[1]", {"argv": ["a", "ghp_16C7e42F292c6912E7710c838347Ae178B4a"]}),
         ("bindings.headers.Authorization", {"url": "http://a/", "headers": {"Authorization": PASSWORD}}),
@@ -79,7 +80,7 @@ def test_validate_says_where_a_secret_stands_in_a_condition(lily: Lily, workspac
     "bindings",
     [
         {"argv": ["a"], "env": {"API_TOKEN": {"secret": "env:TOKEN"}}},
-        {"argv": ["a"], "env": {"TOKEN_FILE": "/run/secrets/token", "TOKEN": "./run/secrets/token", "PASSWORD": "short"}},
+        {"argv": ["a"], "env": {"TOKEN_FILE": "/run/secrets/token", "TOKEN": "./run/secrets/token", "PASSWORD": "seven77"}},
         {"argv": ["git", "show", "3b18e512dba79e4c8300dd08aeb37f8e728b8dad", "https://example.com/a@b"]},
     ],
 )

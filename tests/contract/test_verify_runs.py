@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from lily.identity import Actor
 from lily.operations.changes import prune
@@ -18,6 +19,8 @@ from lily.receipt_shapes import FindingCode
 from lily.runs import Run
 from lily.storage import schema
 from lily.storage.artifacts import read_receipt, whole
+from lily.storage.database import reading
+from lily.storage.receipt_chain import heads
 from lily.testing import World
 from lily.workspace import EVENTS, RECEIPT, SUMMARY
 from tests.cli.conftest import Lily, supervisor, write_job
@@ -246,6 +249,17 @@ def test_a_chain_that_was_changed_in_the_store_is_found(world: World, damage: Ca
     """Links, the last receipt, a second beginning."""
     damage(world, middle(world))
     assert {code for code, _ in found(world)} & {"chain_broken", "chain_forked", "row_edited"}
+
+
+def test_a_chain_that_is_said_to_end_before_its_last_receipt_is_found(world: World) -> None:
+    """The last one named is a true receipt of the job, and another one follows it: the next run would fork the chain."""
+    last, between, _ = world.store.runs()
+    with reading(world.store.engine) as connection:
+        at = heads(connection, ["job"])["job"]
+        before = connection.execute(select(r.previous_run_id, r.previous_sha256).where(r.run_id == last.run_id)).one()
+    assert (at.run_id, before.previous_run_id) == (last.run_id, between.run_id)
+    spoil(world, schema.receipt_head.update().values(run_id=before.previous_run_id, receipt_sha256=before.previous_sha256))
+    assert found(world) == [("chain_broken", between.run_id)]
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])

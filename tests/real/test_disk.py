@@ -183,6 +183,55 @@ class TestPermissions:
             finally:
                 program.kill()
 
+    def test_what_a_target_closed_to_its_owner_is_listed_in_the_receipt_and_goes_with_the_run(self, unprivileged: Unprivileged) -> None:
+        """A file that nobody may read, as keys are made, and folders that nobody may write, as caches of packages are."""
+        root = unprivileged.folder("closed-files")
+        assert unprivileged.lily("init", ".", cwd=root).returncode == 0
+        job = root / ".lily" / "jobs" / "closes.job.yaml"
+        script = "cd $LILY_RUN_DIR && mkdir -p cache/x && touch cache/x/f && echo mine > key && chmod 0 key && chmod 500 cache/x cache"
+        job.write_text(
+            (root / ".lily" / "jobs" / "hello.job.yaml")
+            .read_text()
+            .replace("id: hello", "id: closes")
+            .replace('[echo, "Hello from Lily"]', f"[sh, -c, '{script}']")
+        )
+        unprivileged.own(job)
+        said = unprivileged.lily("jobs", "run", "closes", cwd=root)
+        assert (said.returncode, said.stdout.startswith("# Succeeded"), "[key](key)" in said.stdout) == (0, True, True), said.stderr
+        assert unprivileged.lily("runs", "verify", cwd=root).returncode == 0
+        assert unprivileged.lily("runs", "prune", "--keep", "0", cwd=root).returncode == 0
+        assert list((root / ".lily" / "runs" / "closes").iterdir()) == []
+
+    def test_a_file_of_another_user_keeps_no_run_from_its_end(self, unprivileged: Unprivileged) -> None:
+        """Whoever runs a part of a job as root may leave one: nobody vouches for it, so the attempt fails and the receipt leaves it out."""
+        if not unprivileged.identity:
+            pytest.skip("only root can leave a file of another user")
+        root = unprivileged.folder("others-files")
+        assert unprivileged.lily("init", ".", cwd=root).returncode == 0
+        job = root / ".lily" / "jobs" / "waits.job.yaml"
+        script = "echo x > $LILY_RUN_DIR/ready; while [ ! -e $LILY_RUN_DIR/theirs ]; do sleep 0.05; done"
+        job.write_text(
+            (root / ".lily" / "jobs" / "hello.job.yaml")
+            .read_text()
+            .replace("id: hello", "id: waits")
+            .replace('[echo, "Hello from Lily"]', f"[sh, -c, '{script}']")
+        )
+        unprivileged.own(job)
+        with unprivileged.popen(["-m", "lily", "jobs", "run", "waits"], cwd=root) as program:
+            try:
+                while not (ready := list(root.glob(".lily/runs/waits/*/ready"))) and program.poll() is None:
+                    pass
+                ready[0].with_name("theirs").touch(mode=0)
+                out, _ = program.communicate(timeout=50)
+            finally:
+                program.kill()
+        assert (out.startswith("# Failed"), "could not be kept" in out, "[ready](ready)" in out, "[theirs]" in out) == (
+            True,
+            True,
+            True,
+            False,
+        )
+
     def test_an_unreadable_job_file_is_named_and_the_others_run(self, unprivileged: Unprivileged) -> None:
         root = unprivileged.folder("unreadable")
         assert unprivileged.lily("init", ".", cwd=root).returncode == 0

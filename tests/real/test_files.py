@@ -88,12 +88,27 @@ def test_nothing_is_moved_or_opened_behind_a_link_that_can_not_be_moved(tmp_path
     assert (theirs / "run").stat().st_mode & 0o777 == 0o500
 
 
+def test_what_a_target_put_in_the_way_is_moved_aside_and_the_right_to_write_comes_back(tmp_path: Path) -> None:
+    """A run's files are written whatever its target did; what it put there is kept under another name."""
+    run = tmp_path / "job" / "run"
+    (run / "summary.md").mkdir(parents=True)
+    os.mkfifo(run / "events.jsonl")
+    (run / "run_receipt.json").touch(mode=0o400)
+    run.chmod(0o500)
+    run.parent.chmod(0o500)
+    clear_the_way(run, RESERVED)
+    assert [path.stat().st_mode & 0o777 for path in (run.parent, run, run / "run_receipt.json")] == [0o700, 0o700, 0o600]
+    assert sorted(path.name.partition(".moved-")[0] for path in run.iterdir()) == ["events.jsonl", "run_receipt.json", "summary.md"]
+    assert not (run / "summary.md").exists()
+    assert not (run / "events.jsonl").exists()
+
+
 @pytest.mark.parametrize("make", [make_folder, files.make_inner_folder])
 def test_no_folder_is_made_behind_a_link_that_leads_nowhere(tmp_path: Path, make: Callable[[Path], bool]) -> None:
     """The disk that it leads to is not mounted. That is an error of the disk, whoever asks."""
     (tmp_path / "runs").symlink_to(tmp_path / "disk" / "runs")
     for path in (tmp_path / "runs" / "job", tmp_path / "runs" / "job" / "run"):
-        with pytest.raises(OSError, match="No such file|Not a directory"):
+        with pytest.raises(OSError, match=r"No such file|Not a directory"):
             make(path)
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
