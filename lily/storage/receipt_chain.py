@@ -129,9 +129,10 @@ def unchain(connection: Connection, damaged: Collection[str], recent: Collection
     owed = set(damaged)
     for job_id, last in heads(connection, {rows[run_id].job_id for run_id in damaged}).items():
         # From the head back to the first that is damaged: all of these.
-        walked, first, at = [], 0, last.run_id
-        while at in rows and at not in walked:
+        walked, seen, first, at = list[str](), set[str](), 0, last.run_id
+        while at in rows and at not in seen:
             walked.append(at)
+            seen.add(at)
             first = len(walked) if at in owed else first
             at = rows[at].previous_run_id
         if first:
