@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -26,6 +27,7 @@ from tests.receipts import (
     found,
     made_old,
     order,
+    ran,
     run_of,
     spoil,
     with_a_past,
@@ -213,6 +215,30 @@ def test_losses_that_are_accepted_are_in_new_receipts(world: World, damage: Call
         (row,) = connection.execute(schema.audit.select().where(schema.audit.c.action == "receipts.seal"))
     assert msgspec.json.decode(row.before) == msgspec.to_builtins(head)
     assert seal(world.workspace, world.store, order(world), world.clock).changed == 0
+
+
+@pytest.mark.parametrize("values", [{"result": "{}"}, {"ended_at": "2020-01-01T00:00:00.000000Z"}, {"receipt_sha256": None}])
+def test_an_edited_row_is_no_loss_that_can_be_accepted(world: World, values: dict[str, Any]) -> None:
+    """The receipt knows better: a new one, made of the row, would make the edit the truth."""
+    run = run_of(world, "wordy.v1")
+    before = (folder_of(world, run) / RECEIPT).read_bytes()
+    spoil(world, schema.run.update().where(schema.run.c.run_id == run.run_id).values(**values))
+    seal(world.workspace, world.store, order(world), world.clock)
+    assert (folder_of(world, run) / RECEIPT).read_bytes() == before
+    assert ("row_edited", run.run_id) in found(world)
+
+
+def test_losses_at_several_places_of_a_chain_are_accepted_from_the_first_on(world: World) -> None:
+    """Also what stands whole between them gets a new receipt: the one that it names is another now."""
+    runs = ran(world, "noop.v1", "wordy.v1", "noop.v1", "wordy.v1", "noop.v1", job_id="chain")
+    for run in (runs[1], runs[3]):
+        (folder_of(world, run) / "left.txt").unlink()
+    before = {run.run_id: (folder_of(world, run) / RECEIPT).read_bytes() for run in runs}
+    seal(world.workspace, world.store, order(world), world.clock)
+    assert found(world) == []
+    assert sorted(chain(world, "chain")) == sorted(run.run_id for run in runs)
+    changed = {run.run_id for run in runs if (folder_of(world, run) / RECEIPT).read_bytes() != before[run.run_id]}
+    assert changed == {run.run_id for run in runs[1:]}
 
 
 def test_what_is_written_again_is_on_the_disk_before_it_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -322,6 +322,21 @@ def test_a_gap_in_the_chain_is_noted_and_no_finding_any_more(world: World) -> No
     assert world.receipt(later[0].run_id).previous.run_id == runs[-1].run_id  # type: ignore[union-attr]
 
 
+def test_a_run_that_was_noted_as_lost_comes_back_with_its_folder_and_can_be_pruned(world: World) -> None:
+    """Somebody had a copy of it after all: it was remembered as gone before."""
+    lost = world.store.runs(job_id="job")[1]
+    aside = world.workspace.root / "aside"
+    shutil.move(folder_of(world, lost), aside)
+    emptied(world)
+    assert "gap" in history_rebuilt(world)[1]
+    shutil.move(aside, folder_of(world, lost))
+    assert history_rebuilt(world)[1] == ["run_added"]
+    assert found(world) == []
+    prune(world.workspace, world.store, by=ADA, keep=1, job_id="job", clock=world.clock)
+    assert world.store.find_run(lost.run_id) is None
+    assert found(world) == []
+
+
 def test_a_run_that_somebody_deleted_stays_a_finding_until_it_is_accepted(world: World) -> None:
     """A store that lacks nothing else knows no excuse for it."""
     run = world.store.runs(job_id="job")[1]

@@ -262,6 +262,27 @@ def test_a_chain_that_is_said_to_end_before_its_last_receipt_is_found(world: Wor
     assert found(world) == [("chain_broken", between.run_id)]
 
 
+def test_a_chains_end_that_is_said_to_have_another_digest_is_found(world: World) -> None:
+    """The next receipt would name one that never was."""
+    spoil(world, schema.receipt_head.update().values(receipt_sha256="0" * 64))
+    assert found(world) == [("chain_broken", world.store.runs()[0].run_id)]
+
+
+def test_a_run_in_the_folder_of_another_job_is_found_there(world: World) -> None:
+    """Somebody copied it: the store has it, and as a run of its own job alone."""
+    run = middle(world)
+    other = world.workspace.job_dir("other")
+    shutil.copytree(folder_of(world, run), other / run.run_id)
+    assert [(each.code, each.job_id) for each in verify(world.workspace, world.store, Tally())] == [("receipt_without_row", "other")]
+
+
+def test_a_link_is_no_folder_of_a_run(world: World) -> None:
+    """Whatever it leads to, it is not looked at."""
+    run = middle(world)
+    folder_of(world, run).with_name("20990101T000000.000000Z-abcd").symlink_to(folder_of(world, run))
+    assert found(world) == []
+
+
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_a_run_that_only_its_folder_tells_of_is_named_once(world: World, which: int) -> None:
     """The first, the one between and the last of the chain: the receipt that others name is there, so no link is broken."""

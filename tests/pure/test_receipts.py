@@ -108,6 +108,14 @@ def test_what_is_no_receipt_is_said_to_be_none(body: bytes) -> None:
         decode_receipt(body)
 
 
+@pytest.mark.parametrize("version", [0, 3, 99])
+def test_a_receipt_of_a_version_that_this_lily_does_not_know_is_not_read_as_one_that_it_knows(version: int) -> None:
+    """A later one may mean something else by the same names."""
+    receipt = msgspec.structs.replace(made(ended(Outcome(status="succeeded", result={}))), schema_version=version)
+    with pytest.raises(msgspec.ValidationError, match=f"version {version}, and this Lily reads up to 2"):
+        decode_receipt(encode_receipt(receipt))
+
+
 def test_a_clock_that_stepped_back_gives_no_negative_duration() -> None:
     """Zero at least."""
     assert seconds_between(stamp(AT), stamp(AT - timedelta(hours=1))) == 0.0

@@ -199,6 +199,7 @@ def test_what_a_look_changes_in_what_is_known(
     rows = {row.finding.job_id: row for row in merged.rows}
     assert all(rows[name].closed_at == at() for name in closed)
     assert all(not rows[name].acknowledged(at()) for name in (*opened, *reopened))
+    assert all(rows[name].found_at == known[0].found_at for name in reopened)
 
 
 def test_what_a_look_says_nothing_of_stays_as_it_is() -> None:

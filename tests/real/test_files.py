@@ -9,7 +9,7 @@ import pytest
 
 from lily.storage import files
 from lily.storage.artifacts import sync_target_files
-from lily.storage.files import clear_the_way, drop_temporaries, make_folder, open_folder, put_file, temporary_name
+from lily.storage.files import clear_the_way, digest, drop_temporaries, file_names, make_folder, open_folder, put_file, temporary_name
 from lily.workspace import RESERVED
 
 
@@ -51,6 +51,36 @@ def test_a_file_is_whole_however_little_the_disk_takes_at_once(tmp_path: Path, m
     with open_folder(tmp_path, create=False) as folder:
         put_file(folder, "summary.md", b"all of it")
     assert (tmp_path / "summary.md").read_bytes() == b"all of it"
+
+
+def test_the_files_of_a_run_are_the_plain_ones_that_do_not_hide(tmp_path: Path) -> None:
+    """Links, pipes and folders are none, so that nothing outside is read; of a name that is no UTF-8 the bytes can be seen."""
+    name = os.fsdecode(b"caf\xe9.txt")
+    for each in ("b.txt", ".hidden", name):
+        (tmp_path / each).write_text("x")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "b.txt")
+    os.mkfifo(tmp_path / "pipe")
+    assert file_names(tmp_path) == ["b.txt", name]
+    with open_folder(tmp_path, create=False) as folder:
+        assert digest(folder, name).name == "caf\\xe9.txt"
+
+
+def test_what_was_put_in_a_files_place_meanwhile_is_neither_waited_for_nor_followed(tmp_path: Path) -> None:
+    """Between the listing and the opening: a pipe gives nothing, and a link is refused."""
+    (tmp_path / "elsewhere").write_text("theirs")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / "pipe")
+    assert files.READ & files.APPEND & os.O_NONBLOCK  # else what follows would wait for ever
+    with open_folder(tmp_path, create=False) as folder:
+        fd = os.open("pipe", files.READ, dir_fd=folder)
+        assert os.read(fd, 10) == b""
+        os.close(fd)
+        for flags in (files.READ, files.EDIT, files.APPEND):
+            with pytest.raises(OSError, match="symbolic links"):
+                os.open("link", flags, 0o600, dir_fd=folder)
+        with pytest.raises(OSError, match="No such device"):
+            os.open("pipe", files.APPEND, dir_fd=folder)
 
 
 def test_only_what_was_never_renamed_is_dropped(tmp_path: Path) -> None:
