@@ -13,7 +13,9 @@ import pytest
 from lily.identity import SUPERVISOR, account
 from lily.operations.session import open_store
 from lily.settings import load_settings
-from lily.storage.config_audit import note_at_start
+from lily.storage import schema
+from lily.storage.config_audit import KNOWN, note_at_start
+from lily.storage.database import writing
 from lily.workspace import Workspace
 from tests.cli.conftest import Lily, environment, supervisor
 from tests.cli.test_audit_of_commands import audit, stored
@@ -91,6 +93,32 @@ def test_a_password_in_the_url_of_the_store_is_no_part_of_the_audit(workspace: P
     assert "secret" not in json.dumps(row)
     assert json.loads(row["before"])["digest"] != json.loads(row["after"])["digest"]
     assert b"-secret" not in b"".join(path.read_bytes() for path in (workspace / "db").iterdir())
+
+
+def test_where_alerts_go_is_found_to_be_changed_although_what_is_shown_of_it_is_the_same(workspace: Path, config: Path) -> None:
+    """Of a sink's address neither path nor query is shown: they may be its key. The digest tells."""
+    config.write_text("alerts: {sinks: {hook: {kind: webhook, url: 'https://hooks.example.com/first'}}}\n")
+    started(workspace)
+    config.write_text("alerts: {sinks: {hook: {kind: webhook, url: 'https://hooks.example.com/second'}}}\n")
+    assert started(workspace) is True
+    assert started(workspace) is False
+    (row,) = audit(workspace)
+    before, after = (json.loads(row[name]) for name in ("before", "after"))
+    assert before["digest"] != after["digest"]
+    assert "first" not in str(row)
+    assert "second" not in str(row)
+
+
+@pytest.mark.parametrize("known", ["", "{", '{"digest": 7}', "[" * 5000], ids=["empty", "torn", "wrong", "deep"])
+def test_what_was_remembered_of_the_file_and_can_not_be_read_keeps_nobody_from_starting(workspace: Path, config: Path, known: str) -> None:
+    """Somebody wrote there by hand: there is nothing to compare with, as at the first start."""
+    config.write_text("queue: {max_size: 5}\n")
+    started(workspace)
+    with stored(workspace) as store, writing(store.engine) as connection:
+        connection.execute(schema.meta.update().where(schema.meta.c.key == KNOWN).values(value=known))
+    assert started(workspace) is False
+    config.write_text("queue: {max_size: 6}\n")
+    assert started(workspace) is True
 
 
 @pytest.mark.parametrize(("when", "changed"), [(AFTER, True), (BEFORE, False)], ids=["after the file", "before the file"])
