@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lily.redaction import MASK, Redactor, here, learn_here, redacting, references
+from lily.redaction import MASK, Redactor, here, learn_here, redacted, redacting, references
 from tests.encodings import AROUND, ENCODERS, SECRETS, TEXT, pieces
 
 _MASK = MASK.encode()
@@ -218,3 +218,20 @@ def test_what_is_read_in_an_attempt_is_known_there_and_nowhere_else() -> None:
 def test_references_are_found_wherever_they_stand() -> None:
     found = references({"argv": ["a", {"secret": "env:A"}], "env": {"B": {"secret": "file:b"}}, "of_another_form": {"secret": "c", "d": 1}})
     assert list(found) == ["env:A", "file:b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("-----BEGIN RSA PRIVATE KEY-----\nMIIabc\n-----END RSA PRIVATE KEY----- then", "*** then"),
+        ("key: -----BEGIN PRIVATE KEY-----\nMIIabc, and it was cut here", "key: ***"),
+        ("at postgresql://me:hunter2@db/x now", "at postgresql://***@db/x now"),
+        ("Authorization is Basic bWU6aHVudGVyMg, it said", "Authorization is Basic ***, it said"),
+        ("sent Bearer abcdef123 to it", "sent Bearer *** to it"),
+        ("it was eyJhbGciOiJI.eyJzdWIi.abc_d, was it", "it was ***, was it"),
+        ("a basic test of 3b18e512dba79e4c8300dd08aeb37f8e728b8dad", "a basic test of 3b18e512dba79e4c8300dd08aeb37f8e728b8dad"),
+    ],
+)
+def test_what_looks_like_a_secret_is_taken_out_of_what_is_shown_to_many(text: str, clean: str) -> None:
+    """Nobody said that it is one."""
+    assert redacted(text) == clean

@@ -1,10 +1,12 @@
 """The chain of the audit on SQLite and on PostgreSQL: what is done to a row by hand is found, and by which row."""
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import text
 
@@ -301,3 +303,30 @@ def test_an_edit_of_what_is_not_shown_of_a_sink_is_seen(edit: str) -> None:
     after = parse_settings(f"alerts: {{sinks: {{x: {{kind: webhook, {edit}}}}}}}".encode())
     assert known_of(before) != known_of(after)
     assert known_of(before) == known_of(before)
+
+
+def test_a_name_that_is_no_utf_8_is_written_out_and_the_row_holds(store: Store) -> None:
+    """A job's file may be called anything, and what was done to it is audited all the same."""
+    name = os.fsdecode(b"caf\xe9.job.yaml")
+    with writing(store.engine) as connection:
+        record(connection, ADA, Change(action="job.edit", object=name, before={name: [name]}), stamp(AT))
+    made = row(store, 7)
+    assert (made["object"], msgspec.json.decode(made["before"])) == (
+        "caf\\udce9.job.yaml",
+        {"caf\\udce9.job.yaml": ["caf\\udce9.job.yaml"]},
+    )
+    assert found(store) is None
+
+
+def test_a_change_without_a_trace_has_that_of_who_made_it(store: Store) -> None:
+    """A run that changes something is found by the trace of its own."""
+    with writing(store.engine) as connection:
+        record(connection, Actor(name="ada", trace_id="mine"), Change(action="queue.set"), stamp(AT))
+        record(connection, Actor(name="ada", trace_id="mine"), Change(action="queue.set", trace_id="its"), stamp(AT))
+    assert [row(store, number)["trace_id"] for number in (7, 8)] == ["mine", "its"]
+
+
+def test_a_row_of_before_is_not_listed_because_the_clock_stepped_back(store: Store) -> None:
+    """Rows since a time are of that time or later, wherever they stand."""
+    add(store, -60)
+    assert [each.sequence for each in newest(store, Which(since=stamp(AT + timedelta(minutes=4))), 9)] == [6, 5]
