@@ -125,6 +125,20 @@ def test_findings_are_a_numbered_list() -> None:
     assert "1. **T** (0.9, s.v1): do it\n2. **U**" in text
 
 
+def test_what_a_target_says_stays_a_quotation_and_makes_no_link() -> None:
+    """Each of its lines is one of the quotation, whatever it looks like."""
+    text = payload_of({"summary": "one\n# two\n\n[a](http://b) <b>"})
+    assert "> one\n> # two\n>\n> [a\\](http://b) \\<b>\n" in text
+
+
+def test_the_files_of_a_run_are_linked_with_its_receipt_and_without_the_summary_itself() -> None:
+    """Whoever reads the summary finds the rest beside it."""
+    text = payload_of({})
+    assert "- [run_receipt.json](run_receipt.json)\n" in text
+    assert "- [events.jsonl](events.jsonl)\n" in text
+    assert "(summary.md)" not in text
+
+
 @pytest.mark.parametrize("field", ["title", "recommendation", "confidence", "source_specialist"])
 def test_no_part_of_a_finding_can_put_a_line_into_the_summary(field: str) -> None:
     """Any blueprint may give findings, with whatever in them."""
@@ -166,6 +180,8 @@ def test_one_line_is_one_line_without_control_characters(text: str) -> None:
         (3720, "1 h 2 min"),
         (59.96, "60.0 s"),
         (0.9999, "1.000 s"),
+        (3599.4, "59 min 59 s"),
+        (3600, "1 h 0 min"),
     ],
 )
 def test_durations_are_told_as_people_say_them(seconds: float | None, text: str) -> None:
