@@ -69,6 +69,7 @@ SHARED_BY_ACTORS = frozenset(
         "actors.supervisor",
         "actors.subscription",
         "actors.slot",
+        "actors.queue_ahead",
         "actors.looking",
         "actors.placing",
         "actors.conductor",
