@@ -12,6 +12,7 @@ from lily.receipts import Link, sha256_of
 from lily.runs import TERMINAL
 from lily.storage.artifacts import receipt_bytes
 from lily.storage.files import open_folder
+from lily.storage.receipt_chain import names_a_run
 from lily.storage.receipt_reads import ReceiptReads, Stored
 from lily.storage.store import Store
 from lily.workspace import RECEIPT, Workspace, is_job_id, is_run_id
@@ -85,7 +86,10 @@ def _link(workspace: Workspace, stored: Stored) -> Iterator[Finding]:
     run, link = stored.run, stored.previous
     if link is None or stored.known == link.receipt_sha256:
         return
-    if stored.known is not None:
+    if not names_a_run(link):
+        what = f"it names {link.run_id!r} as the one before, which can't be a run id"
+        yield Finding(code="chain_broken", run_id=run.run_id, job_id=run.job_id, what=what, hint=_CHAIN)
+    elif stored.known is not None:
         what = f"it names the receipt of {link.run_id} with a SHA-256 that this never had in the store"
         yield Finding(code="chain_broken", run_id=run.run_id, job_id=run.job_id, what=what, hint=_CHAIN)
     elif not _on_disk(workspace, run.job_id, link):
@@ -111,7 +115,10 @@ def _chains(workspace: Workspace, reads: ReceiptReads, job_id: str | None) -> It
         yield Finding(code="chain_forked", run_id=fork.last, job_id=fork.job_id, what=what, hint=_CHAIN)
     for head in reads.heads(job_id):
         at = head.link
-        if head.known is None and not _on_disk(workspace, head.job_id, at):
+        if not names_a_run(at):
+            what = f"the store takes {at.run_id!r} for the run with the job's last receipt, which can't be a run id"
+            yield Finding(code="chain_broken", run_id="", job_id=head.job_id, what=what, hint=FROM_RECEIPTS)
+        elif head.known is None and not _on_disk(workspace, head.job_id, at):
             yield _missing(head.job_id, at, "it had the job's last receipt")
         elif head.known not in (None, at.receipt_sha256) or head.followed:
             wrong = "another follows it" if head.followed else "has another digest"

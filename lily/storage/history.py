@@ -13,7 +13,7 @@ from lily.receipts import Link
 from lily.runs import Event, Move, Run, Status
 from lily.storage import schema
 from lily.storage.database import reading
-from lily.storage.receipt_chain import heads, keep_lost, put_heads
+from lily.storage.receipt_chain import heads, keep_lost, names_a_run, put_heads
 from lily.storage.rows import attempt_row, dump, dump_optional
 from lily.storage.store import Store
 
@@ -193,7 +193,7 @@ def note_gaps(connection: Connection, store: Store, job_id: str, excused: Callab
     known = heads(connection, [job_id]).get(job_id)
     if known is not None and not connection.execute(select(literal(1)).where(or_(*_either(known.run_id)))).first():
         gaps.append(("", known))
-    gaps = [(by, link) for by, link in gaps if not excused(link.run_id)]
+    gaps = [(by, link) for by, link in gaps if names_a_run(link) and not excused(link.run_id)]  # else it never was, and stays a finding
     keep_lost(connection, store.upserts, [(job_id, link) for _, link in gaps])
     return gaps
 
@@ -213,6 +213,8 @@ def _last(connection: Connection, job_id: str) -> Link | None:
 
 def _may_be_last(connection: Connection, job_id: str, link: Link) -> bool:
     """Whether nothing in the store says that this is not the job's last receipt: it may have been pruned."""
+    if not names_a_run(link):
+        return False
     follows = select(_run.run_id).where(_run.job_id == job_id, _run.previous_run_id == link.run_id).limit(1)
     own = connection.execute(select(_run.receipt_sha256).where(_run.run_id == link.run_id)).first()
     return connection.execute(follows).first() is None and (own is None or own[0] == link.receipt_sha256)

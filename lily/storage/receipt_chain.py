@@ -14,6 +14,7 @@ from lily.receipts import Link, Written
 from lily.storage import schema
 from lily.storage.database import reading
 from lily.storage.statements import Statements
+from lily.workspace import is_run_id
 
 PRUNED, RESET, LOST = "pruned", "reset", "lost"
 RESET_THROUGH = "reset_through"  # the key of `meta` that holds the newest run that a reset took out
@@ -52,6 +53,11 @@ def heads(connection: Connection, job_ids: Collection[str]) -> dict[str, Link]:
         for row in connection.execute(select(schema.receipt_head).where(_head.job_id.in_(some))):
             found[row.job_id] = Link(run_id=row.run_id, receipt_sha256=row.receipt_sha256)
     return found
+
+
+def names_a_run(link: Link) -> bool:
+    """Whether it is of the form that Lily writes: what somebody put into the store by hand may be of any, and of any type."""
+    return isinstance(link.run_id, str) and is_run_id(link.run_id)
 
 
 class ChainReads:

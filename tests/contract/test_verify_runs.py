@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +244,24 @@ def test_files_are_not_written_from_a_row_that_says_nonsense(world: World, value
         (folder_of(world, each) / RECEIPT).unlink()
     _row(**values)(world, run)
     assert sorted(files_rebuilt(world)[1]) == ["not_rebuilt", "receipt_written"]
+
+
+@pytest.mark.parametrize("named", ["nonsense", "../x", "", b"\xff"], ids=repr)
+def test_a_link_or_a_head_that_names_what_can_be_no_run_is_found_with_all_else(world: World, named: str | bytes) -> None:
+    """Somebody wrote there by hand: every other run is looked at all the same, and receipts put right what they name."""
+    first, last = world.store.runs()[2], world.store.runs()[0]
+    (folder_of(world, last) / SUMMARY).unlink()
+    with closing(sqlite3.connect(world.workspace.database)) as by_hand:  # which minds no types
+        by_hand.execute("update run set previous_run_id = ? where run_id = ?", (named, last.run_id))
+        by_hand.execute("update receipt_head set run_id = ?", (named,))
+        by_hand.commit()
+    expected = {("row_edited", last.run_id), ("summary_missing", last.run_id), ("chain_broken", "")}
+    if named:  # else it names none, and there are two beginnings
+        expected.add(("chain_broken", last.run_id))
+    assert expected <= set(found(world))
+    forget_rows(world, first)  # so that runs are added: then what is named and nowhere would be noted as lost
+    assert set(history_rebuilt(world)[1]) == {"run_added", "run_replaced"}
+    assert found(world) == [("summary_missing", last.run_id)]
 
 
 @pytest.mark.parametrize("damage", [_link, _head, _forked, lambda world, run: spoil(world, schema.receipt_head.delete())])
