@@ -16,7 +16,9 @@ from sqlalchemy import Integer, Table
 from lily.runs import TERMINAL, ErrorInfo, EventName, Status
 from lily.storage import schema
 from lily.storage.copies import opened
+from lily.storage.letter_box import COUNT as LETTERS
 from lily.storage.maintenance import JSON_COLUMNS
+from lily.storage.numbers import AUDIT, LEAP
 from lily.text import json_of
 
 _ROWS_AT_ONCE = 500
@@ -65,11 +67,12 @@ def salvage(broken: Path, fresh: Path, has_receipt: Callable[[str, str], bool]) 
         return Salvaged(problem=str(error))
     with closing(sqlite3.connect(fresh, isolation_level=None)) as here, opened(broken, alone=True) as there:
         there.execute(_LENIENT)
+        there.text_factory = _text
         here.execute("begin immediate")
         here.execute("delete from meta")  # what the migrations put there is the old store's to say
         tables = [_copied(there, here, table) for table in schema.metadata.sorted_tables if table.name not in _DERIVED]
         lost = _agree(here, has_receipt)
-        _go_on_counting(there, here)
+        _go_on_counting(there, here, {each.table for each in tables if not each.whole})
         _keep_up(here)
         counted = [msgspec.structs.replace(each, rows=_count(here, each.table)) for each in tables]
         here.execute("commit")
@@ -77,11 +80,22 @@ def salvage(broken: Path, fresh: Path, has_receipt: Callable[[str, str], bool]) 
     return Salvaged(tables=counted, lost=lost)
 
 
+def _text(stored: bytes) -> str | bytes:
+    """A text that is none is told apart with its row, and is no reason to stop reading there."""
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return stored
+
+
 def _keep_up(here: sqlite3.Connection) -> None:
-    """Where its marks were not rescued: nobody is told of old failures again, and the audit goes on from its last row."""
+    """Where its marks were not rescued: nobody is told of old failures again, and the audit goes on from its last row, beyond the last
+    number that it gave: rows that are gone are missed."""
     put = "insert or ignore into meta (key, value) "
     here.execute(put + "select 'alerts.cursor', cast(coalesce(max(sequence), 0) as text) from event")
-    here.execute(put + "select 'audit.head', sequence || ' ' || digest from audit order by sequence desc limit 1")
+    number = "coalesce((select seq from sqlite_sequence where name = 'audit'), 0)"
+    digest = "coalesce((select digest from audit order by sequence desc limit 1), '')"
+    here.execute(f"{put} select 'audit.head', {number} || ' ' || {digest}")
 
 
 def _count(here: sqlite3.Connection, table: str) -> int:
@@ -138,7 +152,7 @@ def _from(there: sqlite3.Connection, query: str, start: int, step: int, gaps: _G
     while True:
         try:
             page = there.execute(query, (at, size)).fetchall()
-        except (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError):
+        except (sqlite3.DatabaseError, OverflowError):
             if size == 1:
                 gaps.found = True
                 return at
@@ -222,6 +236,7 @@ def _agree(here: sqlite3.Connection, has_receipt: Callable[[str, str], bool]) ->
         here.execute(f'delete from "{table}" where job_id not in (select job_id from schedule)')
     here.execute("delete from tally")
     here.execute("insert into tally (status, runs) select status, count(*) from run group by status")
+    here.execute("insert or replace into meta (key, value) select ?, count(*) from dead_letter", (LETTERS,))
     return sorted(lost)
 
 
@@ -257,12 +272,13 @@ def _drop_runs(here: sqlite3.Connection, run_ids: Collection[str]) -> None:
         here.executemany(f"delete from {table} where run_id = ?", [(run_id,) for run_id in run_ids])
 
 
-def _go_on_counting(there: sqlite3.Connection, here: sqlite3.Connection) -> None:
+def _go_on_counting(there: sqlite3.Connection, here: sqlite3.Connection, damaged: Collection[str]) -> None:
     """Numbers of events, controls and audit rows are never given twice, also where the last ones are lost."""
     try:
         told = dict(there.execute("select name, seq from sqlite_sequence").fetchall())
-    except sqlite3.DatabaseError:
-        told = {}
+    except sqlite3.DatabaseError:  # nobody can say how far they went
+        reached = here.execute("select name, seq from sqlite_sequence").fetchall()
+        told = {name: seq + LEAP for name, seq in reached if name in damaged and name != AUDIT}  # which has its head
     for name, number in told.items():
         if type(name) is not str or type(number) is not int or name not in schema.metadata.tables:
             continue

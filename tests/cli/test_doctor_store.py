@@ -10,6 +10,7 @@ import pytest
 from tests.cli.conftest import Lily, supervisor
 from tests.cli.damage import Past, codes, crashed_copy, overwritten, past, truncated
 from tests.contract.conform import check_run
+from tests.pages import leaves, overwrite
 
 Do = Callable[[Past], object]
 
@@ -228,6 +229,23 @@ def test_a_wrong_tally_is_counted_again(lily: Lily, was: Past) -> None:
     assert codes(lily("doctor", "--json")) == {"tally_wrong"}
     assert lily("doctor", "--repair").status == 0
     check_whole(lily, was)
+
+
+@pytest.mark.parametrize(
+    ("table", "command"), [("meta", "lily worker status"), ("schedule", "lily jobs pause"), ("control", "lily jobs pause")]
+)
+def test_a_repair_says_which_pauses_may_be_lost(lily: Lily, was: Past, table: str, command: str) -> None:
+    """Those of jobs, or of the worker, by what could not be read; no other is named, and nothing else asks for anything."""
+    assert lily("worker", "pause", "--reason", "the winter").status == 0
+    was.fold()
+    (page,) = [leaf.page for leaf in leaves(was.store, table)]
+    overwrite(was.store, page)
+    said = lily("doctor", "--repair", "--json")
+    told = " ".join(each["what"] for each in said.json["repaired"])
+    assert f"not all rows of these could be read: {table};" in told
+    assert [each for each in ("lily worker status", "lily jobs pause") if each in told] == [command]
+    assert (said.status, codes(said)) == (0, set()), said.json
+    assert (lily("worker", "status", "--json").json["paused"] is None) is (table == "meta")
 
 
 def test_after_a_repair_the_audit_goes_on_and_nobody_is_told_of_old_failures_again(lily: Lily, was: Past) -> None:

@@ -107,8 +107,9 @@ def _saved_lines(saved: Salvaged) -> Iterator[str]:
     if saved.problem:
         yield f"a fresh store is in its place: nothing could be read from the old one ({saved.problem})"
         yield (
-            "lost, unless a backup has them: runs that had not ended, pauses and other states of schedules, their windows, dead letters,"
-            " the audit; `lily db restore FILE` puts a backup back, `lily schedule list` shows the states as they are now"
+            "lost, unless a backup has them: runs that had not ended, pauses, the worker's too, and other states of schedules, their"
+            " windows, dead letters, the audit; `lily db restore FILE` puts a backup back, `lily schedule list` shows the states as they"
+            " are now"
         )
         return
     read = ", ".join(counted(saved.rows(table), noun) for table, noun in (("run", "run"), ("event", "event"), ("schedule", "schedule")))
@@ -117,6 +118,8 @@ def _saved_lines(saved: Salvaged) -> Iterator[str]:
         yield f"not all rows of these could be read: {', '.join(saved.damaged)}; ended runs come back from their receipts"
     if "schedule" in saved.damaged or "control" in saved.damaged:
         yield "pauses may be among what is lost: compare `lily schedule list`, then `lily jobs pause` those that should be"
+    if "meta" in saved.damaged:
+        yield "a pause of the worker may be among what is lost: `lily worker status` says, `lily worker pause` holds it again"
     if saved.lost:
         yield f"these had not ended and can't go on: {', '.join(saved.lost[:10])}" + (" …" if len(saved.lost) > 10 else "")
 
