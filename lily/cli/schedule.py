@@ -69,7 +69,7 @@ def verify(
     place = find_workspace(workspace)
     after = moments.since(since, None, SystemClock().now()) if since is not None else _EVER
     with ledger(place) as store:
-        if job is not None and (store is None or WindowReads(store).standing(job) is None):
+        if job is not None and (store is None or job not in WindowReads(store).standings(job)):
             raise LilyError(Code.JOB_NOT_FOUND, f"the ledger has no job {job[:128]!r}", hint="see `lily schedule list`")
         report = compare(WindowReads(store), after, job) if store is not None else Report()
     view = {

@@ -10,7 +10,9 @@ from typing import Any
 from lily.clock import stamp
 from lily.errors import LilyError
 from lily.ledger import Version, WindowStatus, is_condition
+from lily.storage.receipt_reads import NONSENSE
 from lily.storage.window_reads import Standing, WindowReads, WindowRow
+from lily.text import one_line
 from lily.triggers.schedule import Schedule, Window, schedule_of
 
 MOST = 200  # differences that are named; all are counted
@@ -67,6 +69,10 @@ class _Job:
     def compare(self, rows: Iterator[WindowRow]) -> None:
         """Go through windows and rows side by side, both in order."""
         self._report.jobs += 1
+        if self._standing.nonsense:
+            said = f"the job's ledger says what no ledger can have said: {self._standing.nonsense}"
+            self._add(None, "trigger_unreadable", said)
+            return  # groupby passes over rows that nobody has read
         defined = self._defined()
         window, row = next(defined, None), self._next(rows)
         while window is not None or row is not None:
@@ -108,8 +114,9 @@ class _Job:
     def _schedule(self, version: Version) -> Schedule | None:
         try:
             return schedule_of(version.trigger, version.timezone)
-        except LilyError as error:
-            self._add(version.since, "trigger_unreadable", f"version {version.number} can't be computed here: {error.message}")
+        except (LilyError, *NONSENSE) as error:
+            said = error.message if isinstance(error, LilyError) else one_line(error)
+            self._add(version.since, "trigger_unreadable", f"version {version.number} can't be computed here: {said}")
             return None
 
     def _same(self, window: Window, version: Version, row: WindowRow) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, bindparam, select
 
-from lily.clock import parse_stamp, stamp
+from lily.clock import stamp
 from lily.dead_letters import fingerprint
 from lily.known_findings import Known
 from lily.review import RunFact, Severity
@@ -17,8 +17,7 @@ from lily.storage.database import reading
 from lily.storage.reviews import LastReview, known_from, last_of
 from lily.storage.statements import Asked
 from lily.storage.store import Store
-from lily.storage.window_ledgers import version_from
-from lily.storage.window_reads import Standing, WindowReads, WindowRow, row_from, rows_of
+from lily.storage.window_reads import Standing, WindowReads, WindowRow, row_from, rows_of, standings_of
 
 RUNS = 20  # of a job: the newest that ended by themselves ...
 _PAGES = 25  # ... among so many times as many
@@ -135,13 +134,9 @@ class SomeWindows(WindowReads):
         """Those of these jobs that the ledger knows, in the order of their ids."""
         s, v = schema.schedule.c, schema.trigger_version.c
         with reading(self._engine) as connection:
-            settled = connection.execute(select(s.job_id, s.settled).where(s.job_id.in_(self._ids)).order_by(s.job_id))
-            found = {row[0]: Standing(parse_stamp(row[1]), []) for row in settled}
+            jobs = select(s.job_id, s.settled).where(s.job_id.in_(self._ids)).order_by(s.job_id)
             versions = select(schema.trigger_version).where(v.job_id.in_(self._ids)).order_by(v.job_id, v.number)
-            for row in connection.execute(versions):
-                if row.job_id in found:
-                    found[row.job_id].versions.append(version_from(row))
-        return found
+            return standings_of(connection.execute(jobs), connection.execute(versions))
 
     def stream(self, since: datetime, job_id: str | None = None) -> Iterator[WindowRow]:
         """Every row of these jobs after `since`, by job and window."""

@@ -1,8 +1,9 @@
 """Reading the window ledger: rows, versions, states and the supervisors that were there. All calls block, and change nothing."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -14,11 +15,15 @@ from lily.runs import TERMINAL
 from lily.storage import schema
 from lily.storage.database import reading
 from lily.storage.reads import Reads
+from lily.storage.receipt_reads import NONSENSE
 from lily.storage.rows import PRUNED
 from lily.storage.window_ledgers import version_from
+from lily.text import one_line
 
 _AT_ONCE = 500  # bound variables of one statement
 _PAGE = 2000  # rows that a stream keeps in memory
+_LONGEST = 200  # characters of what is said of a row
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +53,12 @@ class Life:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a job's ledger goes, and its versions, oldest first."""
+    """How far a job's ledger goes, and its versions, oldest first. `nonsense` says why they can't be read, after an edit by hand; the
+    rest then says nothing."""
 
     settled: datetime
     versions: list[Version]
+    nonsense: str = ""
 
 
 class WindowReads:
@@ -164,16 +171,10 @@ class WindowReads:
         """Every job of the ledger, or one, by id."""
         s, v = schema.schedule.c, schema.trigger_version.c
         with reading(self._engine) as connection:
-            wanted = select(s.job_id, s.settled).order_by(s.job_id)
-            found = {
-                row[0]: Standing(parse_stamp(row[1]), [])
-                for row in connection.execute(wanted if job_id is None else wanted.where(s.job_id == job_id))
-            }
-            versions = select(schema.trigger_version).order_by(v.job_id, v.number)
-            for row in connection.execute(versions if job_id is None else versions.where(v.job_id == job_id)):
-                if row.job_id in found:
-                    found[row.job_id].versions.append(version_from(row))
-        return found
+            jobs, versions = select(s.job_id, s.settled).order_by(s.job_id), select(schema.trigger_version).order_by(v.job_id, v.number)
+            if job_id is not None:
+                jobs, versions = jobs.where(s.job_id == job_id), versions.where(v.job_id == job_id)
+            return standings_of(connection.execute(jobs), connection.execute(versions))
 
     def stream(self, since: datetime, job_id: str | None = None) -> Iterator[WindowRow]:
         """Every row after `since`, by job and window, a page at a time."""
@@ -214,6 +215,21 @@ def row_from(row: Any) -> WindowRow:
         run_status=run_status,
         run_trigger=msgspec.json.decode(trigger) if trigger else None,
     )
+
+
+def standings_of(jobs: Iterable[Any], versions: Iterable[Any]) -> dict[str, Standing]:
+    """By job, from rows of (id, settled) and of versions, each in the order of the ids. One that was edited by hand hides no other."""
+    settled, of = {row[0]: row[1] for row in jobs}, defaultdict[str, list[Any]](list)
+    for row in versions:
+        of[row.job_id].append(row)
+    return {job_id: _standing(at, of[job_id]) for job_id, at in settled.items()}
+
+
+def _standing(settled: Any, versions: Sequence[Any]) -> Standing:
+    try:
+        return Standing(parse_stamp(settled), [version_from(row) for row in versions])
+    except NONSENSE as error:
+        return Standing(_NEVER, [], nonsense=one_line(error)[:_LONGEST])
 
 
 def _versions(connection: Connection, where: ColumnElement[bool]) -> list[Version]:

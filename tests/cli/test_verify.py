@@ -69,6 +69,11 @@ def _into_nothing(made: Ledger) -> Any:
     return schema.window.update().where((w.job_id == "b") & (w.status == "coalesced")).values(into_at="2026-03-02T15:59:00.000000Z")
 
 
+def _trigger_of_quiet(trigger: str) -> Any:
+    of = schema.trigger_version
+    return of.update().where(of.c.job_id == "quiet").values(trigger=trigger, timezone="UTC")
+
+
 DAMAGE: dict[str, Any] = {
     "missing": lambda made: schema.window.delete().where(row_at("02T11")),
     "unexpected": lambda made: schema.window.update().where(row_at("02T11")).values(at="2026-03-02T11:07:00.000000Z"),
@@ -78,11 +83,8 @@ DAMAGE: dict[str, Any] = {
     "no_run": lambda made: schema.window.update().where(row_at("02T10")).values(run_id=None),
     "run_lost": lambda made: schema.window.update().where(row_at("02T10")).values(run_id="20260302T100000.000000Z-gone"),
     "other_run": lambda made: schema.window.update().where(row_at("02T16")).values(run_id=made.store.runs(job_id="b")[0].run_id),
-    "trigger_unreadable": lambda made: (
-        schema.trigger_version.update()
-        .where(schema.trigger_version.c.job_id == "quiet")
-        .values(trigger='{"type": "cron", "cron": "banana"}', timezone="UTC")
-    ),
+    "trigger_unreadable": lambda made: _trigger_of_quiet('{"type": "cron", "cron": "banana"}'),
+    "trigger_unreadable, being none": lambda made: _trigger_of_quiet("7"),
 }
 
 
@@ -92,12 +94,37 @@ def test_verify_names_each_kind_of_difference(lily: Lily, busy: Path, kind: str)
     with ledger(busy) as made:
         made.spoil(DAMAGE[kind](made))
     found = verified(lily, ok=False)
+    kind = kind.partition(",")[0]
     assert kind in found["kinds"], found
     (first, *_) = [each for each in found["differences"] if each["kind"] == kind]
     assert first["at"] is not None
     said = lily("schedule", "verify")
     assert said.status == 1
     assert kind.replace("_", " ") in said.out
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        schema.schedule.update().where(schema.schedule.c.job_id == "a").values(settled="nonsense"),
+        schema.schedule.update().where(schema.schedule.c.job_id == "a").values(settled=""),
+        schema.trigger_version.update().where(schema.trigger_version.c.job_id == "a").values(since="yesterday"),
+        schema.trigger_version.update().where(schema.trigger_version.c.job_id == "a").values(trigger="{"),
+    ],
+    ids=["settled", "no settled", "since", "trigger"],
+)
+def test_a_ledger_that_says_nonsense_is_a_difference_and_keeps_no_other_from_being_compared(lily: Lily, busy: Path, nonsense: Any) -> None:
+    """Somebody wrote there by hand: until when and from when its windows are can't be known. The job is named."""
+    others = verified(lily, "--job", "b", ok=True)["windows"] + verified(lily, "--job", "quiet", ok=True)["windows"]
+    with ledger(busy) as made:
+        made.spoil(nonsense)
+    for only in ((), ("--job", "a")):
+        found = verified(lily, *only, ok=False)
+        assert [(each["job_id"], each["at"], each["kind"]) for each in found["differences"]] == [("a", None, "trigger_unreadable")]
+        assert "no ledger can have said" in found["differences"][0]["message"]
+        assert found["windows"] == (0 if only else others)
+    said = lily("schedule", "verify")
+    assert (said.status, said.err, "trigger unreadable" in said.out) == (1, "", True)
 
 
 def test_verify_takes_a_pruned_run_for_pruned(lily: Lily, busy: Path) -> None:
