@@ -1,6 +1,9 @@
 """What is got out of a SQLite file whose pages were overwritten: all rows but those that were on them, and of those that agree with one
 another. Each test damages the page that decides about one promise."""
 
+import json
+import os
+import shutil
 import sqlite3
 from collections.abc import Collection
 from contextlib import closing
@@ -17,7 +20,7 @@ from lily.storage.numbers import LEAP
 from lily.storage.salvage import Salvaged, salvage
 from lily.storage.store import Store
 from lily.testing import FakeClock
-from tests.pages import Leaf, lead, leaves, overwrite
+from tests.pages import SIZE, Leaf, lead, leaves, overwrite
 
 RUNS = 300
 AT = "2026-03-02T09:00:00.000000Z"
@@ -234,3 +237,140 @@ def test_dead_letters_are_counted_again(old: Old, marks: bool) -> None:
     old.salvaged()
     assert old.there("select count(*) from dead_letter") == [100 - len(gone)]
     assert old.there("select value from meta where key = 'dead_letters'") == [str(100 - len(gone))]
+
+
+def test_a_file_that_is_shorter_than_it_says_itself_is_read_as_far_as_it_goes(old: Old) -> None:
+    """SQLite refuses it to all others."""
+    pages = old.leaves("event")
+    os.truncate(old.path, pages[30].page * SIZE)
+    found = old.salvaged()
+    there = sorted(row for leaf in pages if leaf.page <= pages[30].page for row in leaf.rows)
+    assert old.there("select sequence from event order by sequence") == there
+    assert len(there) > 300
+    assert (found.problem, found.rows("run")) == ("", RUNS)
+
+
+def test_what_stands_in_the_log_alone_comes_over(old: Old, tmp_path: Path) -> None:
+    """As a power cut leaves it."""
+    crashed = tmp_path / "crashed.sqlite3"
+    with closing(sqlite3.connect(old.path)) as by_hand:
+        by_hand.execute("update run set host = 'newest'")
+        by_hand.commit()
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{old.path}{suffix}", f"{crashed}{suffix}")
+    old.path = crashed
+    old.lose("event", 10)
+    old.salvaged()
+    assert old.there("select count(*) from run where host = 'newest'") == [RUNS]
+
+
+def test_what_is_no_database_is_said_to_be_none_and_leaves_the_fresh_store_as_it_was(old: Old) -> None:
+    """Why is said."""
+    old.path.write_bytes(b"this was a database once\n" * 500)
+    assert old.salvaged() == Salvaged(problem="file is not a database")
+    assert old.there("select value from meta where key = 'audit.head'") == ["0 "]
+
+
+NONSENSE = {
+    "an event that has no such name": ("event", "update event set name = 'nope' where sequence = 7", "sequence = 7"),
+    "an event with half a text": ("event", "update event set data = '{' where sequence = 7", "sequence = 7"),
+    "an event with bytes for a time": ("event", "update event set ts = x'00' where sequence = 7", "sequence = 7"),
+    "an event with a word for a number": ("event", "update event set n = 'first' where sequence = 7", "sequence = 7"),
+    "a run in no status": ("run", f"update run set status = 'done' where run_id = '{run_id(7)}'", f"run_id = '{run_id(7)}'"),
+    "a run with an error that is none": (
+        "run",
+        f"""update run set error = '"me"' where run_id = '{run_id(7)}'""",
+        f"run_id = '{run_id(7)}'",
+    ),
+    "a run without a name": ("run", f"update run set run_id = '' where run_id = '{run_id(7)}'", "run_id = ''"),
+}
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_a_row_that_no_program_of_ours_can_have_written_is_left_out(old: Old, kind: str) -> None:
+    """The others of its table are there, and it is said that some are missing."""
+    table, statement, which = NONSENSE[kind]
+    old.execute(statement)
+    found = old.salvaged()
+    assert old.there(f"select count(*) from {table} where {which}") == [0]
+    assert (found.rows(table), found.damaged) == ((2 * RUNS if table == "event" else RUNS) - 1, [table])
+
+
+def test_a_value_that_must_be_there_and_is_not_is_a_row_that_is_missing(old: Old) -> None:
+    """SQLite asks for it when it writes, and not when it reads."""
+    with closing(sqlite3.connect(old.path)) as by_hand:
+        by_hand.execute("pragma writable_schema=on")
+        by_hand.execute("update sqlite_master set sql = replace(sql, 'data TEXT NOT NULL', 'data TEXT') where name = 'event'")
+        by_hand.commit()
+    old.execute("update event set data = null where sequence = 7")
+    found = old.salvaged()
+    assert (found.rows("event"), found.damaged) == (2 * RUNS - 1, ["event"])
+
+
+def test_a_table_that_is_gone_or_lacks_what_a_row_must_have_is_named(old: Old) -> None:
+    """A column that a row can do without is none of these: the old store may be of an older schema."""
+    old.execute("drop table step")
+    old.execute("alter table attempt drop column status")
+    old.execute("alter table run drop column host")
+    found = old.salvaged()
+    assert sorted(found.damaged) == ["attempt", "step"]
+    assert old.there("select distinct host from run") == [""]
+    assert found.rows("run") == RUNS
+
+
+def test_the_first_event_of_a_run_that_waits_is_said_again(old: Old) -> None:
+    """It follows from the row. A run with more events is left with those that are there, and counts on from the last."""
+    first, second = RUN_IDS[:2]
+    columns = "status = 'queued', started_at = null, ended_at = null, tries = 0, written = 0"
+    old.execute(f'update run set {columns}, events = 1, trigger = \'{{"type":"manual"}}\' where run_id = ?', first)
+    old.execute(f"update run set {columns}, events = 1 where run_id = ?", second)
+    old.execute("delete from event where run_id = ?", first)
+    found = old.salvaged()
+    (told,) = old.there(f"select ts || ' ' || n || ' ' || name || ' ' || data from event where run_id = '{first}'")
+    ts, n, name, data = told.split(" ", 3)
+    assert (ts, n, name) == (AT, "1", "job_queued")
+    assert json.loads(data) == {"trigger": {"type": "manual"}, "spec_hash": "sha256:spec", "trace_id": f"{0:032}"}
+    assert old.there(f"select events from run where run_id = '{second}'") == [2]
+    assert old.there("select status || runs from tally order by status") == ["queued2", f"succeeded{RUNS - 2}"]
+    assert found.lost == []
+
+
+def test_rows_of_runs_and_jobs_that_are_lost_are_taken_out(old: Old) -> None:
+    """And what is nobody's stays: an event of the system, a letter of a run that is gone."""
+    old.execute("delete from run where run_id = ?", run_id(7))
+    old.execute(f"insert into step values (?, 'a', '1', '{AT}'), (?, 'a', '1', '{AT}')", run_id(7), run_id(8))
+    old.execute(
+        f"insert into approval_check (run_id, checked_at, next_at) values (?, '{AT}', '{AT}'), (?, '{AT}', '{AT}')", run_id(7), run_id(8)
+    )
+    old.execute(f"insert into event (run_id, n, ts, name, data) values ('', 0, '{AT}', 'worker_paused', '{{}}')")
+    old.execute(f"insert into schedule (job_id, settled) values ('here', '{AT}')")
+    for job_id in ("here", "gone"):
+        old.execute(f"insert into trigger_version values (?, 1, '{AT}', null, '{{}}', 'UTC', 'sha256:spec')", job_id)
+        old.execute(f"insert into window (job_id, at, status, version, recorded_at) values (?, '{AT}', 'fired', 1, '{AT}')", job_id)
+    old.salvaged()
+    assert old.there("select run_id from step") == old.there("select run_id from approval_check") == [run_id(8)]
+    for table in ("event", "attempt"):
+        assert old.there(f"select count(*) from {table} where run_id = '{run_id(7)}'") == [0]
+    assert old.there("select name from event where run_id = ''") == ["worker_paused"]
+    assert old.there("select job_id from trigger_version") == old.there("select job_id from window") == ["here"]
+
+
+def test_the_last_receipt_of_a_job_is_found_again(old: Old) -> None:
+    """It is the one that no other names, whatever its run's number."""
+    order = [3, 5, 4]
+    for before, n in zip([None, *order], order, strict=False):
+        named = (None, None) if before is None else (run_id(before), f"sha {before}")
+        statement = "update run set receipt_sha256 = ?, previous_run_id = ?, previous_sha256 = ? where run_id = ?"
+        old.execute(statement, f"sha {n}", *named, run_id(n))
+        old.execute("insert or replace into receipt_head values ('job', ?, ?)", run_id(n), f"sha {n}")
+    old.lose("receipt_head", 0)
+    assert old.salvaged().damaged == ["receipt_head"]
+    assert old.there("select job_id || ' ' || run_id || ' ' || receipt_sha256 from receipt_head") == [f"job {run_id(4)} sha 4"]
+
+
+def test_numbers_that_make_no_sense_are_passed_over(old: Old) -> None:
+    """A damaged table of numbers keeps no store from being made."""
+    old.execute("update sqlite_sequence set seq = 'many' where name = 'event'")
+    old.execute("insert into sqlite_sequence values ('nobody', 7), (x'ff', 7), ('review', 41)")
+    assert old.salvaged().problem == ""
+    assert sorted(old.there("select name || seq from sqlite_sequence")) == ["audit100", f"event{2 * RUNS}", "review41"]
