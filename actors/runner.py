@@ -72,7 +72,8 @@ class Runner:
         self._waiting: dict[str, Run] = {}  # retry_scheduled, by run id
         self._hurried_at = -math.inf  # when it was last asked which of them still do
         self._ahead = QueueAhead()
-        self._stale = True  # something may have happened since
+        # Something may have happened since the last look; a run that a look took for active stands in the queue again.
+        self._stale, self._put_back = True, False
         self._read_at = -math.inf  # loop time of the last look from its beginning
         self._wake = anyio.Event()
         self._idle = anyio.Event()
@@ -105,11 +106,9 @@ class Runner:
 
     async def run(self) -> None:
         """Until it was drained, or the mailbox is closed: no new work then, and the end once no run is active."""
-        self._active.clear()
         self._over = 0
-        self._waiting.clear()
-        self._asked.clear()
-        self._retries.clear()
+        for held in (self._active, self._waiting, self._asked, self._retries):
+            held.clear()
         self._stale = True
         async with trio.open_nursery() as tasks:
             await self._recover()
@@ -283,10 +282,10 @@ class Runner:
         while True:
             if anew:
                 await self._read_queue()
+                if self._put_back:
+                    continue  # the look left out what stands in the queue again
             anew = await self._begin_what_fits(tasks)
-            if self._stale:
-                return  # rung meanwhile
-            self._stale = anew
+            self._stale |= anew  # and stays so where somebody rang meanwhile: all is read anew after those behind full jobs had their turn
             if self._free <= 0 or not (anew or self._ahead.more):
                 return
             if not anew:  # what is left belongs to jobs that are full: others may stand behind them
@@ -298,6 +297,7 @@ class Runner:
 
     async def _read_queue(self) -> None:
         self._read_at = anyio.current_time()
+        self._stale = self._put_back = False  # before the look: a ring while it is made asks for another
         look = await self._ask(())
         await self._pass_on_cancels(look)
         await self._see_decisions()
@@ -307,7 +307,6 @@ class Runner:
     async def _ask(self, full: Collection[str]) -> Look:
         starting = sum(not active.begun for active in self._active.values())
         limit = self._free + max(self._slots, AHEAD) + starting if self._free > 0 else 0
-        self._stale = False  # before the look: a ring while it is made asks for another
         try:
             return await self._offload(partial(self._store.look, limit=limit, full_jobs=full, since=self._since, known=set(self._active)))
         except LilyError:
@@ -430,9 +429,9 @@ class Runner:
                 self._stale = True  # somebody may have canceled it first
         except LilyError as exc:
             # Its start could not be stored, or its target not be loaded: it is still queued, and the next look finds it.
-            self._stale = True
             self._log.error("run could not be started", run=active.run.run_id, trace=active.run.trace_id, error=str(exc))
             await anyio.sleep(LOOK_SECONDS)
+            self._stale = self._put_back = True
         finally:
             self._let_go(active)
 

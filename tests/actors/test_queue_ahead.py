@@ -1,7 +1,8 @@
 """The queue is read for many runs at once; what starts, and when, is as if it were read before each."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -9,8 +10,12 @@ import anyio
 import pytest
 from sqlalchemy import delete
 
+from actors.messages import Rung
 from lily.clock import parse_stamp
+from lily.errors import Code, LilyError
+from lily.offload import inline
 from lily.operations.changes import cancel
+from lily.preflight import preflight
 from lily.runs import Run, Status
 from lily.settings import Queue
 from lily.storage import schema
@@ -118,3 +123,65 @@ def test_runs_whose_specs_are_lost_keep_no_other_from_starting_however_many_they
     runs: list[Run] = finish(world, other)
     assert runs[0].status is Status.SUCCEEDED
     assert {world.run(run.run_id).status for run in lost} == {Status.QUEUED}
+
+
+@asynccontextmanager
+async def rings_without_end(world: World) -> AsyncIterator[None]:
+    """Each look takes longer than what lies between two rings, so that one is always under way."""
+    assert world.system is not None
+    runner, box = world.system.runner, world.system.runner_box
+
+    async def slowly(work: Callable[..., Any], *given: Any) -> Any:
+        await anyio.sleep(0.005)
+        return await inline(work, *given)
+
+    async def ring() -> None:
+        while True:
+            if not box.waiting:
+                box.post(Rung())
+            await anyio.sleep(0.002)
+
+    runner._offload = slowly
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ring)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+def test_rings_without_end_keep_nobody_behind_a_full_job_from_starting(make_world: MakeWorld) -> None:
+    """Its runs stand first, more than are read at once."""
+    world = make_world(slots=4)
+    crowd = [world.submit("nap.v1", job_id="crowd", bindings={"seconds": 30}, runtime={"max_parallel_runs": 1}) for _ in range(60)]
+    other = world.submit("noop.v1", job_id="other")
+
+    async def body(world: World) -> None:
+        async with rings_without_end(world):
+            with anyio.fail_after(20):
+                await world.ended(other.run_id)
+
+    world.live(body)
+    assert world.run(crowd[1].run_id).status is Status.QUEUED
+
+
+@pytest.mark.parametrize("ringing", [False, True])
+def test_a_run_whose_start_failed_for_a_moment_is_not_passed_by_the_next_of_its_job(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, ringing: bool
+) -> None:
+    """What was read while it was being tried leaves it out."""
+    world = make_world(slots=4)
+    alone = {"max_parallel_runs": 1}
+    first, second = (world.submit("nap.v1", job_id="job", bindings={"seconds": 50}, runtime=alone) for _ in range(2))
+    failures = [LilyError(Code.BLUEPRINT_COMPILE_FAILED, "too many open files")]
+
+    def judged(*given: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return preflight(*given)
+
+    async def body(world: World) -> None:
+        async with rings_without_end(world) if ringing else nullcontext():
+            await world.ended(first.run_id, second.run_id)
+
+    monkeypatch.setattr("actors.conductor.preflight", judged)
+    world.live(body)
+    assert seconds(world.run(first.run_id).ended_at) <= seconds(world.run(second.run_id).started_at)
