@@ -183,7 +183,6 @@ async def keep_lock(session: Session) -> None:
     """
     while True:
         await anyio.sleep(LOCK_CHECK_SECONDS)
-        await _keep_store(session)
         try:
             await in_thread(session.advisory.held)
         except Exception as exc:
@@ -192,6 +191,7 @@ async def keep_lock(session: Session) -> None:
                 f"the connection that owns the store was lost: {said_by(session.store.engine, exc)}",
                 hint="see that the database is up; what ran here is owed, and `lily up` takes it up",
             ) from exc
+        await _keep_store(session)
 
 
 async def _keep_store(session: Session) -> None:

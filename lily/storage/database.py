@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, RootTransaction, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import TimeoutError as NoneFree
 
 from lily.addresses import passwords_in, without_passwords, wrong_store
 from lily.errors import Code, LilyError
@@ -222,7 +223,8 @@ def _is_full(path: str | None) -> bool:
 
 def _told(engine: Engine, exc: BaseException) -> LilyError | None:
     """What the database's own error is to a person; None for an error of somebody else."""
-    if not isinstance(exc, (DBAPIError, engine.dialect.loaded_dbapi.Error)):  # the latter from statements that go straight to the driver
+    # Statements that go straight to the driver raise its own; where all connections are busy for long, the pool says so.
+    if not isinstance(exc, (DBAPIError, NoneFree, engine.dialect.loaded_dbapi.Error)):
         return None
     path = engine.url.database if engine.dialect.name == "sqlite" else None
     return unavailable(exc, shown_url(engine), path, said_by(engine, exc))

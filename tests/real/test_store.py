@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from lily.runs import TERMINAL, TRANSITIONS, Attempt, ErrorInfo, Event, EventNam
 from lily.storage import schema
 from lily.storage.audit import Actor
 from lily.storage.cancels import Done, cancel_runs
-from lily.storage.database import writing
+from lily.storage.database import reading, writing
 from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, last_boot, sync_files
 from lily.storage.new_runs import NewRun
 from lily.storage.store import Store
@@ -463,6 +464,24 @@ def test_a_store_that_can_not_be_used_is_one_clear_error(tmp_path: Path, url: st
         Store(url, database_file=tmp_path / "x", clock=FakeClock())
     assert caught.value.code is (Code.STORE_UNAVAILABLE if url.startswith("postgres") else Code.CONFIG_INVALID)
     assert "\n" not in str(caught.value)
+
+
+def test_a_store_whose_connections_are_all_in_use_for_long_is_one_clear_error(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for whoever may have no patience with it."""
+    store = open_store()
+    monkeypatch.setattr(store.engine.pool, "_timeout", 0)
+    with ExitStack() as held:
+
+        def take_all() -> None:
+            while True:
+                held.enter_context(reading(store.engine))
+
+        with pytest.raises(LilyError) as caught:
+            take_all()
+        assert caught.value.code is Code.STORE_UNAVAILABLE
+    assert store.counts() == {}
 
 
 def test_a_file_that_is_no_database_is_one_clear_error(tmp_path: Path) -> None:
