@@ -1,7 +1,7 @@
 """Addresses with a password inside, such as a database's: the password found, and the address shown without it."""
 
 import re
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
 
 # The user's name ends at the first colon, the password at the last @: one that was not encoded may have a / or an @ in it.
 # Compiled when they are needed: settings are read by every command.
@@ -9,24 +9,30 @@ _ADDRESS = r"(?i)([a-z][a-z0-9+.-]{0,30}://[^\s:/?#@]*):(\S+)@([^\s@]*)"
 # A text that is one address and nothing else may have a blank in its password, too. It is none where it goes on after a port.
 _ALONE = r"(?i)\A([a-z][a-z0-9+.-]{0,30}://[^\s:/?#@]*):(?!\d+\s)([^/\r\n]+)@([^\s@]*)\Z"
 _STORE = r"postgres(?:ql)?(?:\+psycopg)?://"
-# As SQLAlchemy takes an address apart, up to the port.
+# As SQLAlchemy takes an address apart, up to the password, and up to the port.
+_STORED = rf"(?i)\A({_STORE}[^:/]*):(?!\d+\s)([^@]+)@([^\s@]*)"
 _PORT = r"[^:]+://(?:[^:/]*(?::[^@]*)?@)?(?:\[[^/?]+\]|[^/:?]+)?(?::([^/?]*))?"
 _QUERY = r"(?i)([?&](?:ssl)?password=)([^&\s#]+)"
-# In a setting, a line that begins with an address is nothing else: there a blank does not end a password.
-_LINE, _QUERY_OF_LINE = r"(?i)[a-z][a-z0-9+.-]{0,30}://[^\r\n]*", r"(?i)([?&](?:ssl)?password=)([^&#]+)"
+# In a setting, a line that begins with an address is nothing else: there neither a blank nor a # ends a password.
+_LINE, _QUERY_OF_LINE = r"(?i)[a-z][a-z0-9+.-]{0,30}://[^\r\n]*", r"(?i)([?&](?:ssl)?password=)([^&]+)"
 
 
 def passwords_in(text: str) -> list[str]:
     """The passwords of the addresses in a text, as they stand there and decoded."""
-    found = [password for form in (_ALONE, _ADDRESS) for _, password, _ in re.findall(form, text)]
+    text = text.strip()
+    found = [password for form in (_ALONE, _ADDRESS, _STORED) for _, password, _ in re.findall(form, text)]
     for form in dict.fromkeys((_query(text), _QUERY)):
         found += [password for _, password in re.findall(form, text)]
-    return list(dict.fromkeys(form for password in found for form in (password, unquote(password))))
+    return list(dict.fromkeys(form for password in found for form in (password, unquote(password), unquote_plus(password))))
 
 
 def without_passwords(text: str) -> str:
     """The same text with `***` for each password of an address in it, however short."""
-    return re.sub(_query(text), r"\1***", re.sub(_ADDRESS, r"\1:***@\3", re.sub(_ALONE, r"\1:***@\3", text)))
+    address = text.strip()  # a block of YAML ends with a line feed
+    hidden = address
+    for form in (_ALONE, _ADDRESS, _STORED):
+        hidden = re.sub(form, r"\1:***@\3", hidden)
+    return text.replace(address, re.sub(_query(address), r"\1***", hidden), 1)
 
 
 def _query(text: str) -> str:
@@ -35,6 +41,9 @@ def _query(text: str) -> str:
 
 def wrong_store(url: str) -> tuple[str, str] | None:
     """What of this `store.url` keeps a store from being there, and what to do; nothing of the address is in either."""
+    # What reads an address ends some of its parts at a line's end, and takes a blank at an end for a part of it.
+    if re.search(r"[\x00-\x1f\x7f]|\A\s|\s\Z", url):
+        return "has a line end or a blank where none belongs", "write it on one line, in quotes"
     if not url or url.startswith("sqlite:///"):
         return None
     if not re.match(_STORE, url):
