@@ -263,7 +263,8 @@ def _masked(data: bytes, spans: Iterable[Span], start: int, stop: int) -> bytes:
 
 
 _NAMES = (
-    r"pass(?:word|wd|phrase)?|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|auth(?:orization)?|credentials?|cookie|signature"
+    r"pass(?:word|wd|phrase)?(?!ed|es|_fds)|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|auth(?!or(?!iz))|credentials?|cookie"
+    r"|signature"
 )
 
 

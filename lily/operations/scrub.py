@@ -20,9 +20,21 @@ from lily.workspace import Workspace
 
 _LEAST = 4  # characters: a shorter secret would take ordinary words away
 _SHORTEST = 8  # characters of a value that is a secret by its name alone
-_NAMES = re.compile(
-    r"pass(words?|wds?|phrases?)?$|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credential|cookie", re.IGNORECASE
+_SECRETS = re.compile(
+    r"pass(?:word|wd|phrase|code)|(?<!com)(?<!by)pass(?!_fds)(?:_|$|\d)|(?:^|_)(?:auth|pat)(?:_|$|\d)|authorization|pwd|secret|token"
+    r"|api_?key|access_?key|private_?key|credential|cookie",
+    re.IGNORECASE,
 )
+_AMOUNTS = re.compile(
+    r"(?:^|_)tokens?_(?:used|count|usage|limit)$|(?:^|_)(?:max|min|prompt|completion|total|input|output|cached|reasoning)_tokens$|_usage$",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"[0-9.,_]+")
+_JOINTS = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")  # between the words of a name, however it is spelled
+_GIVEN = re.compile(r"(-{0,2}[A-Za-z_][\w.-]*)=(.*)", re.DOTALL)
+_OPTION = re.compile(r"--?[A-Za-z][\w.-]*")
+_OPTION_IN_TEXT = re.compile(rf"(?<![\w-])({_OPTION.pattern})([ \t]+|=)(\"[^\"]*\"|'[^']*'|[^\s\"']+)")
+_PLACES = {"PWD", "OLDPWD", "SSH_AUTH_SOCK"}  # variables that say where something is
 _REFERENCES = ("env:", "file:")
 _MOST_BYTES = 1024 * 1024  # of a job file
 
@@ -34,7 +46,9 @@ def secrets_of(workspace: Workspace, settings: Settings, specs: Iterable[Any], e
     named = {*references(plain), *(each for spec in specs for each in references(spec)), *_in_job_files(workspace)}
     known = {value for reference in named for value in _value(reference, environment, workspace.root)}
     known |= set(passwords_in(settings.store.url))
-    return known | {value for name, value in environment.items() if _NAMES.search(name) and len(value) >= _SHORTEST}
+    return known | {
+        value for name, value in environment.items() if is_secret(name, value) and name not in _PLACES and len(value) >= _SHORTEST
+    }
 
 
 def _in_job_files(workspace: Workspace) -> Iterator[str]:
@@ -56,6 +70,13 @@ def _value(reference: str, environment: Mapping[str, str], base: Path) -> Iterat
     yield from (line for line in value.splitlines() if len(line) >= _SHORTEST)
 
 
+def is_secret(name: str, value: Any) -> bool:
+    """Whether what is called so is a secret. How much of something there is, is none."""
+    plain = _JOINTS.sub("_", name).strip("_")
+    counted = _NUMBER.fullmatch(value) is not None if isinstance(value, str) else not isinstance(value, list)
+    return _SECRETS.search(plain) is not None and not (counted and _AMOUNTS.search(plain))
+
+
 class Scrubber:
     """Takes known secrets, in the forms in which programs write them, and all that looks like one out of text and plain JSON."""
 
@@ -67,7 +88,7 @@ class Scrubber:
 
     def text(self, given: str) -> str:
         """The text without them."""
-        return self._again(redacted(given, self._known))
+        return self._again(_OPTION_IN_TEXT.sub(_without_value, redacted(given, self._known)))
 
     def json(self, given: Any) -> Any:
         """The same for plain JSON: keys, values, and all of what stands under a name that is one of secrets."""
@@ -76,20 +97,27 @@ class Scrubber:
         if isinstance(given, dict):
             return {self.text(str(key)): self._under(str(key), value) for key, value in given.items()}
         if isinstance(given, list):
-            return [self.json(each) for each in given]
+            return [self._word(each, before) for before, each in zip(["", *given], given, strict=False)]
         if type(given) in (int, float) and self.text(str(given)) != str(given):
             return MASK
         return given
 
+    def _word(self, value: Any, before: Any) -> Any:
+        """An element of a list, which may be the words of a command line."""
+        if isinstance(before, str) and _OPTION.fullmatch(before) and is_secret(before, value):
+            return self._hidden(value)
+        given = _GIVEN.fullmatch(value) if isinstance(value, str) else None
+        return f"{self.text(given[1])}={self._hidden(given[2])}" if given and is_secret(given[1], given[2]) else self.json(value)
+
     def _under(self, name: str, value: Any) -> Any:
-        if not _NAMES.search(name):
+        if not is_secret(name, value):
             return self.json(value)
         if isinstance(value, dict) and value.keys() == {"value", "origin"}:  # a setting, as the bundle shows it
             return {"value": self._hidden(value["value"]), "origin": self.json(value["origin"])}
         return self._hidden(value)
 
     def _hidden(self, value: Any) -> Any:
-        """What stands under the name of a secret: no text of it is shown, and no long number; short ones are limits (`max_tokens`)."""
+        """What stands under the name of a secret: no text of it is shown, and no long number; short ones are limits."""
         if isinstance(value, str):
             return self.text(value) if value.startswith(_REFERENCES) or not value else MASK
         if isinstance(value, dict):
@@ -119,6 +147,10 @@ class Scrubber:
         for secret in self._known:
             given = given.replace(secret, MASK)
         return given
+
+
+def _without_value(found: re.Match[str]) -> str:
+    return f"{found[1]}{found[2]}{MASK}" if is_secret(found[1], found[3]) else found[0]
 
 
 def _no_json(word: str) -> Any:

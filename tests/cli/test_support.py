@@ -145,6 +145,58 @@ def test_all_of_what_stands_under_the_name_of_a_secret_is_taken_out() -> None:
     assert json.loads(scrub.document(kept)) == kept
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("DB_PASSWORD_OLD", "SMTP_PASS_2", "password2", "PASSPHRASE_1", "AUTH", "GITHUB_PAT", "pat2", "passwd", "dbPass", "PGPASS"),
+        *("smtp-pass", "X-Auth-Key", "Authorization", "accessToken", "refresh_tokens", "api.key", "db_pwd", "SESSION_COOKIE"),
+    ],
+)
+def test_a_name_of_a_secret_hides_its_value_wherever_both_stand(name: str) -> None:
+    """In a mapping, and in the words of a command line."""
+    scrub = Scrubber([])
+    given = {name: "hunter 22", "argv": ["a", f"--{name}", "hunter 22", f"--{name}=hunter 22", f"{name}=hunter 22", "b"]}
+    assert json.loads(scrub.document(given)) == {name: "***", "argv": ["a", f"--{name}", "***", f"--{name}=***", f"{name}=***", "b"]}
+    assert scrub.text(f"run --{name} 'hunter 22' b --{name} hunter22\nc") == f"run --{name} *** b --{name} ***\nc"
+
+
+@pytest.mark.parametrize(
+    "name", ["path", "PATH", "pattern", "author", "authority", "compass", "bypass_cache", "pass_fds", "passed", "passes", "patch", "spat"]
+)
+def test_a_name_that_only_looks_like_a_secrets_hides_nothing(name: str) -> None:
+    """Who helps needs to see it."""
+    scrub = Scrubber([])
+    given = {name: "of use", "argv": ["a", f"--{name}", "of use", f"--{name}=of use", f"{name}=of use", "b"]}
+    assert json.loads(scrub.document(given)) == given
+    assert scrub.text(f"run --{name} 'of use'") == f"run --{name} 'of use'"
+
+
+def test_how_much_was_used_is_shown_however_much_it_is() -> None:
+    """Text under such a name is none of it."""
+    scrub = Scrubber([])
+    kept = {
+        "token_usage": {"model": "m", "prompt": 12345678, "total_tokens": 123456789},
+        "tokens_used": 1234567.25,
+        "tokenCount": 12345678,
+        "max_tokens": 12345678,
+        "session_token_limit": 12345678,
+        "secret_usage": 12345678,
+        "argv": ["a", "--max-tokens", "12345678"],
+    }
+    assert json.loads(scrub.document(kept)) == kept
+    assert json.loads(scrub.document({"token_usage": "hunter22", "token_count": ["hunter22"], "tokens": 12345678})) == {
+        "token_usage": "***",
+        "token_count": ["***"],
+        "tokens": "***",
+    }
+
+
+def test_where_a_command_was_given_is_no_secret(workspace: Path) -> None:
+    """Some call a password PWD, and a shell the folder that it is in: hidden, it would take every path in it away."""
+    environment = {"PWD": "/srv/of/mine", "DB_PWD": "hunter22-of-mine"}
+    assert secrets_of(Workspace(workspace), parse_settings(b""), [], environment) == {"hunter22-of-mine"}
+
+
 @pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85"])
 def test_a_line_of_json_is_one_line_whatever_signs_are_in_it(end: str) -> None:
     """Cut in two at a sign that Python takes for the end of a line, it would be no JSON, and its secret would be shown."""
