@@ -268,6 +268,42 @@ def test_in_a_folder_of_others_only_the_store_is_closed(lily: Lily, workspace: P
     assert {path.stat().st_mode & 0o777 for path in (data, data / "backups")} == {0o755}
 
 
+def test_a_db_that_is_a_link_leads_to_a_folder_of_others(lily: Lily, workspace: Path, tmp_path: Path) -> None:
+    """Of what is there the stores of Lily alone are closed."""
+    data = tmp_path / "data"
+    (data / "backups").mkdir(parents=True)
+    (workspace / "db").symlink_to(data)
+    write_job(workspace, "j")
+    assert lily("jobs", "run", "j").status == 0
+    theirs = [data / "theirs.sqlite3", data / "backups" / "theirs"]
+    for path in (*theirs, data / "lily.sqlite3"):
+        path.touch()
+        path.chmod(0o644)
+    for path in (data, data / "backups"):
+        path.chmod(0o755)
+    said = lily("doctor", "--json")
+    assert [each["where"] for each in said.json["findings"] if each["code"] == "mode_open"] == ["db/lily.sqlite3"]
+    assert codes(lily("doctor", "--repair", "--json")) == set()
+    assert (data / "lily.sqlite3").stat().st_mode & 0o777 == 0o600
+    assert {path.stat().st_mode & 0o777 for path in theirs} == {0o644}
+    assert {path.stat().st_mode & 0o777 for path in (data, data / "backups")} == {0o755}
+
+
+@pytest.mark.parametrize("url", ["sqlite:///db/jobs.db", "sqlite:///db/../db/jobs.db", "sqlite:///db/../db/lily.sqlite3"])
+def test_a_store_in_the_workspaces_own_db_is_named_once_whatever_it_is_called(lily: Lily, workspace: Path, url: str) -> None:
+    """Also one of another name, and by another way."""
+    (workspace / ".lily" / "config.yaml").write_text(f"store:\n  url: {url}\n")
+    write_job(workspace, "j")
+    assert lily("jobs", "run", "j").status == 0
+    store = workspace / "db" / url.rpartition("/")[2]
+    store.chmod(0o644)
+    said = lily("doctor", "--json")
+    named = [each["where"] for each in said.json["findings"] if each["code"] == "mode_open" and each["severity"] == "warning"]
+    assert [(workspace / where).resolve() for where in named] == [store]
+    assert codes(lily("doctor", "--repair", "--json")) == set()
+    assert store.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_damaged_scheduler_store_stays_on_its_disk(lily: Lily, workspace: Path, tmp_path: Path) -> None:
     """Nothing can be renamed to another one, and the store may be there."""
     (tmp_path / "data").mkdir()

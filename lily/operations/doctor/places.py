@@ -82,18 +82,29 @@ def in_the_way(path: Path) -> str:
 def _private(scene: Scene) -> Iterator[Path]:
     """What Lily makes for this user alone: the folders, the store's files, and what it writes of each run.
 
-    Of a folder elsewhere that `store.url` names, the store's files alone: all else there is of others, and so is the folder.
+    Of a folder elsewhere, which `store.url` names or `db` leads to, Lily's own files alone: all else there is of others, and so is the
+    folder.
     """
-    place, database = scene.workspace, scene.database
+    place = scene.workspace
     own = place.database.parent
     for root in (place.runtime, place.runs, own):
-        if root.is_dir():
+        if root.is_dir() and not (root == own and own.is_symlink()):
             yield root
-    stores = own.glob("*.sqlite3*")
-    apart = [database, *(side(database, suffix) for suffix in SIDE_FILES)] if database and database.parent != own else []
-    yield from sorted(path for path in (*stores, *apart) if path.is_file() and not path.is_symlink())
-    yield from _all_files(own / "backups")
+    yield from _store_files(scene)
+    if not own.is_symlink():
+        yield from _all_files(own / "backups")
     yield from _run_files(place.runs)
+
+
+def _store_files(scene: Scene) -> list[Path]:
+    """Each once, whatever else `store.url` calls it."""
+    own = scene.workspace.database.parent
+    stores = {scene.workspace.database, scene.workspace.job_store, *([scene.database] if scene.database else [])}
+    paths = {each for store in stores for each in (store, *(side(store, suffix) for suffix in SIDE_FILES))}
+    if not own.is_symlink():
+        paths |= set(own.glob("*.sqlite3*"))
+    plainest_last = sorted(paths, key=lambda path: (len(path.parts), path), reverse=True)
+    return sorted({path.resolve(): path for path in plainest_last if path.is_file() and not path.is_symlink()}.values())
 
 
 def _all_files(folder: Path) -> Iterator[Path]:
