@@ -227,7 +227,10 @@ def test_zsh_completes_commands_options_and_values(lily: Lily, tmp_path: Path) -
     (tmp_path / "_cyclopts_lily").write_text(lily("completion", "zsh").out)
     child, terminal = pty.fork()
     if child == 0:
-        os.execvpe("zsh", ["zsh", "-f", "-i"], {**os.environ, "TERM": "dumb", "HOME": str(tmp_path)})
+        try:
+            os.execvpe("zsh", ["zsh", "-f", "-i"], {**os.environ, "TERM": "dumb", "HOME": str(tmp_path)})
+        finally:
+            os._exit(127)  # else it would go on as a second pytest
 
     def shown(until: bytes) -> None:
         seen = b""

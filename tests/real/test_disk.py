@@ -219,8 +219,8 @@ class TestPermissions:
         unprivileged.own(job)
         with unprivileged.popen(["-m", "lily", "jobs", "run", "waits"], cwd=root) as program:
             try:
-                while not (ready := list(root.glob(".lily/runs/waits/*/ready"))) and program.poll() is None:
-                    pass
+                ready = until(lambda: list(root.glob(".lily/runs/waits/*/ready")) or program.poll() is not None, "a program that waits")
+                assert ready is not True, program.communicate()
                 ready[0].with_name("theirs").touch(mode=0)
                 out, _ = program.communicate(timeout=50)
             finally:
