@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lily.blueprints.contract import Blueprint, BlueprintError, Runnable
-from lily.blueprints.means import is_spent, spent
+from lily.blueprints.means import is_spent, is_without_descriptors, spent
 from lily.blueprints.schemas import Mismatch, said, validated
 from lily.errors import Code, LilyError
 from lily.own_jobs import is_own
@@ -71,8 +71,8 @@ class _Stop(Exception):
 def preflight(spec: PinnedSpec, registry: Resolver, policy: Policy, root: Path) -> Ready | Refused:
     """Whether the run of `spec` may start in the workspace at `root`.
 
-    User code (validators, `compile`) runs here and can't get out but as a refusal. Raises LilyError (`means.is_spent`) where the machine
-    had no descriptor or memory left: that says nothing of the run, which may be asked about again.
+    User code (validators, `compile`) runs here and can't get out but as a refusal. Raises LilyError (`means.is_spent`) where this process
+    has no descriptor left, or the target can't be loaded now: that says nothing of the run, which may be asked about again.
     """
     record: dict[str, Any] = {"needed": [], "granted": sorted(set(spec.capabilities)), "decisions": {}}
     version: str | None = None
@@ -207,7 +207,7 @@ def _contained(found: Blueprint, what: str, call: Any) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # synchronous: no cancellation passes here, and one job's code must not end the others
-        if is_spent(error):
+        if is_without_descriptors(error):
             raise spent(f"{found.id}: {what} failed", error) from None
         message = f"{found.id}: {what} failed with {said(error)}"
         raise _Stop(Code.JOB_EXECUTION_FAILED, message, Code.BLUEPRINT_COMPILE_FAILED) from None

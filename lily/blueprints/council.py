@@ -12,6 +12,7 @@ from lily.blueprints.council_report import evidence, report
 from lily.blueprints.define import BlueprintBase, Finding, Specialist, Synthesis, SynthesisRequest, Synthesizer
 from lily.blueprints.findings import as_findings, in_order
 from lily.blueprints.foreign import contained
+from lily.blueprints.means import is_spent
 from lily.blueprints.schemas import said
 from lily.blueprints.secrets import Secret
 from lily.errors import Code, LilyError
@@ -163,6 +164,8 @@ class Council(BlueprintBase):
         try:
             return getattr(self._registry, kind)(name)
         except LilyError as error:
+            if is_spent(error):
+                raise
             problems.append(f"{error.message} ({error.hint})" if error.hint else error.message)
             return None
 

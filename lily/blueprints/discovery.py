@@ -3,25 +3,22 @@
 User code runs here. Whatever it does, the outcome is what was found and a list of problems, each with its place.
 """
 
-import importlib.metadata
 import linecache
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from lily.blueprints.catalog import BLUEPRINT, SPECIALIST, SUBJECT, SYNTHESIZER
 from lily.blueprints.define import DefinedBlueprint, Specialist, Synthesizer, check_blueprint
-from lily.blueprints.means import is_spent
+from lily.blueprints.means import HINT, is_spent, is_without_means
 from lily.blueprints.schemas import one_line, said
 from lily.conditions.define import Subject
 from lily.errors import Code
 from lily.text import text_of
-
-GROUP = "lily.blueprints"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +53,13 @@ class Loaded:
 
     found: tuple[Found, ...] = ()
     problems: tuple[Problem, ...] = ()
+    spent: bool = False  # descriptors or memory had run out: the next look tries it again
 
 
 def load_file(path: Path, module_name: str, *, origin: str) -> Loaded:
     """Run a file as a module of that private name and collect what it defines.
 
-    Compiled from its bytes each time: a cached .pyc is keyed by whole seconds, and would hide a quick second edit. Raises OSError where
-    the machine has no descriptor or memory left for it: that is no problem of the file.
+    Compiled from its bytes each time: a cached .pyc is keyed by whole seconds, and would hide a quick second edit.
     """
     linecache.checkcache(str(path))
     module = ModuleType(module_name)
@@ -70,9 +67,7 @@ def load_file(path: Path, module_name: str, *, origin: str) -> Loaded:
     try:
         code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
-        if is_spent(error):
-            raise
-        return Loaded(problems=(_unreadable(path, error),))
+        return _failed(_unreadable(path, error), is_spent(error))
     sys.modules[module_name] = module  # dataclasses and annotations look their module up there
     try:
         exec(code, module.__dict__)
@@ -80,10 +75,28 @@ def load_file(path: Path, module_name: str, *, origin: str) -> Loaded:
         if isinstance(error, KeyboardInterrupt):
             raise
         del sys.modules[module_name]
-        if is_spent(error):
-            raise
-        return Loaded(problems=(_crashed(path, error),))
+        return _failed(_crashed(path, error), is_without_means(error))
     return collect(module, origin=origin, path=str(path))
+
+
+def load_entry_point(point: Any) -> Loaded:
+    """What an entry point of an installed package offers: it names a module, or one object in it."""
+    origin = f"package {getattr(getattr(point, 'dist', None), 'name', None) or 'unknown'}"
+    try:
+        target = point.load()
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return _failed(_problem(f"{origin}, entry point {point.name}", None, said(error)), is_without_means(error))
+    if isinstance(target, ModuleType):
+        return collect(target, origin=origin, path=getattr(target, "__file__", None) or point.value)
+    return examine([(point.name, target)], origin=origin, path=point.value)
+
+
+def _failed(problem: Problem, spent: bool) -> Loaded:
+    if spent:
+        problem = replace(problem, hint=f"its blueprints are missing until it can be loaded, which is tried again: {HINT}, or mend it")
+    return Loaded(problems=(problem,), spent=spent)
 
 
 def _unreadable(path: Path, error: Exception) -> Problem:
@@ -98,28 +111,6 @@ def _crashed(path: Path, error: BaseException) -> Problem:
 
 def _problem(path: str, line: int | None, message: str, code: Code = Code.BLUEPRINT_COMPILE_FAILED) -> Problem:
     return Problem(path=path, line=line, code=code, message=one_line(message), hint="its blueprints are missing until this is mended")
-
-
-def load_entry_points(names: Callable[[], Iterable[Any]] | None = None) -> Iterator[Loaded]:
-    """What the installed packages offer: each entry point names a module, or one object in it."""
-    for point in (names or _entry_points)():
-        package = getattr(getattr(point, "dist", None), "name", None) or "unknown"
-        origin = f"package {package}"
-        try:
-            target = point.load()
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) or is_spent(error):
-                raise
-            yield Loaded(problems=(_problem(f"{origin}, entry point {point.name}", None, said(error)),))
-            continue
-        if isinstance(target, ModuleType):
-            yield collect(target, origin=origin, path=getattr(target, "__file__", None) or point.value)
-        else:
-            yield examine([(point.name, target)], origin=origin, path=point.value)
-
-
-def _entry_points() -> Iterable[Any]:
-    return importlib.metadata.entry_points(group=GROUP)
 
 
 def collect(module: ModuleType, *, origin: str, path: str) -> Loaded:

@@ -20,7 +20,7 @@ class Folder:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._files: dict[Path, tuple[Stamp, str, Loaded]] = {}
+        self._files: dict[Path, tuple[Stamp | None, str, Loaded]] = {}  # no stamp: to be loaded again, changed or not
 
     def loaded(self) -> Sequence[Loaded]:
         """What each file gave, in the order of their names."""
@@ -29,7 +29,8 @@ class Folder:
     def read(self) -> bool:
         """Load the files that changed since the last time; whether there were any. A broken file is a problem in its `Loaded`.
 
-        Raises OSError where the machine has nothing left to load one with: it is loaded the next time.
+        One for which the machine has nothing left is such a problem until the next time, and loaded again then. Raises OSError, and
+        has changed nothing, where there is nothing left to look into the folder with.
         """
         files = dict(_stamps(self._path)) if self._path else {}
         changed = False
@@ -38,15 +39,17 @@ class Folder:
             changed = True
         for path, stamp in sorted(files.items()):
             if path not in self._files or self._files[path][0] != stamp:
-                self._load(path, stamp)
-                changed = True
+                changed = self._load(path, stamp) or changed
         return changed
 
-    def _load(self, path: Path, stamp: Stamp) -> None:
-        if path in self._files:
-            sys.modules.pop(self._files[path][1], None)
+    def _load(self, path: Path, stamp: Stamp) -> bool:
+        before = self._files.get(path)
+        if before is not None:
+            sys.modules.pop(before[1], None)
         name = _module_name(path)
-        self._files[path] = (stamp, name, load_file(path, name, origin=f".lily/blueprints/{path.name}"))
+        loaded = load_file(path, name, origin=f".lily/blueprints/{path.name}")
+        self._files[path] = (None if loaded.spent else stamp, name, loaded)
+        return before is None or not before[2].spent or before[2] != loaded
 
 
 def _stamps(folder: Path) -> Iterator[tuple[Path, Stamp]]:

@@ -5,15 +5,21 @@ from typing import Any
 
 from lily.blueprints.contract import Blueprint, BlueprintError, Context, Envelope
 from lily.blueprints.envelope import checked
+from lily.blueprints.means import is_spent
 from lily.blueprints.schemas import Mismatch, validated
 from lily.errors import Code, LilyError
 
 
 def found_in(registry: Any, id: str, version: str | None = None) -> Blueprint:
-    """The blueprint `id` of `registry`. Raises BlueprintError with the registry's own code, not retryable."""
+    """The blueprint `id` of `registry`.
+
+    Raises BlueprintError with the registry's own code, not retryable; the registry's LilyError where it can't be loaded now.
+    """
     try:
         found: Blueprint = registry.resolve(id, version)
     except LilyError as error:
+        if is_spent(error):
+            raise
         message = f"{error.message}; {error.hint}" if error.hint else error.message
         raise BlueprintError(message, code=str(error.code), retryable=False, id=id) from None
     return found

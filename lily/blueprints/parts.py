@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, StringConstraints
 
 from lily.blueprints.contract import BlueprintError, Context, Envelope
 from lily.blueprints.foreign import contained
+from lily.blueprints.means import is_without_descriptors
 from lily.blueprints.nested import fitted, found_in
 from lily.blueprints.references import references, resolved
 from lily.blueprints.schemas import said
@@ -66,7 +67,8 @@ def check_folders(registry: Any, part: Part, policy: Any, workspace: Path, *, na
 def problem_with(registry: Any, part: Part, *, input_is_whole: bool) -> str | None:
     """Why a part can't be built, or None. What refers to an output that is not there yet is checked when it runs.
 
-    The input is checked only when it is whole: nothing will be added to it at run time.
+    The input is checked only when it is whole: nothing will be added to it at run time. Raises what `means.is_without_descriptors` knows,
+    where that can't be said now.
     """
     try:
         found = found_in(registry, part.blueprint, part.version)
@@ -77,6 +79,8 @@ def problem_with(registry: Any, part: Part, *, input_is_whole: bool) -> str | No
     except BlueprintError as error:
         return error.message
     except Exception as error:
+        if is_without_descriptors(error):
+            raise
         return f"{part.blueprint}: compile failed with {said(error)}"
     return None
 

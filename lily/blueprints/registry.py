@@ -15,9 +15,10 @@ from lily.blueprints import discovery
 from lily.blueprints.catalog import BLUEPRINT, BUILT_IN, SPECIALIST, SUBJECT, SYNTHESIZER, Row
 from lily.blueprints.contract import Blueprint
 from lily.blueprints.define import Specialist, Synthesizer
-from lily.blueprints.discovery import Found, Loaded, Problem
+from lily.blueprints.discovery import Found, Problem
 from lily.blueprints.folder import Folder
-from lily.blueprints.means import is_spent, spent
+from lily.blueprints.means import HINT, is_spent, spent
+from lily.blueprints.packages import Packages
 from lily.blueprints.schemas import json_schema, validated
 from lily.blueprints.versions import matches
 from lily.conditions.define import Subject
@@ -59,8 +60,8 @@ class Registry:
 
     def __init__(self, folder: Path | None = None, *, entry_points: Callable[[], Iterable[Any]] | None = None) -> None:
         self._folder = Folder(folder)
-        self._entry_points = entry_points
-        self._packages: tuple[Loaded, ...] | None = None
+        self._packages = Packages(entry_points)
+        self._behind = True  # something was read that the table does not show yet
         self._registered: list[Found] = []
         self._table: dict[tuple[str, str], _Entry] = {}
         self._attached: dict[int, tuple[Any, Any]] = {}
@@ -69,14 +70,19 @@ class Registry:
     # -- what is there ---------------------------------------------------------------------------------------------
 
     def refresh(self) -> bool:
-        """Look at the workspace's files again and load those that changed; whether anything did. Raises LilyError (`means.is_spent`)."""
-        with self._lock, _means("blueprints can't be loaded now"):
-            changed = self._packages is None
-            if self._packages is None:
-                self._packages = tuple(discovery.load_entry_points(self._entry_points))
-            changed = self._folder.read() or changed
+        """Look at the workspace's files again and load those that changed; whether anything did.
+
+        Raises LilyError (`means.is_spent`) where nobody can look; then all stays as it was. A file or an entry point for which alone
+        nothing was left is one of `problems`, and tried again by the next look.
+        """
+        with self._lock:
+            with _means("blueprints can't be looked for now"):
+                self._behind = self._packages.read() or self._behind
+                self._behind = self._folder.read() or self._behind
+            changed = self._behind
             if changed or not self._table:
                 self._table = self._build()
+            self._behind = False
             return changed
 
     def register(self, item: Any, origin: str = "this program") -> None:
@@ -93,7 +99,7 @@ class Registry:
     def problems(self) -> Sequence[Problem]:
         """The files and entry points that can't be used, and the ids that two places claim."""
         table = self._current()
-        loaded = [*self._folder.loaded(), *(self._packages or ())]
+        loaded = [*self._folder.loaded(), *self._packages.loaded()]
         doubles = [_duplicate_problem(entry) for entry in table.values() if entry.others]
         return sorted((p for one in loaded for p in one.problems), key=lambda p: (p.path, p.line or 0)) + doubles
 
@@ -116,7 +122,8 @@ class Registry:
     def resolve(self, id: str, version: str | None = None) -> Blueprint:
         """The blueprint `id`, when its version is inside `version` (a pin or a range).
 
-        Raises LilyError: `blueprint_not_found` (with what is close, or with the version that is there) or `blueprint_duplicate`.
+        Raises LilyError: `blueprint_not_found` (with what is close, or with the version that is there), `blueprint_duplicate`, or what
+        `means.is_spent` knows, where it is not here and may be in what can't be loaded now.
         """
         found: Blueprint = self._get(BLUEPRINT, id)
         if version is not None and not self._fits(found, version):
@@ -171,15 +178,33 @@ class Registry:
         return self._table
 
     def _get(self, kind: str, id: str) -> Any:
-        entry = self._current().get((kind, id))
+        if not self._table or ((kind, id) not in self._table and self._spent()):
+            self.refresh()
+        entry = self._table.get((kind, id))
         if entry is None:
-            raise self._unknown(kind, id)
+            missing = self._spent()
+            raise self._not_now(kind, id, missing) if missing else self._unknown(kind, id)
         if entry.others:
             problem = _duplicate_problem(entry)
             raise LilyError(Code.BLUEPRINT_DUPLICATE, problem.message, hint=problem.hint, id=id, places=[entry.place, *entry.others])
         if entry.item is None:
             self._import(entry)
         return entry.item
+
+    def _spent(self) -> Sequence[Problem]:
+        return [problem for one in (*self._folder.loaded(), *self._packages.loaded()) if one.spent for problem in one.problems]
+
+    @staticmethod
+    def _not_now(kind: str, id: str, missing: Sequence[Problem]) -> LilyError:
+        places = ", ".join(f"{problem.place} ({problem.message})" for problem in missing[:3])
+        return LilyError(
+            Code.BLUEPRINT_COMPILE_FAILED,
+            f"{kind} {id} is not here, and may be in what can't be loaded now: {places}",
+            hint=f"{HINT}, or mend what can't be loaded",
+            spent=True,
+            id=id,
+            not_loaded=[problem.place for problem in missing[:20]],
+        )
 
     def _unknown(self, kind: str, id: str) -> LilyError:
         known = sorted(name for have, name in self._table if have == kind)
@@ -225,7 +250,7 @@ class Registry:
 
     def _build(self) -> dict[tuple[str, str], _Entry]:
         table = {(row.kind, row.id): _Entry(row.kind, row.id, "built-in", f"built in ({row.module})", row=row) for row in BUILT_IN}
-        loaded = [*(self._packages or ()), *self._folder.loaded()]
+        loaded = [*self._packages.loaded(), *self._folder.loaded()]
         for found in [*(found for one in loaded for found in one.found), *self._registered]:
             self._add(table, found)
         return table

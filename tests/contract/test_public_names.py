@@ -6,7 +6,7 @@ import sys
 
 import lily
 import lily.testing
-from lily.blueprints.discovery import GROUP
+from lily.blueprints.packages import GROUP
 from lily.cli.app import load_all
 from lily.workspace import EVENTS, RECEIPT, SUMMARY, Workspace
 from tests.contract.imports import HEAVY, REPOSITORY

@@ -1,5 +1,6 @@
 """What is decided before the first attempt: each refusal has its code, and nothing a blueprint does gets out."""
 
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from lily.blueprints import means
 from lily.blueprints.contract import BlueprintError
 from lily.blueprints.define import BlueprintBase
 from lily.blueprints.registry import Registry
-from lily.errors import Code
+from lily.errors import Code, LilyError
 from lily.preflight import Ready, Refused, decide, preflight
 from lily.runs import PinnedSpec, Runtime, Target
 
@@ -202,6 +204,22 @@ def test_a_validator_that_raises_anything_is_contained(raised: BaseException) ->
 def test_a_compile_that_raises_anything_is_contained(raised: BaseException) -> None:
     outcome = refused(Code.JOB_EXECUTION_FAILED, Code.BLUEPRINT_COMPILE_FAILED, Probe(raises=raised))
     assert type(raised).__name__ in outcome.error.message
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EMFILE, errno.ENFILE])
+def test_a_compile_that_meets_a_limit_of_its_own_is_contained(number: int) -> None:
+    """Trying it again for ever would not raise that limit."""
+    outcome = refused(Code.JOB_EXECUTION_FAILED, Code.BLUEPRINT_COMPILE_FAILED, Probe(raises=OSError(number, "none left")))
+    assert "none left" in outcome.error.message
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_a_compile_for_which_this_process_has_no_descriptor_says_nothing_of_the_run(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(means, "has_descriptors", lambda: False)
+    with pytest.raises(LilyError, match="compile failed: none left") as caught:
+        checked(Probe(raises=OSError(number, "none left")))
+    assert means.is_spent(caught.value)
+    refused(Code.JOB_EXECUTION_FAILED, Code.BLUEPRINT_COMPILE_FAILED, Probe(raises=OSError(errno.ENOMEM, "none left")))
 
 
 def test_ctrl_c_is_not_a_blueprints_failure() -> None:

@@ -2,8 +2,11 @@
 
 import errno
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -11,10 +14,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from lily.blueprints import means
 from lily.blueprints.catalog import BLUEPRINT, BUILT_IN
 from lily.blueprints.define import BlueprintBase, blueprint
 from lily.blueprints.envelope import checked
-from lily.blueprints.means import is_spent
+from lily.blueprints.means import is_spent, is_without_descriptors
 from lily.blueprints.registry import Registry
 from lily.blueprints.schemas import validated
 from lily.blueprints.testkit import FakeContext
@@ -39,6 +43,10 @@ def write(
     path = folder / name
     path.write_text(GREET.format(id=id, version=version, word=word) if text is None else text)
     return path
+
+
+async def silent(ctx: Any, bindings: Any, run_input: Any) -> None:
+    """Nothing."""
 
 
 def failure(registry: Registry, *arguments: Any) -> LilyError:
@@ -246,21 +254,29 @@ def test_a_broken_edit_takes_the_blueprint_away_and_a_mended_one_brings_it_back(
     assert registry.resolve("greet.v1")
 
 
+def none_left(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+class Missing:
+    find_spec = staticmethod(none_left)
+
+
+@pytest.fixture
+def spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process has no descriptor left, as far as anybody looks."""
+    monkeypatch.setattr(means, "has_descriptors", lambda: False)
+
+
 @pytest.mark.parametrize("where", ["folder", "file", "code", "package", "built in"])
+@pytest.mark.usefixtures("spent")
 def test_a_load_for_which_no_descriptor_was_left_is_no_problem_of_what_was_loaded(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is said as what it is, and the next look does it: nothing is known as broken for good."""
-    write(tmp_path)
-    write(tmp_path, "later.py", text="import later_needs" if where == "code" else "")
-
-    def none_left(*_: Any, **__: Any) -> Any:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    class Missing:
-        find_spec = staticmethod(none_left)
-
-    point = SimpleNamespace(name="theirs", value="theirs", load=lambda: ModuleType("theirs"))
+    write(tmp_path, text=("import later_needs\n" if where == "code" else "") + GREET.format(id="greet.v1", version="1.0.0", word="hello"))
+    theirs = blueprint("theirs.v1")(silent)
+    point = SimpleNamespace(name="theirs", value="theirs", load=lambda: theirs)
     registry, example = Registry(tmp_path, entry_points=lambda: [point]), Registry().describe("command.v1")["example_job"]
     with monkeypatch.context() as patched:
         match where:
@@ -274,7 +290,7 @@ def test_a_load_for_which_no_descriptor_was_left_is_no_problem_of_what_was_loade
                 patched.setattr(point, "load", none_left)
             case _:
                 patched.setattr("importlib.import_module", none_left)
-        target = "command.v1" if where == "built in" else "greet.v1"
+        target = {"built in": "command.v1", "package": "theirs.v1"}.get(where, "greet.v1")
         for _ in range(2):
             error = failure(registry, target)
             assert (is_spent(error), "Too many open files" in error.message) == (True, True)
@@ -283,9 +299,182 @@ def test_a_load_for_which_no_descriptor_was_left_is_no_problem_of_what_was_loade
             preflight(spec, registry, SimpleNamespace(capabilities={}, max={}), tmp_path)
     if where == "code":
         monkeypatch.setitem(sys.modules, "later_needs", ModuleType("later_needs"))
-    assert registry.resolve("greet.v1")
+    assert registry.resolve(target)
     assert registry.resolve("command.v1")
     assert registry.problems() == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EMFILE, errno.ENFILE])
+@pytest.mark.usefixtures("spent")
+def test_a_file_for_which_nothing_is_left_takes_no_other_down(number: int, tmp_path: Path) -> None:
+    """It is named as a problem with what to do, and only what may be in it is waited for."""
+    loads: list[int] = []
+    path = write(tmp_path, "big.py", text=f"import greedy\ngreedy.loads.append(1)\nraise OSError({number}, 'none left')")
+    write(tmp_path)
+    sys.modules["greedy"] = SimpleNamespace(loads=loads)  # type: ignore[assignment]
+    try:
+        registry = Registry(tmp_path)
+        assert registry.resolve("command.v1")
+        assert registry.resolve("greet.v1")
+        (problem,) = registry.problems()
+        assert (problem.place, problem.code) == (f"{path}:3", Code.BLUEPRINT_COMPILE_FAILED)
+        assert "none left" in problem.message
+        assert "ulimit -n" in problem.hint
+        assert {row.id for row in registry.list()} >= {"command.v1", "greet.v1"}
+        assert len(loads) == 1  # nothing of this needed it
+        error = failure(registry, "big.v1")
+        assert (is_spent(error), len(loads)) == (True, 2)
+        assert f"{path}:3 (" in error.message
+        assert registry.refresh() is False  # it is as it was
+        assert len(loads) == 3
+        text = path.read_text().replace("raise", "x =")
+        path.write_text(text + "\n" + GREET.format(id="big.v1", version="1.0.0", word="big"))
+        assert registry.resolve("big.v1")  # whether or not anybody was told of the change
+        assert registry.problems() == []
+    finally:
+        del sys.modules["greedy"]
+
+
+def test_the_first_look_for_what_may_be_in_such_a_file_loads_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[int] = []
+    monkeypatch.setitem(sys.modules, "greedy", SimpleNamespace(loads=loads))
+    write(tmp_path, "big.py", text="import greedy\ngreedy.loads.append(1)\nraise OSError(12, 'none left')")
+    assert is_spent(failure(Registry(tmp_path), "big.v1"))
+    assert len(loads) == 1
+
+
+def test_what_changed_beside_such_a_file_is_known_at_once_and_stays_known(tmp_path: Path) -> None:
+    """Also once that file is gone, when nothing is to be loaded any more."""
+    edited, removed = write(tmp_path), write(tmp_path, "z.py", id="z.v1")
+    registry = Registry(tmp_path)
+    before = registry.resolve("greet.v1")
+    stat = edited.stat()
+    write(tmp_path, id="greet.v2")
+    os.utime(edited, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    removed.unlink()
+    big = write(tmp_path, "h.py", text="raise OSError(12, 'none left')")
+    assert registry.refresh() is True
+    assert registry.resolve("greet.v2") is not before
+    assert {row.id for row in registry.list()} & {"greet.v1", "z.v1"} == set()
+    big.unlink()
+    assert registry.refresh() is True
+    assert registry.resolve("greet.v2")
+    assert [failure(registry, id).code for id in ("greet.v1", "z.v1")] == [Code.BLUEPRINT_NOT_FOUND] * 2
+
+
+def test_an_edit_for_which_nothing_is_left_takes_the_old_one_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path)
+    registry = Registry(tmp_path)
+    registry.resolve("greet.v1")
+    write(tmp_path, word="good evening")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", none_left)
+        assert registry.refresh() is True
+        assert str(path) in failure(registry, "greet.v1").message
+    assert registry.resolve("greet.v1")
+
+
+def test_an_entry_point_for_which_nothing_is_left_takes_no_other_down() -> None:
+    def load() -> Any:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    theirs = blueprint("theirs.v1")(silent)
+    big, small = (SimpleNamespace(name=name, value=name, load=load) for name in ("big", "small"))
+    small.load = lambda: theirs
+    registry = Registry(entry_points=lambda: [big, small])
+    assert registry.resolve("theirs.v1")
+    assert registry.resolve("command.v1")
+    (problem,) = registry.problems()
+    assert ("entry point big" in problem.place, "ulimit -n" in problem.hint) == (True, True)
+    assert is_spent(failure(registry, "big.v1"))
+    big.load = lambda: blueprint("big.v1")(silent)
+    assert registry.resolve("big.v1")
+    assert registry.problems() == []
+
+
+def test_what_packages_gave_is_known_although_the_folder_could_not_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = SimpleNamespace(name="theirs", value="theirs", load=lambda: None)
+    registry = Registry(tmp_path, entry_points=lambda: [point])
+    point.load = lambda: (_ for _ in ()).throw(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    registry.refresh()
+    point.load = lambda: blueprint("theirs.v1")(silent)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", none_left)
+        assert is_spent(failure(registry, "theirs.v1"))
+        assert registry.resolve("command.v1")
+    assert registry.refresh() is True
+    assert registry.resolve("theirs.v1")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_a_file_that_says_so_while_there_are_descriptors_left_is_broken(number: int, tmp_path: Path) -> None:
+    """It ran into a limit of its own, as of inotify instances: it is not loaded again before it is changed."""
+    write(tmp_path, "own.py", text=f"raise OSError({number}, 'inotify instance limit reached')")
+    registry = Registry(tmp_path)
+    error = failure(registry, "own.v1")
+    assert (error.code, is_spent(error)) == (Code.BLUEPRINT_NOT_FOUND, False)
+    (problem,) = registry.problems()
+    assert "until this is mended" in problem.hint
+    assert registry.refresh() is False
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """None can be had inside; those that are open stay so."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_packages_that_can_not_be_looked_for_are_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without descriptors there seem to be none, and the standard library remembers it."""
+    looks: list[Any] = []
+
+    def entry_points(**asked: Any) -> list[Any]:
+        looks.append(asked)
+        return []
+
+    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
+    registry = Registry()
+    with no_descriptors():
+        error = failure(registry, "command.v1")
+    assert (is_spent(error), looks) == (True, [])
+    assert registry.resolve("command.v1")
+    assert len(looks) == 1
+
+
+def test_whether_descriptors_are_left_is_seen_by_taking_some() -> None:
+    error = OSError(errno.EMFILE, "Too many open files")
+    before = os.open(os.devnull, os.O_RDONLY)
+    os.close(before)
+    with no_descriptors():
+        assert is_without_descriptors(error)
+        assert not is_without_descriptors(OSError(errno.ENOENT, "No such file"))
+    assert not is_without_descriptors(error)
+    after = os.open(os.devnull, os.O_RDONLY)
+    os.close(after)
+    assert after == before  # and all of them were given back
+
+
+@pytest.mark.parametrize(
+    ("target", "bindings"),
+    [
+        ("pipeline.v1", {"steps": [{"name": "a", "blueprint": "big.v1"}]}),
+        ("council.v1", {"specialists": ["security.v1", "big.v1"]}),
+    ],
+)
+def test_a_run_made_of_what_can_not_be_loaded_now_waits(target: str, bindings: dict[str, Any], tmp_path: Path) -> None:
+    """As one whose own target it is."""
+    write(tmp_path, "big.py", text="raise OSError(12, 'none left')")
+    registry = Registry(tmp_path)
+    example = registry.describe(target)["example_job"]
+    spec = msgspec.convert({**example, "target": {**example["target"], "id": target}, "bindings": bindings}, PinnedSpec)
+    with pytest.raises(LilyError, match="none left") as caught:
+        preflight(spec, registry, SimpleNamespace(capabilities={}, max={}), tmp_path)
+    assert is_spent(caught.value)
 
 
 def test_each_file_is_a_module_of_its_own(tmp_path: Path) -> None:
