@@ -214,14 +214,18 @@ def test_no_number_is_given_twice_where_the_last_rows_are_lost(old: Old, marks: 
     assert old.there("select max(sequence) from audit") == [101]
 
 
-def test_numbers_leap_where_nobody_can_say_how_far_they_went(old: Old) -> None:
-    """The table of numbers is lost, too. Of a table that is whole its rows say it."""
-    old.lose("event", -1)
+@pytest.mark.parametrize("marks", [True, False], ids=["with its marks", "without"])
+@pytest.mark.parametrize("table", ["event", "audit"])
+def test_numbers_leap_where_nobody_can_say_how_far_they_went(old: Old, table: str, marks: bool) -> None:
+    """The table of numbers is lost, too. Of a table that is whole its rows say it; the audit goes on from its head, without a gap."""
+    old.lose(table, -1)
     overwrite(old.path, old.leaves("sqlite_sequence")[0].page)
+    if not marks:
+        old.lose("meta", 0)
     old.salvaged()
-    (last,) = old.there("select max(sequence) from event")
-    assert old.there("select seq from sqlite_sequence where name = 'event'") == [last + LEAP]
-    assert old.there("select seq from sqlite_sequence where name = 'audit'") == [100]
+    last = {name: old.there(f"select max(sequence) from {name}")[0] for name in ("event", "audit")}
+    assert old.there("select seq from sqlite_sequence order by name") == [last["audit"], last["event"] + (LEAP if table == "event" else 0)]
+    assert old.there("select value from meta where key = 'audit.head'")[0].split()[0] == str(100 if marks else last["audit"])
 
 
 @pytest.mark.parametrize("marks", [True, False], ids=["with its marks", "without"])
