@@ -58,3 +58,27 @@ def lead(path: Path, leaf: Leaf, to: Leaf) -> None:
     with open(path, "r+b") as file:
         file.seek(leaf.named_at)
         file.write(to.page.to_bytes(4))
+
+
+def spoiling_log(path: Path, page: int) -> Path:
+    """A log beside the file that SQLite takes for whole, and that puts other bytes in the place of a page."""
+    salts, body = b"saltsalt", b"\xa5" * SIZE
+    head = b"".join(word.to_bytes(4) for word in (0x377F0682, 3007000, SIZE, 0)) + salts
+    sums = _sums(head, (0, 0))
+    about = page.to_bytes(4) + (path.stat().st_size // SIZE).to_bytes(4)
+    frame = about + salts + _packed(_sums(about + body, sums)) + body
+    log = path.with_name(f"{path.name}-wal")
+    log.write_bytes(head + _packed(sums) + frame)
+    return log
+
+
+def _sums(body: bytes, before: tuple[int, int]) -> tuple[int, int]:
+    one, two = before
+    for at in range(0, len(body), 8):
+        one = (one + int.from_bytes(body[at : at + 4], "little") + two) & 0xFFFFFFFF
+        two = (two + int.from_bytes(body[at + 4 : at + 8], "little") + one) & 0xFFFFFFFF
+    return one, two
+
+
+def _packed(sums: tuple[int, int]) -> bytes:
+    return b"".join(each.to_bytes(4) for each in sums)

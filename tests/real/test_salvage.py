@@ -379,3 +379,10 @@ def test_numbers_that_make_no_sense_are_passed_over(old: Old) -> None:
     old.execute("insert into sqlite_sequence values ('nobody', 7), (x'ff', 7), ('review', 41)")
     assert old.salvaged().problem == ""
     assert sorted(old.there("select name || seq from sqlite_sequence")) == ["audit100", f"event{2 * RUNS}", "review41"]
+
+
+def test_how_many_runs_there_are_is_counted_and_never_lost(old: Old) -> None:
+    """It is said of nothing that it could not be read."""
+    old.lose("tally", 0)
+    assert old.salvaged().damaged == []
+    assert old.there("select runs from tally where status = 'succeeded'") == [RUNS]

@@ -1,14 +1,24 @@
-"""SQLite's file as a whole: what is put in its place, and where what was there is kept."""
+"""SQLite's file as a whole: how it stands, what is put in its place, and where what was there is kept."""
 
 import errno
 import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lily.storage import copies
+from lily.errors import Code, LilyError
+from lily.storage import copies, store_file
 from lily.storage.files import sync_path
+from lily.storage.salvage import Salvaged
+from lily.storage.schema import HEAD
+from lily.storage.store import Store
+from lily.storage.store_file import look, move_log_aside, renew
+from lily.testing import FakeClock
+from tests.pages import leaves, overwrite, spoiling_log
 
 
 @pytest.fixture
@@ -67,3 +77,175 @@ def test_a_file_that_can_not_be_kept_is_not_replaced(tmp_path: Path, monkeypatch
         copies.put_in_place(staged, path, aside)
     assert (path.read_bytes(), copies.side(path, "-wal").read_bytes()) == (b"old", b"its log")
     assert (aside / "store-wal").read_bytes() == b"of before"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A store with a mark of its own, all of it in the one file."""
+    made = tmp_path / "db" / "lily.sqlite3"
+    made.parent.mkdir()
+    Store("", database_file=made, clock=FakeClock()).close()
+    with closing(sqlite3.connect(made)) as by_hand:
+        by_hand.execute("insert into spec values ('sha256:mine', '{}')")
+        by_hand.commit()
+        by_hand.execute("pragma wal_checkpoint(truncate)")
+    return made
+
+
+def renewed(path: Path) -> tuple[Salvaged, list[Path]]:
+    return renew(path, path.parent / "damaged", FakeClock(), lambda job_id, run_id: False)
+
+
+def specs(path: Path) -> list[Any]:
+    with closing(sqlite3.connect(path)) as database:
+        return [row[0] for row in database.execute("select spec_hash from spec")]
+
+
+def there(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
+def damage(path: Path, table: str = "event") -> bytes:
+    """The table can't be read; gives the file as it is then."""
+    (leaf,) = leaves(path, table)
+    overwrite(path, leaf.page)
+    return path.read_bytes()
+
+
+def test_a_store_that_is_renewed_leaves_nothing_beside_it_but_what_was_there(path: Path) -> None:
+    """All that was made on the way is gone."""
+    damaged = damage(path)
+    saved, moved = renewed(path)
+    assert (saved.problem, saved.damaged, specs(path)) == ("", ["event"], ["sha256:mine"])
+    assert moved == [path.parent / "damaged" / path.name]
+    assert moved[0].read_bytes() == damaged
+    assert there(path.parent) == ["damaged", path.name]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_log_that_spoils_what_it_is_applied_to_is_left_out(path: Path) -> None:
+    """It may be another file's. Both are kept."""
+    damage(path)
+    log = spoiling_log(path, 1)
+    bodies = [path.read_bytes(), log.read_bytes()]
+    saved, moved = renewed(path)
+    assert (saved.problem, saved.damaged, specs(path)) == ("", ["event"], ["sha256:mine"])
+    assert [each.read_bytes() for each in moved] == bodies
+    assert there(path.parent) == ["damaged", path.name]
+
+
+def test_where_there_is_no_file_a_fresh_store_is_made(path: Path) -> None:
+    """And why nothing is in it is said."""
+    path.unlink()
+    saved, moved = renewed(path)
+    assert (saved, moved, specs(path)) == (Salvaged(problem="there is no file"), [], [])
+
+
+def _spoils(broken: Path, fresh: Path, *_: Any) -> Salvaged:
+    overwrite(fresh, leaves(fresh, "run")[0].page)
+    return Salvaged()
+
+
+def _fails(*_: Any) -> Salvaged:
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+@pytest.mark.parametrize(
+    ("instead", "says"),
+    [(_spoils, "the fresh store can't be used: it is damaged"), (_fails, "a fresh store can't be made: database or disk is full")],
+)
+def test_a_fresh_store_that_can_not_be_made_takes_nobodys_place(
+    path: Path, monkeypatch: pytest.MonkeyPatch, instead: Callable[..., Salvaged], says: str
+) -> None:
+    """Everything is as it was, and nothing more is there."""
+    damaged = damage(path)
+    monkeypatch.setattr(store_file, "salvage", instead)
+    with pytest.raises(LilyError) as raised:
+        renewed(path)
+    assert raised.value.code is Code.STORE_UNAVAILABLE
+    assert raised.value.message.startswith(says)
+    assert path.read_bytes() == damaged
+    assert there(path.parent) == [path.name]
+
+
+# -- how it stands ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("writes", "heals", "in_use", "problem", "looks"),
+    [
+        (1, True, False, "", 2),
+        (0, False, False, "damaged: torn", 1),
+        (100, False, False, "damaged: torn", 3),
+        (100, False, True, "damaged: torn", 1),
+    ],
+    ids=["a command of a moment ago", "nobody wrote", "somebody writes on and on", "beside its owner"],
+)
+def test_what_is_seen_while_somebody_writes_is_looked_at_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, writes: int, heals: bool, in_use: bool, problem: str, looks: int
+) -> None:
+    """It was of no one moment. One that is damaged stays so, and looking comes to an end."""
+    looked: list[int] = []
+
+    def integrity(*_: Any, **__: Any) -> list[str]:
+        looked.append(1)
+        if len(looked) > writes:
+            return [] if heals else ["torn"]
+        os.utime(path, ns=(0, len(looked)))
+        return ["torn"]
+
+    monkeypatch.setattr(copies, "integrity", integrity)
+    assert (look(path, in_use=in_use).problem, len(looked)) == (problem, looks)
+
+
+def test_a_log_that_spoils_a_sound_store_is_told_apart_from_a_damaged_one(path: Path) -> None:
+    """Without changing either. Who has the store open made the log."""
+    log = spoiling_log(path, leaves(path, "run")[0].page)
+    bodies = [path.read_bytes(), log.read_bytes()]
+    seen = look(path, in_use=False)
+    assert (seen.log_foreign, seen.problem, seen.log_bytes, seen.usable) == (True, "", len(bodies[1]), False)
+    seen = look(path, in_use=True)
+    assert (seen.log_foreign, seen.problem.partition(":")[0]) == (False, "damaged")
+    assert [path.read_bytes(), log.read_bytes()] == bodies
+    damage(path, "event")
+    log.write_bytes(bodies[1])
+    assert not look(path, in_use=False).log_foreign
+
+
+@pytest.mark.parametrize("in_use", [False, True])
+def test_a_log_without_a_store_is_told_from_one_that_its_owner_begins(path: Path, in_use: bool) -> None:
+    """An empty file beside a log: the owner is about to write it; else SQLite would throw the log away."""
+    log = spoiling_log(path, 2)
+    path.write_bytes(b"")
+    seen = look(path, in_use=in_use)
+    assert (seen.there, seen.empty, seen.log_alone, seen.log_bytes) == (True, True, not in_use, log.stat().st_size)
+    path.unlink()
+    seen = look(path, in_use=in_use)
+    assert (seen.there, seen.log_alone) == (False, True)
+    log.write_bytes(b"")
+    assert not look(path, in_use=in_use).log_alone
+
+
+def test_what_is_no_store_of_this_schema_is_not_usable(path: Path) -> None:
+    """One without a schema has none yet; one of another schema says which."""
+    assert (look(path, in_use=False).schema, look(path, in_use=False).usable) == (HEAD, True)
+    with closing(sqlite3.connect(path)) as by_hand:
+        by_hand.execute("update alembic_version set version_num = '0001'")
+        by_hand.commit()
+    assert (look(path, in_use=False).schema, look(path, in_use=False).usable) == ("0001", False)
+    with closing(sqlite3.connect(path)) as by_hand:
+        by_hand.execute("drop table alembic_version")
+        by_hand.commit()
+    seen = look(path, in_use=False)
+    assert (seen.schema, seen.problem, seen.usable) == ("", "", False)
+    path.write_bytes(b"no database\n" * 400)
+    assert look(path, in_use=False).problem == "damaged: file is not a database"
+
+
+def test_a_log_is_moved_aside_with_its_index(path: Path) -> None:
+    """Neither is of use without the other."""
+    for suffix in copies.SIDE_FILES:
+        copies.side(path, suffix).write_text(suffix)
+    moved = move_log_aside(path, path.parent / "aside")
+    assert [each.read_text() for each in moved] == ["-wal", "-shm"]
+    assert there(path.parent) == ["aside", path.name]
