@@ -386,3 +386,13 @@ def test_how_many_runs_there_are_is_counted_and_never_lost(old: Old) -> None:
     old.lose("tally", 0)
     assert old.salvaged().damaged == []
     assert old.there("select runs from tally where status = 'succeeded'") == [RUNS]
+
+
+def test_an_index_that_is_damaged_costs_no_row(old: Old) -> None:
+    """The tables have all of it, so that nothing is said to be lost."""
+    with closing(sqlite3.connect(old.path)) as before:
+        pages = [row[0] for row in before.execute("select rootpage from sqlite_master where type = 'index'")]
+    for page in pages:
+        overwrite(old.path, page)
+    found = old.salvaged()
+    assert (found.damaged, found.lost, found.rows("event"), found.rows("run"), found.rows("audit")) == ([], [], 2 * RUNS, RUNS, 100)

@@ -242,6 +242,25 @@ def test_what_is_no_store_of_this_schema_is_not_usable(path: Path) -> None:
     assert look(path, in_use=False).problem == "damaged: file is not a database"
 
 
+def test_what_can_not_be_read_is_not_said_to_be_damaged(path: Path) -> None:
+    """Nobody can say how it stands."""
+    with closing(sqlite3.connect(path)) as by_hand:
+        by_hand.execute("alter table alembic_version rename column version_num to other")
+        by_hand.commit()
+    assert look(path, in_use=False).problem == "can't be read: no such column: version_num"
+    path.unlink()
+    path.mkdir()
+    assert look(path, in_use=False).problem == "can't be read: unable to open database file"
+
+
+def test_looking_makes_nothing_beside_the_store_not_even_for_a_moment(path: Path) -> None:
+    """Its folder may take no files."""
+    before = path.parent.stat().st_mtime_ns
+    assert look(path, in_use=False).usable
+    assert copies.examine(path).schema == HEAD
+    assert (path.parent.stat().st_mtime_ns, there(path.parent)) == (before, [path.name])
+
+
 def test_a_log_is_moved_aside_with_its_index(path: Path) -> None:
     """Neither is of use without the other."""
     for suffix in copies.SIDE_FILES:
