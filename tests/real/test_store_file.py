@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -132,6 +133,21 @@ def test_a_log_that_spoils_what_it_is_applied_to_is_left_out(path: Path) -> None
     assert (saved.problem, saved.damaged, specs(path)) == ("", ["event"], ["sha256:mine"])
     assert [each.read_bytes() for each in moved] == bodies
     assert there(path.parent) == ["damaged", path.name]
+
+
+def test_what_stands_in_the_log_alone_is_in_the_fresh_store(path: Path) -> None:
+    """A power cut left it there, and the damage came with it."""
+    crashed = path.parent / "crashed.sqlite3"
+    with closing(sqlite3.connect(path)) as by_hand:
+        by_hand.execute("insert into spec values ('sha256:newest', '{}')")
+        by_hand.commit()
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{path}{suffix}", f"{crashed}{suffix}")
+    overwrite(crashed, leaves(path, "event")[0].page)
+    bodies = [crashed.read_bytes(), copies.side(crashed, "-wal").read_bytes()]
+    saved, moved = renewed(crashed)
+    assert (saved.damaged, specs(crashed)) == (["event"], ["sha256:mine", "sha256:newest"])
+    assert [each.read_bytes() for each in moved] == bodies
 
 
 def test_where_there_is_no_file_a_fresh_store_is_made(path: Path) -> None:
