@@ -1,7 +1,6 @@
 """Changing what is there: cancel, retry at once, replay, prune, and comparing two runs."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -17,7 +16,7 @@ from lily.runs import TERMINAL, Run
 from lily.spec_index import SpecIndex
 from lily.storage.artifacts import read_receipt
 from lily.storage.cancels import Done, cancel_runs
-from lily.storage.files import remove_folder
+from lily.storage.files import need_way, remove_folder
 from lily.storage.hurries import AT_ONCE, hurry_runs
 from lily.storage.state_audit import Submission
 from lily.storage.store import Store
@@ -114,8 +113,10 @@ def prune(
 ) -> list[Run]:
     """Delete ended runs with their artifacts: all but the newest `keep` of each job, or those that ended before `older_than`. Audited.
 
-    A run that has not ended, or whose artifacts are still owed, is never touched. Gives the runs that went (or would go).
+    A run that has not ended, or whose artifacts are still owed, is never touched. Gives the runs that went (or would go). Raises
+    `workspace_invalid` where the folder of runs leads nowhere: what is there would be left for good.
     """
+    need_way(workspace.runs)
     before = stamp((clock or SystemClock()).now() - older_than) if older_than is not None else None
     gone: list[Run] = []
     for job in [job_id] if job_id is not None else store.job_ids():
@@ -142,8 +143,10 @@ def _remove_folders(workspace: Workspace, runs: Sequence[Run]) -> None:
 
 def _remove_folder(workspace: Workspace, run: Run) -> None:
     """Never through a link: of one in place of a run's folder the link goes, and behind one in place of a job's folder nothing."""
-    with suppress(NotADirectoryError):
+    try:
         remove_folder(workspace.run_dir(run.job_id, run.run_id))
+    except (NotADirectoryError, FileNotFoundError):
+        need_way(workspace.runs)
 
 
 def diff(workspace: Workspace, store: Store, a: str, b: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from lily.operations.verify_runs import job_folders
 from lily.storage.alerts import newest_event, pass_over
 from lily.storage.audit import Actor, Change, record
 from lily.storage.database import writing
-from lily.storage.files import sync_disk
+from lily.storage.files import need_way, sync_disk
 from lily.storage.history import Past, fix_head, note_gaps, put_back, retries
 from lily.storage.receipt_reads import ReceiptReads, Stored
 from lily.storage.store import Store
@@ -70,8 +70,10 @@ def rebuild_files(workspace: Workspace, store: Store, order: Order, *, run_ids: 
     """Write receipts, summaries and lifecycle events again that are missing or were changed, of these runs or of all.
 
     A receipt comes out byte for byte where nothing else was lost. Lines of output and a target's files are not in the store: it is said
-    which are lost. May be called while a supervisor runs: runs that have ended are no concern of it.
+    which are lost. May be called while a supervisor runs: runs that have ended are no concern of it. Raises `workspace_invalid` where the
+    folder of runs leads nowhere, as on a disk that is not mounted.
     """
+    need_way(workspace.runs)
     done, reads, at = Rebuilt(), ReceiptReads(store), stamp(order.at)
     for page in _pages(reads, run_ids):
         steps = [step for stored in page for step in mend_files(workspace, store, stored, at, dry_run=order.dry_run)]
@@ -99,8 +101,9 @@ def rebuild_history(workspace: Workspace, store: Store, order: Order, *, job_ids
     A run that the store takes for unfinished, and that has a receipt, is brought to its end; a row that was changed is put right.
     Windows that the ledger has not settled are accounted for up to the newest that has a run, so that none is fired a second time.
     A receipt that does not agree with its events, its spec or the receipt after it is skipped; a run that was pruned or went with a
-    reset is left alone. Only by who owns the workspace (`lily.operations.emergency.held`).
+    reset is left alone. Only by who owns the workspace (`lily.operations.emergency.held`). Raises `workspace_invalid` as above.
     """
+    need_way(workspace.runs)
     done = Rebuilt()
     for job_id in job_folders(workspace) if job_ids is None else job_ids:
         _rebuild_job(workspace, store, order, job_id, done)

@@ -8,7 +8,7 @@ from lily.operations.rebuild_files import Step
 from lily.operations.run_check import check_run
 from lily.storage.audit import Change, record
 from lily.storage.database import writing
-from lily.storage.files import sync_disk
+from lily.storage.files import need_way, sync_disk
 from lily.storage.receipt_chain import heads, runs_in_chain, unchain
 from lily.storage.receipt_reads import ReceiptReads
 from lily.storage.run_files import Mend, RunFiles
@@ -22,7 +22,8 @@ _OF_ROWS = frozenset({"row_edited", "events_not_stored", "receipt_without_end"})
 def seal(workspace: Workspace, store: Store, order: Order, clock: Clock | None = None) -> Rebuilt:
     """Write receipts anew where files are lost or were changed, and link those after them to the new ones; audited with the chain's end
     before. A receipt that is named and nowhere is noted as lost. What the old receipts could prove is gone then. Only by who owns the
-    workspace, after `rebuild_files`."""
+    workspace, after `rebuild_files`. Raises `workspace_invalid` where the folder of runs leads nowhere."""
+    need_way(workspace.runs)
     done = Rebuilt()
     for job_id, damaged in _damaged(workspace, store, order, done).items():
         _seal_job(workspace, store, order, clock or SystemClock(), job_id, damaged)

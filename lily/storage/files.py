@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from lily.errors import Code, LilyError
 from lily.receipts import File
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -91,20 +92,44 @@ def _held(path: str) -> Iterator[int]:
         os.close(fd)
 
 
+def in_the_way(path: Path) -> str:
+    """What stands where a folder belongs, so that none can be made; empty where nothing does."""
+    if path.is_dir() or not os.path.lexists(path):
+        return ""
+    return f"it leads to {os.readlink(path)}, which is not there" if path.is_symlink() else "it is a file, where a folder belongs"
+
+
+def need_way(path: Path) -> None:
+    """Raises `workspace_invalid` where something stands in the way of a folder: what is on a disk that is not mounted is not gone."""
+    if what := in_the_way(path):
+        hint = "mount what it leads to, or move the link away" if path.is_symlink() else "move it away"
+        raise LilyError(Code.WORKSPACE_INVALID, what, where=str(path), hint=hint)
+
+
 def remove_folder(path: Path) -> None:
     """Remove a run's folder with all that is in it; of a link in its place the link alone. One that is gone is removed.
 
-    Nothing is removed behind a link in place of the job's folder, also when the link is put there meanwhile. Raises OSError.
+    Nothing is removed behind a link in place of the job's folder, also when the link is put there meanwhile. Raises OSError, also where
+    the way to it leads nowhere.
     """
-    with contextlib.suppress(FileNotFoundError), _held(str(path.parent)) as parent:
+    try:
+        with _held(str(path.parent)) as parent:
+            _remove(parent, path.name)
+    except FileNotFoundError:
+        there = next(each for each in path.parents if os.path.lexists(each))
+        if in_the_way(there):
+            raise
+
+
+def _remove(parent: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=parent)  # a link, or whatever else is no folder
+    except (IsADirectoryError, PermissionError):
         try:
-            os.unlink(path.name, dir_fd=parent)  # a link, or whatever else is no folder
-        except (IsADirectoryError, PermissionError):
-            try:
-                shutil.rmtree(path.name, dir_fd=parent)
-            except PermissionError:  # a target may close its own folders, as caches of packages are
-                _open_up(parent, path.name)
-                shutil.rmtree(path.name, dir_fd=parent)
+            shutil.rmtree(name, dir_fd=parent)
+        except PermissionError:  # a target may close its own folders, as caches of packages are
+            _open_up(parent, name)
+            shutil.rmtree(name, dir_fd=parent)
 
 
 def _open_up(above: int, name: str) -> None:

@@ -213,6 +213,35 @@ def test_prune_deletes_only_what_it_says(lily: Lily, workspace: Path, two_runs: 
     assert sorted(ids(lily("runs", "list", "--json"))) == sorted([two_runs[0], waiting])
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("runs", "prune", "--keep", "0"),
+        ("db", "rebuild", "--from", "store"),
+        ("db", "rebuild", "--from", "store", "--accept-losses"),
+        ("db", "rebuild", "--from", "receipts"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("stands", ["link", "file"])
+def test_while_the_disk_of_the_runs_is_away_nothing_takes_them_for_gone(
+    lily: Lily, workspace: Path, two_runs: list[str], command: tuple[str, ...], stands: str
+) -> None:
+    """What is deleted then, or noted as lost, would be back with the disk, and nobody would know of it."""
+    runs = workspace / ".lily" / "runs"
+    runs.rename(workspace / "away")
+    if stands == "link":
+        runs.symlink_to(workspace / "disk" / "runs")
+    else:
+        runs.touch()
+    said = lily(*command)
+    assert (said.status, said.out, said.err.partition(":")[0]) == (3, "", "workspace_invalid")
+    runs.unlink()
+    (workspace / "away").rename(runs)
+    assert sorted(ids(lily("runs", "list", "--json"))) == sorted(two_runs)
+    assert lily("runs", "verify").status == 0
+
+
 @pytest.mark.usefixtures("workspace")
 def test_without_any_run_a_list_is_empty(lily: Lily) -> None:
     """An object with an empty list, or a word on stderr."""

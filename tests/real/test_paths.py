@@ -89,6 +89,15 @@ class TestLinks:
         assert not folder.exists()
         assert precious(outside)
 
+    def test_of_a_folder_to_which_the_way_leads_nowhere_it_is_not_said_that_it_is_gone(self, tmp_path: Path) -> None:
+        """Its disk is not mounted; without anything in the way, nothing is there to remove."""
+        (tmp_path / "runs").symlink_to(tmp_path / "disk")
+        with pytest.raises(FileNotFoundError):
+            remove_folder(tmp_path / "runs" / "job" / RUN)
+        remove_folder(tmp_path / "none" / "job" / RUN)
+        (tmp_path / "disk").mkdir()
+        remove_folder(tmp_path / "runs" / "job" / RUN)
+
     def test_a_file_is_replaced_and_never_written_through_the_link_in_its_place(self, tmp_path: Path, outside: Path) -> None:
         (tmp_path / "summary.md").symlink_to(outside / RUN / "precious")
         with open_folder(tmp_path, create=False) as folder:

@@ -8,13 +8,13 @@ import msgspec
 
 from lily.clock import SystemClock
 from lily.findings import Finding
-from lily.operations.doctor.places import in_the_way, open_paths, private_mode, stale_sockets
+from lily.operations.doctor.places import open_paths, private_mode, stale_sockets
 from lily.operations.doctor.scene import Scene
 from lily.operations.rebuild import Order, rebuild_files, rebuild_history
 from lily.operations.rebuild_files import Step
 from lily.operations.session import open_store
 from lily.storage import copies
-from lily.storage.files import make_folder
+from lily.storage.files import in_the_way, make_folder
 from lily.storage.run_checks import close_orphans, has_receipt, recount
 from lily.storage.running import running
 from lily.storage.salvage import Salvaged

@@ -13,6 +13,7 @@ from lily.operations.doctor.scene import Scene
 from lily.operations.sockets import address, doorbell_path, reader_path
 from lily.operations.worker import elsewhere
 from lily.storage.copies import SIDE_FILES, side
+from lily.storage.files import in_the_way
 from lily.text import counted
 from lily.workspace import RESERVED, is_job_id, is_run_id, lock_path, read_owner
 
@@ -70,13 +71,6 @@ def folders(scene: Scene) -> Iterator[Finding]:
             light = code == "mode_open" and path_shown == scene.shown(place.database.parent)
             yield found("folders", code, message + more, path_shown, severity=Severity.INFO if light else None)
     yield fine("folders", f"{counted(looked, 'folder or file', 'folders and files')} of Lily's own")
-
-
-def in_the_way(path: Path) -> str:
-    """What stands where a folder belongs, so that none can be made; empty where nothing does."""
-    if path.is_dir() or not os.path.lexists(path):
-        return ""
-    return f"it leads to {os.readlink(path)}, which is not there" if path.is_symlink() else "it is a file, where a folder belongs"
 
 
 def _private(scene: Scene) -> Iterator[Path]:
