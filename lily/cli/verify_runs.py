@@ -34,7 +34,7 @@ def verify(
     tally = Tally()
     named: list[Finding] = []
     with opened(workspace) as (place, _, store):
-        run_id = store.find(run).run_id if run is not None else None
+        run_id = store.find_id(run) if run is not None else None
         if job is not None and not place.job_dir(job).is_dir() and not store.runs(job_id=job, limit=1):
             raise LilyError(Code.JOB_NOT_FOUND, f"job {job} has no runs", hint="see `lily runs list`")
         for finding in compare(place, store, tally, run_id=run_id, job_id=job):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lily.clock import stamp
 from lily.operations.rebuild_files import Step, mend_files
 from lily.operations.rebuild_history import Candidate, Unbelievable, candidates, names_of, read_past
+from lily.operations.run_check import OF_ROWS, check_run
 from lily.operations.verify_runs import job_folders
 from lily.storage.alerts import newest_event, pass_over
 from lily.storage.audit import Actor, Change, record
@@ -128,6 +129,7 @@ def _rebuild_job(workspace: Workspace, store: Store, order: Order, job_id: str, 
                 windows.put_back(connection, job_id, [each.run for each in past], stamp(order.at))
                 pass_over(store, connection, newest)
                 _audit(connection, order, "receipts", [step for step in steps if step.action != "skipped"])
+            steps = [_seen_to(workspace, store, step) for step in steps]
         note(done, order, steps)
     if not order.dry_run:
         # Only a store that lacked runs can't know what became of others: elsewhere a run that is gone stays a finding.
@@ -149,6 +151,20 @@ def _read(
         what = f"{said.get(each.action, 'its row is put right')}: {read.run.status}"
         steps.append(Step(action=each.action, run_id=each.run_id, job_id=job_id, what=what))
     return past, steps
+
+
+def _seen_to(workspace: Workspace, store: Store, step: Step) -> Step:
+    """The step, if the row is right now: no receipt tells all that a row holds."""
+    if step.action != "run_replaced":
+        return step
+    for page in ReceiptReads(store).pages(run_id=step.run_id):
+        for stored in page:
+            found, _ = check_run(workspace, store, stored)
+            wrong = [each.what for each in found if each.code in OF_ROWS]
+            if wrong:
+                what = f"its row is not right yet: {'; '.join(wrong)}"
+                return Step(action="not_rebuilt", run_id=step.run_id, job_id=step.job_id, what=what)
+    return step
 
 
 def chain_closed(workspace: Workspace, store: Store, order: Order, job_id: str, *, gaps: bool) -> list[Step]:

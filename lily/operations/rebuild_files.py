@@ -9,12 +9,14 @@ from pathlib import Path
 
 import msgspec
 
+from lily.errors import LilyError
 from lily.operations.run_check import Finding, check_run
 from lily.receipts import SCHEMA_VERSION, File, Receipt, decode_receipt, encode_receipt, receipt_of, sha256_of
 from lily.runs import FILE_ONLY, FINAL, TERMINAL, Event, EventName, Run
 from lily.storage.artifacts import completed
 from lily.storage.event_log import encode_event
 from lily.storage.files import READ, clear_the_way, digest, file_names, make_folder, open_folder, put_file
+from lily.storage.reads import lacks_spec
 from lily.storage.receipt_reads import NONSENSE, Stored
 from lily.storage.store import Store
 from lily.text import counted, json_of, one_line
@@ -58,6 +60,10 @@ def mend_files(workspace: Workspace, store: Store, stored: Stored, at: str, *, d
         return [*steps, _step(stored, "not_rebuilt", f"its files can't be written: {exc.strerror}")]
     except NONSENSE as exc:
         return [*steps, _step(stored, "not_rebuilt", f"the store's row says what no run can have been: {one_line(exc)[:200]}")]
+    except LilyError as exc:
+        if not lacks_spec(exc):
+            raise
+        return [*steps, _step(stored, "not_rebuilt", exc.message)]
 
 
 def _step(stored: Stored, action: str, what: str) -> Step:

@@ -17,7 +17,7 @@ from lily.storage.files import READ, digest, open_folder
 from lily.storage.history import Past, Standing, named, standing
 from lily.storage.receipt_reads import ReceiptReads
 from lily.storage.store import Store
-from lily.workspace import EVENTS, RECEIPT, SUMMARY, Workspace
+from lily.workspace import EVENTS, RECEIPT, SUMMARY, Workspace, is_job_id, is_run_id
 
 _ENVELOPE = frozenset({"seq", "ts", "event", "job_id", "run_id"})
 _NOT_CHARGED = frozenset({"interrupted", "canceled", "waiting_approval"})
@@ -48,6 +48,8 @@ def candidates(workspace: Workspace, store: Store, job_id: str) -> Iterator[Cand
                 found += _judged(job_id, name, known.get(name), pruned, reset)
     for page in reads.pages(job_id=job_id):
         for stored in page:
+            if not is_run_id(stored.run.run_id):  # after an edit by hand: no folder can be that row's
+                continue
             wrong, _ = check_run(workspace, store, stored)
             if any(each.code in ("row_edited", "events_not_stored") for each in wrong):
                 found.append(Candidate(run_id=stored.run.run_id, action="run_replaced"))
@@ -60,6 +62,8 @@ def _judged(job_id: str, run_id: str, known: Standing | None, pruned: str, reset
         yield Step(action="left_alone", run_id=run_id, job_id=job_id, what=f"the run {why}: it is not brought back")
     elif known is None:
         yield Candidate(run_id=run_id, action="run_added")
+    elif not is_job_id(known.job_id):
+        yield Candidate(run_id=run_id, action="run_replaced")
     elif known.job_id != job_id:
         yield Step(action="skipped", run_id=run_id, job_id=job_id, what=f"in the store this is a run of job {known.job_id}")
     elif known.status not in TERMINAL or not known.written:

@@ -6,18 +6,19 @@ import msgspec
 
 from lily.errors import LilyError
 from lily.receipts import File, Receipt, decode_receipt, encode_receipt, receipt_of, sha256_of
-from lily.runs import TERMINAL
+from lily.runs import TERMINAL, Run
 from lily.storage.artifacts import receipt_bytes
 from lily.storage.files import digest, file_names, open_folder, shown
 from lily.storage.reads import lacks_spec
 from lily.storage.receipt_reads import NONSENSE, Stored
 from lily.storage.store import Store
 from lily.text import counted, one_line
-from lily.workspace import EVENTS, RECEIPT, SUMMARY, Workspace
+from lily.workspace import EVENTS, RECEIPT, SUMMARY, Workspace, is_job_id, is_run_id
 
 FROM_STORE = "`lily db rebuild --from store` writes it again"
 FROM_RECEIPTS = "`lily db rebuild --from receipts` puts it back"
 BACKUP = "nothing but a backup has it"
+OF_ROWS = frozenset({"row_edited", "events_not_stored", "receipt_without_end"})  # those are mended from the receipts
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,15 +35,18 @@ def check_run(workspace: Workspace, store: Store, stored: Stored) -> tuple[list[
     """What is wrong with a run's files and row, and how many files were read. A run that was pruned meanwhile is as it should be."""
     run = stored.run
     if stored.nonsense:
-        return [_unreadable(stored, stored.nonsense)], 0
-    if run.status not in TERMINAL or not run.written:
-        found, files = _unfinished(workspace, stored), 0
-    else:
-        found, files = _written(workspace, store, stored)
-    if found:
-        now = store.find_run(run.run_id)
-        if now is None or (now.status, now.written) != (run.status, run.written):
-            return [], files
+        return [_unreadable(workspace, stored, stored.nonsense)], 0
+    try:
+        if run.status not in TERMINAL or not run.written:
+            found, files = _unfinished(workspace, stored), 0
+        else:
+            found, files = _written(workspace, store, stored)
+        if found:
+            now = store.find_run(run.run_id)
+            if now is None or (now.status, now.written) != (run.status, run.written):
+                return [], files
+    except NONSENSE as exc:  # what nobody looked at before
+        return [_unreadable(workspace, stored, one_line(exc)[:200])], 0
     return found, files
 
 
@@ -50,8 +54,18 @@ def _finding(stored: Stored, code: str, what: str, hint: str) -> Finding:
     return Finding(code=code, run_id=stored.run.run_id, job_id=stored.run.job_id, what=what, hint=hint)
 
 
-def _unreadable(stored: Stored, why: str) -> Finding:
-    return _finding(stored, "row_edited", f"the store's row says what no run can have been: {why}", FROM_RECEIPTS)
+def _unreadable(workspace: Workspace, stored: Stored, why: str) -> Finding:
+    hint = FROM_RECEIPTS if has_receipt(workspace, stored.run) else BACKUP
+    return _finding(stored, "row_edited", f"the store's row says what no run can have been: {why}", hint)
+
+
+def has_receipt(workspace: Workspace, run: Run) -> bool:
+    """Whether there is one for a run whose row may name it wrongly: of one with a job id that is none, in the folder of any job."""
+    if not is_run_id(run.run_id):
+        return False
+    if is_job_id(run.job_id):
+        return (workspace.run_dir(run.job_id, run.run_id) / RECEIPT).is_file()
+    return any(workspace.runs.glob(f"*/{run.run_id}/{RECEIPT}"))
 
 
 def _unfinished(workspace: Workspace, stored: Stored) -> list[Finding]:
@@ -74,7 +88,7 @@ def _written(workspace: Workspace, store: Store, stored: Stored) -> tuple[list[F
             receipt = _receipt(stored, told)
             if isinstance(receipt, Finding):
                 return [*found, receipt], 1
-            found += _row(store, stored, told, receipt)
+            found += _row(workspace, store, stored, told, receipt)
             found += files_of(stored, folder, receipt)
             return found, 1 + len(receipt.artifacts)
     except FileNotFoundError:
@@ -110,7 +124,7 @@ def remade(store: Store, stored: Stored, receipt: Receipt) -> Receipt:
     return msgspec.structs.replace(made, artifacts=[*made.artifacts, *summary])
 
 
-def _row(store: Store, stored: Stored, told: bytes, receipt: Receipt) -> Iterator[Finding]:
+def _row(workspace: Workspace, store: Store, stored: Stored, told: bytes, receipt: Receipt) -> Iterator[Finding]:
     try:
         made = remade(store, stored, receipt)
     except LilyError as exc:
@@ -119,7 +133,7 @@ def _row(store: Store, stored: Stored, told: bytes, receipt: Receipt) -> Iterato
         yield _finding(stored, "row_edited", f"its row names a spec that the store does not have: {stored.run.spec_hash}", FROM_RECEIPTS)
         return
     except NONSENSE as exc:
-        yield _unreadable(stored, one_line(exc)[:200])
+        yield _unreadable(workspace, stored, one_line(exc)[:200])
         return
     if encode_receipt(made) == told:
         return

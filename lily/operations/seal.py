@@ -5,18 +5,17 @@ from itertools import islice
 from lily.clock import Clock, SystemClock, stamp
 from lily.operations.rebuild import Order, Rebuilt, chain_closed, note
 from lily.operations.rebuild_files import Step
-from lily.operations.run_check import check_run
+from lily.operations.run_check import OF_ROWS, check_run
 from lily.storage.audit import Change, record
 from lily.storage.database import writing
 from lily.storage.files import need_way, sync_disk
 from lily.storage.receipt_chain import heads, runs_in_chain, unchain
-from lily.storage.receipt_reads import ReceiptReads
+from lily.storage.receipt_reads import ReceiptReads, as_text
 from lily.storage.run_files import Mend, RunFiles
 from lily.storage.store import Store
-from lily.workspace import Workspace
+from lily.workspace import Workspace, is_job_id
 
 _AT_ONCE = 100
-_OF_ROWS = frozenset({"row_edited", "events_not_stored", "receipt_without_end"})  # those are mended from the receipts
 
 
 def seal(workspace: Workspace, store: Store, order: Order, clock: Clock | None = None) -> Rebuilt:
@@ -27,7 +26,7 @@ def seal(workspace: Workspace, store: Store, order: Order, clock: Clock | None =
     done = Rebuilt()
     for job_id, damaged in _damaged(workspace, store, order, done).items():
         _seal_job(workspace, store, order, clock or SystemClock(), job_id, damaged)
-    for job_id in store.job_ids():
+    for job_id in filter(is_job_id, map(as_text, store.job_ids())):  # `lily runs verify` names what is none
         note(done, order, chain_closed(workspace, store, order, job_id, gaps=True))
     return done
 
@@ -38,7 +37,7 @@ def _damaged(workspace: Workspace, store: Store, order: Order, done: Rebuilt) ->
         done.runs += len(page)
         for stored in page:
             wrong, _ = check_run(workspace, store, stored)
-            lost = [each.what for each in wrong if each.code not in _OF_ROWS]
+            lost = [each.what for each in wrong if each.code not in OF_ROWS]
             if not lost:
                 continue
             found.setdefault(stored.run.job_id, []).append(stored.run.run_id)

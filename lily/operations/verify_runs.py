@@ -74,6 +74,8 @@ def _count(tally: Tally, stored: Stored) -> None:
     run = stored.run
     tally.runs += 1
     tally.jobs.add(run.job_id)
+    if stored.nonsense:  # what became of it can't be told
+        return
     tally.active += run.status not in TERMINAL
     tally.owed += run.status in TERMINAL and not run.written
     tally.unchained += run.written and stored.receipt_sha256 is None
@@ -89,6 +91,8 @@ def _link(workspace: Workspace, stored: Stored) -> Iterator[Finding]:
     if not names_a_run(link):
         what = f"it names {link.run_id!r} as the one before, which can't be a run id"
         yield Finding(code="chain_broken", run_id=run.run_id, job_id=run.job_id, what=what, hint=_CHAIN)
+    elif not is_job_id(run.job_id):  # said of its row, and no folder can be looked for
+        return
     elif stored.known is not None:
         what = f"it names the receipt of {link.run_id} with a SHA-256 that this never had in the store"
         yield Finding(code="chain_broken", run_id=run.run_id, job_id=run.job_id, what=what, hint=_CHAIN)
@@ -118,6 +122,9 @@ def _chains(workspace: Workspace, reads: ReceiptReads, job_id: str | None) -> It
         if not names_a_run(at):
             what = f"the store takes {at.run_id!r} for the run with the job's last receipt, which can't be a run id"
             yield Finding(code="chain_broken", run_id="", job_id=head.job_id, what=what, hint=FROM_RECEIPTS)
+        elif not is_job_id(head.job_id):
+            what = f"the store has a last receipt of {head.job_id!r}, which can't be a job id"
+            yield Finding(code="chain_broken", run_id=at.run_id, job_id=head.job_id, what=what, hint=_CHAIN)
         elif head.known is None and not _on_disk(workspace, head.job_id, at):
             yield _missing(head.job_id, at, "it had the job's last receipt")
         elif head.known not in (None, at.receipt_sha256) or head.followed:
@@ -125,8 +132,9 @@ def _chains(workspace: Workspace, reads: ReceiptReads, job_id: str | None) -> It
             what = f"the store takes its receipt for the job's last, and {wrong}"
             yield Finding(code="chain_broken", run_id=at.run_id, job_id=head.job_id, what=what, hint=_CHAIN)
     for job in reads.headless(job_id):
-        what = f"the store does not know the last receipt of job {job}"
-        yield Finding(code="chain_broken", run_id="", job_id=job, what=what, hint=FROM_RECEIPTS)
+        if is_job_id(job):  # else there is none, as is said of its runs
+            what = f"the store does not know the last receipt of job {job}"
+            yield Finding(code="chain_broken", run_id="", job_id=job, what=what, hint=FROM_RECEIPTS)
 
 
 # -- folders ---------------------------------------------------------------------------------------

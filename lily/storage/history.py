@@ -14,6 +14,7 @@ from lily.runs import Event, Move, Run, Status
 from lily.storage import schema
 from lily.storage.database import reading
 from lily.storage.receipt_chain import heads, keep_lost, names_a_run, put_heads
+from lily.storage.receipt_reads import NONSENSE, as_text
 from lily.storage.rows import attempt_row, dump, dump_optional
 from lily.storage.store import Store
 
@@ -44,7 +45,7 @@ def standing(store: Store, run_ids: Collection[str]) -> dict[str, Standing]:
     wanted = select(_run.run_id, _run.job_id, _run.status, _run.written, _run.receipt_sha256).where(_run.run_id.in_(run_ids))
     with reading(store.engine) as connection:
         return {
-            row[0]: Standing(job_id=row[1], status=_status(row[2]), written=bool(row[3]), receipt_sha256=row[4])
+            row[0]: Standing(job_id=as_text(row[1]), status=_status(row[2]), written=bool(row[3]), receipt_sha256=row[4])
             for row in connection.execute(wanted)
         }
 
@@ -72,13 +73,20 @@ def retries(store: Store, job_id: str) -> dict[str, str]:
     """Runs of a job that were made of a dead letter: the run that failed, and the run that was made of it."""
     wanted = select(_run.run_id, _run.lineage).where(_run.job_id == job_id, _run.lineage.contains('"retried_from"'))
     with reading(store.engine) as connection:
-        return {msgspec.json.decode(lineage)["retried_from"]: run_id for run_id, lineage in connection.execute(wanted)}
+        return {old: run_id for run_id, lineage in connection.execute(wanted) if isinstance(old := _retried(lineage), str)}
+
+
+def _retried(lineage: Any) -> Any:
+    try:
+        return msgspec.json.decode(lineage)["retried_from"]
+    except NONSENSE:  # edited by hand
+        return None
 
 
 def put_back(connection: Connection, store: Store, past: Sequence[Past], at: str) -> None:
     """Rows of these runs, inside a transaction that writes more: run, attempts, events, counts, dead letters. What is there stays or is
     brought to the run's end."""
-    store.statements.add_spec(connection, [(each.run.spec_hash, each.body) for each in past])
+    _put_specs(connection, store, {each.run.spec_hash: each.body for each in past})
     before = _before(connection, [each.run.run_id for each in past])
     fresh = [
         {"run_id": each.run.run_id, "job_id": each.run.job_id, **_first(each), **_row(each)}
@@ -89,7 +97,9 @@ def put_back(connection: Connection, store: Store, past: Sequence[Past], at: str
         connection.execute(schema.run.insert(), fresh)
     for each in past:
         if each.run.run_id in before:
-            connection.execute(update(schema.run).where(_run.run_id == each.run.run_id).values(_row(each)))
+            row = update(schema.run).where(_run.run_id == each.run.run_id)
+            connection.execute(row.values(job_id=each.run.job_id, **_row(each)))
+            connection.execute(row.where(_run.priority.not_in(PRIORITIES.values())).values(priority=_first(each)["priority"]))
     if before:
         connection.execute(schema.attempt.delete().where(schema.attempt.c.run_id.in_(list(before))))
     store.statements.put_attempt(connection, [attempt_row(each.run.run_id, attempt) for each in past for attempt in each.run.attempts])
@@ -98,6 +108,17 @@ def put_back(connection: Connection, store: Store, past: Sequence[Past], at: str
     changes.subtract(status for status in before.values())
     store.queue.count(connection, changes, at)
     _letters(connection, store, past)
+
+
+def _put_specs(connection: Connection, store: Store, bodies: dict[str, str]) -> None:
+    """Each by its hash; one that is there stays, unless it is not what its hash names."""
+    store.statements.add_spec(connection, list(bodies.items()))
+    spec = schema.spec.c
+    there = connection.execute(select(spec.spec_hash, spec.body).where(spec.spec_hash.in_(list(bodies)))).all()
+    wrong = [spec_hash for spec_hash, body in there if body != bodies[spec_hash]]
+    for spec_hash in wrong:
+        connection.execute(update(schema.spec).where(spec.spec_hash == spec_hash).values(body=bodies[spec_hash]))
+    store.forget_specs(wrong)
 
 
 def _before(connection: Connection, run_ids: Sequence[str]) -> dict[str, str]:

@@ -70,6 +70,11 @@ class Reads:
             self._specs[spec_hash] = known
         return known
 
+    def forget_specs(self, spec_hashes: Collection[str]) -> None:
+        """Read these again when they are asked for: what was remembered may not be what is stored now."""
+        for spec_hash in spec_hashes:
+            self._specs.pop(spec_hash, None)
+
     def read_ahead(self, connection: Connection, spec_hashes: Collection[str]) -> None:
         """Remember these pinned specs, so that who asks for one by one need not wait; one that can't be read is left to who asks for it."""
         wanted = [spec_hash for spec_hash in spec_hashes if spec_hash not in self._specs][:_SPECS_REMEMBERED]
@@ -99,6 +104,10 @@ class Reads:
 
     def find(self, text: str) -> Run:
         """The run whose id is `text`, or begins or ends with it when that is unique. Raises `run_not_found`."""
+        return self.run(self.find_id(text))
+
+    def find_id(self, text: str) -> str:
+        """Its id alone, for who asks what its row says. Raises `run_not_found`."""
         if not re.fullmatch(r"[0-9A-Za-z.-]{1,64}", text):
             raise LilyError(Code.RUN_NOT_FOUND, f"{text!r} can't be a run id", hint="see `lily runs list`")
         c = schema.run.c.run_id
@@ -113,7 +122,8 @@ class Reads:
         if len(found) != 1:
             said = "more than one run fits" if found else "no run"
             raise LilyError(Code.RUN_NOT_FOUND, f"{said} {text!r}", hint="see `lily runs list`")
-        return self.run(found[0])
+        run_id: str = found[0]
+        return run_id
 
     def runs(
         self,

@@ -14,6 +14,7 @@ from lily.storage.receipt_chain import LOST, RESET_THROUGH
 from lily.storage.rows import PRUNED, run_from
 from lily.storage.store import Store
 from lily.text import one_line
+from lily.workspace import is_job_id, is_run_id
 
 _AT_ONCE = 500
 _run, _head, _gone = schema.run, schema.receipt_head.c, schema.receipt_gone.c
@@ -62,12 +63,13 @@ class ReceiptReads:
 
     def pages(self, *, run_id: str | None = None, job_id: str | None = None) -> Iterator[list[Stored]]:
         """All runs, or one, or those of a job, oldest first; each page is a transaction of its own."""
-        after = ""
-        while page := self._page(after, run_id, job_id):
+        after: Any = ""
+        while found := self._page(after, run_id, job_id):
+            page, after = found
             yield page
-            after = page[-1].run.run_id
 
-    def _page(self, after: str, run_id: str | None, job_id: str | None) -> list[Stored]:
+    def _page(self, after: Any, run_id: str | None, job_id: str | None) -> tuple[list[Stored], Any] | None:
+        """Some runs, and the id of the last one as the store has it."""
         rows = select(func.count()).select_from(schema.event).where(schema.event.c.run_id == _run.c.run_id).scalar_subquery()
         wanted = (
             select(_run, func.coalesce(_before.c.receipt_sha256, _gone.receipt_sha256), rows)
@@ -83,15 +85,18 @@ class ReceiptReads:
             wanted = wanted.where(_run.c.job_id == job_id)
         with reading(self._store.engine) as connection:
             found = connection.execute(wanted).all()
+            if not found:
+                return None
+            last = found[-1]._mapping[_run.c.run_id]
             try:
-                runs = self._store.with_attempts(connection, [run_from(row[:_WIDTH]) for row in found])
+                runs = self._store.with_attempts(connection, [_named(run_from(row[:_WIDTH])) for row in found])
             except NONSENSE:  # one of them: the others are as good as before
-                return [self._apart(connection, row) for row in found]
-        return [_stored(run, row) for run, row in zip(runs, found, strict=True)]
+                return [self._apart(connection, row) for row in found], last
+        return [_stored(run, row) for run, row in zip(runs, found, strict=True)], last
 
     def _apart(self, connection: Connection, row: Any) -> Stored:
         try:
-            return _stored(self._store.with_attempts(connection, [run_from(row[:_WIDTH])])[0], row)
+            return _stored(self._store.with_attempts(connection, [_named(run_from(row[:_WIDTH]))])[0], row)
         except NONSENSE as error:
             return msgspec.structs.replace(_stored(_name_of(row), row), nonsense=one_line(error)[:_LONGEST])
 
@@ -109,7 +114,7 @@ class ReceiptReads:
             wanted = wanted.where(c.job_id == job_id)
         with reading(self._store.engine) as connection:
             rows = connection.execute(wanted).all()
-        return [Fork(job_id=row[0], named=row[1], count=row[2], first=row[3], last=row[4]) for row in rows]
+        return [Fork(job_id=as_text(row[0]), named=row[1], count=row[2], first=as_text(row[3]), last=as_text(row[4])) for row in rows]
 
     def heads(self, job_id: str | None = None) -> Iterator[Head]:
         """The last receipt of each job."""
@@ -125,7 +130,7 @@ class ReceiptReads:
         with reading(self._store.engine) as connection:
             rows = connection.execute(wanted).all()
         for row in rows:
-            yield Head(job_id=row[0], link=Link(run_id=row[1], receipt_sha256=row[2]), known=row[3], followed=bool(row[4]))
+            yield Head(job_id=as_text(row[0]), link=Link(run_id=row[1], receipt_sha256=row[2]), known=row[3], followed=bool(row[4]))
 
     def headless(self, job_id: str | None = None) -> list[str]:
         """Jobs that have receipts in a chain, and of which the store does not know the last."""
@@ -134,7 +139,7 @@ class ReceiptReads:
         if job_id is not None:
             wanted = wanted.where(c.job_id == job_id)
         with reading(self._store.engine) as connection:
-            return sorted(connection.execute(wanted).scalars())
+            return sorted(map(as_text, connection.execute(wanted).scalars()))
 
     def lost(self, job_id: str | None = None) -> int:
         """How many receipts a link names that were nowhere when history was rebuilt."""
@@ -160,19 +165,33 @@ def _meta(connection: Connection, key: str) -> str:
     return connection.execute(select(schema.meta.c.value).where(schema.meta.c.key == key)).scalar() or ""
 
 
+def as_text(given: Any) -> str:
+    """An id as text: by hand, bytes can be put into a store that minds no types."""
+    return given if isinstance(given, str) else one_line(repr(given))[:_LONGEST]
+
+
+def _named(run: Run) -> Run:
+    """The run, if its ids can be ones. Raises ValueError."""
+    if not is_run_id(as_text(run.run_id)):
+        raise ValueError(f"{run.run_id!r} can't be a run id")
+    if not is_job_id(as_text(run.job_id)):
+        raise ValueError(f"{run.job_id!r} can't be a job id")
+    return run
+
+
 def _name_of(row: Any) -> Run:
     """All that is sure of a run whose row can't be read."""
     given = row._mapping
     return Run(
-        run_id=given[_run.c.run_id],
-        job_id=given[_run.c.job_id],
+        run_id=as_text(given[_run.c.run_id]),
+        job_id=as_text(given[_run.c.job_id]),
         status=Status.FAILED,
         spec_hash="",
         trigger={},
         queued_at="",
         enqueued_at="",
         trace_id="",
-        written=True,
+        written=bool(given[_run.c.written]),
     )
 
 

@@ -11,6 +11,7 @@ from lily.errors import LilyError
 from lily.ledger import REBUILT, Version, WindowStatus
 from lily.runs import Run, Status
 from lily.storage import schema
+from lily.storage.receipt_reads import NONSENSE
 from lily.storage.store import Store
 from lily.storage.window_ledgers import version_from
 from lily.storage.windows import Windows
@@ -26,15 +27,19 @@ class WindowHistory:
 
     def put_back(self, connection: Connection, job_id: str, runs: Sequence[Run], at: str) -> int:
         """Account for every window up to the newest of these runs that the ledger has not settled, inside a transaction that puts the runs
-        back; gives how many. A window of which no run tells counts as skipped."""
+        back; gives how many. A window of which no run tells counts as skipped. None where the ledger says what none can have said."""
         spans = [span for run in runs if (span := _span(run)) is not None]
         settled = connection.execute(select(_s.settled).where(_s.job_id == job_id)).scalar()
         if not spans or settled is None:
             return 0
-        since, newest = parse_stamp(settled), max(last for _, last, _ in spans)
-        if newest <= since:
+        newest = max(last for _, last, _ in spans)
+        try:
+            since = parse_stamp(settled)
+            if newest <= since:
+                return 0
+            rows = [{"job_id": job_id, "recorded_at": at, **row} for row in self._rows(connection, job_id, since, newest, spans)]
+        except NONSENSE:  # `lily schedule verify` says so; the runs come back all the same
             return 0
-        rows = [{"job_id": job_id, "recorded_at": at, **row} for row in self._rows(connection, job_id, since, newest, spans)]
         if rows:
             connection.execute(self._store.upserts(schema.window).on_conflict_do_nothing(), rows)
         connection.execute(update(schema.schedule).where(_s.job_id == job_id).values(settled=stamp(newest)))

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from lily.identity import Actor
 from lily.operations.changes import prune
-from lily.operations.run_check import check_run
+from lily.operations.run_check import BACKUP, FROM_RECEIPTS, check_run
 from lily.operations.verify_runs import Tally, verify
 from lily.receipt_shapes import FindingCode
 from lily.runs import Run
@@ -234,6 +234,114 @@ def test_a_row_that_says_nonsense_is_found_and_keeps_no_other_run_from_being_loo
     assert set(history_rebuilt(world)[1]) <= {"run_replaced", "run_ended"}
     assert found(world) == []
     assert [row for row in rows(world) if row["table"] == "run"] == [row for row in before if row["table"] == "run"]
+
+
+def by_hand(world: World, statement: str, *values: Any) -> None:
+    """Write into the store as `sqlite3` does, which minds no types."""
+    with closing(sqlite3.connect(world.workspace.database)) as connection:
+        connection.execute(statement, values)
+        connection.commit()
+    world.store._specs.clear()  # read in another life
+
+
+@pytest.mark.parametrize("named", ["My Job", "", "é", "../x", b"job", b"\xff"], ids=repr)
+def test_a_row_with_a_job_that_can_be_none_is_found_and_keeps_no_other_run_from_being_looked_at(
+    lily: Lily, world: World, monkeypatch: pytest.MonkeyPatch, named: str | bytes
+) -> None:
+    """Its folder is where it was, and the receipt there puts it right; in the look of the doctor, too."""
+    run, last = middle(world), world.store.runs()[0]
+    before = rows(world)
+    (folder_of(world, last) / SUMMARY).unlink()
+    by_hand(world, "update run set job_id = ? where run_id = ?", named, run.run_id)
+    findings = list(verify(world.workspace, world.store, Tally()))
+    assert {("row_edited", run.run_id), ("summary_missing", last.run_id)} <= {(each.code, each.run_id) for each in findings}
+    assert all(each.hint == FROM_RECEIPTS for each in findings if each.run_id == run.run_id)
+    assert [code for code, _ in found(world, run_id=run.run_id)] == ["row_edited"]
+    monkeypatch.chdir(world.workspace.root)
+    assert lily("runs", "verify").status == lily("runs", "verify", run.run_id).status == 1
+    assert {"row_differs", "files_damaged"} <= {each["code"] for each in lily("doctor", "--json").json["findings"]}
+    assert files_rebuilt(world)[1] == ["summary_written"]
+    assert history_rebuilt(world)[1] == ["run_replaced"]
+    assert found(world) == []
+    assert rows(world) == before
+
+
+@pytest.mark.parametrize("column", [column.name for column in schema.run.c if column.name != "key"])
+def test_bytes_in_any_column_are_found_and_keep_no_other_run_from_being_looked_at(world: World, column: str) -> None:
+    """All comes right by the receipt, but for a row that has lost its name, and a digest that may be the receipt's own fault."""
+    run, last = middle(world), world.store.runs()[0]
+    (folder_of(world, last) / SUMMARY).unlink()
+    by_hand(world, f"update run set {column} = ? where run_id = ?", b"\xff\x00", run.run_id)
+    assert ("summary_missing", last.run_id) in found(world)
+    assert "summary_written" in files_rebuilt(world)[1]
+    did = history_rebuilt(world)[1]
+    if column == "run_id":
+        assert did == ["run_added"]
+    elif column != "receipt_sha256":
+        assert found(world) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update receipt_head set job_id = 'My Job'",
+        "update receipt_head set job_id = x'ff'",
+        "update run set lineage = '\"retried_from\"'",
+        "update run set lineage = '[\"retried_from\"]'",
+        "update spec set body = x'ff'",
+    ],
+)
+def test_nonsense_beside_the_runs_keeps_none_from_being_looked_at(world: World, statement: str) -> None:
+    """Nor from coming back."""
+    first, last = world.store.runs()[2], world.store.runs()[0]
+    (folder_of(world, last) / SUMMARY).unlink()
+    by_hand(world, statement)
+    assert ("summary_missing", last.run_id) in found(world)
+    forget_rows(world, first)
+    assert "run_added" in history_rebuilt(world)[1]
+    assert "summary_written" in files_rebuilt(world)[1]
+
+
+def test_a_priority_that_is_none_is_put_right(world: World) -> None:
+    """By the spec, as when the run was accepted. One that is a priority stays: somebody may have set it."""
+    run = middle(world)
+    before = rows(world)
+    by_hand(world, "update run set priority = 7 where run_id = ?", run.run_id)
+    assert found(world) == [("row_edited", run.run_id)]
+    assert history_rebuilt(world)[1] == ["run_replaced"]
+    assert found(world) == history_rebuilt(world)[1] == []
+    assert rows(world) == before
+
+
+@pytest.mark.parametrize("body", ["{}", "", "nonsense"])
+def test_a_spec_that_is_not_what_its_hash_names_is_put_right(world: World, body: str) -> None:
+    """All of its runs have it again."""
+    run = middle(world)
+    before = rows(world)
+    by_hand(world, "update spec set body = ? where spec_hash = ?", body, run.spec_hash)
+    assert ("row_edited", run.run_id) in found(world)
+    assert set(history_rebuilt(world)[1]) == {"run_replaced"}
+    assert found(world) == history_rebuilt(world)[1] == []
+    assert rows(world) == before
+
+
+def test_a_row_that_no_receipt_puts_right_is_not_said_to_be(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked at again after all was written."""
+    run = middle(world)
+    by_hand(world, "update run set priority = 7 where run_id = ?", run.run_id)
+    monkeypatch.setattr("lily.operations.rebuild.put_back", lambda *args: None)
+    done, did = history_rebuilt(world)
+    assert (did, done.changed, done.left) == (["not_rebuilt"], 0, 1)
+
+
+def test_of_a_run_without_a_receipt_nobody_is_sent_to_the_receipts(world: World) -> None:
+    """It has not ended, so that its row is all there is."""
+    run = world.submit("noop.v1")
+    by_hand(world, "update run set trigger = 'manual' where run_id = ?", run.run_id)
+    tally = Tally()
+    (finding,) = verify(world.workspace, world.store, tally)
+    assert (finding.code, finding.run_id, finding.hint) == ("row_edited", run.run_id, BACKUP)
+    assert (tally.owed, tally.active) == (0, 0)
 
 
 @pytest.mark.parametrize("values", [{"ended_at": "yesterday"}, {"queued_at": ""}, {"result": "[]"}])

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from lily.findings import Finding, Severity, fine, found
 from lily.operations.doctor.scene import Scene
@@ -10,6 +11,7 @@ from lily.operations.verify_runs import Tally, verify
 from lily.storage.audit_reads import verify as verify_audit
 from lily.storage.running import running
 from lily.text import counted
+from lily.workspace import Workspace, is_job_id, is_run_id
 
 SHOWN = 20  # runs of one kind, at most: the rest is counted
 
@@ -61,13 +63,20 @@ def receipts(scene: Scene) -> Iterator[Finding]:
         if counts[code] <= SHOWN:
             first.append((code, each))
     for code, each in first:
-        where = scene.workspace.run_dir(each.job_id, each.run_id) if each.run_id else scene.workspace.job_dir(each.job_id)
+        where = _folder(scene.workspace, each)
         light = Severity.INFO if each.code == "artifact_unlisted" else None  # a file more takes nothing away
         yield found("runs", code, each.what + _more(counts[code]), scene.shown(where), severity=light)
     if tally.owed and scene.owner is None:
         yield found("runs", "files_owed", f"{counted(tally.owed, 'run has', 'runs have')} ended whose files are not written yet")
     if not first:
         yield fine("runs", f"{counted(tally.runs, 'run')}: rows, receipts and {counted(tally.files, 'file')} agree")
+
+
+def _folder(workspace: Workspace, about: Difference) -> Path:
+    """Where its files are; of ids that are none after an edit by hand, as near as that can be said."""
+    if not is_job_id(about.job_id):
+        return workspace.runs
+    return workspace.run_dir(about.job_id, about.run_id) if is_run_id(about.run_id) else workspace.job_dir(about.job_id)
 
 
 def audit(scene: Scene) -> Iterator[Finding]:
