@@ -169,6 +169,25 @@ def test_windows_that_ran_since_the_backup_are_not_fired_again(make_world: MakeW
     assert verify_ledger(WindowReads(world.store), EVER).differences == []
 
 
+@pytest.mark.parametrize("statement", ["update schedule set settled = 'yesterday'", "update trigger_version set since = 'yesterday'"])
+def test_runs_come_back_also_where_their_ledger_says_nonsense(make_world: MakeWorld, tmp_path: Path, statement: str) -> None:
+    """`lily schedule verify` names it; the rows of runs have nothing to do with it."""
+    world = make_world()
+    windows = Windows(world.store)
+    body = msgspec.json.encode({**JOB, "trigger": HOURLY}, order="sorted")
+    windows.register([Registration("hourly", HOURLY, None, spec_hash(body), body)], world.clock.now())
+    _copy(world, tmp_path / "backup.sqlite3")
+    world.clock.jump(hours=1)
+    lived(world, *windows.claim(["hourly"], world.clock.now())[0].fired)
+    _restore(world, tmp_path / "backup.sqlite3")
+    world.store._stored_specs.clear()
+    with closing(sqlite3.connect(world.workspace.database)) as by_hand:
+        by_hand.execute(statement)
+        by_hand.commit()
+    assert history_rebuilt(world)[1] == ["run_added"]
+    assert found(world) == []
+
+
 JOB = {"id": "hourly", "title": "Hourly", "target": {"kind": "blueprint", "id": "noop.v1"}, "bindings": {}}
 HOURLY = {"type": "interval", "every": "1h", "catch_up": "latest", "misfire_grace_seconds": 60}
 EVER = datetime(2000, 1, 1, tzinfo=UTC)
