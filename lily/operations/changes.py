@@ -1,6 +1,6 @@
 """Changing what is there: cancel, retry at once, replay, prune, and comparing two runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -110,25 +110,31 @@ def prune(
     dry_run: bool = False,
     job_id: str | None = None,
     clock: Clock | None = None,
+    stays: Callable[[Run, OSError], None] = lambda run, why: None,
 ) -> list[Run]:
     """Delete ended runs with their artifacts: all but the newest `keep` of each job, or those that ended before `older_than`. Audited.
 
-    A run that has not ended, or whose artifacts are still owed, is never touched. Gives the runs that went (or would go). Raises
+    A run that has not ended, or whose artifacts are still owed, is never touched. Gives the runs that went (or would go); one
+    whose folder can't be removed, because somebody else left one in it, stays with its row, and `stays` is told. Raises
     `workspace_invalid` where the folder of runs leads nowhere: what is there would be left for good.
     """
     need_way(workspace.runs)
     before = stamp((clock or SystemClock()).now() - older_than) if older_than is not None else None
     gone: list[Run] = []
+    kept: dict[str, OSError] = {}
     for job in [job_id] if job_id is not None else store.job_ids():
         gone += [run for run in _prunable(store, job, keep) if before is None or (run.ended_at or "") < before]
     if not dry_run:
         for first in range(0, len(gone), _AT_ONCE):
             some = gone[first : first + _AT_ONCE]
             # The files first, and both before it holds: whoever is killed here finds the runs again and goes on.
-            store.forget([run.run_id for run in some], by, reason, partial(_remove_folders, workspace, some))
+            store.forget([run.run_id for run in some], by, reason, partial(_remove_folders, workspace, some, kept))
         if gone:
             store.forget_unnamed()
-    return gone
+    for run in gone:
+        if run.run_id in kept:
+            stays(run, kept[run.run_id])
+    return [run for run in gone if run.run_id not in kept]
 
 
 def _prunable(store: Store, job_id: str, keep: int | None) -> list[Run]:
@@ -136,9 +142,16 @@ def _prunable(store: Store, job_id: str, keep: int | None) -> list[Run]:
     return [run for run in ended[keep or 0 :] if run.written]
 
 
-def _remove_folders(workspace: Workspace, runs: Sequence[Run]) -> None:
+def _remove_folders(workspace: Workspace, runs: Sequence[Run], kept: dict[str, OSError], ids: Collection[str]) -> list[str]:
+    """Gives those that are gone; why the others are not goes into `kept`. Raises `workspace_invalid` where none can be reached."""
     for run in runs:
-        _remove_folder(workspace, run)
+        if run.run_id in ids:
+            try:
+                _remove_folder(workspace, run)
+            except OSError as exc:
+                need_way(workspace.runs)
+                kept[run.run_id] = exc
+    return [run_id for run_id in ids if run_id not in kept]
 
 
 def _remove_folder(workspace: Workspace, run: Run) -> None:

@@ -13,9 +13,9 @@ from lily.errors import LilyError
 from lily.operations.run_check import Finding, check_run
 from lily.receipts import SCHEMA_VERSION, File, Receipt, decode_receipt, encode_receipt, receipt_of, sha256_of
 from lily.runs import FILE_ONLY, FINAL, TERMINAL, Event, EventName, Run
-from lily.storage.artifacts import completed
+from lily.storage.artifacts import completed, digest_of_ours
 from lily.storage.event_log import encode_event
-from lily.storage.files import READ, clear_the_way, digest, file_names, make_folder, open_folder, put_file
+from lily.storage.files import READ, clear_the_way, file_names, make_folder, open_folder, put_file
 from lily.storage.reads import lacks_spec
 from lily.storage.receipt_reads import NONSENSE, Stored
 from lily.storage.store import Store
@@ -133,7 +133,7 @@ def _complete(folder: int, store: Store, stored: Stored, proven: Receipt | None,
         bodies = {EVENTS: events, SUMMARY: summary, RECEIPT: encode_receipt(proven)}
         return _Made(bodies=bodies, same=frozenset({RECEIPT, *(each.name for each in seen)}))
     names = [name for name in file_names(folder) if name not in RESERVED]
-    files = [told, *(digest(folder, name) for name in names)]
+    files = [told, *(file for name in names if (file := digest_of_ours(folder, name)) is not None)]
     # A receipt that was never in a chain is made again as what it was.
     version = SCHEMA_VERSION if stored.receipt_sha256 is not None else 1
     body = store.spec_body(run.spec_hash)

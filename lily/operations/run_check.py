@@ -7,7 +7,7 @@ import msgspec
 from lily.errors import LilyError
 from lily.receipts import File, Receipt, decode_receipt, encode_receipt, receipt_of, sha256_of
 from lily.runs import TERMINAL, Run
-from lily.storage.artifacts import receipt_bytes
+from lily.storage.artifacts import of_others, receipt_bytes
 from lily.storage.files import digest, file_names, open_folder, shown
 from lily.storage.reads import lacks_spec
 from lily.storage.receipt_reads import NONSENSE, Stored
@@ -161,7 +161,9 @@ def files_of(stored: Stored, folder: int, receipt: Receipt) -> Iterator[Finding]
         seen = digest(folder, name)
         if seen != file:
             yield _finding(stored, _changed(file, seen), _difference(file, seen), _mended(file.name))
-    for name in sorted(there):
+    for name, file_name in sorted(there.items()):
+        if of_others(folder, file_name):
+            continue  # it may have been there, and no receipt would name it
         yield _finding(stored, "artifact_unlisted", f"{name} was not there when the receipt was written", "look who put it there")
 
 

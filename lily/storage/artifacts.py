@@ -60,7 +60,7 @@ def write_end(
     it is all the folder holds.
     """
     names = [EVENTS] if alone else [name for name in file_names(folder) if name not in (RECEIPT, SUMMARY)]
-    found = [events if events is not None and name == EVENTS else _digest(folder, name) for name in names]
+    found = [events if events is not None and name == EVENTS else digest_of_ours(folder, name) for name in names]
     files = [file for file in found if file is not None]
     receipt, summary = completed(receipt_of(run, spec, body, files, previous), lifecycle)
     told = encode_receipt(receipt)
@@ -69,7 +69,7 @@ def write_end(
     return Written(run_id=run.run_id, job_id=run.job_id, receipt_sha256=sha256_of(told), previous=previous)
 
 
-def _digest(folder: int, name: str) -> File | None:
+def digest_of_ours(folder: int, name: str) -> File | None:
     """None for a file of somebody else that can't be read: the run's end must not wait for it for ever."""
     try:
         return digest(folder, name)
@@ -79,6 +79,15 @@ def _digest(folder: int, name: str) -> File | None:
             return digest(folder, name)
         except PermissionError:
             return None
+
+
+def of_others(folder: int, name: str) -> bool:
+    """Whether it is a file of somebody else that can't be read, as receipts leave out."""
+    try:
+        owner = os.stat(name, dir_fd=folder, follow_symlinks=False).st_uid
+    except FileNotFoundError:
+        return False
+    return owner != os.geteuid() and not os.access(name, os.R_OK, dir_fd=folder, effective_ids=True)
 
 
 def completed(receipt: Receipt, lifecycle: Sequence[Event]) -> tuple[Receipt, bytes]:

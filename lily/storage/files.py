@@ -116,8 +116,8 @@ def remove_folder(path: Path) -> None:
         with _held(str(path.parent)) as parent:
             _remove(parent, path.name)
     except FileNotFoundError:
-        there = next(each for each in path.parents if os.path.lexists(each))
-        if in_the_way(there):
+        there = next(each for each in (path, *path.parents) if os.path.lexists(each))
+        if there == path or in_the_way(there):
             raise
 
 
@@ -126,17 +126,41 @@ def _remove(parent: int, name: str) -> None:
         os.unlink(name, dir_fd=parent)  # a link, or whatever else is no folder
     except (IsADirectoryError, PermissionError):
         try:
-            shutil.rmtree(name, dir_fd=parent)
+            _remove_all(parent, name)
         except PermissionError:  # a target may close its own folders, as caches of packages are
             _open_up(parent, name)
-            shutil.rmtree(name, dir_fd=parent)
+            _remove_all(parent, name)
+
+
+def _remove_all(parent: int, name: str) -> None:
+    """The folders in it first: where one is somebody else's and stays, the run's own files stay whole."""
+    fd = os.open(name, FOLDER, dir_fd=parent)
+    try:
+        with os.scandir(fd) as entries:
+            inner = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        for each in inner:
+            try:
+                os.rmdir(each, dir_fd=fd)  # also one of somebody else's that nobody else can look into
+            except OSError:
+                _remove_inner(fd, each)
+    finally:
+        os.close(fd)
+    shutil.rmtree(name, dir_fd=parent)
+
+
+def _remove_inner(above: int, name: str) -> None:
+    try:
+        shutil.rmtree(name, dir_fd=above)
+    except OSError as exc:  # which names the last step of the way alone
+        raise OSError(exc.errno, exc.strerror, name) from None
 
 
 def _open_up(above: int, name: str) -> None:
     give_right(name, 0o700, folder=above)
     for _, folders, _, folder in os.fwalk(name, dir_fd=above):
         for each in folders:
-            give_right(each, 0o700, folder=folder)
+            with contextlib.suppress(PermissionError):  # somebody else's: one that is empty can be removed all the same
+                give_right(each, 0o700, folder=folder)
 
 
 def give_right(name: str | Path, mode: int, *, folder: int | None = None) -> None:
@@ -146,6 +170,8 @@ def give_right(name: str | Path, mode: int, *, folder: int | None = None) -> Non
         found = os.fstat(fd).st_mode
         if not stat.S_ISLNK(found):
             os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(found) | mode)
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, os.fspath(name)) from None
     finally:
         os.close(fd)
 

@@ -358,12 +358,17 @@ class Store(Reads):
         with reading(self.engine) as connection:
             return list(connection.execute(wanted).scalars())
 
-    def forget(self, run_ids: Sequence[str], by: Actor, reason: str = "", then: Callable[[], None] | None = None) -> None:
-        """Delete terminal runs with all that belongs to them; the audit says which they were. `then` does more before it holds."""
+    def forget(
+        self, run_ids: Sequence[str], by: Actor, reason: str = "", first: Callable[[Collection[str]], Collection[str]] = lambda ids: ids
+    ) -> None:
+        """Delete terminal runs with all that belongs to them; the audit says which they were. `first` is told which would go, does more
+        before it holds, and gives those that may go."""
         with writing(self.engine) as connection:
             terminal = [status.value for status in TERMINAL]
             r = schema.run.c
-            found = connection.execute(select(r.run_id, r.status).where(r.run_id.in_(run_ids), r.status.in_(terminal))).all()
+            there = connection.execute(select(r.run_id, r.status).where(r.run_id.in_(run_ids), r.status.in_(terminal))).all()
+            may = set(first([run_id for run_id, _ in there]))
+            found = [(run_id, status) for run_id, status in there if run_id in may]
             ids = [run_id for run_id, _ in found]
             record_all(connection, by, pruned_runs(ids, reason), stamp(self._clock.now()))
             gone = Counter(status for _, status in found)
@@ -373,8 +378,6 @@ class Store(Reads):
             self.letters.drop(connection, ids)
             for table in (schema.step, schema.approval_check, schema.event, schema.attempt, schema.run):
                 connection.execute(table.delete().where(table.c.run_id.in_(ids)))
-            if then is not None:
-                then()
 
     def forget_unnamed(self) -> None:
         """Forget the receipts of deleted runs that nothing names any more: once after many were deleted, for it reads all runs."""

@@ -231,6 +231,39 @@ class TestPermissions:
             True,
             False,
         )
+        assert unprivileged.lily("runs", "verify", cwd=root).returncode == 0
+        (receipt,) = root.glob(".lily/runs/waits/*/run_receipt.json")
+        receipt.unlink()
+        said = unprivileged.lily("db", "rebuild", "--from", "store", cwd=root)
+        assert (said.returncode, "as it was, byte for byte" in said.stdout) == (0, True), said.stdout + said.stderr
+        assert unprivileged.lily("runs", "verify", cwd=root).returncode == 0
+
+    def test_a_folder_of_another_user_keeps_its_own_run_alone_from_being_pruned(self, unprivileged: Unprivileged) -> None:
+        """It is named, and the run that stays is whole; once it can go, it goes. An empty one goes at once."""
+        if not unprivileged.identity:
+            pytest.skip("only root can leave a folder of another user")
+        root = unprivileged.folder("others-folders")
+        assert unprivileged.lily("init", ".", cwd=root).returncode == 0
+        for _ in range(3):
+            assert unprivileged.lily("jobs", "run", "hello", cwd=root).returncode == 0
+        first, second, third = sorted((root / ".lily" / "runs" / "hello").iterdir())
+        (second / "theirs").mkdir(mode=0o755)
+        (second / "theirs" / "file").touch()
+        (third / "theirs").mkdir(mode=0o700)
+        closed = third / "closed" / "inner"
+        closed.mkdir(parents=True)
+        closed.parent.chmod(0o500)
+        unprivileged.own(closed, closed.parent)
+        said = unprivileged.lily("runs", "prune", "--keep", "0", cwd=root)
+        assert (said.returncode, said.stdout) == (1, f"hello  {third.name}\nhello  {first.name}\n"), said.stderr
+        line, end = said.stderr.splitlines()
+        assert line.startswith(f"hello  {second.name} stays: its folder can't be removed: ")
+        assert ("theirs" in line, "/proc" in line, end) == (True, False, "2 runs deleted")
+        assert list(second.parent.iterdir()) == [second]
+        assert unprivileged.lily("runs", "verify", cwd=root).returncode == 0
+        (second / "theirs" / "file").unlink()
+        assert unprivileged.lily("runs", "prune", "--keep", "0", cwd=root).returncode == 0
+        assert list(second.parent.iterdir()) == []
 
     def test_an_unreadable_job_file_is_named_and_the_others_run(self, unprivileged: Unprivileged) -> None:
         root = unprivileged.folder("unreadable")
