@@ -143,7 +143,10 @@ class _Check:
         """What would refuse the run before its first attempt."""
         from lily.preflight import Refused, preflight
 
-        outcome = preflight(spec, self._registry, self._settings.policy, self._place.root)
+        try:
+            outcome = preflight(spec, self._registry, self._settings.policy, self._place.root)
+        except LilyError as error:  # nobody can tell now: the other files are looked at all the same
+            return [_located(data, "target.id", _diagnostic(shown, error.code, error.message, field="target.id"))]
         if not isinstance(outcome, Refused):
             return []
         error = outcome.error

@@ -102,6 +102,18 @@ def test_two_files_with_one_id_are_both_refused_with_both_paths(lily: Lily, work
     assert lily("jobs", "validate", "a").status == 1
 
 
+def test_a_target_that_may_be_in_a_file_for_which_memory_runs_out_is_a_mistake_of_its_job_alone(lily: Lily, workspace: Path) -> None:
+    """The file that can't be loaded now is named, and the other jobs are looked at."""
+    (workspace / ".lily/blueprints").mkdir(exist_ok=True)
+    (workspace / ".lily/blueprints/greedy.py").write_text("import mmap\nmmap.mmap(-1, 1 << 47)\n")
+    write_job(workspace, "a", target={"kind": "blueprint", "id": "theirs.v1"}, bindings={})
+    write_job(workspace, "b")
+    said = lily("jobs", "validate", "--json")
+    assert (said.status, [each["id"] for each in said.json["jobs"]]) == (1, ["b"])
+    (found,) = said.json["diagnostics"]
+    assert (found["path"], found["code"], "greedy.py" in found["message"]) == (".lily/jobs/a.job.yaml", "blueprint_compile_failed", True)
+
+
 def test_show_gives_the_exact_spec_and_its_place(lily: Lily, workspace: Path) -> None:
     """Every default is written out, as a run would pin it."""
     write_job(workspace, "a")
