@@ -145,8 +145,8 @@ class _Check:
 
         try:
             outcome = preflight(spec, self._registry, self._settings.policy, self._place.root)
-        except LilyError as error:  # nobody can tell now: the other files are looked at all the same
-            return [_located(data, "target.id", _diagnostic(shown, error.code, error.message, field="target.id"))]
+        except LilyError as exc:  # nobody can tell now: the other files are looked at all the same
+            return [_located(data, "target.id", _diagnostic(shown, exc.code, exc.message, field="target.id"))]
         if not isinstance(outcome, Refused):
             return []
         error = outcome.error
