@@ -1,5 +1,7 @@
 """Changing what is there: cancel, retry at once, replay, prune, and comparing two runs."""
 
+import errno
+import os
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
@@ -127,7 +129,7 @@ def prune(
     if not dry_run:
         for first in range(0, len(gone), _AT_ONCE):
             some = gone[first : first + _AT_ONCE]
-            # The files first, and both before it holds: whoever is killed here finds the runs again and goes on.
+            # The files before it holds: whoever is killed here finds the runs again and goes on.
             store.forget([run.run_id for run in some], by, reason, partial(_remove_folders, workspace, some, kept))
         if gone:
             store.forget_unnamed()
@@ -142,8 +144,8 @@ def _prunable(store: Store, job_id: str, keep: int | None) -> list[Run]:
     return [run for run in ended[keep or 0 :] if run.written]
 
 
-def _remove_folders(workspace: Workspace, runs: Sequence[Run], kept: dict[str, OSError], ids: Collection[str]) -> list[str]:
-    """Gives those that are gone; why the others are not goes into `kept`. Raises `workspace_invalid` where none can be reached."""
+def _remove_folders(workspace: Workspace, runs: Sequence[Run], kept: dict[str, OSError], ids: Collection[str]) -> Collection[str]:
+    """Gives those that stay; why goes into `kept`. Raises `workspace_invalid` where none can be reached."""
     for run in runs:
         if run.run_id in ids:
             try:
@@ -151,15 +153,20 @@ def _remove_folders(workspace: Workspace, runs: Sequence[Run], kept: dict[str, O
             except OSError as exc:
                 need_way(workspace.runs)
                 kept[run.run_id] = exc
-    return [run_id for run_id in ids if run_id not in kept]
+            except RecursionError:
+                kept[run.run_id] = OSError(errno.ENAMETOOLONG, "folders in it stand too deep in one another")
+    return kept.keys() & set(ids)
 
 
 def _remove_folder(workspace: Workspace, run: Run) -> None:
     """Never through a link: of one in place of a run's folder the link goes, and behind one in place of a job's folder nothing."""
+    folder = workspace.run_dir(run.job_id, run.run_id)
     try:
-        remove_folder(workspace.run_dir(run.job_id, run.run_id))
+        remove_folder(folder)
     except (NotADirectoryError, FileNotFoundError):
         need_way(workspace.runs)
+        if folder.parent.is_dir() and not folder.parent.is_symlink() and os.path.lexists(folder):
+            raise
 
 
 def diff(workspace: Workspace, store: Store, a: str, b: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Files that appear whole, and folders that are never reached through a link. Everything here blocks."""
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
@@ -124,7 +125,9 @@ def remove_folder(path: Path) -> None:
 def _remove(parent: int, name: str) -> None:
     try:
         os.unlink(name, dir_fd=parent)  # a link, or whatever else is no folder
-    except (IsADirectoryError, PermissionError):
+    except (IsADirectoryError, PermissionError) as exc:
+        if not os.access(".", os.W_OK | os.X_OK, dir_fd=parent, effective_ids=True):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name) from exc  # before what is in it goes
         try:
             _remove_all(parent, name)
         except PermissionError:  # a target may close its own folders, as caches of packages are
@@ -151,6 +154,8 @@ def _remove_all(parent: int, name: str) -> None:
 def _remove_inner(above: int, name: str) -> None:
     try:
         shutil.rmtree(name, dir_fd=above)
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # gone meanwhile, as a folder
     except OSError as exc:  # which names the last step of the way alone
         raise OSError(exc.errno, exc.strerror, name) from None
 

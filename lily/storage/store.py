@@ -63,7 +63,7 @@ class Look:
 
 
 class _Refused(Exception):
-    """Not every move holds."""
+    """Not all that was asked for holds, so that none of it is stored."""
 
 
 class Store(Reads):
@@ -359,25 +359,35 @@ class Store(Reads):
             return list(connection.execute(wanted).scalars())
 
     def forget(
-        self, run_ids: Sequence[str], by: Actor, reason: str = "", first: Callable[[Collection[str]], Collection[str]] = lambda ids: ids
+        self, run_ids: Sequence[str], by: Actor, reason: str = "", then: Callable[[Collection[str]], Collection[str]] = lambda ids: ()
     ) -> None:
-        """Delete terminal runs with all that belongs to them; the audit says which they were. `first` is told which would go, does more
-        before it holds, and gives those that may go."""
-        with writing(self.engine) as connection:
-            terminal = [status.value for status in TERMINAL]
-            r = schema.run.c
-            there = connection.execute(select(r.run_id, r.status).where(r.run_id.in_(run_ids), r.status.in_(terminal))).all()
-            may = set(first([run_id for run_id, _ in there]))
-            found = [(run_id, status) for run_id, status in there if run_id in may]
-            ids = [run_id for run_id, _ in found]
-            record_all(connection, by, pruned_runs(ids, reason), stamp(self._clock.now()))
-            gone = Counter(status for _, status in found)
-            self.queue.count(connection, {status: -by for status, by in gone.items()}, stamp(self._clock.now()))
-            self._note_pruned(connection, ids)
-            keep_pruned(connection, self.upserts, ids)
-            self.letters.drop(connection, ids)
-            for table in (schema.step, schema.approval_check, schema.event, schema.attempt, schema.run):
-                connection.execute(table.delete().where(table.c.run_id.in_(ids)))
+        """Delete terminal runs with all that belongs to them; the audit says which they were. `then` is told which go, does more before it
+        holds, and gives those that have to stay."""
+        wanted = list(run_ids)
+        while wanted:
+            with suppress(_Refused), writing(self.engine) as connection:
+                ids = self._forget(connection, wanted, by, reason)
+                # After all that the store may refuse, for it can't be taken back; asked again, it has nothing left to do.
+                staying = set(then(ids))
+                wanted = [run_id for run_id in ids if run_id not in staying]
+                if staying:
+                    raise _Refused
+                return
+
+    def _forget(self, connection: Connection, run_ids: Sequence[str], by: Actor, reason: str) -> list[str]:
+        terminal = [status.value for status in TERMINAL]
+        r = schema.run.c
+        found = connection.execute(select(r.run_id, r.status).where(r.run_id.in_(run_ids), r.status.in_(terminal))).all()
+        ids = [run_id for run_id, _ in found]
+        record_all(connection, by, pruned_runs(ids, reason), stamp(self._clock.now()))
+        gone = Counter(status for _, status in found)
+        self.queue.count(connection, {status: -by for status, by in gone.items()}, stamp(self._clock.now()))
+        self._note_pruned(connection, ids)
+        keep_pruned(connection, self.upserts, ids)
+        self.letters.drop(connection, ids)
+        for table in (schema.step, schema.approval_check, schema.event, schema.attempt, schema.run):
+            connection.execute(table.delete().where(table.c.run_id.in_(ids)))
+        return ids
 
     def forget_unnamed(self) -> None:
         """Forget the receipts of deleted runs that nothing names any more: once after many were deleted, for it reads all runs."""

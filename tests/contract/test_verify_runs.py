@@ -1,6 +1,8 @@
 """`lily runs verify`: whatever was edited, cut, added or taken away is found, and what is whole is left in peace."""
 
+import errno
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -11,8 +13,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import select, text
 
+import lily.operations.changes
+from lily.errors import LilyError
 from lily.identity import Actor
 from lily.operations.changes import prune
 from lily.operations.run_check import BACKUP, FROM_RECEIPTS, check_run
@@ -21,7 +25,8 @@ from lily.receipt_shapes import FindingCode
 from lily.runs import Run
 from lily.storage import schema
 from lily.storage.artifacts import read_receipt, whole
-from lily.storage.database import reading
+from lily.storage.database import reading, writing
+from lily.storage.files import remove_folder
 from lily.storage.receipt_chain import heads
 from lily.testing import World
 from lily.workspace import EVENTS, RECEIPT, SUMMARY
@@ -566,3 +571,50 @@ def test_a_live_supervisor_is_verified_without_false_alarms(lily: Lily, place: P
             assert said.status == 0, said
         assert lily("jobs", "run", "a").status == 0
         assert lily("runs", "verify").status == 0
+
+
+def test_a_store_that_can_not_delete_leaves_the_folders_of_its_runs(world: World) -> None:
+    """They go when all else is done, for nothing brings them back."""
+    with writing(world.store.engine) as connection:
+        connection.execute(text("create trigger full before delete on event begin select raise(abort, 'disk I/O error'); end"))
+    with pytest.raises(LilyError):
+        prune(world.workspace, world.store, by=ADA, keep=0, clock=world.clock)
+    assert len(world.store.runs()) == 3
+    assert found(world) == []
+
+
+def test_a_folder_that_goes_by_itself_while_a_run_is_pruned_costs_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run left may tidy up still: nothing is kept, and nothing left behind, for it."""
+    run, remove = middle(world), os.rmdir
+    inner = folder_of(world, run) / "temporary"
+    inner.mkdir()
+
+    def full(name: Any, *given: Any, **more: Any) -> None:
+        remove(name, *given, **more)
+        if name == inner.name:
+            raise OSError(errno.ENOTEMPTY, "it was not empty when it was looked at")
+
+    monkeypatch.setattr(os, "rmdir", full)
+    assert len(prune(world.workspace, world.store, by=ADA, keep=0, clock=world.clock)) == 3
+    assert world.store.runs() == []
+    assert not folder_of(world, run).exists()
+
+
+def test_a_run_that_has_to_stay_keeps_its_row_and_the_others_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders too deep to be walked, say: it is told why, and the tally is right."""
+    run, told = middle(world), []
+
+    def refused(path: Path) -> None:
+        if path == folder_of(world, run):
+            raise RecursionError
+        remove_folder(path)
+
+    monkeypatch.setattr(lily.operations.changes, "remove_folder", refused)
+    gone = prune(world.workspace, world.store, by=ADA, keep=0, clock=world.clock, stays=lambda *each: told.append(each))
+    assert (len(gone), [(each.run_id, why.strerror) for each, why in told]) == (
+        2,
+        [(run.run_id, "folders in it stand too deep in one another")],
+    )
+    assert [each.run_id for each in world.store.runs()] == [run.run_id]
+    assert world.store.counts() == {run.status.value: 1}
+    assert found(world) == []

@@ -265,6 +265,21 @@ class TestPermissions:
         assert unprivileged.lily("runs", "prune", "--keep", "0", cwd=root).returncode == 0
         assert list(second.parent.iterdir()) == []
 
+    def test_runs_of_a_job_whose_folder_is_closed_stay_whole(self, unprivileged: Unprivileged) -> None:
+        """What can't go whole does not go at all."""
+        root = unprivileged.folder("closed-job")
+        assert unprivileged.lily("init", ".", cwd=root).returncode == 0
+        for _ in range(2):
+            assert unprivileged.lily("jobs", "run", "hello", cwd=root).returncode == 0
+        job = root / ".lily" / "runs" / "hello"
+        job.chmod(0o500)
+        said = unprivileged.lily("runs", "prune", "--keep", "0", cwd=root)
+        assert (said.returncode, said.stdout, said.stderr.count("stays: its folder can't be removed: Permission denied")) == (1, "", 2)
+        job.chmod(0o700)
+        assert unprivileged.lily("runs", "verify", cwd=root).returncode == 0
+        assert unprivileged.lily("runs", "prune", "--keep", "0", cwd=root).returncode == 0
+        assert list(job.iterdir()) == []
+
     def test_an_unreadable_job_file_is_named_and_the_others_run(self, unprivileged: Unprivileged) -> None:
         root = unprivileged.folder("unreadable")
         assert unprivileged.lily("init", ".", cwd=root).returncode == 0
