@@ -3,8 +3,12 @@
 from collections import Counter
 from collections.abc import Collection
 
+import anyio
+
 from lily.runs import Run
 from lily.storage.store import Look
+
+AGAIN_SECONDS = (1.0, 2.0, 5.0, 10.0)  # from a start that failed to the next try, and to those after it
 
 
 class QueueAhead:
@@ -18,6 +22,10 @@ class QueueAhead:
         self.runs: list[Run] = []
         self.more = False  # others may stand behind them
         self._unreadable: set[str] = set()  # jobs with a run that can't be started, and is not kept here
+        self._told: set[str] = set()  # such runs, however often they were found
+        self._put_off: dict[
+            str, tuple[float, int]
+        ] = {}  # by run id: until when (loop time), and how often it was tried
         self._known: Counter[str] = Counter()  # of jobs that the last look left out: how many runs are here
 
     def read(self, look: Look) -> None:
@@ -25,6 +33,8 @@ class QueueAhead:
         self.runs, self.more = look.queued, look.more
         self._unreadable.clear()
         self._known.clear()
+        now = anyio.current_time()
+        self._put_off = {run_id: (until, tries) for run_id, (until, tries) in self._put_off.items() if until + AGAIN_SECONDS[-1] > now}
 
     def read_on(self, look: Look) -> None:
         """This is what stands behind `runs` of other jobs than `full`."""
@@ -36,9 +46,22 @@ class QueueAhead:
         """The jobs to leave out of a look for what stands behind, when none of `runs` may start."""
         return {run.job_id for run in self.runs} | self._unreadable
 
-    def drop(self, run: Run) -> None:
-        """It can't be started, and does not keep its place."""
+    def drop(self, run: Run) -> bool:
+        """It can't be started, and does not keep its place. Gives whether that is new."""
         self._unreadable.add(run.job_id)
+        new = run.run_id not in self._told
+        self._told.add(run.run_id)
+        return new
+
+    def put_off(self, run: Run) -> None:
+        """It could not be started: let runs of other jobs have the slots before it is tried again."""
+        _, tries = self._put_off.get(run.run_id, (0.0, 0))
+        pause = AGAIN_SECONDS[min(tries, len(AGAIN_SECONDS) - 1)]
+        self._put_off[run.run_id] = anyio.current_time() + pause, tries + 1
+
+    def is_put_off(self, run: Run) -> bool:
+        """Whether it is to be left where it stands for now."""
+        return run.run_id in self._put_off and self._put_off[run.run_id][0] > anyio.current_time()
 
     def was_last_known(self, run: Run) -> bool:
         """Whether what was read after this run, which is taken now, may have another one of its job before it."""

@@ -20,6 +20,7 @@ from actors.mailbox import Mailbox
 from actors.messages import Apply, Drain, Flush, Repair, Reply, Rung, RunnerMessage, SchedulerTold, WriterMessage
 from actors.queue_ahead import QueueAhead
 from actors.slot import Active, Beginning
+from lily.blueprints.means import is_spent
 from lily.clock import Clock, parse_stamp
 from lily.engines.local import LocalEngine
 from lily.errors import LilyError
@@ -64,7 +65,6 @@ class Runner:
         self._clock, self._log, self._fault = clock, log, fault
         self._slots, self._since, self._taking = slots, since, taking
         self._on_waiting = on_waiting
-        self._specless: set[str] = set()  # runs whose spec is lost, of which was told
         self._asked: dict[str, str] = {}  # runs that wait for an approval, with their jobs
         self._active: dict[str, Active] = {}
         self._over = 0  # of them: those whose end is being stored
@@ -324,8 +324,9 @@ class Runner:
                 if self._free <= 0:
                     left += self._ahead.runs[place:]
                     break
+                held[run.job_id] += (put_off := self._ahead.is_put_off(run))  # so that no other run of its job passes it by
                 spec = None if run.run_id in self._active else await self._spec_of(run)
-                if spec is not None and held[run.job_id] >= spec.runtime.max_parallel_runs:
+                if put_off or (spec is not None and held[run.job_id] >= spec.runtime.max_parallel_runs):
                     left.append(run)
                     continue
                 if spec is not None:
@@ -351,9 +352,7 @@ class Runner:
         except LilyError as exc:
             if not lacks_spec(exc):
                 raise
-            self._ahead.drop(run)
-            if run.run_id not in self._specless:
-                self._specless.add(run.run_id)
+            if self._ahead.drop(run):
                 self._log.error("a run can't be started", run=run.run_id, trace=run.trace_id, error=str(exc))
             return None
 
@@ -430,7 +429,9 @@ class Runner:
         except LilyError as exc:
             # Its start could not be stored, or its target not be loaded: it is still queued, and the next look finds it.
             self._log.error("run could not be started", run=active.run.run_id, trace=active.run.trace_id, error=str(exc))
-            await anyio.sleep(LOOK_SECONDS)
+            self._ahead.put_off(active.run)
+            if not is_spent(exc):  # a store that is away is so for all of them, and has its peace meanwhile
+                await anyio.sleep(LOOK_SECONDS)
             self._stale = self._put_back = True
         finally:
             self._let_go(active)

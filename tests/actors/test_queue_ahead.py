@@ -16,7 +16,7 @@ from lily.errors import Code, LilyError
 from lily.offload import inline
 from lily.operations.changes import cancel
 from lily.preflight import preflight
-from lily.runs import Run, Status
+from lily.runs import PinnedSpec, Run, Status
 from lily.settings import Queue
 from lily.storage import schema
 from lily.testing import World
@@ -185,3 +185,31 @@ def test_a_run_whose_start_failed_for_a_moment_is_not_passed_by_the_next_of_its_
     monkeypatch.setattr("actors.conductor.preflight", judged)
     world.live(body)
     assert seconds(world.run(first.run_id).ended_at) <= seconds(world.run(second.run_id).started_at)
+
+
+@pytest.mark.parametrize("stuck", [3, 4, 9])
+@pytest.mark.parametrize("spent", [True, False])
+def test_runs_that_can_not_be_started_leave_the_slots_to_others(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, stuck: int, spent: bool
+) -> None:
+    """They stand first, may be more than the slots, and are tried again, more and more seldom, for as long as it lasts."""
+    world = make_world(slots=4)
+    failing = [world.submit("nap.v1", job_id="stuck", bindings={"seconds": 1}, runtime={"max_parallel_runs": 20}) for _ in range(stuck)]
+    others = [world.submit("noop.v1", job_id="other") for _ in range(20)]
+    tries: list[float] = []
+
+    def judged(spec: PinnedSpec, *given: Any) -> Any:
+        if spec.target.id == "nap.v1" and anyio.current_time() < 30:
+            tries.append(anyio.current_time())
+            raise LilyError(Code.BLUEPRINT_COMPILE_FAILED, "too many open files", spent=spent)
+        return preflight(spec, *given)
+
+    async def body(world: World) -> None:
+        with anyio.fail_after(25):
+            await world.ended(*(run.run_id for run in others))
+        await world.ended(*(run.run_id for run in failing))
+
+    monkeypatch.setattr("actors.conductor.preflight", judged)
+    world.live(body)
+    assert {world.run(run.run_id).status for run in failing} == {Status.SUCCEEDED}
+    assert stuck < len(tries) <= 6 * stuck
