@@ -23,9 +23,7 @@ class QueueAhead:
         self.more = False  # others may stand behind them
         self._unreadable: set[str] = set()  # jobs with a run that can't be started, and is not kept here
         self._told: set[str] = set()  # such runs, however often they were found
-        self._put_off: dict[
-            str, tuple[float, int]
-        ] = {}  # by run id: until when (loop time), and how often it was tried
+        self._put_off: dict[str, tuple[float, int]] = {}  # by run id: until when (loop time), and how often it was tried
         self._known: Counter[str] = Counter()  # of jobs that the last look left out: how many runs are here
 
     def read(self, look: Look) -> None:
