@@ -266,6 +266,9 @@ _NAMES = (
     r"pass(?:word|wd|phrase)?(?!ed|es|_fds)|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|auth(?!or(?!iz))|credentials?|cookie"
     r"|signature"
 )
+_NO_NAMES = (  # that begin like one
+    r"(?:auth[_-]?(?:mode|type|method|enabled|sock|url)|pass[_-]?(?:rate|count)|password[_-]?authentication|cookie[_-]?jar)(?![\w-])"
+)
 
 
 @lru_cache(maxsize=1)  # they take longer to compile than a command that reads may take to start
@@ -276,7 +279,9 @@ def _likely() -> tuple[tuple[re.Pattern[str], str], ...]:
         (re.compile(r"\b(bearer|basic)(\s+)[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1\2{MASK}"),
         (
             re.compile(
-                rf"((?:\b|_|-)(?:{_NAMES})[\w-]{{0,20}}[\"']?\s{{0,3}}[:=]\s{{0,3}})(?:\"[^\"]*\"|'[^']*'|[^\s\"'&,;)\]}}]+)", re.IGNORECASE
+                rf"((?:\b|_|-)(?!{_NO_NAMES})(?:{_NAMES})[\w-]{{0,20}}[\"']?\s{{0,3}}[:=]\s{{0,3}})"
+                r"(?:\"[^\"]*\"|'[^']*'|[^\s\"'&,;)\]}]+)",
+                re.IGNORECASE,
             ),
             rf"\1{MASK}",
         ),

@@ -21,20 +21,24 @@ from lily.workspace import Workspace
 _LEAST = 4  # characters: a shorter secret would take ordinary words away
 _SHORTEST = 8  # characters of a value that is a secret by its name alone
 _SECRETS = re.compile(
-    r"pass(?:word|wd|phrase|code)|(?<!com)(?<!by)pass(?!_fds)(?:_|$|\d)|(?:^|_)(?:auth|pat)(?:_|$|\d)|authorization|pwd|secret|token"
+    r"pass(?:word|wd|phrase|code)|(?<!com)(?<!by)pass(?:_|$|\d)|(?:^|_)(?:auth|pat)(?:_|$|\d)|authorization|pwd|secret|token"
     r"|api_?key|access_?key|private_?key|credential|cookie",
     re.IGNORECASE,
 )
+_NO_SECRETS = re.compile(  # what such words also are the beginning of
+    r"(?:^|_)(?:auth_(?:mode|type|method|enabled|sock|url)|pass_(?:fds|rate|count)|password_authentication|cookie_jar)$", re.IGNORECASE
+)
 _AMOUNTS = re.compile(
-    r"(?:^|_)tokens?_(?:used|count|usage|limit)$|(?:^|_)(?:max|min|prompt|completion|total|input|output|cached|reasoning)_tokens$|_usage$",
+    r"(?:^|_)tokens?_(?:used|count|usage|limit)$|(?:^|_)(?:max|min|prompt|completion|total|input|output|cached|reasoning)_tokens$",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"[0-9.,_]+")
 _JOINTS = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")  # between the words of a name, however it is spelled
 _GIVEN = re.compile(r"(-{0,2}[A-Za-z_][\w.-]*)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"--?[A-Za-z][\w.-]*")
-_OPTION_IN_TEXT = re.compile(rf"(?<![\w-])({_OPTION.pattern})([ \t]+|=)(\"[^\"]*\"|'[^']*'|[^\s\"']+)")
-_PLACES = {"PWD", "OLDPWD", "SSH_AUTH_SOCK"}  # variables that say where something is
+# With a blank after it, what follows is as often the next word of a sentence.
+_OPTION_IN_TEXT = re.compile(rf"(?<![\w.-])({_OPTION.pattern})=(\"[^\"]*\"|'[^']*'|[^\s\"']+)")
+_PLACES = {"PWD", "OLDPWD"}  # variables that say where something is
 _REFERENCES = ("env:", "file:")
 _MOST_BYTES = 1024 * 1024  # of a job file
 
@@ -72,9 +76,16 @@ def _value(reference: str, environment: Mapping[str, str], base: Path) -> Iterat
 
 def is_secret(name: str, value: Any) -> bool:
     """Whether what is called so is a secret. How much of something there is, is none."""
-    plain = _JOINTS.sub("_", name).strip("_")
-    counted = _NUMBER.fullmatch(value) is not None if isinstance(value, str) else not isinstance(value, list)
-    return _SECRETS.search(plain) is not None and not (counted and _AMOUNTS.search(plain))
+    plain = _plain(name)
+    return _SECRETS.search(_NO_SECRETS.sub("", plain)) is not None and not (_is_amount(value) and _AMOUNTS.search(plain))
+
+
+def _plain(name: str) -> str:
+    return _JOINTS.sub("_", name).strip("_")
+
+
+def _is_amount(value: Any) -> bool:
+    return _NUMBER.fullmatch(value) is not None if isinstance(value, str) else value is None or type(value) in (int, float)
 
 
 class Scrubber:
@@ -112,19 +123,21 @@ class Scrubber:
     def _under(self, name: str, value: Any) -> Any:
         if not is_secret(name, value):
             return self.json(value)
+        amounts = isinstance(value, dict) and _AMOUNTS.search(_plain(name)) is not None
         if isinstance(value, dict) and value.keys() == {"value", "origin"}:  # a setting, as the bundle shows it
-            return {"value": self._hidden(value["value"]), "origin": self.json(value["origin"])}
-        return self._hidden(value)
+            return {"value": self._hidden(value["value"], amounts), "origin": self.json(value["origin"])}
+        return self._hidden(value, amounts)
 
-    def _hidden(self, value: Any) -> Any:
-        """What stands under the name of a secret: no text of it is shown, and no long number; short ones are limits."""
+    def _hidden(self, value: Any, amounts: bool = False) -> Any:
+        """What stands under the name of a secret: no text of it is shown, and no long number but among `amounts`; short ones are
+        limits."""
         if isinstance(value, str):
             return self.text(value) if value.startswith(_REFERENCES) or not value else MASK
         if isinstance(value, dict):
-            return {self.text(str(key)): self._hidden(each) for key, each in value.items()}
+            return {self.text(str(key)): self._hidden(each, amounts and not is_secret(str(key), each)) for key, each in value.items()}
         if isinstance(value, list):
             return [self._hidden(each) for each in value]
-        return MASK if type(value) in (int, float) and len(str(value)) >= _SHORTEST else self.json(value)
+        return MASK if type(value) in (int, float) and len(str(value)) >= _SHORTEST and not amounts else self.json(value)
 
     def lines(self, given: str) -> str:
         """JSON lines, each as JSON where it is some."""
@@ -150,7 +163,7 @@ class Scrubber:
 
 
 def _without_value(found: re.Match[str]) -> str:
-    return f"{found[1]}{found[2]}{MASK}" if is_secret(found[1], found[3]) else found[0]
+    return f"{found[1]}={MASK}" if is_secret(found[1], found[2]) else found[0]
 
 
 def _no_json(word: str) -> Any:

@@ -157,43 +157,82 @@ def test_a_name_of_a_secret_hides_its_value_wherever_both_stand(name: str) -> No
     scrub = Scrubber([])
     given = {name: "hunter 22", "argv": ["a", f"--{name}", "hunter 22", f"--{name}=hunter 22", f"{name}=hunter 22", "b"]}
     assert json.loads(scrub.document(given)) == {name: "***", "argv": ["a", f"--{name}", "***", f"--{name}=***", f"{name}=***", "b"]}
-    assert scrub.text(f"run --{name} 'hunter 22' b --{name} hunter22\nc") == f"run --{name} *** b --{name} ***\nc"
+    assert scrub.text(f"run --{name}='hunter 22' b --{name}=hunter22\nc") == f"run --{name}=*** b --{name}=***\nc"
 
 
 @pytest.mark.parametrize(
-    "name", ["path", "PATH", "pattern", "author", "authority", "compass", "bypass_cache", "pass_fds", "passed", "passes", "patch", "spat"]
+    "name",
+    [
+        *("path", "PATH", "pattern", "author", "authority", "compass", "bypass_cache", "pass_fds", "passed", "passes", "patch", "spat"),
+        *("AUTH_MODE", "AUTH_TYPE", "auth-method", "authEnabled", "SSH_AUTH_SOCK", "AUTH_URL"),
+        *("pass_rate", "pass_count", "PasswordAuthentication", "cookie-jar"),
+    ],
 )
 def test_a_name_that_only_looks_like_a_secrets_hides_nothing(name: str) -> None:
     """Who helps needs to see it."""
     scrub = Scrubber([])
     given = {name: "of use", "argv": ["a", f"--{name}", "of use", f"--{name}=of use", f"{name}=of use", "b"]}
     assert json.loads(scrub.document(given)) == given
-    assert scrub.text(f"run --{name} 'of use'") == f"run --{name} 'of use'"
+    assert scrub.text(f"run --{name} 'of use' --{name}=of-use") == f"run --{name} 'of use' --{name}=of-use"
+
+
+@pytest.mark.parametrize(
+    "prose", ["the option --password is not there", "[--password PASSWORD]", "use --token to log in", "lily up --no-pass-env hello"]
+)
+def test_what_follows_an_option_in_a_sentence_is_a_word_of_it(prose: str) -> None:
+    """Only in the words of a command line it is the option's value."""
+    assert Scrubber([]).text(prose) == prose
+
+
+@pytest.mark.parametrize("piece", [".-a", "--a", "-a ", '-a="', "-a='", "-a=b"])
+def test_text_that_is_almost_an_option_over_and_over_takes_no_more_than_linear_time(piece: str) -> None:
+    """A search that begins anew inside of each would take hours here."""
+    text = piece * 1_000_000
+    assert Scrubber([]).text(text) == text
 
 
 def test_how_much_was_used_is_shown_however_much_it_is() -> None:
-    """Text under such a name is none of it."""
     scrub = Scrubber([])
     kept = {
-        "token_usage": {"model": "m", "prompt": 12345678, "total_tokens": 123456789},
+        "token_usage": {"prompt": 12345678, "total_tokens": 123456789, "of": {"cached": 12345678.5, "none": None}},
         "tokens_used": 1234567.25,
         "tokenCount": 12345678,
         "max_tokens": 12345678,
-        "session_token_limit": 12345678,
-        "secret_usage": 12345678,
+        "session_token_limit": "12345678",
+        "token_limit": {"value": 12345678, "origin": "x.yaml"},
         "argv": ["a", "--max-tokens", "12345678"],
     }
     assert json.loads(scrub.document(kept)) == kept
-    assert json.loads(scrub.document({"token_usage": "hunter22", "token_count": ["hunter22"], "tokens": 12345678})) == {
-        "token_usage": "***",
-        "token_count": ["***"],
-        "tokens": "***",
-    }
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"token_usage": "hunter22"}, {"token_usage": "***"}),
+        ({"token_count": ["hunter22"]}, {"token_count": ["***"]}),
+        ({"tokens": 12345678}, {"tokens": "***"}),
+        ({"token_usage": {"x": "hunter22", "n": 12345678}}, {"token_usage": {"x": "***", "n": 12345678}}),
+        ({"token_usage": {"api_key": 12345678, "of": {"x": "hunter22"}}}, {"token_usage": {"api_key": "***", "of": {"x": "***"}}}),
+        ({"token_limit": {"k": "abc-secret"}}, {"token_limit": {"k": "***"}}),
+        ({"token_limit": {"value": "abc-secret", "origin": "x.yaml"}}, {"token_limit": {"value": "***", "origin": "x.yaml"}}),
+        ({"tokens_used": {"k": ["abc-secret"]}}, {"tokens_used": {"k": ["***"]}}),
+        ({"secret_usage": {"value": "hunter2 hunter2"}}, {"secret_usage": {"value": "***"}}),
+        ({"pin_secret_usage": 12345678901}, {"pin_secret_usage": "***"}),
+    ],
+)
+def test_what_is_no_number_of_tokens_is_hidden_under_the_name_of_one(given: object, shown: object) -> None:
+    assert json.loads(Scrubber([]).document(given)) == shown
 
 
 def test_where_a_command_was_given_is_no_secret(workspace: Path) -> None:
     """Some call a password PWD, and a shell the folder that it is in: hidden, it would take every path in it away."""
-    environment = {"PWD": "/srv/of/mine", "DB_PWD": "hunter22-of-mine"}
+    environment = {"PWD": "/srv/of/mine", "SSH_AUTH_SOCK": "/run/of/mine", "DB_PWD": "hunter22-of-mine"}
+    assert secrets_of(Workspace(workspace), parse_settings(b""), [], environment) == {"hunter22-of-mine"}
+
+
+def test_how_somebody_is_let_in_is_no_secret(workspace: Path) -> None:
+    """The word would be taken out of all text."""
+    environment = {"AUTH_MODE": "internal", "AUTH_TYPE": "password", "HTTP_AUTH": "hunter22-of-mine"}
     assert secrets_of(Workspace(workspace), parse_settings(b""), [], environment) == {"hunter22-of-mine"}
 
 

@@ -229,6 +229,10 @@ def test_references_are_found_wherever_they_stand() -> None:
         ("Authorization is Basic bWU6aHVudGVyMg, it said", "Authorization is Basic ***, it said"),
         ("sent Bearer abcdef123 to it", "sent Bearer *** to it"),
         ("it was eyJhbGciOiJI.eyJzdWIi.abc_d, was it", "it was ***, was it"),
+        ("AUTH_MODE=internal, smtp_auth: hunter22", "AUTH_MODE=internal, smtp_auth: ***"),
+        ("pass_rate: 0.5, pass_count=3, pass=hunter22", "pass_rate: 0.5, pass_count=3, pass=***"),
+        ("PasswordAuthentication=no --cookie-jar=file", "PasswordAuthentication=no --cookie-jar=file"),
+        ("auth_url_password=hunter22 auth_mode_token: hunter22", "auth_url_password=*** auth_mode_token: ***"),
         ("a basic test of 3b18e512dba79e4c8300dd08aeb37f8e728b8dad", "a basic test of 3b18e512dba79e4c8300dd08aeb37f8e728b8dad"),
     ],
 )
