@@ -7,32 +7,39 @@ from urllib.parse import unquote, unquote_plus
 # Compiled when they are needed: settings are read by every command.
 _ADDRESS = r"(?i)([a-z][a-z0-9+.-]{0,30}://[^\s:/?#@]*):(\S+)@([^\s@]*)"
 # A text that is one address and nothing else may have a blank in its password, too. It is none where it goes on after a port.
-_ALONE = r"(?i)\A([a-z][a-z0-9+.-]{0,30}://[^\s:/?#@]*):(?!\d+\s)([^/\r\n]+)@([^\s@]*)\Z"
+_ALONE = r"(?i)\A([a-z][a-z0-9+.-]{0,30}://[^\s:/?#@]*):(?!\d+[?\s])([^/\r\n]+)@([^\s@]*)\Z"
 _STORE = r"postgres(?:ql)?(?:\+psycopg)?://"
-# As SQLAlchemy takes an address apart, up to the password, and up to the port.
-_STORED = rf"(?i)\A({_STORE}[^:/]*):(?!\d+\s)([^@]+)@([^\s@]*)"
+# As SQLAlchemy takes a setting apart, up to the password, and up to the port. In other text a line that goes on after a port is
+# not one address.
+_STORED = rf"(?i)\A({_STORE}[^:/]*):([^@]+)@([^\s@]*)"
+_LIKE_STORED = rf"(?i)\A({_STORE}[^:/\r\n]*):(?!\d+[/?\s])([^@\r\n]+)@([^\s@]*)"
 _PORT = r"[^:]+://(?:[^:/]*(?::[^@]*)?@)?(?:\[[^/?]+\]|[^/:?]+)?(?::([^/?]*))?"
 _QUERY = r"(?i)([?&](?:ssl)?password=)([^&\s#]+)"
 # In a setting, a line that begins with an address is nothing else: there neither a blank nor a # ends a password.
 _LINE, _QUERY_OF_LINE = r"(?i)[a-z][a-z0-9+.-]{0,30}://[^\r\n]*", r"(?i)([?&](?:ssl)?password=)([^&]+)"
 
 
-def passwords_in(text: str) -> list[str]:
-    """The passwords of the addresses in a text, as they stand there and decoded."""
+def passwords_in(text: str, *, setting: bool = False) -> list[str]:
+    """The passwords of the addresses in a text, as they stand there and decoded. A `setting` that begins with the address of a store is
+    nothing else."""
     text = text.strip()
-    found = [password for form in (_ALONE, _ADDRESS, _STORED) for _, password, _ in re.findall(form, text)]
+    found = [password for form in _forms(setting) for _, password, _ in re.findall(form, text)]
     for form in dict.fromkeys((_query(text), _QUERY)):
         found += [password for _, password in re.findall(form, text)]
     return list(dict.fromkeys(form for password in found for form in (password, unquote(password), unquote_plus(password))))
 
 
-def without_passwords(text: str) -> str:
+def without_passwords(text: str, *, setting: bool = False) -> str:
     """The same text with `***` for each password of an address in it, however short."""
     address = text.strip()  # a block of YAML ends with a line feed
     hidden = address
-    for form in (_ALONE, _ADDRESS, _STORED):
+    for form in _forms(setting):
         hidden = re.sub(form, r"\1:***@\3", hidden)
     return text.replace(address, re.sub(_query(address), r"\1***", hidden), 1)
+
+
+def _forms(setting: bool) -> tuple[str, ...]:
+    return _ALONE, _ADDRESS, _STORED if setting else _LIKE_STORED
 
 
 def _query(text: str) -> str:

@@ -18,7 +18,7 @@ class OwnSecrets:
         """Relative paths begin at `base`."""
         plain = msgspec.to_builtins(settings)
         self._references = tuple(dict.fromkeys(references(plain)))
-        self._passwords = tuple(password for text in _texts(plain) for password in passwords_in(text))
+        self._passwords = tuple(password for text in _texts(plain) for password in passwords_in(text, setting=True))
         self._base = base
 
     def values(self) -> list[str]:

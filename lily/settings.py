@@ -323,7 +323,7 @@ def explain(workspace: Workspace) -> list[tuple[str, Any, str]]:
 
 def shown(value: Any) -> Any:
     """A setting's value without the password of an address."""
-    return without_passwords(value) if type(value) is str and "://" in value else value
+    return without_passwords(value, setting=True) if type(value) is str and "://" in value else value
 
 
 def values_of(settings: Settings) -> dict[str, Any]:

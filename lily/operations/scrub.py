@@ -49,7 +49,7 @@ def secrets_of(workspace: Workspace, settings: Settings, specs: Iterable[Any], e
     plain = msgspec.to_builtins(settings)
     named = {*references(plain), *(each for spec in specs for each in references(spec)), *_in_job_files(workspace)}
     known = {value for reference in named for value in _value(reference, environment, workspace.root)}
-    known |= set(passwords_in(settings.store.url))
+    known |= set(passwords_in(settings.store.url, setting=True))
     return known | {
         value for name, value in environment.items() if is_secret(name, value) and name not in _PLACES and len(value) >= _SHORTEST
     }

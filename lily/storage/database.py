@@ -87,7 +87,7 @@ def said_by(engine: Engine, exc: BaseException) -> str:
     """The first line of a driver's error, without passwords."""
     text = str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]
     url = engine.url.render_as_string(hide_password=False)
-    return Redactor(passwords_in(url)).text(text) if engine.url.password or "password" in url else text
+    return Redactor(passwords_in(url, setting=True)).text(text) if engine.url.password or "password" in url else text
 
 
 def _sqlite_engine(path: Path) -> Engine:

@@ -82,6 +82,7 @@ def test_validate_says_where_a_secret_stands_in_a_condition(lily: Lily, workspac
         {"argv": ["a"], "env": {"API_TOKEN": {"secret": "env:TOKEN"}}},
         {"argv": ["a"], "env": {"TOKEN_FILE": "/run/secrets/token", "TOKEN": "./run/secrets/token", "PASSWORD": "seven77"}},
         {"argv": ["git", "show", "3b18e512dba79e4c8300dd08aeb37f8e728b8dad", "https://example.com/a@b"]},
+        {"argv": ["say", "postgresql://db:5432/app is slow: tell ops@example.org"]},
     ],
 )
 def test_validate_says_nothing_of_references_and_ordinary_text(lily: Lily, workspace: Path, bindings: dict[str, Any]) -> None:

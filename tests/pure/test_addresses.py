@@ -31,11 +31,30 @@ from lily.addresses import passwords_in, without_passwords, wrong_store
         ("see https://db/x?password=hidden for more", "see https://db/x?password=*** for more", ["hidden"]),
         ("https://host:8080 is down, mail admin@example.org", "https://host:8080 is down, mail admin@example.org", []),
         ("https://host:8080/path", "https://host:8080/path", []),
+        *(
+            (text, text, [])
+            for text in (
+                "postgresql://db:5432/app is slow: tell ops@example.org",
+                "postgresql://db:5432?x=y is slow: tell ops@example.org",
+                "postgresql://db:5432\ntell ops@example.org",
+                "postgresql://db:5432",
+                "postgresql://db is slow\ntell him: ops@example.org",
+                "postgresql://db:is\nslow, tell ops@example.org",
+            )
+        ),
     ],
 )
 def test_a_password_is_found_and_taken_out_and_a_port_is_none(text: str, shown: str, passwords: list[str]) -> None:
     assert without_passwords(text) == shown
     assert passwords_in(text) == passwords
+
+
+@pytest.mark.parametrize("password", ["cor/rect horse", "12/34 56", "12 34", "12?3 4", " 1 2", "5432"])
+def test_a_setting_that_begins_with_a_stores_address_is_one_whatever_its_password_looks_like(password: str) -> None:
+    """SQLAlchemy reads it so, and connects with it."""
+    url = f"postgresql://me:{password}@db:5432/x"
+    assert without_passwords(url, setting=True) == "postgresql://me:***@db:5432/x"
+    assert password in passwords_in(url, setting=True)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def config(scene: Scene) -> Iterator[Finding]:
     if error is not None:
         yield found("config", "config_invalid", error.message, error.where)
         return
-    if passwords_in(scene.settings.store.url) and path.stat().st_mode & _OTHERS:
+    if passwords_in(scene.settings.store.url, setting=True) and path.stat().st_mode & _OTHERS:
         yield found("config", "config_open", "others can read the password in store.url", scene.shown(path))
     given = sum(origin != "default" for origin in scene.settings.origins.values())
     yield fine(
