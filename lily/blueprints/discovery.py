@@ -7,18 +7,20 @@ import linecache
 import sys
 import traceback
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from lily.blueprints.catalog import BLUEPRINT, SPECIALIST, SUBJECT, SYNTHESIZER
 from lily.blueprints.define import DefinedBlueprint, Specialist, Synthesizer, check_blueprint
-from lily.blueprints.means import HINT, is_spent, is_without_means
+from lily.blueprints.means import HINT, is_doubtful, is_spent
 from lily.blueprints.schemas import one_line, said
 from lily.conditions.define import Subject
 from lily.errors import Code
 from lily.text import text_of
+
+_DOUBTS = 2  # loads of one version that may lack descriptors while some are free again: with more of them it is that version's own doing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +56,11 @@ class Loaded:
     found: tuple[Found, ...] = ()
     problems: tuple[Problem, ...] = ()
     spent: bool = False  # descriptors or memory had run out: the next look tries it again
+    doubts: int = field(default=0, compare=False)  # how many loads of this version were `means.is_doubtful`
 
 
-def load_file(path: Path, module_name: str, *, origin: str) -> Loaded:
-    """Run a file as a module of that private name and collect what it defines.
+def load_file(path: Path, module_name: str, *, origin: str, doubts: int = 0) -> Loaded:
+    """Run a file as a module of that private name and collect what it defines. `doubts`: those of earlier loads of the same version.
 
     Compiled from its bytes each time: a cached .pyc is keyed by whole seconds, and would hide a quick second edit.
     """
@@ -67,7 +70,7 @@ def load_file(path: Path, module_name: str, *, origin: str) -> Loaded:
     try:
         code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
-        return _failed(_unreadable(path, error), is_spent(error))
+        return _failed(_unreadable(path, error), is_spent(error), doubts)
     sys.modules[module_name] = module  # dataclasses and annotations look their module up there
     try:
         exec(code, module.__dict__)
@@ -75,28 +78,33 @@ def load_file(path: Path, module_name: str, *, origin: str) -> Loaded:
         if isinstance(error, KeyboardInterrupt):
             raise
         del sys.modules[module_name]
-        return _failed(_crashed(path, error), is_without_means(error))
+        return _raised(_crashed(path, error), error, doubts)
     return collect(module, origin=origin, path=str(path))
 
 
-def load_entry_point(point: Any) -> Loaded:
-    """What an entry point of an installed package offers: it names a module, or one object in it."""
+def load_entry_point(point: Any, *, doubts: int = 0) -> Loaded:
+    """What an entry point of an installed package offers: it names a module, or one object in it. `doubts`: as for a file."""
     origin = f"package {getattr(getattr(point, 'dist', None), 'name', None) or 'unknown'}"
     try:
         target = point.load()
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
-        return _failed(_problem(f"{origin}, entry point {point.name}", None, said(error)), is_without_means(error))
+        return _raised(_problem(f"{origin}, entry point {point.name}", None, said(error)), error, doubts)
     if isinstance(target, ModuleType):
         return collect(target, origin=origin, path=getattr(target, "__file__", None) or point.value)
     return examine([(point.name, target)], origin=origin, path=point.value)
 
 
-def _failed(problem: Problem, spent: bool) -> Loaded:
+def _raised(problem: Problem, error: BaseException, doubts: int) -> Loaded:
+    doubts += is_doubtful(error)
+    return _failed(problem, is_spent(error) and doubts <= _DOUBTS, doubts)
+
+
+def _failed(problem: Problem, spent: bool, doubts: int) -> Loaded:
     if spent:
         problem = replace(problem, hint=f"its blueprints are missing until it can be loaded, which is tried again: {HINT}, or mend it")
-    return Loaded(problems=(problem,), spent=spent)
+    return Loaded(problems=(problem,), spent=spent, doubts=doubts)
 
 
 def _unreadable(path: Path, error: Exception) -> Problem:

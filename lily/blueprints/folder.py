@@ -20,7 +20,7 @@ class Folder:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._files: dict[Path, tuple[Stamp | None, str, Loaded]] = {}  # no stamp: to be loaded again, changed or not
+        self._files: dict[Path, tuple[Stamp, str, Loaded]] = {}
 
     def loaded(self) -> Sequence[Loaded]:
         """What each file gave, in the order of their names."""
@@ -38,7 +38,8 @@ class Folder:
             sys.modules.pop(self._files.pop(path)[1], None)
             changed = True
         for path, stamp in sorted(files.items()):
-            if path not in self._files or self._files[path][0] != stamp:
+            before = self._files.get(path)
+            if before is None or before[0] != stamp or before[2].spent:
                 changed = self._load(path, stamp) or changed
         return changed
 
@@ -47,8 +48,9 @@ class Folder:
         if before is not None:
             sys.modules.pop(before[1], None)
         name = _module_name(path)
-        loaded = load_file(path, name, origin=f".lily/blueprints/{path.name}")
-        self._files[path] = (None if loaded.spent else stamp, name, loaded)
+        doubts = before[2].doubts if before is not None and before[0] == stamp else 0
+        loaded = load_file(path, name, origin=f".lily/blueprints/{path.name}", doubts=doubts)
+        self._files[path] = (stamp, name, loaded)
         return before is None or not before[2].spent or before[2] != loaded
 
 

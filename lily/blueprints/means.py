@@ -25,9 +25,12 @@ def is_without_descriptors(error: BaseException) -> bool:
     return is_spent(error) and (not isinstance(error, OSError) or (error.errno in _DESCRIPTORS and not has_descriptors()))
 
 
-def is_without_means(error: BaseException) -> bool:
-    """The same, or that it got no memory, which nobody can ask for afterwards."""
-    return is_without_descriptors(error) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+def is_doubtful(error: BaseException) -> bool:
+    """Whether it says that no descriptor was left while there are some now: a limit of that code's own, or others have closed theirs since.
+
+    One time nobody can tell. What fails so again and again meets a limit of its own.
+    """
+    return isinstance(error, OSError) and error.errno in _DESCRIPTORS and has_descriptors()
 
 
 def has_descriptors() -> bool:

@@ -35,7 +35,7 @@ class Packages:
         for number, point in enumerate(self._points):
             before = self._loaded.get(number)
             if before is None or before.spent:
-                self._loaded[number] = load_entry_point(point)
+                self._loaded[number] = load_entry_point(point, doubts=0 if before is None else before.doubts)
                 changed = changed or self._loaded[number] != before
         return changed
 

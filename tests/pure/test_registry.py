@@ -407,15 +407,59 @@ def test_what_packages_gave_is_known_although_the_folder_could_not_be_looked_int
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
-def test_a_file_that_says_so_while_there_are_descriptors_left_is_broken(number: int, tmp_path: Path) -> None:
-    """It ran into a limit of its own, as of inotify instances: it is not loaded again before it is changed."""
-    write(tmp_path, "own.py", text=f"raise OSError({number}, 'inotify instance limit reached')")
+def test_a_file_that_says_so_three_times_while_there_are_descriptors_left_is_broken(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ran into a limit of its own, as of inotify instances: it is not loaded again before it is changed, and then doubted anew."""
+    loads: list[int] = []
+    monkeypatch.setitem(sys.modules, "greedy", SimpleNamespace(loads=loads))
+    text = f"import greedy\ngreedy.loads.append(1)\nraise OSError({number}, 'inotify instance limit reached')"
+    write(tmp_path, "own.py", text=text)
     registry = Registry(tmp_path)
-    error = failure(registry, "own.v1")
-    assert (error.code, is_spent(error)) == (Code.BLUEPRINT_NOT_FOUND, False)
+    for _ in range(2):
+        assert is_spent(failure(registry, "own.v1"))
+    for _ in range(2):
+        error = failure(registry, "own.v1")
+        assert (error.code, is_spent(error), len(loads)) == (Code.BLUEPRINT_NOT_FOUND, False, 3)
     (problem,) = registry.problems()
     assert "until this is mended" in problem.hint
     assert registry.refresh() is False
+    write(tmp_path, "own.py", text=text + "  # changed")
+    registry.refresh()
+    assert (is_spent(failure(registry, "own.v1")), len(loads)) == (True, 5)
+
+
+@pytest.mark.parametrize("where", ["file", "package"])
+def test_descriptors_that_were_closed_before_anybody_asked_are_no_problem_of_what_was_loaded(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run ended, or a `with` of the code itself. However often there were none at all, and without a second load of the others."""
+    loads: list[int] = []
+    fails = iter([True] * 6)
+    needed, counting = SimpleNamespace(take=lambda: none_left() if next(fails, False) else None), SimpleNamespace(loads=loads)
+    monkeypatch.setitem(sys.modules, "needed", needed)
+    monkeypatch.setitem(sys.modules, "counting", counting)
+    theirs = blueprint("theirs.v1")(silent)
+    point = SimpleNamespace(name="theirs", value="theirs", load=lambda: needed.take() or theirs)
+    write(tmp_path, "own.py", text="import needed\nneeded.take()\n" + GREET.format(id="own.v1", version="1.0.0", word="own"))
+    write(tmp_path, text="import counting\ncounting.loads.append(1)\n" + GREET.format(id="greet.v1", version="1.0.0", word="hello"))
+    registry = Registry(None if where == "package" else tmp_path, entry_points=lambda: [point] if where == "package" else [])
+    target = {"file": "own.v1", "package": "theirs.v1"}[where]
+    with monkeypatch.context() as patched:
+        patched.setattr(means, "has_descriptors", lambda: False)
+        for _ in range(4):
+            assert is_spent(failure(registry, target))
+    for _ in range(2):
+        assert is_spent(failure(registry, target))
+        assert registry.resolve("command.v1")
+    assert registry.resolve(target)
+    assert registry.problems() == []
+    assert loads == ([1] if where == "file" else [])
+
+
+def test_an_entry_point_that_says_so_three_times_while_there_are_descriptors_left_is_broken() -> None:
+    registry = Registry(entry_points=lambda: [SimpleNamespace(name="own", value="own", load=none_left)])
+    assert [is_spent(failure(registry, "own.v1")) for _ in range(4)] == [True, True, False, False]
 
 
 @contextmanager
