@@ -289,6 +289,65 @@ def test_a_db_that_is_a_link_leads_to_a_folder_of_others(lily: Lily, workspace: 
     assert {path.stat().st_mode & 0o777 for path in (data, data / "backups")} == {0o755}
 
 
+@pytest.mark.parametrize("name", ["lily.sqlite3", "jobs.db"])
+def test_a_db_that_leads_to_a_folder_for_lily_alone_is_closed_as_one_in_its_place(
+    lily: Lily, workspace: Path, tmp_path: Path, name: str
+) -> None:
+    """On a disk of one's own, say, with what its file system keeps there."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (workspace / "db").symlink_to(data)
+    (workspace / ".lily" / "config.yaml").write_text(f"store:\n  url: sqlite:///db/{name}\n")
+    write_job(workspace, "j")
+    assert lily("jobs", "run", "j").status == 0
+    folders = [data, data / "backups", data / "backups" / "20260102T030405.000006Z"]
+    files = [data / name, data / "scheduler.sqlite3-journal", folders[1] / "mine.sqlite3", folders[2] / name]
+    kept = [data / "lost+found", data / "damaged-20260102T030405.000006Z"]
+    for folder in (*folders, *kept):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
+    for path in files:
+        path.touch()
+        path.chmod(0o644)
+    said = lily("doctor", "--json")
+    named = [each["where"] for each in said.json["findings"] if each["code"] == "mode_open"]
+    assert {(workspace / where).resolve() for where in named} == {*folders, *files}
+    assert codes(lily("doctor", "--repair", "--json")) == set()
+    assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in kept} == {0o755}
+
+
+@pytest.mark.parametrize("theirs", ["notes.txt", "lily.sqlite3.old", "backups/photos.tar", "other.sqlite3"])
+def test_one_file_that_lily_does_not_make_leaves_a_folder_that_db_leads_to_alone(
+    lily: Lily, workspace: Path, tmp_path: Path, theirs: str
+) -> None:
+    data = tmp_path / "data"
+    (data / "backups").mkdir(parents=True)
+    (data / theirs).touch()
+    (workspace / "db").symlink_to(data)
+    write_job(workspace, "j")
+    assert lily("jobs", "run", "j").status == 0
+    for path in (data, data / "backups", data / theirs):
+        path.chmod(0o755)
+    assert codes(lily("doctor", "--repair", "--json")) == set()
+    assert {path.stat().st_mode & 0o777 for path in (data, data / "backups", data / theirs)} == {0o755}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+def test_a_folder_of_another_user_that_db_leads_to_is_left_alone(lily: Lily, workspace: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "backups").mkdir(parents=True)
+    (workspace / "db").symlink_to(data)
+    write_job(workspace, "j")
+    assert lily("jobs", "run", "j").status == 0
+    os.chown(data, 12345, 12345)
+    for path in (data, data / "backups"):
+        path.chmod(0o755)
+    assert codes(lily("doctor", "--repair", "--json")) == set()
+    assert {path.stat().st_mode & 0o777 for path in (data, data / "backups")} == {0o755}
+
+
 @pytest.mark.parametrize("url", ["sqlite:///db/jobs.db", "sqlite:///db/../db/jobs.db", "sqlite:///db/../db/lily.sqlite3"])
 def test_a_store_in_the_workspaces_own_db_is_named_once_whatever_it_is_called(lily: Lily, workspace: Path, url: str) -> None:
     """Also one of another name, and by another way."""

@@ -1,6 +1,7 @@
 """The workspace's own files: settings, job files, folders and who may enter them, the lock, the sockets."""
 
 import os
+import re
 import socket
 import stat
 from collections.abc import Iterator
@@ -20,6 +21,10 @@ from lily.workspace import RESERVED, is_job_id, is_run_id, lock_path, read_owner
 SHOWN = 20  # paths of one kind, at most: the rest is counted
 _OTHERS = 0o077
 _WRITERS = 0o022
+_MOMENT = r"\d{8}T\d{6}\.\d{6}Z"
+_MADE = re.compile(rf"backups|damaged-{_MOMENT}|lost\+found")  # in `db`, beside the stores; the last is of the file system of a disk
+_COPIES = re.compile(rf"{_MOMENT}|(upgrade|before-restore)-.*|.*\.(sqlite3|dump)")  # in `backups`: by Lily itself, and by `lily db backup`
+_BESIDE_STORES = re.compile(r"(-wal|-shm|-journal)?|\.[0-9a-f]{8}(-wal|-shm|-journal)?")  # the second: a copy that is not whole yet
 
 
 def config(scene: Scene) -> Iterator[Finding]:
@@ -76,18 +81,44 @@ def folders(scene: Scene) -> Iterator[Finding]:
 def _private(scene: Scene) -> Iterator[Path]:
     """What Lily makes for this user alone: the folders, the store's files, and what it writes of each run.
 
-    Of a folder elsewhere, which `store.url` names or `db` leads to, Lily's own files alone: all else there is of others, and so is the
-    folder.
+    Of a folder elsewhere, which `store.url` names, Lily's own files alone: all else there is of others, and so is the folder. It is the
+    same with one that `db` leads to, unless it is there for Lily alone.
     """
     place = scene.workspace
     own = place.database.parent
     for root in (place.runtime, place.runs, own):
-        if root.is_dir() and not (root == own and own.is_symlink()):
+        if root.is_dir() and not (root == own and _is_of_others(scene, own)):
             yield root
     yield from _store_files(scene)
-    if not own.is_symlink():
+    if not _is_of_others(scene, own):
         yield from _all_files(own / "backups")
     yield from _run_files(place.runs)
+
+
+def _is_of_others(scene: Scene, own: Path) -> bool:
+    """Whether `db` leads to a folder that can't be taken for Lily's: it is another user's, or there is more in it than Lily makes."""
+    if not own.is_symlink():
+        return False
+    stores = {scene.workspace.database.name, scene.workspace.job_store.name}
+    if scene.database and scene.database.parent.resolve() == own.resolve():
+        stores.add(scene.database.name)
+    try:
+        if own.stat().st_uid != os.geteuid():
+            return True
+        names = os.listdir(own)
+        copies = os.listdir(own / "backups") if (own / "backups").is_dir() else []
+    except OSError:
+        return True
+    return not all(_MADE.fullmatch(name) or _belongs_to(name, stores) for name in names) or not all(map(_is_copy, copies))
+
+
+def _belongs_to(name: str, stores: set[str]) -> bool:
+    plain = name.removeprefix(".")
+    return any(plain.startswith(store) and _BESIDE_STORES.fullmatch(plain[len(store) :]) for store in stores)
+
+
+def _is_copy(name: str) -> bool:
+    return _COPIES.fullmatch(name) is not None
 
 
 def _store_files(scene: Scene) -> list[Path]:
@@ -95,7 +126,7 @@ def _store_files(scene: Scene) -> list[Path]:
     own = scene.workspace.database.parent
     stores = {scene.workspace.database, scene.workspace.job_store, *([scene.database] if scene.database else [])}
     paths = {each for store in stores for each in (store, *(side(store, suffix) for suffix in SIDE_FILES))}
-    if not own.is_symlink():
+    if not _is_of_others(scene, own):
         paths |= set(own.glob("*.sqlite3*"))
     plainest_last = sorted(paths, key=lambda path: (len(path.parts), path), reverse=True)
     return sorted({path.resolve(): path for path in plainest_last if path.is_file() and not path.is_symlink()}.values())
