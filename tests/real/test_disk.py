@@ -128,6 +128,15 @@ class TestAFullDisk:
         assert (said.status, said.err.count("\n"), said.err.partition(":")[0]) == (4, 1, "disk_full")
 
 
+def write_script_job(unprivileged: Unprivileged, root: Path, job_id: str, script: str) -> None:
+    """A job of the other user's whose program is this line of a shell, made of the sample `hello`."""
+    jobs = root / ".lily" / "jobs"
+    sample = (jobs / "hello.job.yaml").read_text().replace("id: hello", f"id: {job_id}")
+    path = jobs / f"{job_id}.job.yaml"
+    path.write_text(sample.replace('[echo, "Hello from Lily"]', f"[sh, -c, '{script}']"))
+    unprivileged.own(path)
+
+
 class TestPermissions:
     """As a user whom permissions stop."""
 
@@ -164,14 +173,7 @@ class TestPermissions:
     ) -> None:
         root = unprivileged.folder("closed-later")
         assert unprivileged.lily("init", ".", cwd=root).returncode == 0
-        job = root / ".lily" / "jobs" / "closes.job.yaml"
-        job.write_text(
-            (root / ".lily" / "jobs" / "hello.job.yaml")
-            .read_text()
-            .replace("id: hello", "id: closes")
-            .replace('[echo, "Hello from Lily"]', "[sh, -c, 'chmod 500 \"$LILY_RUN_DIR\"']")
-        )
-        unprivileged.own(job)
+        write_script_job(unprivileged, root, "closes", 'chmod 500 "$LILY_RUN_DIR"')
         with unprivileged.popen(["-m", "lily", "jobs", "run", "closes"], cwd=root) as program:
             try:
                 assert program.stderr is not None
@@ -187,15 +189,8 @@ class TestPermissions:
         """A file that nobody may read, as keys are made, and folders that nobody may write, as caches of packages are."""
         root = unprivileged.folder("closed-files")
         assert unprivileged.lily("init", ".", cwd=root).returncode == 0
-        job = root / ".lily" / "jobs" / "closes.job.yaml"
         script = "cd $LILY_RUN_DIR && mkdir -p cache/x && touch cache/x/f && echo mine > key && chmod 0 key && chmod 500 cache/x cache"
-        job.write_text(
-            (root / ".lily" / "jobs" / "hello.job.yaml")
-            .read_text()
-            .replace("id: hello", "id: closes")
-            .replace('[echo, "Hello from Lily"]', f"[sh, -c, '{script}']")
-        )
-        unprivileged.own(job)
+        write_script_job(unprivileged, root, "closes", script)
         said = unprivileged.lily("jobs", "run", "closes", cwd=root)
         assert (said.returncode, said.stdout.startswith("# Succeeded"), "[key](key)" in said.stdout) == (0, True, True), said.stderr
         assert unprivileged.lily("runs", "verify", cwd=root).returncode == 0
@@ -208,15 +203,8 @@ class TestPermissions:
             pytest.skip("only root can leave a file of another user")
         root = unprivileged.folder("others-files")
         assert unprivileged.lily("init", ".", cwd=root).returncode == 0
-        job = root / ".lily" / "jobs" / "waits.job.yaml"
         script = "echo x > $LILY_RUN_DIR/ready; while [ ! -e $LILY_RUN_DIR/theirs ]; do sleep 0.05; done"
-        job.write_text(
-            (root / ".lily" / "jobs" / "hello.job.yaml")
-            .read_text()
-            .replace("id: hello", "id: waits")
-            .replace('[echo, "Hello from Lily"]', f"[sh, -c, '{script}']")
-        )
-        unprivileged.own(job)
+        write_script_job(unprivileged, root, "waits", script)
         with unprivileged.popen(["-m", "lily", "jobs", "run", "waits"], cwd=root) as program:
             try:
                 ready = until(lambda: list(root.glob(".lily/runs/waits/*/ready")) or program.poll() is not None, "a program that waits")
