@@ -3,6 +3,7 @@
 import json
 import select
 import socket
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,7 +20,9 @@ SILENT_SECONDS = 5.0  # of a follower to whom nothing was said yet, until it is 
 
 def _connect(workspace: Workspace, timeout: float | None) -> socket.socket:
     door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    door.settimeout(timeout)
+    if timeout is not None:  # of a blocking call: one that doesn't block is refused at once where others wait to be taken in
+        whole, part = divmod(timeout, 1)
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(whole), int(part * 1e6)))
     try:
         with address(reader_path(workspace)) as where:
             door.connect(where)
@@ -31,6 +34,7 @@ def _connect(workspace: Workspace, timeout: float | None) -> socket.socket:
             where=str(workspace.root),
             hint="start one with `lily up`",
         ) from None
+    door.settimeout(timeout)
     return door
 
 

@@ -8,7 +8,8 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from contextlib import ExitStack, closing, suppress
+import threading
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -190,6 +191,41 @@ def test_clients_that_say_nothing_take_neither_its_descriptors_nor_its_answers(h
     house.job("hello", "true")
     assert house.until_ended(house.submit("hello")).status == "succeeded"
     assert "crashed" not in up.said()
+
+
+def test_who_finds_others_waiting_at_the_door_waits_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connect that doesn't block is refused at once where the door's queue is full, as if nobody were there."""
+    workspace = Workspace(tmp_path)
+    workspace.runtime.mkdir(parents=True)
+    comes = threading.Event()
+
+    def coming(path: Path) -> AbstractContextManager[str]:
+        comes.set()
+        return address(path)
+
+    def serve() -> None:
+        comes.wait(60)
+        while True:
+            client, _ = door.accept()
+            with client, client.makefile("rwb") as file:
+                if file.readline():
+                    file.write(b'{"pid": 7}\n')
+                    return
+
+    with ExitStack() as doors, address(reader_path(workspace)) as where:
+        door = doors.enter_context(closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)))
+        door.bind(where)
+        door.listen(0)
+        others = [doors.enter_context(closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))) for _ in range(9)]
+        there = [other for other in others if joins(other, where)]
+        assert 0 < len(there) < len(others)
+        for other in there:
+            other.shutdown(socket.SHUT_RDWR)  # says nothing, once it is taken in
+        monkeypatch.setattr("lily.operations.client.address", coming)
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        assert supervisor_status(workspace, timeout=60) == {"pid": 7}
+        server.join(60)
 
 
 def test_as_many_as_may_follow_leave_room_for_those_who_ask_and_for_one_more_run(house: House) -> None:
