@@ -25,7 +25,7 @@ from lily.identity import SUPERVISOR, Actor
 from lily.log import Log, StreamLog
 from lily.moves import Place
 from lily.offload import in_thread
-from lily.operations.session import open_store
+from lily.operations.session import lacking, open_store
 from lily.own_secrets import OwnSecrets
 from lily.queue_shapes import SettingChange
 from lily.settings import Settings, load_settings
@@ -255,6 +255,8 @@ def _opened(opened: OpenStore, workspace: Workspace, settings: Settings, log: Lo
     store = opened(workspace, settings)
     if (done := store.upgraded) is not None:
         log.warning("the store's schema was brought up to date", before=done.before, after=done.after, backup=str(done.backup))
+    elif lost := lacking(workspace, store):
+        log.warning(lost)
     return store
 
 

@@ -48,7 +48,7 @@ def flag(name: str, help: str) -> Parameter:
 @contextmanager
 def opened(place: str | None) -> "Iterator[tuple[Workspace, Settings, Store]]":
     """The workspace with its settings and its store, which is closed at the end."""
-    from lily.operations.session import open_store
+    from lily.operations.session import lacking, open_store
 
     workspace = find_workspace(place)
     settings = load_settings(workspace)
@@ -56,6 +56,8 @@ def opened(place: str | None) -> "Iterator[tuple[Workspace, Settings, Store]]":
     if store.upgraded is not None:
         told = store.upgraded
         tell(f"the store's schema was {told.before} and is {told.after} now; a copy from before: {told.backup}")
+    elif lost := lacking(workspace, store):
+        tell(lost)
     try:
         yield workspace, settings, store
     finally:

@@ -7,6 +7,7 @@ from lily.clock import Clock, SystemClock
 from lily.errors import Code, LilyError
 from lily.settings import Settings
 from lily.storage.store import Store
+from lily.text import counted
 from lily.workspace import Workspace, current_owner
 
 
@@ -23,6 +24,22 @@ def open_store(workspace: Workspace, settings: Settings, *, clock: Clock | None 
         limits=settings.queue,
         max_dead_letters=settings.dlq.max_entries,
         may_upgrade=lambda found: _refuse_beside_owner(workspace, found),
+    )
+
+
+def lacking(workspace: Workspace, store: Store) -> str:
+    """What to say of a store that opening it has made, as where its file was deleted, while runs have folders; empty otherwise."""
+    if not store.made:
+        return ""
+    from lily.storage.doctor_reads import runs_on_disk  # once in the life of a store
+
+    lost = sum(1 for _ in runs_on_disk(workspace))
+    if not lost:
+        return ""
+    folder = workspace.runs.relative_to(workspace.root)
+    return (
+        f"the store is new and knows nothing of {counted(lost, 'run')} in {folder}:"
+        " put back the one that was there, or `lily db rebuild --from receipts`"
     )
 
 

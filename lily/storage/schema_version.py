@@ -14,16 +14,16 @@ from lily.storage.schema import HEAD
 _ONE_MIGRATES = threading.Lock()  # Alembic keeps what it works on in globals
 
 
-def upgrade(engine: Engine, before: Callable[[str], None] | None = None) -> None:
-    """Bring the schema to HEAD. Raises `store_schema_newer` when a later Lily wrote it.
+def upgrade(engine: Engine, before: Callable[[str], None] | None = None) -> bool:
+    """Bring the schema to HEAD; gives whether there was none. Raises `store_schema_newer` when a later Lily wrote it.
 
     `before` is told which schema is there, of a store that is not empty; what it raises leaves all as it is.
     """
     with store_errors(engine), engine.connect() as connection:
         if _version(connection) == HEAD:
-            return
+            return False
     with _ONE_MIGRATES:
-        _migrate(engine, before)
+        return _migrate(engine, before)
 
 
 def _version(connection: Connection) -> str | None:
@@ -34,13 +34,13 @@ def _version(connection: Connection) -> str | None:
         return None
 
 
-def _migrate(engine: Engine, before: Callable[[str], None] | None) -> None:
+def _migrate(engine: Engine, before: Callable[[str], None] | None) -> bool:
     with writing(engine) as connection:
         if _table_version(connection) is None:
             from lily.storage import fresh  # once in the life of a store
 
             fresh.make(connection)
-            return
+            return True
     # Alembic takes as long to import as all the rest: only a changed schema pays for it.
     from alembic import command
     from alembic.config import Config
@@ -64,11 +64,12 @@ def _migrate(engine: Engine, before: Callable[[str], None] | None) -> None:
                 hint="use the Lily that wrote it, or a later one",
             )
         if found == HEAD:
-            return  # another process was first
+            return False  # another process was first
         if before is not None:
             before(found)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+    return False
 
 
 def _table_version(connection: Connection) -> str | None:

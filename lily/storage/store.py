@@ -96,7 +96,7 @@ class Store(Reads):
         self.upgraded: Upgrade | None = None  # what opening it has changed
         self._backups, self._may_upgrade = database_file.parent / "backups", may_upgrade
         try:
-            upgrade(self.engine, self._before_upgrade)
+            self.made = upgrade(self.engine, self._before_upgrade)  # by opening it: there was none
         except LilyError:
             close_engine(self.engine)
             raise

@@ -72,6 +72,27 @@ def test_a_supervisor_ends_when_another_store_is_put_in_the_place_of_its_own(hou
     house.up()
 
 
+@pytest.mark.parametrize("command", ["runs list", "jobs run still", "up"])
+def test_who_makes_an_empty_store_beside_the_folders_of_runs_says_so_once(house: House, command: str) -> None:
+    """A deleted store is no new workspace, and looks like one."""
+    house.job("still", "true")
+    assert house.lily("jobs", "run", "still").status == 0
+    said = house.lily("runs", "list")
+    assert "the store is new" not in said.err
+    shutil.rmtree(house.workspace.database.parent)
+    if command == "up":
+        up = house.up()
+        told = up.said()
+        up.end(signal.SIGTERM)
+    else:
+        told = house.lily(*command.split()).err
+    assert "the store is new and knows nothing of 1 run in .lily/runs" in told
+    assert "`lily db rebuild --from receipts`" in told
+    again = house.lily("db", "rebuild", "--from", "receipts")
+    assert (again.status, "the store is new" in again.err) == (0, False)
+    assert "still" in house.lily("runs", "list").out
+
+
 _BLOCKS = """import time
 from lily import blueprint
 
