@@ -161,7 +161,10 @@ class Conductor:
     async def _execute(self, active: Active, spec: PinnedSpec, ready: Ready) -> Outcome:
         """The attempt's outcome; one that was cut off (canceled or interrupted) reads as timed out."""
         run = active.run
-        steps = await self._offload(self._store.steps, run.run_id) if len(run.attempts) > 1 else {}
+        steps = await self._steps_of(run) if len(run.attempts) > 1 else {}
+        if steps is None:  # none may be done twice
+            active.interrupted = active.interrupted or "the supervisor stopped"
+            return Outcome(status="timed_out", result=_versioned(), retryable=True)
         try:
             return await self._engine.execute(run, spec, ready, Told(run, self._writer), steps, active.within(spec.runtime.timeout_seconds))
         except Exception as exc:
@@ -170,6 +173,10 @@ class Conductor:
             self._log.error("internal error", run=run.run_id, trace=run.trace_id, error=said)
             error = ErrorInfo(code=Code.JOB_EXECUTION_FAILED, message=f"internal error: {said}", blueprint_code=Code.INTERNAL_ERROR)
             return Outcome(status="failed", result={**_versioned(), "r0_status": None}, error=error)
+
+    async def _steps_of(self, run: Run) -> dict[str, Any] | None:
+        """What it finished before; the store has it as running, so that nobody else would begin it. None as `_however_long` gives it."""
+        return await self._however_long(lambda _: self._offload(self._store.steps, run.run_id), run, run.status)
 
     async def _end(self, active: Active, spec: PinnedSpec, ready: Ready, outcome: Outcome) -> None:
         move = self._after(active, spec, ready, outcome)

@@ -583,6 +583,50 @@ def test_a_spec_that_can_not_be_read_for_a_while_holds_up_its_own_runs_alone(wor
     world.live(body)
 
 
+@pytest.fixture
+def steps_away(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Has the store not tell, up to a moment of the life, which steps a run has finished."""
+    steps = world.store.steps
+
+    def until(moment: float) -> None:
+        def away(run_id: str) -> dict[str, Any]:
+            if anyio.current_time() < moment:
+                raise LilyError(Code.STORE_UNAVAILABLE, "away")
+            return steps(run_id)
+
+        monkeypatch.setattr(world.store, "steps", away)
+
+    return until
+
+
+def test_a_later_attempt_waits_for_a_store_that_does_not_tell_what_the_run_has_finished(
+    world: World, steps_away: Callable[[float], None]
+) -> None:
+    """Its start is stored by then: given up, it would be running for ever, with nobody at work on it."""
+    run = world.submit("deed.v1", bindings={"do": "ValueError", "until": 1}, runtime=RETRY)
+    steps_away(90)
+
+    async def body(world: World) -> None:
+        with anyio.fail_after(120):
+            await world.ended(run.run_id)
+
+    world.live(body)
+    assert (after(world, run), statuses(world, run)) == ([0.0, 60.0], ["failed", "succeeded"])
+
+
+def test_a_drain_leaves_an_attempt_that_waits_for_what_the_run_has_finished_to_the_next_life(
+    world: World, steps_away: Callable[[float], None]
+) -> None:
+    """Nothing of it begins, for it might be done twice."""
+    run = world.submit("deed.v1", bindings={"do": "ValueError", "until": 1}, runtime=RETRY)
+    steps_away(math.inf)
+    drained(world, 70, grace=300)
+    assert (world.run(run.run_id).status, statuses(world, run)) == (Status.QUEUED, ["failed", "interrupted"])
+    steps_away(0)
+    finish(world, run)
+    assert statuses(world, run) == ["failed", "interrupted", "succeeded"]
+
+
 def test_a_drain_ends_though_the_store_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What could not be stored is taken up again by the next life."""
     run = world.submit("nap.v1", bindings={"seconds": 5})
