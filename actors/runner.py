@@ -282,8 +282,8 @@ class Runner:
         while True:
             if anew:
                 await self._read_queue()
-                if self._put_back:
-                    continue  # the look left out what stands in the queue again
+            if anew := self._put_back:
+                continue  # the look left out what stands in the queue again
             anew = await self._begin_what_fits(tasks)
             self._stale |= anew  # and stays so where somebody rang meanwhile: all is read anew after those behind full jobs had their turn
             if self._free <= 0 or not (anew or self._ahead.more):

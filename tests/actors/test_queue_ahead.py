@@ -187,6 +187,46 @@ def test_a_run_whose_start_failed_for_a_moment_is_not_passed_by_the_next_of_its_
     assert seconds(world.run(first.run_id).ended_at) <= seconds(world.run(second.run_id).started_at)
 
 
+def test_nor_where_it_failed_while_what_stands_behind_full_jobs_was_read(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look further on finds the next one of its job, and not the one that was being tried."""
+    world = make_world(slots=4)
+    alone = {"max_parallel_runs": 1}
+    first = world.submit("nap.v1", job_id="job", bindings={"seconds": 5}, runtime=alone)
+    for _ in range(60):
+        world.submit("noop.v1", job_id="crowd", runtime=alone)
+    second = world.submit("nap.v1", job_id="job", bindings={"seconds": 5}, runtime=alone)
+    looking, failures = anyio.Event(), [LilyError(Code.BLUEPRINT_COMPILE_FAILED, "too many open files", spent=True)]
+    look = world.store.look
+
+    def looked(*, full_jobs: Any = (), **given: Any) -> Any:
+        if "crowd" in full_jobs:
+            looking.set()
+        return look(full_jobs=full_jobs, **given)
+
+    def judged(spec: PinnedSpec, *given: Any) -> Any:
+        if spec.target.id == "nap.v1" and failures:
+            raise failures.pop()
+        return preflight(spec, *given)
+
+    async def slowly(work: Callable[..., Any], *given: Any) -> Any:
+        if work is judged and given[0].target.id == "nap.v1" and failures:
+            await looking.wait()
+        found = await inline(work, *given)
+        await anyio.sleep(0.005)
+        return found
+
+    async def body(world: World) -> None:
+        assert world.system is not None
+        world.system.runner._offload = world.system.runner.conductor._offload = slowly
+        await world.ended(first.run_id, second.run_id)
+
+    monkeypatch.setattr(world.store, "look", looked)
+    monkeypatch.setattr("actors.conductor.preflight", judged)
+    world.live(body)
+    assert not failures
+    assert seconds(world.run(first.run_id).ended_at) <= seconds(world.run(second.run_id).started_at)
+
+
 @pytest.mark.parametrize("stuck", [3, 4, 9])
 @pytest.mark.parametrize("spent", [True, False])
 def test_runs_that_can_not_be_started_leave_the_slots_to_others(
