@@ -157,7 +157,7 @@ class Statements:
         asked = update(run).where(run.c.run_id == bindparam("b_run_id"), text("status = 'running'"))
         self.ask_to_cancel = ForRows(asked.values(cancel=bindparam("b_cancel")), ["b_cancel", "b_run_id"])
         self.standing = (
-            select(run.c.run_id, run.c.status, run.c.events, run.c.cancel)
+            select(run.c.run_id, run.c.status, run.c.events, run.c.ended_at, run.c.cancel)
             .where(run.c.run_id.in_(bindparam("ids", expanding=True)))
             .with_for_update()
         )

@@ -257,20 +257,21 @@ class Store(Reads):
         """What stands in the way of each move, and the moves that are still to be made."""
         ids = [move.run.run_id for move in moves]
         rows = connection.execute(self.statements.standing, {"ids": ids})
-        current = {run_id: (Status(status), events, cancel is not None) for run_id, status, events, cancel in rows}
+        current = {run_id: (Status(status), events, ended_at, cancel is not None) for run_id, status, events, ended_at, cancel in rows}
         refusals: list[Status | None] = []
         held: list[Move] = []
         for move in moves:
             run = move.run
-            status, events, canceling = current.get(run.run_id, (Status.MISSED, 0, False))
-            if (status, events) == (run.status, run.events):
-                refusals.append(None)  # done before: a writer that crashed after its commit asks again
+            status, events, ended_at, canceling = current.get(run.run_id, (Status.MISSED, 0, None, False))
+            # Done before: a writer that crashed after its commit asks again. An end of another time is somebody else's.
+            if (status, events, ended_at) == (run.status, run.events, run.ended_at):
+                refusals.append(None)
                 continue
             expected = (status, events) == (move.expected, run.events - len(move.events)) and may_become(status, run.status)
             if expected and not (canceling and move.goes_on) and not (paused and move.starts):
                 refusals.append(None)
                 held.append(move)
-                current[run.run_id] = (run.status, run.events, canceling)
+                current[run.run_id] = (run.status, run.events, run.ended_at, canceling)
             else:
                 refusals.append(status)
         return refusals, held

@@ -1,7 +1,7 @@
 """Runs that wait for a person, in virtual time: asked once, decided once, expired on the second, and the same after every crash."""
 
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from lily.clock import parse_stamp, stamp
 from lily.errors import LilyError
 from lily.operations.approvals import Decision, decide_run
 from lily.operations.changes import cancel, replay
+from lily.operations.verify_runs import Tally, verify
 from lily.runs import Run, Status
 from lily.settings import Settings
 from lily.storage import schema
@@ -26,6 +27,7 @@ from lily.storage.approvals import check_of
 from lily.storage.audit import Actor
 from lily.storage.cancels import cancel_runs
 from lily.testing import World, run_blueprint
+from lily.testing.clock import FakeClock
 from tests.actors.conftest import MakeWorld
 from tests.work import noop
 
@@ -290,6 +292,24 @@ def test_a_decision_after_the_time_is_refused_and_the_run_expires(world: World) 
     with pytest.raises(LilyError, match="approval_expired"):
         anyio.run(decides(world, run), backend="trio")
     assert code(world, run) == "approval_expired"
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(-0.001, "approval_denied"), (0.001, "approval_expired")])
+def test_a_decision_that_overtakes_the_expiry_is_what_the_receipt_says(world: World, seconds: float, expected: str) -> None:
+    """Somebody speaks just before the time is up, or just after; the supervisor has found the run waiting, and comes second."""
+    run = world.submit("noop.v1", approval=QUICK)
+    theirs = FakeClock(parse_stamp(run.queued_at) + timedelta(seconds=360 + seconds))
+
+    def overtake(point: str) -> None:
+        if point == "approvals:before-expire" and world.run(run.run_id).status is Status.WAITING_APPROVAL:
+            with suppress(LilyError):  # that it is too late
+                decide_run(world.workspace, world.store, run.run_id, Decision("denied", "ann"), clock=theirs)
+
+    live(world, ended(world, run), fault=overtake)
+    found = world.run(run.run_id)
+    assert code(world, run) == expected
+    assert (world.receipt(run.run_id).error, world.receipt(run.run_id).ended_at) == (found.error, found.ended_at)
+    assert list(verify(world.workspace, world.store, Tally())) == []
 
 
 def test_deciding_twice_is_refused_and_the_first_decision_stands(world: World) -> None:
