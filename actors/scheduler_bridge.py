@@ -31,7 +31,7 @@ from actors.messages import (
     SpecRemoved,
     SpecsRead,
 )
-from actors.placing import first_fires
+from actors.placing import chunks, first_fires
 from actors.scheduler import EVENTS, LOOK_SECONDS, MailboxExecutor, TaskScheduler
 from lily.clock import Clock, stamp
 from lily.conditions.verdict import Looked
@@ -46,7 +46,6 @@ from lily.runs import Event, EventName
 from lily.spec_index import SpecEntry
 from lily.storage.windows import Claim, JobState, Windows
 
-AT_ONCE = 500  # jobs that one transaction settles or registers
 RETRY_SECONDS = 1.0  # between tries to settle what the store did not take
 RING_SECONDS = 2.0  # what a lost ring costs
 
@@ -212,8 +211,9 @@ class SchedulerBridge:
         ids = list(dict.fromkeys(message.job_id for message in messages))
         if not ids:
             return
+        now = self._clock.now()
         try:
-            claims = {claim.job_id: claim for claim in await self._settle(ids, self._clock.now(), again=again, looked=looked)}
+            claims = {claim.job_id: claim for claim in await self._settle(ids, now, again=again, looked=looked)}
         except LilyError as exc:
             for message in messages:
                 if isinstance(message, ClaimWindow):
@@ -234,6 +234,10 @@ class SchedulerBridge:
         for job_id, claim in claims.items():
             if job_id not in answered:
                 self._give_word(claim)
+        early = [message.job_id for message in messages if isinstance(message, ClaimWindow) and message.at > now]
+        if early and not self._draining:
+            # The clock stepped back since the fire, by too little to be told as a jump: they are to fire again.
+            await self._until_stored(lambda: self._settle_and_add(early, self._clock.now()))
 
     def _waits(self, message: ClaimWindow | Settle) -> bool:
         """Whether a look at the job's condition is under way; a fire is answered once it is done."""
@@ -361,7 +365,7 @@ class SchedulerBridge:
 
     async def _register(self, entries: Sequence[SpecEntry], now: datetime, known: dict[str, JobState] | None = None) -> None:
         """Store what the ledger does not know yet of these jobs. `known` are the states of all jobs, and follows."""
-        for some in _chunks(entries):
+        for some in chunks(entries):
             states = known if known is not None else await self._offload(self._windows.states, [entry.id for entry in some])
             new, refused = await self._offload(registrations, some, states, self._body, now)
             for job_id, why in refused.items():
@@ -396,7 +400,7 @@ class SchedulerBridge:
         idle = await self._offload(self._windows.settle_idle, quiet, now)
         self._fault("bridge:claimed")
         async with self._placing:
-            for some in _chunks(idle):
+            for some in chunks(idle):
                 await self._place(some, {job_id: states[job_id] for job_id in some}, now)
         await self._settle_and_add(sorted(states.keys() - idle), now)
 
@@ -411,7 +415,7 @@ class SchedulerBridge:
                 await anyio.sleep(RETRY_SECONDS)
 
     async def _settle_and_add(self, job_ids: Sequence[str], now: datetime) -> None:
-        for some in _chunks(job_ids):
+        for some in chunks(job_ids):
             for claim in await self._settle(some, now, again=self._unsure):
                 self._give_word(claim)
             async with self._placing:
@@ -443,8 +447,3 @@ class SchedulerBridge:
             self._seen = seen
         except LilyError as exc:
             self._log.error("states can't be read; trying again", code=exc.code, error=exc.message)
-
-
-def _chunks(given: Iterable[Any]) -> list[list[Any]]:
-    items = list(given)
-    return [items[n : n + AT_ONCE] for n in range(0, len(items), AT_ONCE)]

@@ -1,7 +1,7 @@
 """The bridge between specs, ledger and APScheduler, with all of them real, in virtual time."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import anyio
@@ -9,6 +9,7 @@ import pytest
 
 import actors.runner
 from actors.messages import ClaimWindow, Drain, Reply, Rung, SpecsRead
+from actors.scheduler_bridge import SchedulerBridge
 from lily.clock import stamp
 from lily.errors import Code, LilyError
 from lily.ledger import State
@@ -433,6 +434,34 @@ def test_a_clock_that_is_set_back_fires_no_window_twice(table: Timetable) -> Non
     table.live(body)
     assert table.told() == [("02 00:10", "fired"), ("02 00:20", "fired"), ("02 00:30", "fired"), ("02 00:40", "fired")]
     assert len(table.runs()) == 4
+
+
+def test_a_clock_that_steps_back_a_little_between_a_fire_and_its_claim_delays_the_window_and_loses_it_not(
+    table: Timetable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step too small to be taken for one; a `once` has no later fire that would settle it."""
+    table.put("job", every="10m")
+    midnight = table.began - timedelta(seconds=1)
+    table.put("once", at=stamp(midnight + timedelta(minutes=10)))
+    ask = SchedulerBridge._ask
+
+    async def body(world: World) -> None:
+        steps = [-0.25, -0.5]
+
+        async def late(bridge: SchedulerBridge, job_id: str, at: datetime) -> Any:
+            if steps:
+                world.clock.jump(seconds=steps.pop())
+            return await ask(bridge, job_id, at)
+
+        monkeypatch.setattr(SchedulerBridge, "_ask", late)
+        await anyio.sleep(25 * MINUTE)
+
+    table.live(body)
+    assert table.told() == [("02 00:10", "fired"), ("02 00:20", "fired")]
+    assert table.told("once") == [("02 00:10", "fired")]
+    fired = [run.trigger["fired_at"] for job_id in ("job", "once") for run in table.runs(job_id)]
+    assert fired == [stamp(midnight + timedelta(minutes=minutes)) for minutes in (10, 20, 10)]
+    assert table.differences() == []
 
 
 def test_a_clock_that_is_set_while_the_runner_recovers_has_nothing_claimed_before_it_is_done(
