@@ -366,7 +366,7 @@ class SchedulerBridge:
     async def _register(self, entries: Sequence[SpecEntry], now: datetime, known: dict[str, JobState] | None = None) -> None:
         """Store what the ledger does not know yet of these jobs. `known` are the states of all jobs, and follows."""
         for some in chunks(entries):
-            states = known if known is not None else await self._offload(self._windows.states, [entry.id for entry in some])
+            states = known if known is not None else await self._offload(self._windows.states_or_nonsense, [entry.id for entry in some])
             new, refused = await self._offload(registrations, some, states, self._body, now)
             for job_id, why in refused.items():
                 self._log.warning("job is not scheduled", job=job_id, why=why)
@@ -387,7 +387,7 @@ class SchedulerBridge:
     async def _reconcile_once(self) -> None:
         now = self._clock.now()
         self._seen = await self._offload(self._windows.newest_change)
-        states = await self._offload(self._windows.states)
+        states = await self._offload(self._windows.states_or_nonsense)
         self._kept = {job_id for job_id in states if job_id in self._claimed and job_id not in self._specs}
         gone = [id for id, each in states.items() if each.version is not None and id not in self._specs and id not in self._kept]
         await self._register([self._specs[job_id] for job_id in sorted(self._specs)], now, states)
@@ -419,7 +419,7 @@ class SchedulerBridge:
             for claim in await self._settle(some, now, again=self._unsure):
                 self._give_word(claim)
             async with self._placing:
-                await self._place(some, await self._offload(self._windows.states, some), now)
+                await self._place(some, await self._offload(self._windows.states_or_nonsense, some), now)
             await anyio.lowlevel.checkpoint()
 
     async def _place(self, job_ids: Iterable[str], states: Mapping[str, JobState], now: datetime) -> None:

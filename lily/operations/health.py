@@ -108,8 +108,9 @@ def _schedule(store: Store, said: Mapping[str, Any] | None, now: datetime) -> Sc
         return ScheduleFacts()
     lag = float(((said or {}).get("scheduler") or {}).get("lag_seconds", 0.0))
     windows, reads, unaccounted = Windows(store), WindowReads(store), 0
-    for state in windows.states(ids).values():
+    for state in windows.states_or_nonsense(ids).values():
         if state.version is None:
+            unaccounted += bool(state.nonsense)
             continue
         schedule = windows.schedule(state.job_id, state.version)
         after = max(state.settled, state.version.since)

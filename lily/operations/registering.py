@@ -17,6 +17,9 @@ def registrations(
     found, refused = [], {}
     for entry in entries:
         state = states.get(entry.id)
+        if state is not None and state.nonsense:
+            refused[entry.id] = f"its ledger says what no ledger can have said: {state.nonsense}"
+            continue
         if state is not None and state.spec_hash == entry.digest and _stands(state):
             continue
         canonical = body(entry)

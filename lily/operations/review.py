@@ -98,7 +98,7 @@ class Look:
     def see(self, job_ids: Sequence[str]) -> None:
         """Gather the facts of these jobs and judge them."""
         windows = Windows(self._store)
-        states, runs = windows.states(job_ids), self._reads.newest_runs(job_ids)
+        states, runs = windows.states_or_nonsense(job_ids), self._reads.newest_runs(job_ids)
         compared = self._compare(job_ids)
         for job_id in job_ids:
             facts = self._facts(job_id, states.get(job_id), runs.get(job_id, []), windows)
@@ -173,6 +173,8 @@ class Look:
 
     def _with_windows(self, facts: JobFacts, entry: SpecEntry | None, state: JobState | None, windows: Windows) -> JobFacts:
         """The same with when its windows are."""
+        if state is not None and state.nonsense:
+            return msgspec.structs.replace(facts, unreadable=state.nonsense)
         try:
             schedule, after = self._schedule(facts, entry, state, windows)
             overdue = schedule.next_after(after) if after is not None else None

@@ -91,7 +91,8 @@ class _Job:
 
     def _next(self, rows: Iterator[WindowRow]) -> WindowRow | None:
         """The next row up to where the ledger is settled; later ones came while this was looking."""
-        row = next(rows, None)
+        while (row := next(rows, None)) is not None and row.nonsense:
+            self._add(None, "trigger_unreadable", f"a row of the ledger says what no ledger can have said: {row.nonsense}")
         if row is None or row.at > self._standing.settled:
             for _ in rows:
                 pass  # groupby wants them read

@@ -52,6 +52,8 @@ class MemoryWindows:
         wanted = self._jobs if job_ids is None else set(job_ids) & self._jobs.keys()
         return {job_id: self._state(job_id) for job_id in sorted(wanted)}
 
+    states_or_nonsense = states
+
     def _state(self, job_id: str) -> JobState:
         job = self._jobs[job_id]
         last = job.controls[-1] if job.controls else None

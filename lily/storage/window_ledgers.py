@@ -1,36 +1,49 @@
 """What `settle` needs of each job, read from the store. Everything blocks."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, select
 
 from lily.clock import parse_stamp
+from lily.errors import Code, LilyError
 from lily.ledger import Control, Failure, JobLedger, Version, control_from
 from lily.runs import OCCUPYING
 from lily.storage import schema
+from lily.storage.receipt_reads import NONSENSE
 from lily.storage.window_runs import Owed
+from lily.text import one_line
 
+NEVER = datetime.min.replace(tzinfo=UTC)  # stands for a time that can't be read
 _JOBS_AT_ONCE = 500  # bound variables of one statement
+_LONGEST = 200  # characters of what is said of a row
 
 
-def ledgers(connection: Connection, job_ids: Sequence[str], failures: Mapping[str, Failure]) -> list[Owed]:
-    """The ledgers of these jobs, as far as they have one, inside the transaction that settles them."""
+def ledgers(connection: Connection, job_ids: Sequence[str], failures: Mapping[str, Failure]) -> tuple[list[Owed], dict[str, str]]:
+    """(the ledgers of these jobs, as far as they have one, why some can't be read, after an edit by hand), inside the transaction that
+    settles them."""
     s, v = schema.schedule, schema.trigger_version
     settled: dict[str, tuple[datetime, str | None, bool]] = {}
     versions: dict[str, list[Version]] = {}
+    nonsense: dict[str, str] = {}
     for some in chunks(job_ids):
         for row in connection.execute(select(s.c.job_id, s.c.settled, s.c.spec_hash, s.c.changed_at).where(s.c.job_id.in_(some or []))):
-            settled[row[0]] = (parse_stamp(row[1]), row[2], row[3] is not None)
+            try:
+                settled[row[0]] = (parse_stamp(row[1]), row[2], row[3] is not None)
+            except NONSENSE as error:
+                nonsense[row[0]] = why_not(error)
         open_or_late = v.c.until.is_(None) | (v.c.until > s.c.settled)
         wanted = select(v).join(s, s.c.job_id == v.c.job_id).where(v.c.job_id.in_(some or []), open_or_late)
         for row in connection.execute(wanted.order_by(v.c.job_id, v.c.number)):
-            versions.setdefault(row.job_id, []).append(version_from(row))
-    controls = _controls(connection, [job_id for job_id, (_, _, changed) in settled.items() if changed])
+            try:
+                versions.setdefault(row.job_id, []).append(version_from(row))
+            except NONSENSE as error:
+                nonsense[row.job_id] = why_not(error)
+    controls = _controls(connection, [job_id for job_id, (_, _, changed) in settled.items() if changed], nonsense)
     active = _active(connection, set(job_ids))
-    return [
+    owed = [
         Owed(
             JobLedger(
                 job_id=job_id,
@@ -43,16 +56,20 @@ def ledgers(connection: Connection, job_ids: Sequence[str], failures: Mapping[st
             settled[job_id][1] or versions[job_id][-1].spec_hash,
         )
         for job_id in dict.fromkeys(job_ids)
-        if job_id in settled and (settled[job_id][1] or job_id in versions)
+        if job_id in settled and job_id not in nonsense and (settled[job_id][1] or job_id in versions)
     ]
+    return owed, nonsense
 
 
-def _controls(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[Control]]:
+def _controls(connection: Connection, job_ids: Sequence[str], nonsense: dict[str, str]) -> dict[str, list[Control]]:
     c = schema.control
     found: dict[str, list[Control]] = {}
     for some in chunks(job_ids):
         for row in connection.execute(select(c).where(c.c.job_id.in_(some or [])).order_by(c.c.job_id, c.c.sequence)):
-            found.setdefault(row.job_id, []).append(control_from(row.at, row.state, row.until, row.reason, row.by, row.set_id))
+            try:
+                found.setdefault(row.job_id, []).append(control_from(row.at, row.state, row.until, row.reason, row.by, row.set_id))
+            except NONSENSE as error:
+                nonsense[row.job_id] = why_not(error)
     return found
 
 
@@ -79,3 +96,18 @@ def chunks(job_ids: Collection[str] | None) -> Iterable[list[str] | None]:
         return [None]
     ids = list(job_ids)
     return [ids[n : n + _JOBS_AT_ONCE] for n in range(0, len(ids), _JOBS_AT_ONCE)]
+
+
+def why_not(error: Exception) -> str:
+    """Why a row can't be read."""
+    return one_line(error)[:_LONGEST]
+
+
+def edited(job_id: str, why: str) -> LilyError:
+    """Of a job whose ledger can't be read, for whoever can say nothing without it."""
+    return LilyError(
+        Code.STORE_UNAVAILABLE,
+        f"the job's ledger says what no ledger can have said: {why}",
+        where=f"job {job_id}",
+        hint="somebody has changed tables by hand; `lily schedule verify` names what can't be read, `lily db restore` puts a backup back",
+    )

@@ -3,11 +3,11 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Select, select, tuple_
+from sqlalchemy import Select, select, tuple_
 
 from lily.clock import parse_stamp, stamp
 from lily.ledger import Control, Version, WindowStatus, control_from
@@ -17,18 +17,16 @@ from lily.storage.database import reading
 from lily.storage.reads import Reads
 from lily.storage.receipt_reads import NONSENSE
 from lily.storage.rows import PRUNED
-from lily.storage.window_ledgers import version_from
-from lily.text import one_line
+from lily.storage.window_ledgers import NEVER, edited, version_from, why_not
 
 _AT_ONCE = 500  # bound variables of one statement
 _PAGE = 2000  # rows that a stream keeps in memory
-_LONGEST = 200  # characters of what is said of a row
-_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class WindowRow:
-    """A row of the ledger, and what is left of the run that it names."""
+    """A row of the ledger, and what is left of the run that it names. `nonsense` says why it can't be read, after an edit by hand; the
+    rest then says nothing."""
 
     job_id: str
     at: datetime
@@ -40,6 +38,7 @@ class WindowRow:
     recorded_at: str
     run_status: str | None = None  # None: it names no run, or the run was pruned
     run_trigger: dict[str, Any] | None = None
+    nonsense: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,35 +69,39 @@ class WindowReads:
     # -- one job ----------------------------------------------------------------------------------
 
     def standing(self, job_id: str) -> Standing | None:
-        """The job's versions; None when the ledger never saw it."""
+        """The job's versions; None when the ledger never saw it. Raises LilyError where they can't be read."""
         with reading(self._engine) as connection:
             settled = connection.execute(select(schema.schedule.c.settled).where(schema.schedule.c.job_id == job_id)).scalar()
-            return (
-                None
-                if settled is None
-                else Standing(parse_stamp(settled), _versions(connection, schema.trigger_version.c.job_id == job_id))
-            )
+            v = schema.trigger_version.c
+            versions = connection.execute(select(schema.trigger_version).where(v.job_id == job_id).order_by(v.number)).all()
+        found = None if settled is None else _standing(settled, versions)
+        if found is not None and found.nonsense:
+            raise edited(job_id, found.nonsense)
+        return found
 
     def rows(self, job_id: str, low: datetime, high: datetime, *, limit: int = 1) -> list[WindowRow]:
         """Rows of windows with `low <= at < high`, oldest first."""
         w = schema.window.c
         wanted = rows_of().where(w.job_id == job_id, w.at >= stamp(low), w.at < stamp(high)).order_by(w.at).limit(limit)
         with reading(self._engine) as connection:
-            return [row_from(row) for row in connection.execute(wanted)]
+            return [_sound(row_from(row)) for row in connection.execute(wanted)]
 
     def last_row(self, job_id: str) -> WindowRow | None:
         """The row of the latest window."""
         w = schema.window.c
         with reading(self._engine) as connection:
             row = connection.execute(rows_of().where(w.job_id == job_id).order_by(w.at.desc()).limit(1)).one_or_none()
-            return None if row is None else row_from(row)
+            return None if row is None else _sound(row_from(row))
 
     def controls(self, job_id: str) -> list[Control]:
         """Every change of the job's state by a person, oldest first."""
         c = schema.control
         with reading(self._engine) as connection:
             rows = connection.execute(select(c).where(c.c.job_id == job_id).order_by(c.c.sequence))
-            return [control_from(row.at, row.state, row.until, row.reason, row.by, row.set_id) for row in rows]
+            try:
+                return [control_from(row.at, row.state, row.until, row.reason, row.by, row.set_id) for row in rows]
+            except NONSENSE as error:
+                raise edited(job_id, why_not(error)) from error
 
     def run_statuses(self, run_ids: Sequence[str]) -> dict[str, str]:
         """Status by run; runs that are not there are left out."""
@@ -146,7 +149,7 @@ class WindowReads:
         # Not as a join of the two, which SQLite begins with all windows.
         wanted = rows_of().where(tuple_(w.c.job_id, w.c.at).in_(select(s.c.job_id, of)))
         with reading(self._engine) as connection:
-            return {row[0]: row_from(row) for row in connection.execute(wanted)}
+            return {row[0]: _sound(row_from(row)) for row in connection.execute(wanted)}
 
     def waiting_runs(self, job_ids: Collection[str]) -> dict[str, list[str]]:
         """Runs of these jobs that have not ended, oldest first: each keeps the spec it was accepted with."""
@@ -201,7 +204,20 @@ def rows_of() -> Select[Any]:
 
 
 def row_from(row: Any) -> WindowRow:
-    """A row of the ledger from the database's."""
+    """A row of the ledger from the database's. One that was edited by hand hides no other."""
+    try:
+        return _read(row)
+    except NONSENSE as error:
+        return WindowRow(row[0], NEVER, WindowStatus.MISSED, 0, None, None, "", "", nonsense=f"window {row[1]}: {why_not(error)}")
+
+
+def _sound(row: WindowRow) -> WindowRow:
+    if row.nonsense:
+        raise edited(row.job_id, row.nonsense)
+    return row
+
+
+def _read(row: Any) -> WindowRow:
     job_id, at, status, version, run_id, into, code, recorded_at, run_status, trigger = row
     return WindowRow(
         job_id=job_id,
@@ -229,9 +245,4 @@ def _standing(settled: Any, versions: Sequence[Any]) -> Standing:
     try:
         return Standing(parse_stamp(settled), [version_from(row) for row in versions])
     except NONSENSE as error:
-        return Standing(_NEVER, [], nonsense=one_line(error)[:_LONGEST])
-
-
-def _versions(connection: Connection, where: ColumnElement[bool]) -> list[Version]:
-    v = schema.trigger_version
-    return [version_from(row) for row in connection.execute(select(v).where(where).order_by(v.c.number))]
+        return Standing(NEVER, [], nonsense=why_not(error))

@@ -25,11 +25,12 @@ from lily.storage.database import reading, writing
 from lily.storage.idle_windows import settle_idle
 from lily.storage.looks import judging, record_looks, standings
 from lily.storage.new_runs import NewRun
+from lily.storage.receipt_reads import NONSENSE
 from lily.storage.rows import dump, run_from
 from lily.storage.state_audit import registered, removed, state_change
 from lily.storage.statements import ForRows
 from lily.storage.store import Store
-from lily.storage.window_ledgers import chunks, ledgers
+from lily.storage.window_ledgers import NEVER, chunks, edited, ledgers, why_not
 from lily.storage.window_refusals import turn_away
 from lily.storage.window_runs import Owed, fired_run, missed_run
 
@@ -49,7 +50,8 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """How a job's schedule stands in the store."""
+    """How a job's schedule stands in the store. `nonsense` says why that can't be read, after an edit by hand; the rest then says
+    nothing."""
 
     job_id: str
     state: State
@@ -61,6 +63,7 @@ class JobState:
     settled: datetime
     spec_hash: str | None
     version: Version | None  # the one that holds now; None when no window of the job is to come
+    nonsense: str = ""
 
     def state_at(self, now: datetime) -> State:
         """The state, a temporary one only until its end."""
@@ -107,7 +110,15 @@ class Windows:
     # -- versions ---------------------------------------------------------------------------------
 
     def states(self, job_ids: Collection[str] | None = None) -> dict[str, JobState]:
-        """How these jobs' schedules stand, or all of them, in the order of their ids."""
+        """How these jobs' schedules stand, or all of them, in the order of their ids. Raises LilyError where that can't be read."""
+        found = self.states_or_nonsense(job_ids)
+        for state in found.values():
+            if state.nonsense:
+                raise edited(state.job_id, state.nonsense)
+        return found
+
+    def states_or_nonsense(self, job_ids: Collection[str] | None = None) -> dict[str, JobState]:
+        """The same, where one that can't be read hides no other."""
         with reading(self._store.engine) as connection:
             return self._states(connection, job_ids)
 
@@ -272,7 +283,7 @@ class Windows:
         runs which are still without the scheduler's word come again, and those that report missed windows and are not written.
         """
         with writing(self._store.engine) as connection:
-            owed = ledgers(connection, job_ids, failures or {})
+            owed, nonsense = ledgers(connection, job_ids, failures or {})
             before = standings(connection, looked) if looked else {}
             claims, news = [], []
             gate = self._store.queue.gate(connection)
@@ -290,7 +301,7 @@ class Windows:
                 record_looks(connection, [(looked[each.job_id], each.settlement) for each in claims if each.job_id in looked], before, now)
             if again:
                 self._told_again(connection, claims)
-            return claims
+            return claims + [Claim(job_id, Settlement(), problem=why) for job_id, why in nonsense.items()]
 
     def _settle(
         self, job: Owed, now: datetime, told: Sequence[Event], looked: Looked | None, before: Standing | None
@@ -404,8 +415,17 @@ def _bounds(before: JobState | None, now: datetime) -> list[datetime]:
 
 
 def _state_from(row: Any) -> JobState:
+    try:
+        return _read(row)
+    except NONSENSE as error:
+        return JobState(row[0], State.ACTIVE, None, "", "", None, None, NEVER, None, None, nonsense=why_not(error))
+
+
+def _read(row: Any) -> JobState:
     job_id, state, until, reason, by, changed_at, set_id, settled, spec_hash, number, since, trigger, timezone, pinned = row
-    held = None if number is None else Version(number, parse_stamp(since), None, msgspec.json.decode(trigger), timezone, pinned)
+    held = None
+    if number is not None:
+        held = Version(number, parse_stamp(since), None, msgspec.json.decode(trigger, type=dict[str, Any]), timezone, pinned)
     return JobState(
         job_id=job_id,
         state=State(state),

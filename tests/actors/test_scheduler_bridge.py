@@ -15,7 +15,9 @@ from lily.errors import Code, LilyError
 from lily.ledger import State
 from lily.runs import Status
 from lily.settings import Queue
+from lily.storage import schema
 from lily.storage.artifacts import whole
+from lily.storage.database import writing
 from lily.storage.windows import Windows
 from lily.testing import World
 from tests.actors.conftest import MakeWorld
@@ -867,6 +869,28 @@ def test_a_removal_while_a_jump_is_settled_stays_a_removal(table: Timetable) -> 
         assert table.bridge.status()["registered"] == 0
 
     table.live(body)
+
+
+@pytest.mark.parametrize("spoilt", ["settled", "since"])
+def test_a_ledger_that_was_edited_by_hand_stops_no_other_schedule(table: Timetable, spoilt: str) -> None:
+    """Nothing is known of that job's windows, and nothing of it runs, before a restart and after."""
+    table.put("job", every="10m")
+    table.put("other", every="10m")
+
+    def spoil() -> None:
+        of, column = (schema.schedule, "settled") if spoilt == "settled" else (schema.trigger_version, "since")
+        with writing(table.world.store.engine) as connection:
+            connection.execute(of.update().where(of.c.job_id == "job").values({column: "nonsense"}))
+
+    async def body(world: World) -> None:
+        await anyio.sleep(15 * MINUTE)
+        spoil()
+        await anyio.sleep(10 * MINUTE)
+
+    table.live(body)
+    table.sleep(10 * MINUTE)
+    assert table.told("other") == [("02 00:10", "fired"), ("02 00:20", "fired"), ("02 00:30", "fired")]
+    assert table.told() == [("02 00:10", "fired")]
 
 
 def test_a_job_store_that_can_not_be_written_stops_no_schedule(make_table: MakeTable, monkeypatch: pytest.MonkeyPatch) -> None:

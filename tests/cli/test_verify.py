@@ -127,6 +127,56 @@ def test_a_ledger_that_says_nonsense_is_a_difference_and_keeps_no_other_from_bei
     assert (said.status, said.err, "trigger unreadable" in said.out) == (1, "", True)
 
 
+_NONSENSE = {
+    "settled": schema.schedule.update().where(schema.schedule.c.job_id == "a").values(settled="nonsense"),
+    "state": schema.schedule.update().where(schema.schedule.c.job_id == "a").values(state="odd"),
+    "version": schema.trigger_version.update().where(schema.trigger_version.c.job_id == "a").values(since="yesterday"),
+    "trigger": schema.trigger_version.update().where(schema.trigger_version.c.job_id == "a").values(trigger="{"),
+    "row": schema.window.update().where(row_at("03T07")).values(status="odd"),
+    "time": schema.window.update().where(row_at("03T07")).values(at="2026-03-03T07"),
+}
+
+
+@pytest.mark.parametrize("kind", ["row", "time"])
+def test_a_row_that_says_nonsense_is_a_difference_and_keeps_no_other_from_being_compared(lily: Lily, busy: Path, kind: str) -> None:
+    """The window that it stood for has no row then."""
+    rows = verified(lily, ok=True)["rows"]
+    with ledger(busy) as made:
+        made.spoil(_NONSENSE[kind])
+    found = verified(lily, ok=False)
+    assert [(each["job_id"], each["at"], each["kind"]) for each in found["differences"]] == [
+        ("a", None, "trigger_unreadable"),
+        ("a", "2026-03-03T07:00:00.000000Z", "missing"),
+    ]
+    assert "no ledger can have said: window 2026-03-03T07" in found["differences"][0]["message"]
+    assert found["rows"] == rows - 1
+
+
+@pytest.mark.parametrize("kind", ["settled", "state", "version", "trigger"])
+def test_a_ledger_that_says_nonsense_is_named_where_nothing_can_be_said_without_it(lily: Lily, busy: Path, kind: str) -> None:
+    """A review judges all jobs, and says it of the one."""
+    with ledger(busy) as made:
+        made.spoil(_NONSENSE[kind])
+    named = 0
+    for words in (("jobs", "next", "a"), ("jobs", "why", "a"), ("schedule", "list"), ("jobs", "pause", "a")):
+        said = lily(*words)
+        assert "internal_error" not in said.err, said
+        named += "the job's ledger says what no ledger can have said" in said.err and "job a" in said.err
+    assert named >= 3
+    reviewed = lily("review", "run", "--json")
+    assert reviewed.status == 0, reviewed
+    assert "a" in {each["job_id"] for each in reviewed.json["findings"]}
+
+
+def test_a_row_that_says_nonsense_is_named_to_whoever_asks_for_its_window(lily: Lily, busy: Path) -> None:
+    """What became of it is not known."""
+    with ledger(busy) as made:
+        made.spoil(_NONSENSE["row"])
+    said = lily("jobs", "why", "a", "--at", "2026-03-03T07:00Z")
+    assert said.err.startswith("store_unavailable: the job's ledger says what no ledger can have said: window 2026-03-03T07:00"), said
+    assert lily("jobs", "why", "a", "--at", "2026-03-03T08:00Z").status == 0
+
+
 def test_verify_takes_a_pruned_run_for_pruned(lily: Lily, busy: Path) -> None:
     """`lily runs prune` leaves the ledger as it is."""
     with ledger(busy) as made:
