@@ -85,10 +85,11 @@ def _fire_view(schedule: "Schedule", at: datetime, due: datetime) -> dict[str, A
 def _skipped(window: "Window", due: datetime, state: "JobState | None", now: datetime) -> str | None:
     if window.excluded:
         return "excluded"
-    if state is None or state.state_at(now) == "active":
+    if state is None:
         return None
-    held = state.until is None or due < state.until or _held_then(state, window.at)
-    return state.state.value if held else None
+    if _held_then(state, window.at):
+        return state.state.value
+    return state.state.value if state.state_at(now) != "active" and (state.until is None or due < state.until) else None
 
 
 def next_of_all(entries: list[SpecEntry], after: Mapping[str, datetime], count: int) -> list[dict[str, Any]]:

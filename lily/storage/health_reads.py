@@ -61,10 +61,12 @@ def _first_to_expire(connection: Connection) -> str | None:
     return min((each["expires_at"] for some in waiting for each in some if each.get("expires_at")), default=None)
 
 
-def lives(store: Store, limit: int = 2) -> Sequence[tuple[str, str | None]]:
-    """(start, end) of the newest supervisors, newest first; an end of None: it is there, or it ended without a word."""
+def lives(store: Store, limit: int = 2, *, but: str = "") -> Sequence[tuple[str, str | None]]:
+    """(start, end) of the newest supervisors, newest first, without that of the life `but`; an end of None: it is there, or it ended
+    without a word."""
     life = schema.life.c
-    wanted = select(life.started_at, life.ended_at).where(life.kind == "up").order_by(life.started_at.desc()).limit(limit)
+    wanted = select(life.started_at, life.ended_at).where(life.kind == "up", life.life != but)
+    wanted = wanted.order_by(life.started_at.desc()).limit(limit)
     with reading(store.engine) as connection:
         return [(row[0], row[1]) for row in connection.execute(wanted)]
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 
 from lily.clock import SystemClock, stamp
 from tests.cli.conftest import Lily, environment, rest, started, supervisor, until, write_job
+from tests.cli.ledgers import ledger
 from tests.contract.scenes import small_disk
 from tests.unprivileged import Unprivileged
 
@@ -80,6 +81,15 @@ def test_a_supervisor_that_is_up_makes_it_healthy(lily: Lily, workspace: Path) -
         assert (said["worker"]["running"], said["worker"]["owner"]["pid"]) == (True, up.pid)
         assert lily("health", "--check").status == 0
         assert "healthy" in lily("health").out.splitlines()[0]
+
+
+@pytest.mark.e2e
+def test_a_supervisor_that_began_after_the_clock_was_set_back_is_not_taken_for_one_that_was_killed(lily: Lily, workspace: Path) -> None:
+    """The one before it, which ended as it should, then has the later start."""
+    with ledger(workspace, start=datetime.now(UTC) + timedelta(hours=2)) as made:
+        made.life("before", ended=timedelta(minutes=1))
+    with supervisor(workspace):
+        assert answering(lily)["supervisor"]["level"] == "healthy"
 
 
 @pytest.mark.e2e

@@ -15,6 +15,7 @@ from lily.operations.why import why as asked
 from lily.render import when
 from lily.settings import Queue
 from lily.spec_index import SpecIndex
+from lily.storage.window_reads import WindowReads
 from lily.time_views import why_lines
 from tests.cli.conftest import Lily, write_job
 from tests.cli.ledgers import START, ledger
@@ -80,6 +81,20 @@ def test_next_begins_with_the_window_whose_jitter_is_still_running(workspace: Pa
         made.change("a", State.PAUSED, until=timedelta(days=1))
         (held,) = next_of(entry, made.windows.states()["a"], None, 1, window)
         assert (held["utc"], held["skipped"]) == (stamp(window), "paused")
+
+
+def test_next_says_of_a_window_of_a_pause_whose_jitter_outlasts_it_that_it_is_skipped(workspace: Path) -> None:
+    """Also once the pause is over: it came while the job was paused."""
+    write_job(workspace, "a", trigger={**HOURLY, "jitter_seconds": 3000})
+    with ledger(workspace) as made:
+        made.register("a")
+        window = made.now + timedelta(hours=1)
+        made.change("a", State.PAUSED, until=timedelta(hours=1, seconds=5))
+        state, entry = made.windows.states()["a"], SpecIndex(made.workspace).scan().jobs["a"]
+        found = next_of(entry, state, None, 2, window + timedelta(seconds=10))
+        assert [(each["utc"], each["skipped"]) for each in found] == [(stamp(window), "paused"), (stamp(window + timedelta(hours=1)), None)]
+        made.claim("a", hours=1, minutes=55)
+        assert [row.status for row in WindowReads(made.store).rows("a", window, window + timedelta(hours=1))] == ["skipped_paused"]
 
 
 def test_why_names_the_same_next_window_as_next_and_when_its_jitter_lets_it_run(lily: Lily, workspace: Path) -> None:
