@@ -185,6 +185,8 @@ async def keep_lock(session: Session) -> None:
         await anyio.sleep(LOCK_CHECK_SECONDS)
         try:
             await in_thread(session.advisory.held)
+        except LilyError:
+            raise
         except Exception as exc:
             raise LilyError(
                 Code.STORE_UNAVAILABLE,

@@ -24,10 +24,12 @@ from lily.redaction import Redactor
 from lily.storage.kept import READERS, WRITERS, Writers
 from lily.storage.kept import close_engine as close_engine
 from lily.storage.kept import on_commit as on_commit
+from lily.storage.poolers import no_session
 
 BUSY_SECONDS = 15.0  # how long one process waits for another to let go of SQLite
 _DAMAGED = ("malformed", "not a database")  # as SQLite says it
 _PG_DISK_FULL = "53100"
+_PG_NOT_PREPARED = ("26000", "42P05")  # what was prepared is not there, or something else is: another session answers
 _KEPT = {"lily_kept": True}  # of a connection whose transactions SQLAlchemy neither begins nor ends
 FILE = "lily_file"  # in a connection's `info`: path and identity of SQLite's file when it was opened
 _PAGES = 65_536  # bytes that a transaction, its log and the log's index may need
@@ -195,12 +197,15 @@ def _write_ahead(cursor: Any) -> None:
 
 
 def unavailable(exc: BaseException, where: str, path: str | None = None, said: str = "") -> LilyError:
-    """`store_unavailable` or `disk_full`, in one line, for what a driver or the system raised: it, or what may be `said` of it."""
+    """`store_unavailable` or `disk_full`, in one line, for what a driver or the system raised: it, or what may be `said` of it.
+    `config_invalid` where a pooler did it."""
     driver = getattr(exc, "orig", None) or exc
     said = said or str(driver).strip().splitlines()[0]
     full = "database or disk is full" in said or getattr(driver, "sqlstate", None) == _PG_DISK_FULL
     if full or getattr(exc, "errno", None) == errno.ENOSPC or _is_full(path):
         return LilyError(Code.DISK_FULL, f"the disk is full: {said}", where=where, hint="free some space and try again; nothing was stored")
+    if getattr(driver, "sqlstate", None) in _PG_NOT_PREPARED:
+        return no_session()
     hint = "`lily doctor` says what is wrong with it, and what mends it"
     more = {"damaged": True} if any(sign in said for sign in _DAMAGED) else {}
     return LilyError(Code.STORE_UNAVAILABLE, f"the store can't be used: {said}", where=where, hint=hint, **more)

@@ -15,6 +15,7 @@ from lily.storage.artifacts import whole
 from lily.storage.audit import Actor, Change, record
 from lily.storage.database import PG_OWNER_LOCK, reading, store_errors, writing
 from lily.storage.files import sync_disk
+from lily.storage.poolers import backend, keeps_no_session, no_session
 from lily.storage.receipt_chain import unchain
 from lily.storage.store import Store
 from lily.workspace import Workspace
@@ -138,23 +139,28 @@ class AdvisoryLock:
 
     def __init__(self, engine: Engine) -> None:
         """Raises `store_unavailable`."""
+        self._backend = 0
         with store_errors(engine):
             self._connection = engine.connect() if engine.dialect.name == "postgresql" else None
 
     def acquire(self) -> bool:
-        """Whether this session holds the lock now. Raises `store_unavailable`."""
+        """Whether this session holds the lock now. Raises `store_unavailable`, and `config_invalid` where a pooler keeps no session for it:
+        nothing is locked then."""
         if self._connection is None:
             return True
-        with store_errors(self._connection.engine):
-            held = self._connection.execute(text("select pg_try_advisory_lock(:key)"), {"key": PG_OWNER_LOCK}).scalar()
+        engine = self._connection.engine
+        with store_errors(engine):
+            if keeps_no_session(engine, self._connection):
+                raise no_session()
+            wanted = text("select pg_try_advisory_lock(:key), pg_backend_pid()")
+            held, self._backend = self._connection.execute(wanted, {"key": PG_OWNER_LOCK}).one()
             self._connection.commit()
         return bool(held)
 
     def held(self) -> bool:
-        """Whether the session still lives. Raises what the driver raises when it does not."""
-        if self._connection is not None:
-            self._connection.execute(text("select 1"))
-            self._connection.commit()
+        """Whether the session still lives. Raises what the driver raises when it does not, and `config_invalid` where it is another one."""
+        if self._connection is not None and backend(self._connection) != self._backend:
+            raise no_session()
         return True
 
     def release(self) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from lily.errors import LilyError
 from lily.health import StoreFacts
 from lily.storage.database import check_log, open_engine, said_by, sqlite_path
+from lily.storage.poolers import NO_SESSION, keeps_no_session
 from lily.storage.schema import HEAD, metadata
 
 BUSY_SECONDS = 1.0
@@ -123,6 +124,8 @@ def _server(url: str, free: float) -> StoreFacts:
         return StoreFacts(problem=error.message, head=HEAD, free=free)
     try:
         with engine.connect() as connection:
+            if keeps_no_session(engine, connection):
+                return StoreFacts(problem=NO_SESSION, head=HEAD, free=free)
             read_only = connection.execute(text("show transaction_read_only")).scalar()
             there = connection.execute(text("select to_regclass('alembic_version')")).scalar()
             if not there:
