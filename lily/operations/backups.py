@@ -237,6 +237,9 @@ def _restore_server(workspace: Workspace, settings: Settings, source: Path, fini
                 aside, reached = None, None
                 if facts.problem:
                     raise LilyError(Code.STORE_UNAVAILABLE, f"the store {facts.problem}", where=where_of(workspace, settings))
+                if not facts.writable:
+                    said = f"the store can't be written: {facts.why_not}"
+                    raise LilyError(Code.STORE_UNAVAILABLE, said, where=where_of(workspace, settings), hint="nothing was changed")
                 if facts.there:
                     aside = backups_folder(workspace) / f"before-restore-{moment(now)}.dump"
                     reached = of_server(engine)

@@ -29,6 +29,7 @@ from lily.storage.poolers import no_session
 BUSY_SECONDS = 15.0  # how long one process waits for another to let go of SQLite
 _DAMAGED = ("malformed", "not a database")  # as SQLite says it
 _PG_DISK_FULL = "53100"
+_PG_READ_ONLY = "25006"
 _PG_NOT_PREPARED = ("26000", "42P05")  # what was prepared is not there, or something else is: another session answers
 _KEPT = {"lily_kept": True}  # of a connection whose transactions SQLAlchemy neither begins nor ends
 FILE = "lily_file"  # in a connection's `info`: path and identity of SQLite's file when it was opened
@@ -201,14 +202,19 @@ def unavailable(exc: BaseException, where: str, path: str | None = None, said: s
     `config_invalid` where a pooler did it."""
     driver = getattr(exc, "orig", None) or exc
     said = said or str(driver).strip().splitlines()[0]
-    full = "database or disk is full" in said or getattr(driver, "sqlstate", None) == _PG_DISK_FULL
+    full = "database or disk is full" in said or _sqlstate(exc) == _PG_DISK_FULL
     if full or getattr(exc, "errno", None) == errno.ENOSPC or _is_full(path):
         return LilyError(Code.DISK_FULL, f"the disk is full: {said}", where=where, hint="free some space and try again; nothing was stored")
-    if getattr(driver, "sqlstate", None) in _PG_NOT_PREPARED:
+    if _sqlstate(exc) in _PG_NOT_PREPARED:
         return no_session()
     hint = "`lily doctor` says what is wrong with it, and what mends it"
     more = {"damaged": True} if any(sign in said for sign in _DAMAGED) else {}
     return LilyError(Code.STORE_UNAVAILABLE, f"the store can't be used: {said}", where=where, hint=hint, **more)
+
+
+def _sqlstate(exc: BaseException | None) -> str | None:
+    """PostgreSQL's code of an error, whoever raises it."""
+    return getattr(getattr(exc, "orig", None) or exc, "sqlstate", None)
 
 
 def is_damage(error: BaseException) -> bool:
@@ -327,6 +333,8 @@ class _Transaction(ABC):
         except Exception as error:
             failed = error if exc is None else exc  # Ctrl-C, say, whatever its end did to the connection
         finally:
+            if self._connection is not None and _sqlstate(failed) == _PG_READ_ONLY:
+                self._connection.invalidate()  # a session that began when the server took no writes never takes any, whatever comes
             self._put_back(whole=whole)
         if failed is not None:
             told = _told(self._engine, failed) or (None if self._WRITES else _asked_for(failed))

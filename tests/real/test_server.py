@@ -4,12 +4,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, event, make_url, text
 
 from lily.errors import Code, LilyError
 from lily.operations.accept import new_run
@@ -129,6 +130,28 @@ def test_a_server_whose_disk_is_full_says_so(open_store: OpenStore, watching: En
     with pytest.raises(LilyError) as caught:
         store.submit([new()])
     assert (caught.value.code, "free some space" in caught.value.hint) == (Code.DISK_FULL, True)
+
+
+def test_a_server_that_took_no_writes_for_a_while_is_written_to_as_soon_as_it_does(open_store: OpenStore, watching: Engine) -> None:
+    """A session that began meanwhile takes none as long as it lives: who kept it would wait for ever, beside others who write."""
+    store = open_store()
+    took_writes = False
+
+    @event.listens_for(store.engine, "connect")
+    def _begins(connection: Any, _record: Any) -> None:
+        if not took_writes:  # as default_transaction_read_only of the database or the role does to it
+            connection.execute("set default_transaction_read_only = on")
+            connection.commit()
+
+    end(watching, writer(store))
+    for _ in range(2):
+        with pytest.raises(LilyError, match="read-only"):
+            store.submit([new()])
+    took_writes = True
+    for _ in range(2):  # what is left in the pool is tried, and goes
+        with suppress(LilyError):
+            store.submit([new("k")])
+    assert store.counts() == {"queued": 1}
 
 
 BROKEN = """
