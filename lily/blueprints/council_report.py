@@ -7,12 +7,14 @@ from typing import Any
 import msgspec
 
 from lily.blueprints.define import SynthesisRequest
+from lily.redaction import here
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 
 def report(payload: Mapping[str, Any], failures: Mapping[str, str]) -> str:
     """The payload as Markdown: outcome first. The same payload gives the same text."""
+    payload, failures = here().data(payload), here().data(failures)  # a service's answer may repeat the key that it was given
     lines = [f"# {_text(payload['topic'])}", "", _text(payload["summary"]), "", "## Findings", ""]
     lines += ["None."] if not payload["ranked_findings"] else []
     for number, one in enumerate(payload["ranked_findings"], 1):
@@ -53,4 +55,4 @@ def evidence(
         "max_findings": request.max_findings,
         "ranked_findings": payload["ranked_findings"],
     }
-    return msgspec.json.format(msgspec.json.encode(body, order="deterministic"), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(here().data(body), order="deterministic"), indent=2) + b"\n"

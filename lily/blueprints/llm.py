@@ -10,13 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import anyio
 import msgspec
 
+from lily.addresses import without_passwords
 from lily.blueprints.contract import BlueprintError, Context
 from lily.blueprints.define import Finding, Synthesis, SynthesisRequest, synthesizer
 from lily.blueprints.schemas import one_line
 from lily.blueprints.secrets import secret_text
 from lily.offload import in_thread
+from lily.redaction import here
+from lily.text import cause_of
 
 _ANSWER_CHARS = 100_000
 _PROMPT = (
@@ -98,35 +102,47 @@ async def _asked(client: Client, messages: Sequence[Mapping[str, str]]) -> str:
         library = await in_thread(importlib.import_module, "openai")
     except ImportError as error:
         raise BlueprintError("the package openai is not installed; `pip install 'lily-jobs[llm]'` does it", retryable=False) from error
+    place = without_passwords(client.base_url)
     try:
-        async with library.AsyncOpenAI(
-            api_key=client.api_key, base_url=client.base_url, timeout=client.timeout_seconds, max_retries=0
-        ) as connection:
-            given = await connection.chat.completions.create(model=client.model, messages=list(messages), temperature=0)
+        # The library's own limit is one of silence: a proxy that sends a blank now and then would keep us for ever.
+        with anyio.fail_after(client.timeout_seconds):
+            async with library.AsyncOpenAI(api_key=client.api_key, base_url=client.base_url, timeout=None, max_retries=0) as connection:
+                given = await connection.chat.completions.create(model=client.model, messages=list(messages), temperature=0)
+    except TimeoutError:
+        raise BlueprintError(f"{place} gave no answer within {client.timeout_seconds:g} s") from None
     except library.APIStatusError as error:
-        raise _refused(client, error) from error
+        raise _refused(place, error) from error
+    except library.APIConnectionError as error:  # its own words are the same whatever happened
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise BlueprintError(f"{place} gave no answer: {cause_of(cause)}", reason=type(cause).__name__) from error
     except library.OpenAIError as error:
         said = one_line(str(error)) or type(error).__name__
-        raise BlueprintError(f"{client.base_url}: {said}", reason=type(error).__name__) from error
+        raise BlueprintError(f"{place}: {said}", reason=type(error).__name__) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:  # from the library's parser, of a proxy's page, say
-        raise BlueprintError(f"{client.base_url} answered with what is no JSON: {one_line(str(error))}") from error
-    choices = getattr(given, "choices", None) or []
-    text = choices[0].message.content if choices else None
+        raise BlueprintError(f"{place} answered with what is no JSON: {one_line(str(error))}") from error
+    try:
+        text = given.choices[0].message.content
+    except (AttributeError, LookupError, TypeError):  # the library takes whatever JSON there is
+        text = None
     if not isinstance(text, str):
         raise BlueprintError(f"{client.model} answered without text")
     return text
 
 
-def _refused(client: Client, error: Any) -> BlueprintError:
+def _refused(place: str, error: Any) -> BlueprintError:
     """Busy (429), slow (408, 409) and broken (5xx) pass; a wrong key, model or request stays wrong."""
     status: int = error.status_code
     wait = error.response.headers.get("retry-after", "")
     return BlueprintError(
-        f"{client.base_url} answered {status}: {one_line(error.message)}",
+        f"{place} answered {status}: {one_line(error.message)}",
         retryable=status in (408, 409, 429) or status >= 500,
         retry_after=float(wait) if re.fullmatch(r"[0-9]{1,5}", wait) else None,
         status=status,
     )
+
+
+def _beginning(text: str) -> str:
+    return one_line(here().text(text), 500)  # before it is cut: half a secret would not be known
 
 
 def understood(text: str, count: int) -> _Answer:
@@ -135,10 +151,10 @@ def understood(text: str, count: int) -> _Answer:
     try:
         answer = msgspec.json.decode(found[0] if found else text, type=_Answer)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise BlueprintError(f"the model's answer is not what was asked for: {error}", answer=one_line(text, 500)) from error
+        raise BlueprintError(f"the model's answer is not what was asked for: {error}", answer=_beginning(text)) from error
     order = [number for number in dict.fromkeys(answer.order) if 1 <= number <= count]
     if count and not order:
-        raise BlueprintError("the model's answer names none of the findings", answer=one_line(text, 500))
+        raise BlueprintError("the model's answer names none of the findings", answer=_beginning(text))
     if not answer.summary.strip():
-        raise BlueprintError("the model's answer has an empty summary", answer=one_line(text, 500))
+        raise BlueprintError("the model's answer has an empty summary", answer=_beginning(text))
     return _Answer(summary=answer.summary.strip(), order=order)

@@ -121,6 +121,21 @@ async def test_redirects_are_followed_only_when_asked(server: Server, tmp_path: 
     assert (payload["body"], payload["url"]) == ("there", f"{server.url}/there")
 
 
+async def test_a_secret_goes_to_no_other_server_that_a_redirect_leads_to(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is no secret does, and back at the first one the secret is not sent again."""
+    monkeypatch.setenv("SERVICE_KEY", "of-the-service")
+    headers = {"X-Api-Key": {"secret": "env:SERVICE_KEY"}, "X-Kind": "plain"}
+    with serving() as other:
+        ways = {"/inside": "/out", "/out": f"{other.url}/there"}
+        server.reply = lambda asked: Reply(307, {"location": ways[asked.path]}) if asked.path in ways else Reply()
+        other.reply = lambda asked: Reply(307, {"location": f"{server.url}/end"})
+        await ask(tmp_path, url=f"{server.url}/inside", method="POST", body="x", follow_redirects=True, headers=headers)
+    assert [asked.headers.get("x-api-key") for asked in server.asked] == ["of-the-service", "of-the-service", None]
+    assert [(asked.headers.get("x-api-key"), asked.headers["x-kind"], asked.body) for asked in other.asked] == [(None, "plain", b"x")]
+
+
 async def test_a_circle_of_redirects_is_not_retried(server: Server, tmp_path: Path) -> None:
     """The error says that the request was sent, and where it went round."""
     server.reply = lambda asked: Reply(302, {"location": "/round"})
@@ -155,6 +170,14 @@ async def test_a_secret_is_taken_out_of_a_body_in_another_encoding(server: Serve
     server.reply = lambda asked: Reply(200, {"content-type": "text/plain; charset=latin-1"}, "so geh\xe4im-\xfcber".encode("latin-1"))
     with redacting(Redactor(["geh\xe4im-\xfcber"])):
         assert (await ask(tmp_path, url=server.url)).payload["body"] == f"so {MASK}"
+
+
+async def test_a_secret_at_the_edge_of_what_is_shown_of_a_value_is_taken_out(server: Server, tmp_path: Path) -> None:
+    server.reply = answers({"a": "x" * 190 + "of-the-service"})
+    with redacting(Redactor(["of-the-service"])):
+        error = await refused(tmp_path, url=server.url, expect={"json": {"a": 1}})
+    assert "x***" in error.message
+    assert "of-the" not in error.message
 
 
 @pytest.mark.e2e

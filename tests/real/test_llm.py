@@ -3,6 +3,8 @@
 import builtins
 import importlib
 import json
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,12 @@ import pytest
 from lily.blueprints.contract import BlueprintError, Envelope
 from lily.blueprints.council import Bindings, Input
 from lily.blueprints.envelope import checked
+from lily.blueprints.llm import understood
 from lily.blueprints.registry import Registry
+from lily.blueprints.secrets import secret_text
 from lily.blueprints.testkit import FakeContext
 from lily.errors import Code
+from lily.redaction import Redactor, redacting
 from tests.real.loopback import Reply, Server, serving
 
 pytest.importorskip("openai", reason="the extra llm is not installed")
@@ -105,8 +110,9 @@ async def test_a_refusal_is_retried_only_when_it_may_pass(
     assert len(server.asked) == 1
 
 
-async def test_an_answer_without_choices_fails(server: Server, tmp_path: Path) -> None:
-    server.reply = lambda asked: Reply(200, {"content-type": "application/json"}, b'{"choices": []}')
+@pytest.mark.parametrize("choices", ["[]", "null", "[null]", '{"a": 1}', '[{"message": null}]', '[{"message": {"content": [1]}}]'])
+async def test_an_answer_without_choices_fails(choices: str, server: Server, tmp_path: Path) -> None:
+    server.reply = lambda asked: Reply(200, {"content-type": "application/json"}, f'{{"choices": {choices}}}'.encode())
     with pytest.raises(BlueprintError, match="without text"):
         await council(tmp_path)
 
@@ -154,3 +160,65 @@ async def test_without_the_package_the_message_says_how_to_get_it(server: Server
     with pytest.raises(BlueprintError, match=r"pip install 'lily-jobs\[llm\]'") as caught:
         await council(tmp_path)
     assert caught.value.retryable is False
+
+
+async def test_a_service_that_is_not_there_is_told_with_what_kept_it_from_answering(server: Server, tmp_path: Path) -> None:
+    """And without the password that stands in its address."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(BlueprintError) as caught:
+        await council(tmp_path, llm={"base_url": f"http://me:hunter2@127.0.0.1:{port}/v1"})
+    assert f"http://me:***@127.0.0.1:{port}/v1 gave no answer: " in caught.value.message
+    assert f"127.0.0.1:{port} failed" in caught.value.message
+    assert caught.value.retryable is True
+
+
+async def test_a_service_that_only_keeps_the_connection_alive_is_given_up_in_time(server: Server, tmp_path: Path) -> None:
+    """As some do while a model thinks: with a blank now and then, which is not silence."""
+    over = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n")
+            try:
+                while not over.wait(0.02):
+                    connection.sendall(b" ")
+            except OSError:
+                over.set()  # it was given up
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        try:
+            llm = {"base_url": f"http://127.0.0.1:{listener.getsockname()[1]}/v1", "timeout_seconds": 0.3}
+            payload = (await council(tmp_path, synth_strategy="llm_with_fallback", llm=llm)).payload
+            assert payload["fallback_used"] is True
+            assert "gave no answer within 0.3 s" in json.loads((tmp_path / "run" / "evidence.json").read_bytes())["llm_error"]
+        finally:
+            over.set()
+            thread.join()
+
+
+async def test_a_key_that_the_service_repeats_stands_in_no_file_of_the_council(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_KEY", "sk_of-the/service")
+    redactor = Redactor(["nothing-of-it"])
+    body = b'{"error": {"message": "wrong key: sk_of-the/service"}}'
+    server.reply = lambda asked: Reply(401, {"content-type": "application/json"}, body)
+    with redacting(redactor):
+        await council(tmp_path, synth_strategy="llm_with_fallback")
+    assert b"wrong key: ***" in (tmp_path / "run" / "evidence.json").read_bytes()
+    server.reply = says('{"summary": "With sk_of-the/service I found this.", "order": [1]}')
+    with redacting(redactor):
+        await council(tmp_path)
+    assert "With \\*\\*\\* I found this." in (tmp_path / "run" / "report.md").read_text()
+    assert not [file for file in (tmp_path / "run").iterdir() if b"of-the" in file.read_bytes()]
+
+
+async def test_a_key_at_the_edge_of_what_is_shown_of_an_answer_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUB_KEY", "sk_of-the/service")
+    with pytest.raises(BlueprintError) as caught, redacting(Redactor(["nothing-of-it"])):
+        understood("x" * 490 + secret_text("env:STUB_KEY"), 1)
+    assert caught.value.data["answer"] == "x" * 490 + "***"
