@@ -215,7 +215,7 @@ async def _concluded(ctx: Context, bindings: Bindings, members: _Members, given:
         max_findings=bindings.max_findings,
         options=bindings.llm.model_dump(mode="json"),
     )
-    synthesis, llm_error = await _synthesized(ctx, members, request)
+    synthesis, llm_error = await _synthesized(ctx, members, request, len(answers.good))
     payload = {
         "topic": given.topic,
         "summary": synthesis.summary,
@@ -242,13 +242,13 @@ async def _concluded(ctx: Context, bindings: Bindings, members: _Members, given:
     return Envelope(payload=payload, artifacts=["report.md", "evidence.json"])
 
 
-async def _synthesized(ctx: Context, members: _Members, request: SynthesisRequest) -> tuple[Synthesis, str | None]:
+async def _synthesized(ctx: Context, members: _Members, request: SynthesisRequest, answered: int) -> tuple[Synthesis, str | None]:
     """The synthesis, and why the language model's could not be used (None when it was, or none was asked)."""
-    try:
+    if members.synthesizer.kind != "llm":
         return await _from(ctx, members.synthesizer, request), None
+    try:
+        return await _kept(ctx, members.synthesizer, request, answered), None
     except Exception as error:
-        if members.synthesizer.kind != "llm":
-            raise
         failure = error
     reason = said(failure)
     if members.fallback is None:
@@ -267,6 +267,18 @@ async def _synthesized(ctx: Context, members: _Members, request: SynthesisReques
             f"{members.synthesizer.id} failed: {reason}; its fallback {members.fallback.id} failed too: {said(error)}",
             code=Code.LLM_SYNTH_FALLBACK_FAILED,
         ) from error
+
+
+async def _kept(ctx: Context, synthesizer: Synthesizer, request: SynthesisRequest, answered: int) -> Synthesis:
+    """A language model's synthesis, as a step: who pays for it does so once."""
+
+    async def asked() -> dict[str, Any]:
+        made = await _from(ctx, synthesizer, request)
+        return {"summary": made.summary, "ranked_findings": [_as_json(one) for one in made.ranked_findings]}
+
+    # No answer of a specialist is lost from one attempt to the next, so their number says whether the model has seen them all.
+    stored = await ctx.step(f"synthesize-{answered}", asked)
+    return Synthesis(summary=stored["summary"], ranked_findings=as_findings(stored["ranked_findings"]))
 
 
 async def _from(ctx: Context, synthesizer: Synthesizer, request: SynthesisRequest) -> Synthesis:

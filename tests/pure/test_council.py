@@ -196,6 +196,43 @@ async def test_a_later_attempt_asks_only_those_who_failed(registry: Registry, tm
     assert ctx.told.named("step_skipped") == [{"step": "ask-same.v1"}]
 
 
+async def test_what_a_language_model_has_said_is_not_asked_for_again(registry: Registry, tmp_path: Path) -> None:
+    """Nor paid for twice, where the attempt fails after it; another answer of a specialist makes it another question."""
+    asked: list[int] = []
+
+    @synthesizer("paid.v1", kind="llm")
+    async def paid(ctx: Context, request: SynthesisRequest) -> Synthesis:
+        """Counts."""
+        asked.append(len(request.findings))
+        return Synthesis(summary=f"answer {len(asked)}", ranked_findings=request.findings)
+
+    moody_is_up: list[bool] = []
+
+    @specialist("moody.v1")
+    async def moody(ctx: Context, topic: str, context: Sequence[str]) -> list[Any]:
+        """Answers later."""
+        if not moody_is_up:
+            raise RuntimeError("not now")
+        return [{"title": "Moody", "recommendation": "wait", "confidence": 0.1}]
+
+    registry.register(paid)
+    registry.register(moody)
+    steps: dict[str, Any] = {}
+    given: dict[str, Any] = {"specialists": ["security.v1", "moody.v1"], "synthesizer": "paid.v1", "synth_strategy": "llm"}
+    (tmp_path / "run").write_text("no folder: nothing can be written there")
+    for attempt in (1, 2):
+        with pytest.raises(FileExistsError):
+            await council(registry, FakeContext(tmp_path, steps=steps, attempt=attempt), **given)
+    (tmp_path / "run").unlink()
+    payload = (await council(registry, FakeContext(tmp_path, steps=steps, attempt=3), **given)).payload
+    assert (payload["summary"], payload["participating_specialists"]) == ("answer 1", ["security.v1"])
+    assert payload["ranked_findings"] == json.loads((tmp_path / "run" / "evidence.json").read_bytes())["answers"]["security.v1"]
+    moody_is_up.append(True)
+    payload = (await council(registry, FakeContext(tmp_path, steps=steps, attempt=4), **given)).payload
+    assert (payload["summary"], payload["ranked_findings"][-1]["title"]) == ("answer 2", "Moody")
+    assert asked[1] == asked[0] + 1
+
+
 async def test_unknown_members_are_named_all_at_once(registry: Registry) -> None:
     found = registry.resolve("council.v1")
     bindings = Bindings(specialists=["nobody.v1", "security.v1", "none.v1"], synthesizer="no.v1")
