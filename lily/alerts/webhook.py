@@ -6,7 +6,7 @@ from lily import __version__
 from lily.alerts.errors import SinkError
 from lily.alerts.message import Message
 from lily.alerts.terms import SecretAt, Sink, masked_address
-from lily.http_forms import HEADER_VALUES, is_header_value
+from lily.http_forms import HEADER_VALUES, asked_pause, is_header_value
 from lily.text import cause_of
 
 
@@ -29,7 +29,7 @@ async def post(sink: Sink, message: Message, secrets: dict[str, str]) -> str:
             client.stream("POST", url, content=msgspec.json.encode(message), headers=headers) as answer,
         ):
             if not answer.is_success:
-                raise SinkError(f"{shown} answered {answer.status_code} {answer.reason_phrase}".strip(), _pause(answer.headers))
+                raise SinkError(f"{shown} answered {answer.status_code} {answer.reason_phrase}".strip(), asked_pause(answer.headers))
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         said = cause_of(error).replace(url, shown)
         raise SinkError(f"{shown} can't be reached: {type(error).__name__}: {said}") from None
@@ -42,9 +42,3 @@ def _text(value: str | SecretAt, secrets: dict[str, str]) -> str:
 
 def _key(message: Message) -> str:
     return f"{message.alert}-{message.raised_at}"
-
-
-def _pause(headers: httpx.Headers) -> float:
-    """The seconds of Retry-After; a date there is not looked at."""
-    given = headers.get("Retry-After", "")
-    return float(given) if given.isascii() and given.isdigit() and len(given) < 9 else 0.0

@@ -16,7 +16,7 @@ from lily.blueprints.define import BlueprintBase
 from lily.blueprints.paths import PathMissing, lookup, parse_path, same
 from lily.blueprints.schemas import UNSHOWN, one_line
 from lily.blueprints.secrets import Value, revealed
-from lily.http_forms import HEADER_NAMES, HEADER_VALUES, is_header_name, is_header_value, wrong_url
+from lily.http_forms import HEADER_NAMES, HEADER_VALUES, asked_pause, is_header_name, is_header_value, wrong_url
 from lily.offload import in_thread
 from lily.redaction import here
 from lily.text import cause_of, encodable
@@ -114,6 +114,7 @@ class Http(BlueprintBase):
             if wrong:
                 raise BlueprintError(
                     f"{bindings.method} {_shown(bindings.url)}: {'; '.join(wrong)}",
+                    retry_after=asked_pause(answer.headers) or None,
                     status=answer.status,
                     elapsed_ms=answer.elapsed_ms,
                     problems=wrong[:20],

@@ -18,6 +18,7 @@ from lily.blueprints.contract import BlueprintError, Context
 from lily.blueprints.define import Finding, Synthesis, SynthesisRequest, synthesizer
 from lily.blueprints.schemas import one_line
 from lily.blueprints.secrets import secret_text
+from lily.http_forms import asked_pause
 from lily.offload import in_thread
 from lily.redaction import here
 from lily.text import cause_of
@@ -132,11 +133,10 @@ async def _asked(client: Client, messages: Sequence[Mapping[str, str]]) -> str:
 def _refused(place: str, error: Any) -> BlueprintError:
     """Busy (429), slow (408, 409) and broken (5xx) pass; a wrong key, model or request stays wrong."""
     status: int = error.status_code
-    wait = error.response.headers.get("retry-after", "")
     return BlueprintError(
         f"{place} answered {status}: {one_line(error.message)}",
         retryable=status in (408, 409, 429) or status >= 500,
-        retry_after=float(wait) if re.fullmatch(r"[0-9]{1,5}", wait) else None,
+        retry_after=asked_pause(error.response.headers) or None,
         status=status,
     )
 

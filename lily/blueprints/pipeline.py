@@ -196,6 +196,8 @@ class _Run:
                 if number > step.retry_max or not _retryable(error):
                     raise
                 pause = max(min(step.retry_delay_seconds * 2 ** (number - 1), step.retry_delay_seconds + 60), _asked_pause(error))
+                if anyio.current_time() + pause >= anyio.current_effective_deadline():
+                    raise  # the attempt would be over before the next try: better to say why, and have the run wait without a slot
                 await self._ctx.log.warning(f"step {step.name}: try {number} failed, the next in {pause:g} s", error=said(error))
                 await anyio.sleep(pause)
         raise AssertionError("a last try returns or raises")
@@ -215,6 +217,7 @@ class _Run:
             "; ".join(reasons),
             code=_code(first),
             retryable=all(map(_retryable, self._failed.values())),
+            retry_after=max(map(_asked_pause, self._failed.values())) or None,
             failed_steps=sorted(self._failed),
             steps_not_run=sorted(self._left_out),
             finished_steps=sorted(self._known.keys() - {INPUT}),
@@ -239,7 +242,7 @@ def _retryable(error: Exception) -> bool:
 
 
 def _asked_pause(error: Exception) -> float:
-    return (as_number(error.retry_after) or 0.0) if isinstance(error, BlueprintError) else 0.0
+    return max(as_number(error.retry_after) or 0.0, 0.0) if isinstance(error, BlueprintError) else 0.0
 
 
 pipeline = Pipeline()

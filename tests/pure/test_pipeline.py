@@ -199,6 +199,23 @@ async def test_a_wish_for_a_pause_that_is_no_time_is_not_kept(wish: Any, world: 
     assert anyio.current_time() - started == pytest.approx(10)
 
 
+async def test_the_pause_that_a_failed_step_asked_for_is_asked_of_the_run(world: World, ctx: FakeContext) -> None:
+    world.raises |= {"a": BlueprintError("busy", retry_after=600), "b": BlueprintError("busy too", retry_after=30), "c": OSError("gone")}
+    with pytest.raises(BlueprintError) as caught:
+        await run(world, ctx, step("a"), step("b"), step("c"))
+    assert (caught.value.retryable, caught.value.retry_after) == (True, 600)
+
+
+async def test_a_step_is_not_kept_waiting_for_a_try_that_the_attempt_will_not_see(world: World, ctx: FakeContext) -> None:
+    """It fails with what was wrong with it, and the run waits in its place."""
+    world.raises["a"] = BlueprintError("busy", retry_after=600)
+    started = anyio.current_time()
+    with pytest.raises(BlueprintError, match="step a failed: busy") as caught, anyio.fail_after(300):
+        await run(world, ctx, step("a", retry_max=1))
+    assert anyio.current_time() - started < 1
+    assert caught.value.retry_after == 600
+
+
 @pytest.mark.parametrize(("raised", "said"), RAISED)
 async def test_whatever_a_step_raises_the_others_are_finished(raised: BaseException, said: str, world: World, ctx: FakeContext) -> None:
     """It is tried again, and named, as for any failure."""

@@ -95,7 +95,13 @@ async def test_an_answer_that_is_not_what_was_asked_for_fails(text: str, server:
 
 @pytest.mark.parametrize(
     ("status", "headers", "retryable", "wait"),
-    [(429, {"retry-after": "9"}, True, 9.0), (503, {}, True, None), (401, {}, False, None), (404, {}, False, None), (400, {}, False, None)],
+    [
+        (429, {"retry-after": "9"}, True, 9.0),
+        (503, {}, True, None),
+        (401, {}, False, None),
+        (404, {}, False, None),
+        (400, {}, False, None),
+    ],
 )
 async def test_a_refusal_is_retried_only_when_it_may_pass(
     status: int, headers: dict[str, str], retryable: bool, wait: float | None, server: Server, tmp_path: Path
