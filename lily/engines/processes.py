@@ -227,6 +227,8 @@ class LocalProcesses:
             else:
                 count = await end(family_of_process(child.process_id, child.proc), grace_seconds, self._offload, self._patience)
                 await self._offload(CHILDREN.collect_adopted)  # without any too, for others may have left some
+            if not by_itself:
+                await _exit_of(child)  # one that is not ours to signal, as what sudo runs, ends in its own time
         for capture in captures:
             capture.finish()
         return _Ended(by_itself, count if by_itself else 0, cpu_seconds(child.proc.pid))

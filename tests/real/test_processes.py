@@ -300,6 +300,20 @@ class TestHowAProgramEnds:
             await bench.run("sh", "-c", "echo > fifo", log_prefix="c-")
         assert results["long"].stdout_tail == "ready\ndone\n"
 
+    async def test_a_program_that_is_not_ours_to_signal_is_waited_for_and_holds_up_no_other(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As one that sudo runs. What it says until its end is kept."""
+        monkeypatch.setattr(ending, "send", lambda proc, signum: False)
+        script = "echo ready; for i in $(seq 500); do [ -e go ] && break; sleep 0.02; done; echo done"
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: bench.run_until_ready("sh", "-c", script, log_prefix="a-", kill_grace_seconds=0))
+            await bench.ready.wait()
+            for number in range(20):
+                await bench.run("true", log_prefix=f"{number}-")
+            await bench.run("touch", "go", log_prefix="b-")
+        assert (bench.run_dir / "a-stdout.log").read_text() == "ready\ndone\n"
+
     async def test_a_stranger_who_holds_the_pipe_open_does_not_hold_up_the_end(self, bench: Bench) -> None:
         pipe_kept = os.open("/dev/null", os.O_RDONLY)
 
