@@ -152,27 +152,27 @@ class Stream:
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
-        self._held = b""
+        self.held = b""  # what waits for more to come
         self._skimmed = 0  # bytes that were let go unread
 
     def feed(self, piece: bytes) -> bytes:
         """What is certain now."""
-        data = self._held + piece
+        data = self.held + piece
         spans, held = self._redactor.spans(data, partial=True)
         stop = len(data) if held is None else held
-        self._held = data[stop:]
+        self.held = data[stop:]
         return _masked(data, spans, 0, stop)
 
     def skim(self, piece: bytes, size: int) -> None:
         """Take a piece of which, with all that follows, only the last `size` bytes are wanted: they are looked at in the end."""
-        data = self._held + piece
+        data = self.held + piece
         cut = max(0, len(data) - size - self._redactor.reach)
         self._skimmed += cut
-        self._held = data[cut:]
+        self.held = data[cut:]
 
     def finish(self) -> bytes:
         """What is left, once nothing more comes."""
-        data, self._held = self._held, b""
+        data, self.held = self.held, b""
         spans, _ = self._redactor.spans(data, partial=False)
         # What the cut left of a secret ends within its longest form from there.
         start = min(self._redactor.reach, len(data)) if self._skimmed else 0

@@ -78,6 +78,8 @@ class Kept:
         if self._redact is None:
             self._end_with(memoryview(data))
         else:
+            if not self._skimmed:
+                self.total += len(self._redact.held)  # it goes the way of the rest, for the file is full
             self._redact.skim(bytes(data), TAIL_BYTES)
         self._skimmed = True
         self.total += len(data)
