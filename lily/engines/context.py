@@ -212,6 +212,7 @@ class RunContext(Context):
         found = found_in(self._ports.registry, blueprint_id)
         for capability in sorted(found.capabilities_for(fitted(found.bindings_schema, dict(bindings), "bindings", blueprint_id))):
             await self._require(capability)
+        name = self._attempt.redactor.text(storable(name))  # it stands in events, and in the names of steps and files
         inner = RunContext(self._ports, self._attempt, f"{self._prefix}-{name}" if self._prefix else name)
         return await run_nested(self._ports.registry, inner, blueprint_id, bindings, run_input)
 

@@ -59,6 +59,7 @@ def talker(say: Callable[[str], str]) -> Any:
             await ctx.log.warning(text, field=text, inner={"a": [text], text: 1})
             await ctx.log.debug("strange", strange=ValueError(text))
             await ctx.progress(1, note=text)
+            await ctx.run_blueprint("inner.v1", {}, name=f"{text}\ud800")
             assert text not in str(await ctx.step(f"step {text}", lambda: _given({"value": [text]})))
             with pytest.raises(ValueError, match=r".*"):
                 await ctx.step("fails", lambda: _raised(text))
@@ -70,6 +71,13 @@ def talker(say: Callable[[str], str]) -> Any:
         return Envelope(payload={"text": text, text: [text]}, references=[text], approvals_requested=[{"what": text}])
 
     return talks
+
+
+@lily.blueprint("inner.v1", version="1.0.0")
+async def inner(ctx: Any, bindings: Any, run_input: Any) -> Any:
+    """What runs inside of another."""
+    await ctx.log.info("here")
+    return {}
 
 
 async def _given(value: Any) -> Any:
@@ -91,14 +99,16 @@ def test_events_steps_errors_and_results_hold_the_text_around_a_secret(
     written = ENCODERS[form](secret).decode()
     world = make_world()
     world.registry.register(talker(lambda known: before + ENCODERS[form](known).decode() + after))
+    world.registry.register(inner)
     retries = {"retry_max": 3, "backoff": {"strategy": "none"}}
     run = world.submit("talks.v1", bindings={"key": {"secret": "file:key"}}, runtime=retries)
     world.live(lambda world: world.ended(run.run_id))
     clean = f"{before}***{after}"
     receipt = world.receipt(run.run_id)
     assert receipt.payload == {"text": clean, clean: [clean]}
-    said, _ = [line for line in world.lines(run.run_id) if line["event"] == "log"]
+    said, _, nested = [line for line in world.lines(run.run_id) if line["event"] == "log"]
     assert (said["message"], said["fields"]) == (clean, {"field": clean, "inner": {"a": [clean], clean: 1}})
+    assert (nested["message"], nested["blueprint"]) == ("here", f"{clean}\\ud800")
     ended = world.run(run.run_id)
     assert [attempt.error.message for attempt in ended.attempts if attempt.error] == [f"ValueError: {'x' * 10}{clean}", clean, clean]
     everything = str([world.lines(run.run_id), receipt, ended, world.stored(run.run_id), world.store.steps(run.run_id)])
