@@ -153,7 +153,7 @@ class Stream:
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self.held = b""  # what waits for more to come
-        self._skimmed = 0  # bytes that were let go unread
+        self.skimmed = 0  # bytes that were let go unread
 
     def feed(self, piece: bytes) -> bytes:
         """What is certain now."""
@@ -167,7 +167,7 @@ class Stream:
         """Take a piece of which, with all that follows, only the last `size` bytes are wanted: they are looked at in the end."""
         data = self.held + piece
         cut = max(0, len(data) - size - self._redactor.reach)
-        self._skimmed += cut
+        self.skimmed += cut
         self.held = data[cut:]
 
     def finish(self) -> bytes:
@@ -175,11 +175,8 @@ class Stream:
         data, self.held = self.held, b""
         spans, _ = self._redactor.spans(data, partial=False)
         # What the cut left of a secret ends within its longest form from there.
-        start = min(self._redactor.reach, len(data)) if self._skimmed else 0
-        spans = [span for span in spans if span[1] > start]
-        if spans:
-            start = min(start, spans[0][0])
-        return _masked(data, spans, start, len(data))
+        start = min(self._redactor.reach, len(data)) if self.skimmed else 0
+        return _masked(data, [span for span in spans if span[1] > start], start, len(data))
 
 
 _NONE = Redactor()

@@ -11,7 +11,6 @@ from lily.errors import Code
 
 SHELL = "/bin/sh"
 _MEMORY_WORDS = ("MemoryError", "Cannot allocate memory", "bad_alloc", "out of memory", "Out of memory", "memory exhausted")
-_LARGEST = 2**62  # a shell's arithmetic ends soon after
 _SHELL_ADDS = ("PWD", "OLDPWD", "SHLVL")
 
 
@@ -30,7 +29,7 @@ def limits_report(caps: Caps) -> dict[str, Any]:
 
 
 def _at_most_hard(kind: int, asked: int) -> int:
-    hard, asked = resource.getrlimit(kind)[1], min(asked, _LARGEST)
+    hard = resource.getrlimit(kind)[1]
     return asked if hard == resource.RLIM_INFINITY else min(asked, hard)
 
 

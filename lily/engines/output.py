@@ -44,6 +44,7 @@ class Kept:
         self.total = 0
         self._log, self._limit = log, limit
         self._kept = 0
+        self._beyond = 0  # bytes for the tail alone
         self._skimmed = False
         self._tail = bytearray()
         self._redact = redactor.stream() if redactor else None
@@ -76,7 +77,7 @@ class Kept:
     def skim(self, data: bytes | memoryview) -> None:
         """Count what no longer fits into the file, and remember its end."""
         if self._redact is None:
-            self._end_with(memoryview(data))
+            self._end_with(memoryview(data), len(data))
         else:
             if not self._skimmed:
                 self.total += len(self._redact.held)  # it goes the way of the rest, for the file is full
@@ -95,26 +96,28 @@ class Kept:
         if self._redact is not None:
             left = self._redact.finish()
             if self.full:
-                self._end_with(memoryview(left))
+                if self._redact.skimmed:
+                    self._tail.clear()  # what stands in it does not come right before
+                self._end_with(memoryview(left), len(left))
                 self.total += 0 if self._skimmed else len(left)  # what came after it is counted already
             else:
                 told = self._keep(memoryview(left))
-        dropped = self.total - self._kept
-        if dropped:
-            tail = bytes(self._tail[-dropped:])
+        if self.truncated:
+            tail = bytes(self._tail[-self._beyond :])
             note = f"[lily: output cut: {self.total} bytes in all, first {self._kept} kept, last {len(tail)} below]\n"
             write_all(self._log, b"\n" + note.encode() + tail)
         return told
 
     def _keep(self, view: memoryview) -> bytes:
         self.total += len(view)
-        self._end_with(view)
         keep = bytes(view[: max(0, min(len(view), self._limit - self._kept))])
+        self._end_with(view, len(view) - len(keep))
         write_all(self._log, keep)
         self._kept += len(keep)
         return keep
 
-    def _end_with(self, view: memoryview) -> None:
+    def _end_with(self, view: memoryview, beyond: int) -> None:
+        self._beyond += beyond
         self._tail += view[-TAIL_BYTES:]
         del self._tail[:-TAIL_BYTES]
 

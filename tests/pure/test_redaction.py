@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lily.redaction import MASK, Redactor, here, learn_here, redacted, redacting, references
+from lily.secret_forms import forms
 from tests.encodings import AROUND, ENCODERS, SECRETS, TEXT, pieces
 
 _MASK = MASK.encode()
@@ -105,6 +106,34 @@ def test_of_a_text_that_is_cut_the_beginning_of_a_secret_goes_too(secret: str, f
         assert made.startswith(before.encode())
 
 
+def test_a_form_is_held_back_wherever_it_is_cut() -> None:
+    """Also where each of its parts is written in the longest way."""
+    for form in forms(HARD):
+        written = b"".join(ways[0] for ways in form)
+        for at in range(1, 120):
+            stream = Redactor([HARD]).stream()
+            assert stream.feed(b"<" + written[:at]) == b"<"
+            assert stream.feed(written[at:] + b">") + stream.finish() == b"***>"
+
+
+def test_secrets_that_overlap_go_together_wherever_they_are_cut() -> None:
+    redactor = Redactor(["abcdefgh-1", "gh-1klmnop"])
+    for text, clean in ((b"<abcdefgh-1klmnop>", b"<***>"), (b"<abcdefgh-1kl>", b"<***kl>"), (b"<abcdefgh-1", b"<***")):
+        assert redactor.raw(text) == redactor.raw(text, cut=True) == clean
+        for at in range(len(text)):
+            stream = redactor.stream()
+            assert stream.feed(text[:at]) + stream.feed(text[at:]) + stream.finish() == clean
+
+
+def test_of_a_secret_that_holds_another_nothing_stays_at_the_beginning_of_an_end() -> None:
+    redactor = Redactor(["abc-SECRET-A-defghijk", "-SECRET-A-"])
+    for size in range(30):
+        stream = redactor.stream()
+        stream.skim(b"abc-SECRET-A-defghijk", size)
+        stream.skim(b"." * redactor.reach, size)
+        assert set(stream.finish()) <= set(b"*.")
+
+
 ORDINARY = (
     "commit 3b18e512dba79e4c8300dd08aeb37f8e728b8dad is missing",
     "run 20260504T041500.123456Z-k3f9 of backup-size exited with 3",
@@ -171,7 +200,8 @@ def test_as_much_of_the_end_is_there_as_was_wanted() -> None:
 
 
 def test_a_number_that_is_a_secret_becomes_text() -> None:
-    assert Redactor(["4929123412341234"]).data([4929123412341234, 4929, 1.5, True]) == [MASK, 4929, 1.5, True]
+    redactor = Redactor(["4929123412341234", "31415.92653"])
+    assert redactor.data((4929123412341234, 31415.92653, 4929, 1.5, True)) == [MASK, MASK, 4929, 1.5, True]
 
 
 def test_only_what_may_be_a_secrets_beginning_is_held_back() -> None:

@@ -9,6 +9,7 @@ import threading
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -89,10 +90,10 @@ class TestWhatAProgramGets:
 
     @pytest.mark.parametrize("caps", [NO_CAPS, Caps(memory_mb=2000, cpu_seconds=60)])
     async def test_the_environment_is_what_was_given_and_the_marks_and_nothing_else(self, bench: Bench, caps: Caps) -> None:
-        result = await bench.run("env", env={"A": "1", "LILY_RUN_ID": "forged"}, caps=caps)
+        result = await bench.run("env", env={"A": "1", "SHLVL": "7", "LILY_RUN_ID": "forged"}, caps=caps)
         given = dict(line.split("=", 1) for line in result.stdout_tail.splitlines())
         assert len(given.pop("LILY_PROCESS_ID")) == 16
-        assert given == {"A": "1", "LILY_RUN_ID": bench.run_id, "LILY_JOB_ID": "job"}
+        assert given == {"A": "1", "SHLVL": "7", "LILY_RUN_ID": bench.run_id, "LILY_JOB_ID": "job"}
 
     async def test_without_input_stdin_is_empty_and_with_input_it_ends_after_it(self, bench: Bench) -> None:
         assert (await bench.run("cat")).stdout_bytes == 0
@@ -402,20 +403,36 @@ class TestOutput:
         assert len(log) == 1024 + len(note) + 16384
 
     @pytest.mark.parametrize("more", range(8))
-    @pytest.mark.parametrize("pieces", [1, 2])
-    def test_what_might_have_become_a_secret_counts_as_output_too(self, tmp_path: Path, more: int, pieces: int) -> None:
-        """It is held back until the end; where the file is full by then, the note says that something was cut."""
+    @pytest.mark.parametrize("cut", [200, 50, 104])
+    def test_what_might_have_become_a_secret_counts_as_output_too(self, tmp_path: Path, more: int, cut: int) -> None:
+        """It is held back until the end, or until the file is full; the note says of all that was cut."""
         log = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
         kept = Kept(log, 100, Redactor(["secretsecret"]))
         data = b"x" * (94 + more) + b"secret"
-        for first in range(0, len(data), len(data) // pieces + 1):
-            (kept.skim if kept.full else kept.take)(data[first : first + len(data) // pieces + 1])
+        for piece in filter(None, (data[:cut], data[cut:])):
+            (kept.skim if kept.full else kept.take)(piece)
         kept.finish()
         os.close(log)
         body = (tmp_path / "log").read_bytes()
         assert (kept.total, kept.truncated) == (len(data), more > 0)
         assert body.startswith(data[:100])
         assert body.endswith(b"last %d below]\n%b" % (more, data[100:]) if more else data)
+
+    @pytest.mark.parametrize("times", [1, 10, 1000])
+    def test_the_end_of_cut_output_has_nothing_that_stands_elsewhere_where_secrets_are_left_out(self, tmp_path: Path, times: int) -> None:
+        log = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+        kept = Kept(log, 100, Redactor(["secretsecret"]))
+        kept.take(b"x" * 102)
+        for _ in range(times):
+            kept.skim(b"secretsecret" + b"y" * (25000 // times))
+        kept.finish()
+        os.close(log)
+        body = (tmp_path / "log").read_bytes()
+        end = body.partition(b" below]\n")[2]
+        assert body.endswith(b" last %d below]\n%b" % (len(end), end))
+        assert (b"x" * 2 + (b"***" + b"y" * (25000 // times)) * times).endswith(end)
+        assert len(end) > (25 if times == 1 else 10_000)
+        assert kept.tail(2 * 16384) == end.decode()
 
     async def test_pieces_are_whole_lines_where_lines_are_short_and_never_long(self, bench: Bench) -> None:
         await bench.run("sh", "-c", "seq 1 9999; head -c 50000 /dev/zero | tr '\\0' x")
@@ -458,11 +475,29 @@ class TestOutput:
         with pytest.raises(BlueprintError, match="enough"):
             await bench.run("head", "-c", "100M", "/dev/zero", on_output=slow, output_limit_bytes=1024**3)
 
-    async def test_a_link_in_place_of_a_log_is_not_followed(self, bench: Bench, tmp_path: Path) -> None:
+    async def test_a_link_in_place_of_a_log_is_not_followed_nor_a_pipe_waited_at(self, bench: Bench, tmp_path: Path) -> None:
         (bench.run_dir / "stdout.log").symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(OSError, match="symbolic"):
-            await bench.run("echo", "x")
+        os.mkfifo(bench.run_dir / "a-stderr.log")
+        for prefix, why in (("", "symbolic"), ("a-", "No such device")):
+            with pytest.raises(OSError, match=why):
+                await bench.run("echo", "x", log_prefix=prefix)
         assert not (tmp_path / "elsewhere").exists()
+
+    async def test_a_log_holds_only_what_the_last_program_said(self, bench: Bench) -> None:
+        await bench.run("echo", "the first attempt")
+        await bench.run("echo", "the second")
+        assert (bench.run_dir / "stdout.log").read_text() == "the second\n"
+
+    def test_output_of_which_only_a_part_fits_on_the_disk_is_an_error(self, tmp_path: Path) -> None:
+        log, limits_now = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT), resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits_now[1]))
+        try:
+            with pytest.raises(OSError, match="too large"):
+                Kept(log, 5000).take(b"x" * 2000)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits_now)
+            os.close(log)
+        assert (tmp_path / "log").stat().st_size == 1000
 
 
 class TestCaps:
@@ -488,7 +523,23 @@ class TestCaps:
         with pytest.raises(BlueprintError, match="can't be enforced") as caught:
             await bench.run("touch", "ran", caps=Caps(memory_mb=64))
         assert (caught.value.code, caught.value.retryable) == (Code.JOB_POLICY_DENIED, False)
+        assert "[lily" not in caught.value.message
         assert not (bench.workspace / "ran").exists()
+
+    @pytest.mark.parametrize(
+        ("named", "ended"),
+        [
+            ("cpu_seconds", {"exit_code": 152}),  # as a shell says of its command
+            ("cpu_seconds", {"signum": signal.SIGKILL, "cpu_used": 7.0}),  # deaf to XCPU
+            (None, {"signum": signal.SIGKILL, "cpu_used": 7.0, "killed_by_us": True}),
+            (None, {"signum": signal.SIGKILL, "cpu_used": 6.9}),
+            (None, {"exit_code": 0, "stderr_tail": "MemoryError"}),
+            (None, {"exit_code": 1, "cpu_used": 7.0}),
+        ],
+    )
+    def test_only_a_cap_that_is_known_to_have_ended_it_is_named(self, named: str | None, ended: dict[str, Any]) -> None:
+        how = {"exit_code": None, "signum": None, "cpu_used": 0.0, "stderr_tail": "", "killed_by_us": False, **ended}
+        assert limits.cap_that_ended_it(Caps(memory_mb=300, cpu_seconds=7), **how) == named
 
     def test_a_lower_limit_of_this_process_stays(self, tmp_path: Path) -> None:
         code = (
