@@ -28,7 +28,8 @@ def unheeded_in(folder: str) -> list[str]:
     found: list[str] = []
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir():
+            # The entry's own answer costs nothing, and raises for a link that leads to itself.
+            if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
                 with suppress(OSError):
                     found += [f"{entry.name}/{name}" for name in names_in(entry.path)]
             elif entry.name.lower().endswith((".yaml", ".yml")) and not entry.name.endswith(SUFFIXES):

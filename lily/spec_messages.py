@@ -15,6 +15,7 @@ from lily.errors import Code
 from lily.subject_specs import SUBJECTS, TAGS
 from lily.trigger_specs import KINDS, zone_problem
 from lily.yaml_reader import MAX_PROBLEMS, Document, Problem, YamlPath
+from lily.yaml_scalars import plain_scalar
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _OWN_WORDS = frozenset({"said"})
@@ -204,6 +205,13 @@ def _quotes(kind: str, value: Any, field: FieldInfo | None) -> str:
         if field is None or _takes(field, text):
             return f'put it in quotes: "{text}"'
         return f"write {text}s, if seconds are meant" if _takes(field, f"{text}s") else ""
-    if kind in ("int_type", "float_type", "bool_type") and isinstance(value, str):
+    if kind in ("int_type", "float_type", "bool_type") and isinstance(value, str) and not isinstance(_unquoted(value), str):
         return "write it without quotes"
     return ""
+
+
+def _unquoted(text: str) -> Any:
+    try:
+        return plain_scalar(text)
+    except ValueError:  # a number that nothing can hold
+        return text

@@ -25,6 +25,11 @@ LOADER: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 # What YAML itself doesn't print, and lone surrogates.
 _ILLEGAL = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ILLEGAL_ESCAPED = re.compile("[\0\ud800-\udfff]")
+_LINE_END = "\r\n|[\n\r\x85\u2028\u2029]"
+_BEGINNINGS = {
+    "\t": "there is a tab; indent with spaces",
+    **{sign: f"text that begins with {sign} stands in quotes" for sign in "*@`%"},
+}
 _TAG = "tag:yaml.org,2002:"
 _TAGGED: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}
 
@@ -80,7 +85,7 @@ def read_yaml(data: bytes | str, *, loader: Any = LOADER) -> Document:
         reader.found.problems.append(fatal.problem)
     except yaml.YAMLError as error:
         reader.found.value = None
-        reader.found.problems.append(_syntax(error))
+        reader.found.problems.append(_syntax(error, text))
     except (ValueError, AttributeError, IndexError, TypeError) as error:  # PyYAML's own slips on malformed tags and escapes
         reader.found.value = None
         reader.found.problems.append(Problem((), *reader.last, f"this is not YAML ({type(error).__name__})", "check the text near here"))
@@ -115,12 +120,16 @@ def _position(before: str) -> Position:
     return len(lines), len(lines[-1]) + 1
 
 
-def _syntax(error: yaml.YAMLError) -> Problem:
+def _syntax(error: yaml.YAMLError, text: str) -> Problem:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     said = [str(part) for part in (getattr(error, "context", None), getattr(error, "problem", None)) if part]
     message = "this is not YAML: " + (", ".join(said) or "it can't be read")
-    return Problem((), line, column, message, "check indentation, colons and quotes here")
+    # What the parser calls an alias without a name is most often a cron expression, or a pattern of files.
+    lines = re.split(_LINE_END, text)
+    context = getattr(error, "context_mark", None) if said[:1] == ["while scanning an alias"] else mark
+    begins = lines[context.line][context.column : context.column + 1] if context and context.line < len(lines) else ""
+    return Problem((), line, column, message, _BEGINNINGS.get(begins, "check indentation, colons and quotes here"))
 
 
 class _Fatal(Exception):

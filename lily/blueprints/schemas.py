@@ -49,28 +49,55 @@ def validated_json(schema: Any, encoded: bytes, what: str, *, strict: bool | Non
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a model's own validators may raise anything; synchronous, so no cancellation passes here
-        raise Mismatch(what, _problems(error, what)) from error
+        raise Mismatch(what, _problems(error, what, encoded)) from error
 
 
-def _problems(error: BaseException, what: str) -> list[dict[str, str]]:
+def _problems(error: BaseException, what: str, encoded: bytes) -> list[dict[str, str]]:
     from pydantic import ValidationError  # loaded already: a model was asked
 
     if not isinstance(error, ValidationError):
         return [{"field": what, "problem": f"its validator failed with {said(error)}"}]
-    return [_problem(found, what) for found in error.errors(include_url=False, include_context=False)]
+    try:
+        value = msgspec.json.decode(encoded)
+    except ValueError:
+        value = None
+    at: dict[tuple[str | int, ...], list[Any]] = {}
+    for found in error.errors(include_url=False, include_context=False):
+        at.setdefault(_place(found, value), []).append(found)
+    # Of a union each kind has its say: the one that was meant is that which came furthest.
+    meant = [place for place in at if not any(place == each[: len(place)] for each in at if len(each) > len(place))]
+    return [{"field": describe_path(place, what), "problem": _problem(at[place])} for place in meant]
 
 
-def _problem(found: Any, what: str) -> dict[str, str]:
-    # pydantic puts "[key]" after the key of a mapping, when it is the key that is wrong.
-    field = describe_path([part for part in found["loc"] if part != "[key]"], what)
-    if found["type"] == "extra_forbidden":
-        return {"field": field, "problem": "there is no such field"}
+def _place(found: Any, value: Any) -> tuple[str | int, ...]:
+    """pydantic's location without what it puts in of its own: which kind of a union it tried, and "[key]" where a key is wrong."""
+    place, beyond = list[str | int](), list[str | int]()
+    for part in found["loc"]:
+        if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
+            value, beyond = value[part], []
+            place.append(part)
+        elif part != "[key]":
+            beyond.append(part)
     if found["type"] == "missing":
-        return {"field": field, "problem": "is required"}
-    message = one_line(found["msg"].removeprefix("Value error, "))
-    if found["type"] == UNSHOWN:
-        return {"field": field, "problem": message}
-    return {"field": field, "problem": f"{_continued(message)}, found {_brief(found.get('input'))}"}
+        return *place, *beyond[-1:]
+    # What a validator of the model made is not in the value either, and has a place there all the same.
+    return tuple(place) if found.get("input") == value else (*place, *beyond)
+
+
+def _problem(kinds: list[Any]) -> str:
+    """What is wrong at one place, where a union has a problem for each of its `kinds`."""
+    found = kinds[0]
+    if found["type"] == "extra_forbidden":
+        return "there is no such field"
+    if found["type"] == "missing":
+        return "is required"
+    messages = dict.fromkeys(_continued(one_line(each["msg"].removeprefix("Value error, "))) for each in kinds)
+    message = " or ".join(text.removeprefix("input should be ") if number else text for number, text in enumerate(messages))
+    if any(each["type"] == UNSHOWN for each in kinds):
+        return message
+    given = found.get("input")
+    text_belongs = any(each["type"] == "string_type" for each in kinds) and isinstance(given, (bool, int, float))
+    return f"{message}, found {_brief(given)}{' (in quotes it is text)' if text_belongs else ''}"
 
 
 def _continued(message: str) -> str:

@@ -39,4 +39,6 @@ def since(text: str, zone: str | None, now: datetime) -> datetime:
     """A time in the past: a duration before now, or an instant. Raises `usage`."""
     if time_text.check_duration(text) is None:
         return now - timedelta(seconds=time_text.seconds_of(text))
+    if time_text.check_instant(text):
+        raise usage(f"--since: {text[:40]!r} is neither a duration nor a time", f"7d, {_ACCEPTED}")
     return instant(text, zone, "--since")

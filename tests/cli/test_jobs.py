@@ -31,6 +31,8 @@ def test_a_file_that_looks_like_a_job_and_is_not_read_is_named(lily: Lily, works
     write_job(workspace, "a")
     text = (jobs / "a.job.yaml").read_text()
     (jobs / "team").mkdir()
+    for number in range(20):  # links that lead to themselves, wherever among the others the folder has them
+        (jobs / f"around{number}.job.yaml~").symlink_to(f"around{number}.job.yaml~")
     for name in ("backup.yaml", "caps.job.YAML", "team/deep.job.yaml", ".hidden.yaml", "notes.txt", "team/values.yaml"):
         (jobs / name).write_text(text)
     unread = [f".lily/jobs/{name}" for name in ("backup.yaml", "caps.job.YAML", "team/deep.job.yaml")]

@@ -287,3 +287,12 @@ def test_rebuild_needs_a_ledger_that_can_be_read(lily: Lily, workspace: Path) ->
     said = lily("schedule", "rebuild")
     assert (said.status, said.err.startswith("store_unavailable: ")) == (1, True)
     assert path.exists()
+
+
+# -- verify ----------------------------------------------------------------------------------------
+
+
+def test_verify_names_durations_and_times_where_since_is_neither(lily: Lily) -> None:
+    said = lily("schedule", "verify", "--since", "7days")
+    assert said.status == 2
+    assert said.err.startswith("usage: --since: '7days' is neither a duration nor a time · 7d, 2026-05-04T09:00Z, ")

@@ -3,15 +3,16 @@
 import errno
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lily.blueprints import means
 from lily.blueprints.contract import BlueprintError
 from lily.blueprints.define import BlueprintBase
 from lily.blueprints.registry import Registry
+from lily.blueprints.secrets import Value
 from lily.errors import Code, LilyError
 from lily.preflight import Ready, Refused, decide, preflight
 from lily.runs import PinnedSpec, Runtime, Target
@@ -116,6 +117,46 @@ def test_bindings_that_do_not_fit_name_the_field(bindings: dict[str, Any], field
     assert named in outcome.error.message
     assert outcome.error.data["problems"][0]["field"] == field
     assert outcome.target_version == "1.2.0"
+
+
+class Either(BaseModel):
+    """Fields that take several kinds of values, and one that a validator of the model makes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    env: dict[str, Value] = {}
+    number: int | Literal["all"] = 1
+    lists: int | list[int] = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, given: Any) -> Any:
+        return {"env": 5} if given == {"short": True} else given
+
+
+@pytest.mark.parametrize(
+    ("bindings", "problems"),
+    [
+        ({"env": {"PORT": 80}}, {"bindings.env.PORT": "input should be a valid string or an object, found 80 (in quotes it is text)"}),
+        ({"env": {"A": None}}, {"bindings.env.A": "input should be a valid string or an object, found null"}),
+        ({"env": {"A": {"secrt": "env:B"}}}, {"bindings.env.A.secret": "is required", "bindings.env.A.secrt": "there is no such field"}),
+        ({"number": "most"}, {"bindings.number": "input should be a valid integer or 'all', found \"most\""}),
+        ({"lists": [1, "x"]}, {"bindings.lists[1]": 'input should be a valid integer, found "x"'}),
+        ({"short": True}, {"bindings.env": "input should be an object, found 5"}),
+    ],
+)
+def test_a_field_of_several_kinds_has_one_problem_at_a_place_of_the_file(bindings: dict[str, Any], problems: dict[str, str]) -> None:
+    """The names that pydantic has for the kinds of a union are no places, and of these the one that was meant has its say."""
+    found = refused(Code.JOB_BINDINGS_INVALID, Code.BLUEPRINT_BINDINGS_INVALID, Probe(bindings_schema=Either), bindings=bindings)
+    said = {each["field"]: each["problem"] for each in found.error.data["problems"]}
+    assert said == problems
+
+
+def test_a_secret_in_place_of_a_reference_is_not_shown_whatever_else_the_field_takes() -> None:
+    bindings = {"env": {"A": {"secret": "hunter2-of-mine"}}}
+    found = refused(Code.JOB_BINDINGS_INVALID, Code.BLUEPRINT_BINDINGS_INVALID, Probe(bindings_schema=Either), bindings=bindings)
+    assert [each["field"] for each in found.error.data["problems"]] == ["bindings.env.A.secret"]
+    assert "hunter2" not in found.error.message
 
 
 def test_all_wrong_fields_are_named_at_once() -> None:

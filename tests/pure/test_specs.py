@@ -194,6 +194,8 @@ def test_messages_say_what_was_found_and_what_would_be_accepted() -> None:
     found = one(runtime('retry_max: "3"'))
     assert found.message == 'found the text "3"; accepted: a whole number from 0 to 10'
     assert found.hint == "write it without quotes"
+    assert one(runtime("timeout_seconds: 5m")).hint == ""  # it has none
+    assert one(GOOD + "approval: {required: yes}\n").hint == ""
     assert one(GOOD.replace("{id: command.v1}", "{id: command.v1, version: 1.0}")).hint == 'put it in quotes: "1.0"'
     assert one(trigger("type: interval, every: 900")).hint == "write 900s, if seconds are meant"
     assert one(trigger("type: cron, cron: 5, timezone: UTC")).hint == ""

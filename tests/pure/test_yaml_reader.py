@@ -208,6 +208,24 @@ def test_hostile_texts_cost_next_to_nothing(text: str) -> None:
     assert time.process_time() - before < 1.0
 
 
+@both_parsers
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("cron: */5 * * * *\n", "text that begins with * stands in quotes"),
+        ("argv: [ls, *.txt]\n", "text that begins with * stands in quotes"),
+        ("cron: @daily\n", "text that begins with @ stands in quotes"),
+        ("a:\r\n\tb: 1\r\n", "there is a tab; indent with spaces"),
+        ("a: b: c\n", "check indentation, colons and quotes here"),
+    ],
+)
+def test_what_yaml_does_not_take_at_the_beginning_of_a_text_is_said(text: str, hint: str, loader: Any) -> None:
+    """A cron expression without quotes, say: the parser speaks of an alias."""
+    (found,) = read_yaml(text, loader=loader).problems
+    assert found.message.startswith("this is not YAML: ")
+    assert found.hint == hint
+
+
 def test_several_problems_are_all_reported_and_their_number_is_bounded() -> None:
     found = read_yaml("a: !x 1\nb: .nan\nb: 2\n3: c\n")
     assert [problem.line for problem in found.problems] == [1, 2, 3, 4]
