@@ -80,7 +80,7 @@ def show(
     output.put_lines(fields(pairs))
     for name, title in (("bindings_schema", "bindings"), ("input_schema", "input"), ("output_schema", "payload")):
         output.put(f"\n{title}:")
-        output.put_lines(f"  {line}" for line in _schema_lines(told[name]))
+        output.put_lines(f"  {line}".rstrip() for line in _schema_lines(told[name]))
     output.put("\nan example job:\n")
     output.put_lines(_example(told["example_job"]))
     return 0
@@ -89,13 +89,22 @@ def show(
 def _schema_lines(schema: dict[str, Any] | None) -> list[str]:
     if schema is None:
         return ["-"]
-    properties = schema.get("properties", {})
-    if not properties:
+    if not schema.get("properties"):
         return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode().split("\n")
+    lines = _field_lines(schema)
+    for name, inner in schema.get("$defs", {}).items():  # a TYPE of the table that has fields of its own, or names its values
+        if inner.get("properties"):
+            lines += ["", f"{name}:", *_field_lines(inner)]
+        elif "enum" in inner:
+            lines += ["", f"{name}: {_kind(inner)}"]
+    return lines
+
+
+def _field_lines(schema: dict[str, Any]) -> list[str]:
     required = set(schema.get("required", ()))
     rows = [
         [name, _kind(given), "required" if name in required else _default(given), given.get("description", "")]
-        for name, given in properties.items()
+        for name, given in schema["properties"].items()
     ]
     return table(["FIELD", "TYPE", "DEFAULT", "MEANING"], rows, width=output.width() and (output.width() or 80) - 2)
 

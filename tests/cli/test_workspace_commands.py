@@ -286,6 +286,15 @@ def test_blueprints_show_has_schemas_and_an_example(lily: Lily, blueprint: str) 
     assert "an example job:" in text
 
 
+def test_blueprints_show_prints_the_fields_of_what_a_table_names_as_a_type(lily: Lily) -> None:
+    """`array of Step` alone would not say what a step may be told."""
+    lines = lily("blueprints", "show", "pipeline.v1").out.splitlines()
+    at = lines.index("  Step:")
+    fields = [line.split()[0] for line in lines[at + 2 : at + 11]]
+    assert fields == ["blueprint", "version", "bindings", "input", "name", "needs", "timeout_seconds", "retry_max", "retry_delay_seconds"]
+    assert all(line == line.rstrip() for line in lines)
+
+
 def test_blueprints_can_be_read_outside_of_a_workspace(lily: Lily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that come with Lily; a workspace that is named must be there."""
     monkeypatch.chdir(tmp_path)
