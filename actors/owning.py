@@ -84,7 +84,7 @@ def alerts_of(session: Session) -> Alerts:
         workspace=session.workspace,
         store=session.store,
         settings=session.settings,
-        send=Sender(session.workspace.root, session.log).send,
+        send=Sender(session.workspace.root, session.log, lambda: session.system.ports.secrets()).send,
         offload=in_thread,
         clock=SystemClock(),
         log=session.log,

@@ -13,7 +13,6 @@ from lily.alerts.errors import SinkError
 from lily.alerts.terms import Sink
 
 _MOST_BYTES = 4096
-_SAID_CHARS = 300
 _LAST_WORDS_SECONDS = 0.5
 
 
@@ -43,7 +42,7 @@ async def run(sink: Sink, folder: Path, body: bytes) -> str:
                 if pipe is not None:
                     await pipe.aclose()
     if status:
-        text = " ".join(said.decode("utf-8", "replace").split())[:_SAID_CHARS]
+        text = said.decode("utf-8", "replace").strip()
         ended = f"was ended by signal {-status}" if status < 0 else f"ended with {status}"
         raise SinkError(f"{sink.argv[0]} {ended}" + (f": {text}" if text else ""))
     return ""

@@ -1,6 +1,6 @@
 """Giving one message to one sink, within its time. Who gets no answer does not know whether it arrived: then it is sent again."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,32 @@ from lily.offload import in_thread
 from lily.redaction import redacted
 from lily.text import one_line
 
+_SAID_CHARS = 500  # of what a sink says
+
 
 class Sender:
-    """Knows every kind of sink. `log` is where the sink of that kind writes; relative paths begin at `root`."""
+    """Knows every kind of sink. `log` is where the sink of that kind writes; relative paths begin at `root`.
 
-    def __init__(self, root: Path, log: Log) -> None:
-        self._root, self._log = root, log
+    `own` gives the secrets of the settings: a program has them in its environment, whichever sink they are for.
+    """
+
+    def __init__(self, root: Path, log: Log, own: Callable[[], Iterable[str]] = tuple) -> None:
+        self._root, self._log, self._own = root, log, own
 
     async def send(self, sink: Sink, message: Message) -> str:
         """Gives what is to be remarked of it, mostly nothing. Raises SinkError, without secrets, when nobody has the message."""
         secrets = await in_thread(revealed, sink, self._root)
-        known = list(secrets.values())
+        known = [*secrets.values(), *await in_thread(self._own)]
         try:
             with anyio.fail_after(sink.timeout_seconds):
-                return await self._send(sink, message, secrets)
+                said = await self._send(sink, message, secrets)
         except TimeoutError:
             raise SinkError(f"no answer within {sink.timeout_seconds:g} s") from None
         except SinkError as error:
             raise SinkError(_said(error, known), error.retry_after) from None
         except Exception as error:  # a library's, of whatever kind: the alert waits for its next try
             raise SinkError(_said(f"{type(error).__name__}: {error}", known)) from None
+        return _said(said, known)
 
     async def _send(self, sink: Sink, message: Message, secrets: dict[str, str]) -> str:
         match sink.kind:
@@ -64,8 +70,8 @@ class Sender:
 
 
 def _said(error: object, secrets: Iterable[str]) -> str:
-    """What may be told of it. Folded into one line afterwards: a secret of several lines would not be known any more."""
-    return one_line(redacted(str(error), secrets))
+    """What may be told of it. Folded into one line and cut afterwards: a secret of several lines, or half of one, would not be known."""
+    return one_line(redacted(str(error), secrets))[:_SAID_CHARS]
 
 
 async def _left_alone(fn: Any, *given: Any) -> str:

@@ -102,9 +102,11 @@ async def _try(place: Workspace, settings: Settings, names: list[str]) -> list[d
     from lily.alerts.sending import Sender
     from lily.log import StreamLog
     from lily.operations.alerts import trial_message
+    from lily.own_secrets import OwnSecrets
 
     clock, made = SystemClock(), []
-    sender, message = Sender(place.root, StreamLog(sys.stderr, clock)), trial_message(place, clock.now())
+    sender = Sender(place.root, StreamLog(sys.stderr, clock), OwnSecrets(settings, place.root).values)
+    message = trial_message(place, clock.now())
     for name in names:
         sink = settings.alerts.sinks[name]
         try:

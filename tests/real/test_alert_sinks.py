@@ -238,6 +238,18 @@ async def test_a_program_that_fails_says_why_without_secrets(tmp_path: Path) -> 
     assert "was ended by signal 9" in str(await refused(tmp_path, sink("command", argv=["sh", "-c", "kill -9 $$"])))
 
 
+async def test_what_a_sink_says_holds_no_secret_of_the_settings_either(tmp_path: Path) -> None:
+    """A program finds in its environment those of other sinks, and what it says is stored; half of one at the end of it would stay."""
+    to = sink("command", argv=["sh", "-c", "printf '%0480d' 0 >&2; echo my-own-of-others >&2; exit 4"])
+    with pytest.raises(SinkError) as caught:
+        await Sender(tmp_path, SilentLog(), lambda: ["my-own-of-others"]).send(to, MESSAGE)
+    assert str(caught.value).endswith("000***")
+    with mail_server() as server:
+        server.refuses = {"bob@x.example"}
+        said = await Sender(tmp_path, SilentLog(), lambda: ["no such user"]).send(mail(server.port, tls="none"), MESSAGE)
+    assert said == "not taken for bob@x.example: 550 ***"
+
+
 def sleepers(mark: str) -> list[int]:
     found = []
     for pid in scan():
