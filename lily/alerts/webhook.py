@@ -30,7 +30,9 @@ async def post(sink: Sink, message: Message, secrets: dict[str, str]) -> str:
         ):
             if not answer.is_success:
                 raise SinkError(f"{shown} answered {answer.status_code} {answer.reason_phrase}".strip(), asked_pause(answer.headers))
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+    except httpx.InvalidURL:  # what is wrong with it is told by showing a part of it
+        raise SinkError(f"{shown} is no URL such as https://host/path") from None
+    except (httpx.HTTPError, ValueError) as error:
         said = cause_of(error).replace(url, shown)
         raise SinkError(f"{shown} can't be reached: {type(error).__name__}: {said}") from None
     return ""

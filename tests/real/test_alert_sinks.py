@@ -133,6 +133,8 @@ async def test_an_address_that_is_a_secret_is_in_no_error(tmp_path: Path, monkey
     assert "sesame" not in str(await refused(tmp_path, to))
     monkeypatch.setenv("HOOK", "http://[bad/sesame")
     assert "sesame" not in str(await refused(tmp_path, to))
+    monkeypatch.setenv("HOOK", "http://[::1sesame")
+    assert str(await refused(tmp_path, to)) == "*** is no URL such as https://host/path"
     monkeypatch.setenv("HOOK", "h.example/T0\nB0/sesame")  # pasted without its beginning, over two lines
     assert "sesame" not in str(await refused(tmp_path, to))
     monkeypatch.delenv("HOOK")
