@@ -18,7 +18,7 @@ from lily.blueprints.contract import BlueprintError, Context
 from lily.blueprints.define import Finding, Synthesis, SynthesisRequest, synthesizer
 from lily.blueprints.schemas import one_line
 from lily.blueprints.secrets import secret_text
-from lily.http_forms import asked_pause
+from lily.http_forms import HEADER_VALUES, asked_pause, is_header_value, wrong_url
 from lily.offload import in_thread
 from lily.redaction import here
 from lily.text import cause_of
@@ -66,7 +66,7 @@ def _client(options: Mapping[str, Any], workspace: Path) -> Client:
 def configured(options: Mapping[str, Any], settings: Any, base: Path | None = None) -> Client:
     """The bindings' `llm`, filled up from the settings; a secret's relative path begins at `base`.
 
-    Raises BlueprintError, not retryable, for what stands in neither.
+    Raises BlueprintError, not retryable, for what stands in neither, and for what can never be sent.
     """
     model = options.get("model") or settings.model
     if not model:
@@ -75,12 +75,19 @@ def configured(options: Mapping[str, Any], settings: Any, base: Path | None = No
         )
     key = options.get("api_key") or settings.api_key
     reference = key["secret"] if isinstance(key, Mapping) else key.secret
-    return Client(
+    client = Client(
         model=model,
         base_url=options.get("base_url") or settings.base_url,
         api_key=secret_text(reference, base=base),
         timeout_seconds=options.get("timeout_seconds") or 60.0,
     )
+    wrong = wrong_url(without_passwords(client.base_url))
+    if wrong:
+        raise BlueprintError(f"llm.base_url can't be used: {wrong}", retryable=False, setting="llm.base_url")
+    if not client.api_key or not is_header_value(client.api_key):  # not shown: a key with a line end is one all the same
+        said = HEADER_VALUES if client.api_key else "it is empty"
+        raise BlueprintError(f"the key at {reference} can't be sent: {said}", retryable=False, setting="llm.api_key")
+    return client
 
 
 def _messages(request: SynthesisRequest) -> list[dict[str, str]]:

@@ -143,6 +143,26 @@ async def test_what_is_not_set_is_named(server: Server, tmp_path: Path, monkeypa
     assert not server.asked
 
 
+@pytest.mark.parametrize("key", ["", "of-the-service\n", "of-the-s\xe9rvice"])
+async def test_a_key_that_can_never_be_sent_is_named_by_its_place(
+    key: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_KEY", key)
+    with pytest.raises(BlueprintError, match="the key at env:STUB_KEY can't be sent: ") as caught:
+        await council(tmp_path)
+    assert caught.value.retryable is False
+    assert "of-the" not in caught.value.message
+    assert not server.asked
+
+
+@pytest.mark.parametrize("url", ["api.example/v1", "http://me:hunter2@a:x/v1", "ftp://a/v1", "http://[::1/v1"])
+async def test_an_address_that_is_none_is_not_tried_again(url: str, server: Server, tmp_path: Path) -> None:
+    with pytest.raises(BlueprintError, match=r"llm\.base_url can't be used: ") as caught:
+        await council(tmp_path, llm={"base_url": url})
+    assert caught.value.retryable is False
+    assert "hunter2" not in caught.value.message
+
+
 async def test_a_key_may_stand_in_a_file(server: Server, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("from-file\n")
