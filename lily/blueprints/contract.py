@@ -10,6 +10,7 @@ from typing import IO, Any, Literal, Protocol, TypeVar
 import msgspec
 
 from lily.errors import Code
+from lily.text import as_number
 
 T = TypeVar("T")
 
@@ -46,6 +47,11 @@ class BlueprintError(Exception):
         self.retryable = retryable
         self.retry_after = retry_after
         self.data = data
+
+
+def wished_pause(error: Exception) -> float:
+    """The seconds that it asks for before the next try; 0 where it does not, or for what is no time."""
+    return max(as_number(error.retry_after) or 0.0, 0.0) if isinstance(error, BlueprintError) else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import anyio
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from lily.blueprints.contract import BlueprintError, Context, Envelope, Runnable
+from lily.blueprints.contract import BlueprintError, Context, Envelope, Runnable, wished_pause
 from lily.blueprints.council_report import evidence, report
 from lily.blueprints.define import BlueprintBase, Finding, Specialist, Synthesis, SynthesisRequest, Synthesizer
 from lily.blueprints.findings import as_findings, in_order
@@ -101,10 +101,11 @@ class _Members:
 
 @dataclass(slots=True)
 class _Answers:
-    """What the specialists said: findings of the good ones, the reason of each that failed, both by id."""
+    """What the specialists said: findings of the good ones, the reason of each that failed, both by id, and the longest pause wished."""
 
     good: dict[str, list[Finding]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    pause: float = 0.0
 
 
 class Council(BlueprintBase):
@@ -187,6 +188,7 @@ async def _asked(ctx: Context, specialists: Sequence[Specialist], given: Input, 
             answers.good[member.id] = as_findings(stored, member.id)
         except Exception as error:  # contained: the others' findings still count
             answers.failed[member.id] = said(error)
+            answers.pause = max(answers.pause, wished_pause(error))
             await ctx.log.warning(f"specialist {member.id} failed", error=answers.failed[member.id])
         await ctx.progress(len(answers.good) + len(answers.failed), len(specialists), member.id)
 
@@ -200,6 +202,7 @@ def _no_quorum(bindings: Bindings, answers: _Answers) -> BlueprintError:
     reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(answers.failed.items()))
     return BlueprintError(
         f"{len(answers.good)} of {counted(len(bindings.specialists), 'specialist')} answered, the quorum is {bindings.quorum}; {reasons}",
+        retry_after=answers.pause or None,
         failed_specialists=sorted(answers.failed),
         failures=answers.failed,
         quorum=bindings.quorum,

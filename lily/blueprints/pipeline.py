@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import anyio
 from pydantic import BaseModel, ConfigDict, Field
 
-from lily.blueprints.contract import BlueprintError, Context, Envelope, Runnable
+from lily.blueprints.contract import BlueprintError, Context, Envelope, Runnable, wished_pause
 from lily.blueprints.define import BlueprintBase
 from lily.blueprints.foreign import trace_of
 from lily.blueprints.parts import Name, Part, check_folders, needs_of, problem_with, run_part
@@ -16,7 +16,6 @@ from lily.blueprints.references import references, root_of
 from lily.blueprints.schemas import said
 from lily.errors import Code, LilyError
 from lily.redaction import here
-from lily.text import as_number
 
 INPUT = "input"  # the root under which references find the run's own input
 
@@ -195,7 +194,7 @@ class _Run:
             except Exception as error:
                 if number > step.retry_max or not _retryable(error):
                     raise
-                pause = max(min(step.retry_delay_seconds * 2 ** (number - 1), step.retry_delay_seconds + 60), _asked_pause(error))
+                pause = max(min(step.retry_delay_seconds * 2 ** (number - 1), step.retry_delay_seconds + 60), wished_pause(error))
                 if anyio.current_time() + pause >= anyio.current_effective_deadline():
                     raise  # the attempt would be over before the next try: better to say why, and have the run wait without a slot
                 await self._ctx.log.warning(f"step {step.name}: try {number} failed, the next in {pause:g} s", error=said(error))
@@ -217,7 +216,7 @@ class _Run:
             "; ".join(reasons),
             code=_code(first),
             retryable=all(map(_retryable, self._failed.values())),
-            retry_after=max(map(_asked_pause, self._failed.values())) or None,
+            retry_after=max(map(wished_pause, self._failed.values())) or None,
             failed_steps=sorted(self._failed),
             steps_not_run=sorted(self._left_out),
             finished_steps=sorted(self._known.keys() - {INPUT}),
@@ -239,10 +238,6 @@ def _error_data(error: Exception) -> dict[str, Any]:
 
 def _retryable(error: Exception) -> bool:
     return error.retryable if isinstance(error, BlueprintError) else not isinstance(error, LilyError)
-
-
-def _asked_pause(error: Exception) -> float:
-    return max(as_number(error.retry_after) or 0.0, 0.0) if isinstance(error, BlueprintError) else 0.0
 
 
 pipeline = Pipeline()

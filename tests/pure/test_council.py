@@ -187,6 +187,18 @@ async def test_too_few_good_specialists_fail_the_run(registry: Registry, tmp_pat
     assert "no model loaded" in caught.value.message
 
 
+async def test_too_few_are_asked_again_when_they_wish(registry: Registry, tmp_path: Path) -> None:
+    @specialist("busy.v1")
+    async def busy(ctx: Context, topic: str, context: Sequence[str]) -> list[Any]:
+        """Wants to be left alone."""
+        raise BlueprintError("429", retry_after=90)
+
+    registry.register(busy)
+    with pytest.raises(BlueprintError) as caught:
+        await council(registry, FakeContext(tmp_path), specialists=["busy.v1", "broken.v1"])
+    assert (caught.value.retryable, caught.value.retry_after) == (True, 90)
+
+
 async def test_a_later_attempt_asks_only_those_who_failed(registry: Registry, tmp_path: Path) -> None:
     steps: dict[str, Any] = {}
     for attempt in (1, 2):
