@@ -226,6 +226,15 @@ async def test_a_service_that_only_keeps_the_connection_alive_is_given_up_in_tim
             thread.join()
 
 
+async def test_an_answer_without_end_is_not_read_to_its_end(server: Server, tmp_path: Path) -> None:
+    """All of it would stand in the supervisor's memory."""
+    server.reply = lambda asked: Reply(200, {"content-type": "application/json"}, b" " * (40 * 1024 * 1024))
+    with pytest.raises(BlueprintError, match="answered with more than 8 MiB") as caught:
+        await council(tmp_path)
+    assert caught.value.code == Code.LLM_SYNTH_FAILED
+    assert server.asked[0].headers["accept-encoding"] == "identity"
+
+
 async def test_a_key_that_the_service_repeats_stands_in_no_file_of_the_council(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
