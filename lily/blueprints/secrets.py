@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from lily.blueprints.contract import BlueprintError
+from lily.blueprints.means import is_spent
 from lily.blueprints.schemas import UNSHOWN
 from lily.redaction import learn_here
 
@@ -37,14 +38,14 @@ Value = str | Secret
 
 
 def revealed(value: Value, environ: Mapping[str, str] | None = None, *, base: Path | None = None) -> str:
-    """The text that `value` stands for. Raises BlueprintError, not retryable, for a secret that is not there."""
+    """The text that `value` stands for. Raises BlueprintError for a secret that is not there; retryable where it just can't be read now."""
     return value if isinstance(value, str) else secret_text(value.secret, environ, base=base)
 
 
 def secret_text(reference: str, environ: Mapping[str, str] | None = None, *, base: Path | None = None) -> str:
     """The secret at `env:NAME` or `file:PATH` (from `base` on where it is relative; the last line end is cut).
 
-    Whatever an attempt reads here is redacted in all that the attempt says from now on. Raises BlueprintError, not retryable.
+    Whatever an attempt reads here is redacted in all that the attempt says from now on. Raises BlueprintError as `revealed` does.
     """
     kind, _, name = reference.partition(":")
     found = _in_file(name, base) if kind == "file" else (os.environ if environ is None else environ).get(name)
@@ -69,7 +70,7 @@ def _in_file(name: str, base: Path | None) -> str:
         raise BlueprintError(f"the secret in {name} can't be read: it is not UTF-8", retryable=False, path=name) from None
     except (OSError, RuntimeError, ValueError) as error:  # a home folder that nobody knows; a name that no file can have
         raise BlueprintError(
-            f"the secret in {name} can't be read: {getattr(error, 'strerror', None) or error}", retryable=False, path=name
+            f"the secret in {name} can't be read: {getattr(error, 'strerror', None) or error}", retryable=is_spent(error), path=name
         ) from None
 
 

@@ -123,18 +123,18 @@ class LocalEngine:
         return _outcome_of_envelope(envelope, result)
 
     async def _files_kept(self, ctx: RunContext, attempt: Attempt, spec: PinnedSpec, outcome: Outcome) -> Outcome:
-        if attempt.left_files:
-            try:
+        promised, names = spec.output.artifacts if outcome.status == "succeeded" else [], list[str]()
+        try:
+            if attempt.left_files:
                 if attempt.redactor:
                     await self.ports.offload(hide_names, ctx.run_dir, attempt.redactor.holds)
                 await self.ports.offload(sync_target_files, ctx.run_dir)
-            except OSError as exc:
-                said = f"the run's files could not be kept: {exc.strerror or exc}"
-                return _failed("failed", said, Code.BLUEPRINT_EXECUTION_FAILED, outcome.result, retryable=True, data={"errno": exc.errno})
-        if outcome.status != "succeeded" or not spec.output.artifacts:
-            return outcome
-        names = await self.ports.offload(target_file_names, ctx.run_dir)
-        missing = [glob for glob in spec.output.artifacts if not any(fnmatchcase(name, glob) for name in names)]
+            if promised:
+                names = await self.ports.offload(target_file_names, ctx.run_dir)
+        except OSError as exc:
+            said = f"the run's files could not be kept: {exc.strerror or exc}"
+            return _failed("failed", said, Code.BLUEPRINT_EXECUTION_FAILED, outcome.result, retryable=True, data={"errno": exc.errno})
+        missing = [glob for glob in promised if not any(fnmatchcase(name, glob) for name in names)]
         if not missing:
             return outcome
         said = f"the target left no file for output.artifacts: {', '.join(missing)}"

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from io import StringIO
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from pydantic import BaseModel
 from sqlalchemy import delete
 
+import lily.engines.local
 import lily.storage.artifacts
 from actors.messages import Rung
 from lily.blueprints.define import blueprint
@@ -435,6 +437,36 @@ def test_files_that_the_job_promises_must_be_there(make_world: MakeWorld) -> Non
     assert "*.md" not in error.message
     assert world.run(odd.run_id).status is Status.FAILED
     assert len(world.run(odd.run_id).attempts) == 1
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_promised_files_that_can_not_be_looked_for_now_are_a_failure_that_is_retried(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, left: bool
+) -> None:
+    """No descriptors left, say: that says nothing of what the target left."""
+
+    @blueprint("leaver.v1")
+    async def leaver(ctx: Any, bindings: Any, run_input: Any) -> Any:
+        """Leaves a file, sooner or later."""
+        if left or ctx.attempt > 1:
+            with ctx.artifact("a.md") as file:
+                file.write(b"text")
+
+    world = make_world(leaver)
+    run = world.submit("leaver.v1", output={"artifacts": ["a.md"]}, runtime=RETRY)
+    listed, refusals = lily.storage.artifacts.target_file_names, iter([OSError(errno.EMFILE, "Too many open files")])
+
+    def refused(path: Path) -> list[str]:
+        for refusal in refusals:
+            raise refusal
+        return listed(path)
+
+    monkeypatch.setattr(lily.engines.local, "target_file_names", refused)
+    finish(world, run)
+    assert [(each.status, each.error and each.error.data) for each in world.run(run.run_id).attempts] == [
+        ("failed", {"errno": errno.EMFILE}),
+        ("succeeded", None),
+    ]
 
 
 @pytest.mark.parametrize("ends", ["well", "badly"])

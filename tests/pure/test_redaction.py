@@ -1,6 +1,7 @@
 """Known secrets are taken out in whatever form they stand, however the text is cut, and all around them stays."""
 
 import base64
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from lily.blueprints.contract import BlueprintError
+from lily.blueprints.secrets import secret_text
 from lily.redaction import MASK, Redactor, here, learn_here, redacted, redacting, references
 from lily.secret_forms import forms
 from tests.encodings import AROUND, ENCODERS, SECRETS, TEXT, pieces
@@ -269,3 +272,16 @@ def test_references_are_found_wherever_they_stand() -> None:
 def test_what_looks_like_a_secret_is_taken_out_of_what_is_shown_to_many(text: str, clean: str) -> None:
     """Nobody said that it is one."""
     assert redacted(text) == clean
+
+
+@pytest.mark.parametrize(("number", "retryable"), [(errno.EMFILE, True), (errno.ENOENT, False)])
+def test_a_secret_that_can_not_be_read_now_is_worth_another_try(monkeypatch: pytest.MonkeyPatch, number: int, retryable: bool) -> None:
+    """Where no descriptor is left that says nothing of its file."""
+
+    def refused(*given: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("lily.blueprints.secrets.os.open", refused)
+    with pytest.raises(BlueprintError, match="the secret in key can't be read") as caught:
+        secret_text("file:key")
+    assert caught.value.retryable is retryable
