@@ -23,6 +23,7 @@ from lily.offload import Offload
 from lily.preflight import Ready, Refused, preflight
 from lily.runs import ErrorInfo, Event, EventName, Move, PinnedSpec, Run, Status
 from lily.storage.artifacts import hide_names
+from lily.storage.reads import lacks_spec
 from lily.storage.store import Store
 from lily.text import text_of
 
@@ -68,7 +69,12 @@ class Conductor:
 
     async def hide_names(self, run: Run) -> None:
         """Give files of an attempt that was cut off other names where theirs are secret: the receipt will list them."""
-        redactor = self._engine.redactor(run.spec_hash, await self.spec(run))
+        try:
+            redactor = self._engine.redactor(run.spec_hash, await self.spec(run))
+        except LilyError as exc:
+            if lacks_spec(exc):  # nobody knows what was secret, and there can be no receipt either
+                return
+            raise
         if redactor:
             with suppress(OSError):
                 await self._offload(hide_names, self._engine.ports.workspace.run_dir(run.job_id, run.run_id), redactor.holds)

@@ -28,7 +28,7 @@ from lily.faults import Faults, no_faults
 from lily.log import Log
 from lily.moves import Place, due, interrupt, release, stopped
 from lily.offload import Offload
-from lily.runs import TERMINAL, Move, PinnedSpec, Run, Status
+from lily.runs import TERMINAL, Move, PinnedSpec, Run, Runtime, Status
 from lily.storage.approvals import statuses
 from lily.storage.database import is_damage
 from lily.storage.reads import lacks_spec
@@ -193,7 +193,7 @@ class Runner:
             found = await self._processes.sweep([run.run_id for run in orphans], grace_seconds=2.0)
             self._log.warning("runs were interrupted", runs=len(orphans), processes_ended=found)
         for run in orphans:
-            spec = await self.conductor.spec(run)
+            spec = await self._spec_of(run)
             await self.conductor.hide_names(run)
             # Refused where somebody has asked for its cancel since it was read.
             now: Run | None = run
@@ -217,10 +217,11 @@ class Runner:
                 await self._writer.tell(Repair(owed[first : first + 100]))
             owed = await self._offload(partial(self._store.unwritten, after=owed[-1]))
 
-    def _closed_orphan(self, run: Run, spec: PinnedSpec) -> Move:
+    def _closed_orphan(self, run: Run, spec: PinnedSpec | None) -> Move:
         if run.cancel is not None:
             return stopped(run, run.cancel, self._clock.now())
-        return interrupt(run, spec.runtime, self._clock.now(), reason="its supervisor ended without a word", recovered=True)
+        at, runtime = self._clock.now(), spec.runtime if spec is not None else Runtime()  # whose spec is lost waits in the queue
+        return interrupt(run, runtime, at, reason="its supervisor ended without a word", recovered=True)
 
     # -- taking work ------------------------------------------------------------------------------
 
@@ -384,8 +385,7 @@ class Runner:
             if active is not None and active.cancel is None:
                 active.cancel = request
                 active.cut_off()
-        ended = [run_id for run_id in look.canceled if run_id not in self._active]
-        for run_id in ended:
+        for run_id in (ended := [run_id for run_id in look.canceled if run_id not in self._active]):
             self._waiting.pop(run_id, None)
         if ended:
             await self._writer.tell(Repair(ended))

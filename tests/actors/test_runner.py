@@ -22,12 +22,16 @@ from lily.blueprints.define import blueprint
 from lily.blueprints.folder import Folder
 from lily.clock import parse_stamp
 from lily.engines.fake_processes import Program
+from lily.identity import Actor
 from lily.log import StreamLog
+from lily.moves import start as begun
 from lily.receipts import Receipt
 from lily.runs import Move, Run, Status
 from lily.storage import schema
 from lily.storage.artifacts import whole
+from lily.storage.emergency import fail_running
 from lily.testing import FakeProcesses, World
+from lily.testing.world import PLACE
 from tests.actors.conftest import MakeWorld
 from tests.work import DEEDS
 
@@ -229,6 +233,22 @@ def test_a_run_whose_spec_is_lost_keeps_no_other_from_starting(world: World) -> 
     assert world.run(other.run_id).status is Status.SUCCEEDED
     assert world.run(lost.run_id).status is Status.QUEUED
     assert said.getvalue().count("error   a run can't be started") == 1
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_run_that_was_cut_off_and_whose_spec_is_lost_keeps_no_supervisor_from_starting(world: World, ended: bool) -> None:
+    """It waits in the queue, as one does that never ran; or it was ended while nobody was up, and has no files yet."""
+    lost, other = world.submit("noop.v1", job_id="a"), world.submit("noop.v1", job_id="b")
+    world.store.apply([begun(lost, PLACE, world.clock.now(), attempt=True)])
+    if ended:
+        fail_running(world.store, Actor(name="ada"), "the disk burns", world.clock.now(), owned=False)
+    with world.store.engine.begin() as connection:
+        connection.execute(delete(schema.spec).where(schema.spec.c.spec_hash == lost.spec_hash))
+    world.store.forget_specs([lost.spec_hash])
+    finish(world, other)
+    assert world.system is not None
+    assert world.system.crashes == []
+    assert world.run(lost.run_id).status is (Status.FAILED if ended else Status.QUEUED)
 
 
 def test_runs_from_before_since_are_left_alone(world: World) -> None:
