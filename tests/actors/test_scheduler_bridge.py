@@ -871,26 +871,32 @@ def test_a_removal_while_a_jump_is_settled_stays_a_removal(table: Timetable) -> 
     table.live(body)
 
 
-@pytest.mark.parametrize("spoilt", ["settled", "since"])
+@pytest.mark.parametrize("spoilt", ["settled", "since", "until"])
 def test_a_ledger_that_was_edited_by_hand_stops_no_other_schedule(table: Timetable, spoilt: str) -> None:
-    """Nothing is known of that job's windows, and nothing of it runs, before a restart and after."""
-    table.put("job", every="10m")
+    """Nothing is known of that job's windows, and nothing of it runs, before a restart and after; nor does an edit of it harm."""
+    table.put("job", every="30m")
     table.put("other", every="10m")
 
     def spoil() -> None:
-        of, column = (schema.schedule, "settled") if spoilt == "settled" else (schema.trigger_version, "since")
+        of, column = (schema.schedule, "settled") if spoilt == "settled" else (schema.trigger_version, spoilt)
         with writing(table.world.store.engine) as connection:
-            connection.execute(of.update().where(of.c.job_id == "job").values({column: "nonsense"}))
+            # Where a version has ended, that is the first one's.
+            first = of.c.job_id == "job" if of is schema.schedule else (of.c.job_id == "job") & (of.c.number == 1)
+            connection.execute(of.update().where(first).values({column: "nonsense"}))
 
     async def body(world: World) -> None:
-        await anyio.sleep(15 * MINUTE)
+        await anyio.sleep(MINUTE)
+        if spoilt == "until":
+            table.put("job", every="10m")
+        await anyio.sleep(14 * MINUTE)
         spoil()
+        table.put("job", every="20m")
         await anyio.sleep(10 * MINUTE)
 
-    table.live(body)
-    table.sleep(10 * MINUTE)
+    assert table.live(body).crashes == []
+    assert table.sleep(10 * MINUTE).crashes == []
     assert table.told("other") == [("02 00:10", "fired"), ("02 00:20", "fired"), ("02 00:30", "fired")]
-    assert table.told() == [("02 00:10", "fired")]
+    assert table.told() == ([("02 00:10", "fired")] if spoilt == "until" else [])
 
 
 def test_a_job_store_that_can_not_be_written_stops_no_schedule(make_table: MakeTable, monkeypatch: pytest.MonkeyPatch) -> None:
