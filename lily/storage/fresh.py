@@ -9,13 +9,14 @@ from lily.storage import schema
 # What `schema` leaves out, because it is on the path of every command and would load both dialects for it.
 _PARTIAL = {"run_unwritten": "written = 0", "run_by_key": '"key" is not null'}
 _ANY_TEXT = ("UTF8", "SQL_ASCII")  # the latter, of a cluster made with LANG=C, keeps bytes as they come
+MADE_RIGHT = "createdb --encoding=UTF8 --template=template0 NAME"
 _FIRST = {"alerts.cursor": "0", "audit.head": "0 "}  # rows of `meta`: nothing has ended, nothing has changed
 
 
 def make(connection: Connection) -> None:
     """Bring an empty database to HEAD. Raises the driver's errors, and `config_invalid` for one that can't hold every text."""
     if connection.dialect.name == "postgresql":
-        _check_encoding(connection.execute(text("show server_encoding")).scalar_one())
+        _check_encoding(connection)
     for table in schema.metadata.sorted_tables:
         connection.execute(CreateTable(table))
         for index in sorted(table.indexes, key=lambda index: str(index.name)):
@@ -29,11 +30,18 @@ def make(connection: Connection) -> None:
     connection.execute(text("insert into alembic_version (version_num) values (:head)"), {"head": schema.HEAD})
 
 
-def _check_encoding(found: str) -> None:
-    if found not in _ANY_TEXT:
+def _check_encoding(connection: Connection) -> None:
+    found = wrong_encoding(connection)
+    if found:
         raise LilyError(
             Code.CONFIG_INVALID,
             f"the database's encoding is {found}, which can't hold every text that a run may say",
             where="store.url",
-            hint="make one with UTF-8: createdb --encoding=UTF8 --template=template0 NAME",
+            hint=f"make one with UTF-8: {MADE_RIGHT}",
         )
+
+
+def wrong_encoding(connection: Connection) -> str:
+    """The encoding of a PostgreSQL database that can't hold every text; empty for one that can."""
+    found = str(connection.execute(text("show server_encoding")).scalar_one())
+    return "" if found in _ANY_TEXT else found

@@ -129,6 +129,11 @@ def _server(url: str, free: float) -> StoreFacts:
             read_only = connection.execute(text("show transaction_read_only")).scalar()
             there = connection.execute(text("select to_regclass('alembic_version')")).scalar()
             if not there:
+                from lily.storage.fresh import MADE_RIGHT, wrong_encoding  # once in the life of a store
+
+                if encoding := wrong_encoding(connection):
+                    said = f"would be in a database of the encoding {encoding}, which can't hold every text; one of UTF-8 can: {MADE_RIGHT}"
+                    return StoreFacts(problem=said, head=HEAD, free=free)
                 no_place = _TAKES_NO_WRITES if read_only == "on" else "" if connection.execute(_MAY_MAKE).scalar() else _NO_PLACE
                 return StoreFacts(there=False, head=HEAD, writable=not no_place, why_not=no_place, free=free)
             version = connection.execute(text("select version_num from alembic_version")).scalar()
