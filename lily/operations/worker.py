@@ -59,12 +59,16 @@ def status(
 
 
 def elsewhere(workspace: Workspace, settings: Settings, store: Store | None) -> str:
-    """Whose living supervisor uses the store though no supervisor owns the workspace, in words; empty: none that this machine knows of."""
+    """Whose living supervisor uses the store though no supervisor owns the workspace, in words; empty: none that is known
+    here."""
     owner = current_owner(workspace)
     other = other_supervisor(store) if store is not None and (owner is None or owner.kind != "up") else None
     if other is None:
         return ""
-    who = f"pid {other[0]} (lily up, since {other[1]})"
+    pid, since, machine = other
+    if machine:
+        return f"pid {pid} on {machine} (lily up, since {since}) is using this store from another machine"
+    who = f"pid {pid} (lily up, since {since})"
     if not settings.store.url:
         return f"{who} is using this workspace, and its lock was deleted"
     return f"{who} is using this store: another workspace has the same store.url, or the lock of this one was deleted"

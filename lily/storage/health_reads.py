@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, and_, func, select, text
 
 from lily.backlog import PRIORITIES
 from lily.clock import boot_id, parse_stamp, process_start_ticks
@@ -15,10 +15,15 @@ from lily.health import QueueFacts
 from lily.runs import Status
 from lily.storage import schema
 from lily.storage.alert_deliveries import undelivered
-from lily.storage.database import reading
+from lily.storage.database import PG_OWNER_LOCK, reading
 from lily.storage.store import Store
 
 _APPROVALS_LOOKED_AT = 200  # those that were accepted first, class by class: their time is over first
+# Whether any session holds the owner's lock.
+_OWNED = text(
+    "select 1 from pg_locks join pg_database d on d.oid = database and datname = current_database()"
+    " where locktype = 'advisory' and classid = 0 and objid = :key and objsubid = 1 and granted"
+)
 
 
 def queue_facts(store: Store, now: datetime) -> QueueFacts:
@@ -71,18 +76,29 @@ def lives(store: Store, limit: int = 2, *, but: str = "") -> Sequence[tuple[str,
         return [(row[0], row[1]) for row in connection.execute(wanted)]
 
 
-def other_supervisor(store: Store) -> tuple[int, str] | None:
-    """(pid, since) of a supervisor that lives on this machine, by the store's own record: its lock file may have been deleted,
-    or it is that of another workspace with the same store."""
+def other_supervisor(store: Store) -> tuple[int, str, str] | None:
+    """(pid, since, machine) of another supervisor that lives, by the store's own record; of this machine, the machine is empty. The lock
+    file may have been deleted, or it is that of another workspace with the same store."""
     life = schema.life.c
-    wanted = select(life.pid, life.start_ticks, life.started_at).where(
-        life.kind == "up", life.ended_at.is_(None), life.boot == boot_id(), life.host == socket.gethostname(), life.pid != os.getpid()
-    )
+    here = and_(life.boot == boot_id(), life.host == socket.gethostname())
+    up = and_(life.kind == "up", life.ended_at.is_(None))
     with reading(store.engine) as connection:
-        for pid, ticks, since in connection.execute(wanted):
+        for pid, ticks, since in connection.execute(
+            select(life.pid, life.start_ticks, life.started_at).where(up, here, life.pid != os.getpid())
+        ):
             if ticks is not None and process_start_ticks(pid) == ticks:
-                return pid, since
-    return None
+                return pid, since, ""
+        return _on_another_machine(connection, up & ~here)
+
+
+def _on_another_machine(connection: Connection, wanted: ColumnElement[bool]) -> tuple[int, str, str] | None:
+    """Its processes can't be seen from here, and its session's lock can. Nobody begins while that is held: whoever began last holds it."""
+    if connection.dialect.name != "postgresql" or not connection.execute(_OWNED, {"key": PG_OWNER_LOCK}).scalar():
+        return None
+    life = schema.life.c
+    newest = select(func.max(life.started_at)).scalar_subquery()
+    row = connection.execute(select(life.pid, life.started_at, life.host).where(wanted, life.started_at == newest)).first()
+    return None if row is None else (row[0], row[1], row[2])
 
 
 def scheduled_jobs(store: Store, turn: int, most: int) -> tuple[int, list[str]]:

@@ -16,12 +16,14 @@ import trio
 from sqlalchemy import create_engine, make_url, text
 
 from actors.owning import owning
+from lily.clock import SystemClock, stamp
 from lily.errors import Code, LilyError
 from lily.log import SilentLog
+from lily.moves import Place
 from lily.runs import Status
 from lily.settings import load_settings
 from lily.storage.database import PG_OWNER_LOCK, open_engine, writing
-from lily.storage.lives import AdvisoryLock
+from lily.storage.lives import AdvisoryLock, begin_life
 from lily.workspace import Workspace
 from tests.real.house import House, alive, until
 
@@ -98,6 +100,21 @@ def test_a_cancel_from_another_folder_leaves_the_stop_to_the_living_supervisor(
     said = other.lily("queue", "cancel", run_id)
     assert (said.err, "is asked to stop" in said.out) == ("", True)
     assert place.until_ended(run_id).status == "canceled"
+
+
+def test_a_supervisor_of_another_machine_is_known_as_long_as_it_holds_its_lock(place: House) -> None:
+    """Its process can't be seen from here: what it runs is not called a dead one's, and nobody is told to start another."""
+    place.submit("slow")
+    far = AdvisoryLock(place.store.engine)
+    assert far.acquire()
+    begin_life(place.store.engine, Place(life="far", pid=1, host="far"), "up", stamp(SystemClock().now()))
+    for command in ("status", "worker status", "health", "doctor"):
+        said = place.lily(*command.split())
+        assert "pid 1 on far (lily up, since" in said.out, said
+        assert "`lily up` starts it" not in said.out
+    assert place.lily("up").status == 4
+    far.release()
+    assert "`lily up` starts it" in place.lily("status").out
 
 
 @contextmanager
@@ -247,6 +264,8 @@ def test_a_database_that_cant_hold_every_text_is_refused_before_anything_is_stor
             said = place.lily(*arguments)
             assert (said.status, said.err.count("\n"), said.err.partition(":")[0]) == (3, 1, "config_invalid")
             assert "LATIN1" in said.err
+        for arguments in (("doctor",), ("health",)):  # which would else call it a store that only has to be made
+            assert "LATIN1" in place.lily(*arguments).out
 
 
 def test_a_database_that_is_away_is_one_clear_line(place: House) -> None:

@@ -204,7 +204,7 @@ _SHARED = "another workspace's: give this one a store.url of its own; this one's
 def lock(scene: Scene) -> Iterator[Finding]:
     """Who owns the workspace, and whether that is what the files say."""
     path, owner = lock_path(scene.workspace), scene.owner
-    if scene.store is not None and (owner is None or owner.kind != "up"):
+    if scene.store is not None and (owner is None or owner.kind != "up") and not scene.locked:
         said = elsewhere(scene.workspace, scene.settings, scene.store)
         scene.hidden_owner = scene.hidden_owner or bool(said)
         if said:

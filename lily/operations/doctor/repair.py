@@ -115,8 +115,8 @@ def _server_lock(scene: Scene) -> Iterator[None]:
     try:
         with suppress(LilyError), store_errors(engine):
             advisory = AdvisoryLock(engine)
-            if not advisory.acquire():
-                scene.hidden_owner = True
+            scene.locked = advisory.acquire()
+            scene.hidden_owner |= not scene.locked
         yield
     finally:
         if advisory is not None:

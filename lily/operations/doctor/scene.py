@@ -31,6 +31,7 @@ class Scene:
     store: Store | None = None
     said: dict[str, Any] | None = None  # what the supervisor says of itself
     hidden_owner: bool = False  # a supervisor lives whose lock file was deleted
+    locked: bool = False  # a repair holds the lock of the store's server itself
     torn: list[tuple[str, str]] = field(default_factory=list)  # (job, run) of those with files that are to be written again
     _catalog: list[Catalog] = field(default_factory=list)
 
