@@ -268,6 +268,19 @@ def test_a_database_that_cant_hold_every_text_is_refused_before_anything_is_stor
             assert "LATIN1" in place.lily(*arguments).out
 
 
+def test_a_copy_is_not_put_back_into_a_server_that_takes_no_writes(place: House, postgres_url: str, tmp_path: Path) -> None:
+    """It is said at once, and no copy is made of what stays as it is."""
+    assert place.lily("jobs", "run", "quick").status == 0
+    assert place.lily("db", "backup", str(tmp_path / "copy")).status == 0
+    options = f"{make_url(postgres_url).query['options']} -cdefault_transaction_read_only=on"
+    closed = make_url(postgres_url).update_query_dict({"options": options})
+    place.config(store={"url": closed.render_as_string(hide_password=False)})
+    said = place.lily("db", "restore", str(tmp_path / "copy"))
+    assert (said.status, said.err.partition(":")[0], said.err.count("\n")) == (1, "store_unavailable", 1)
+    assert "takes no writes" in said.err
+    assert not (place.root / "db" / "backups").exists()
+
+
 def test_a_database_that_is_away_is_one_clear_line(place: House) -> None:
     place.config(store={"url": "postgresql://postgres@127.0.0.1:1/nothing"})
     for arguments in (("jobs", "run", "quick"), ("up",)):
