@@ -457,6 +457,22 @@ class TestOutput:
         os.close(log)
         assert bench.text() == "ä\ufffd\n"
 
+    async def test_what_a_program_said_last_is_kept_also_where_nobody_has_listened_until_its_end(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        finish, over = Capture.finish, anyio.Event()
+
+        def finished(self: Capture) -> None:
+            finish(self)
+            over.set()
+
+        async def slow(stream: str, text: str) -> None:
+            await over.wait()
+
+        monkeypatch.setattr(Capture, "finish", finished)
+        result = await bench.run("sh", "-c", "echo x; head -c 200000 /dev/zero", on_output=slow)
+        assert (result.stdout_bytes, (bench.run_dir / "stdout.log").stat().st_size) == (200_002, 200_002)
+
     async def test_an_unfinished_line_is_told_after_a_moment(self, bench: Bench) -> None:
         await bench.run_until_ready("sh", "-c", "printf ready; sleep 1000")
         assert bench.text() == "ready"
