@@ -64,7 +64,7 @@ def _written(given: str) -> Element:
     count = len(given) - len(sign)
     if not count:
         return _longest_first(set(_sign(sign)))
-    slashes = {b"\\" * many for many in (count, 2 * count, 4 * count)} | {each * count for each in _sign("\\")}
+    slashes = {each * count for each in _sign("\\")}
     if not sign:
         return _longest_first(slashes)
     plain = _encoded(sign)

@@ -315,18 +315,20 @@ class TestHowAProgramEnds:
             await bench.run("touch", "go", log_prefix="b-")
         assert (bench.run_dir / "a-stdout.log").read_text() == "ready\ndone\n"
 
-    async def test_a_stranger_who_holds_the_pipe_open_does_not_hold_up_the_end(self, bench: Bench) -> None:
-        pipe_kept = os.open("/dev/null", os.O_RDONLY)
+    async def test_a_stranger_who_holds_the_pipes_open_does_not_hold_up_the_end(self, bench: Bench) -> None:
+        kept = list[int]()
 
         async def steal(stream: str, text: str) -> None:
             if text.strip().isdecimal():
-                os.dup2(os.open(f"/proc/{int(text)}/fd/1", os.O_WRONLY), pipe_kept)
-                os.write(pipe_kept, b"from a stranger\n")
+                kept.extend(os.open(f"/proc/{int(text)}/fd/{number}", mode) for number, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY)))
+                os.write(kept[1], b"from a stranger\n")
                 (bench.workspace / "go").write_text("")
 
         with anyio.fail_after(5):
-            await bench.run("sh", "-c", "echo $$; until [ -e go ]; do sleep 0.01; done", on_output=steal)
-        os.close(pipe_kept)
+            await bench.run("sh", "-c", "echo $$; until [ -e go ]; do sleep 0.01; done", on_output=steal, stdin=b"x" * 1_000_000)
+        assert len(kept) == 2
+        for each in kept:
+            os.close(each)
 
     @pytest.mark.e2e
     async def test_output_that_nobody_takes_does_not_hold_up_a_cancellation(self, bench: Bench) -> None:
