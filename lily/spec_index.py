@@ -224,7 +224,8 @@ class SpecIndex:
     def _missing(self, job_id: str, catalog: Catalog) -> LilyError:
         paths = {self._shown(name) for name, record in (self._records or {}).items() if record.claimed == job_id}
         paths |= {f"{self._folder}/{job_id}{suffix}" for suffix in SUFFIXES}
-        wrong = [each for each in catalog.diagnostics if each.path in paths]
+        # Where the folder itself can't be read, nobody knows which jobs there are.
+        wrong = [each for each in catalog.diagnostics if each.path in paths] if catalog.complete else catalog.diagnostics
         if wrong:
             return to_error(wrong)
         from difflib import get_close_matches  # only a mistake pays for it

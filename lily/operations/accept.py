@@ -1,7 +1,7 @@
 """Accepting runs: what may not run in this version is refused before anything of it is stored."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -56,12 +56,15 @@ def new_run(
     )
 
 
-def check_place(workspace: Workspace) -> None:
-    """A run that could not leave its artifacts is not accepted."""
+def check_place(workspace: Workspace, job_ids: Iterable[str]) -> None:
+    """A run that could not leave its artifacts is not accepted: `job_ids` are the jobs whose runs are to come."""
     runs, lily = _folders(workspace)
     folder = runs if os.path.isdir(runs) else lily
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise LilyError(Code.WORKSPACE_INVALID, "runs can't be written here", where=folder, hint="check owner and permissions")
+    # A job's own folder is another user's where that user was the first to run the job, root by a slip say.
+    own = [path for job_id in job_ids if os.path.isdir(path := f"{runs}/{job_id}")]
+    for each in (folder, *own):
+        if not os.access(each, os.W_OK | os.X_OK):
+            raise LilyError(Code.WORKSPACE_INVALID, "runs can't be written here", where=each, hint="check owner and permissions")
     disk = os.statvfs(folder)
     if disk.f_bavail * disk.f_frsize < ROOM_BYTES:
         said = f"less than {ROOM_BYTES >> 20} MiB is free where runs are written"
@@ -85,7 +88,7 @@ def accept_all(
 
     Raises `disk_full` or `workspace_invalid` where their artifacts could not be written.
     """
-    check_place(workspace)
+    check_place(workspace, {each.job_id for each in new})
     runs = store.submit(new, then, by)
     ring(workspace)
     return runs

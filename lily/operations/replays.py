@@ -39,7 +39,7 @@ def accept_approved(workspace: Workspace, store: Store, new: NewRun, *, actor: A
     given = decided(asked, APPROVED, by=by, channel="local", note=reason, at=at)
     approvals = [msgspec.to_builtins(given)]
     new = msgspec.structs.replace(new, approvals=approvals, events=[approved_event(given, at)])
-    check_place(workspace)
+    check_place(workspace, [new.job_id])
     after = {"decision": APPROVED, "by": by, "what": given.what}
     change = Change(action="approval.approve", job_id=new.job_id, reason=reason, before={"replayed_from": first}, after=after)
     run = accept_audited(store, new, actor, change)

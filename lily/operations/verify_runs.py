@@ -156,6 +156,14 @@ def run_folders(workspace: Workspace, job_id: str) -> Iterator[list[str]]:
 
 
 def _folders(workspace: Workspace, reads: ReceiptReads, job_id: str, tally: Tally) -> Iterator[Finding]:
+    try:
+        yield from _strays(workspace, reads, job_id, tally)
+    except PermissionError as exc:
+        what = f"what is in the job's folder can't be read: {exc.strerror}"
+        yield Finding(code="receipt_unreadable", run_id="", job_id=job_id, what=what, hint="check owner and permissions")
+
+
+def _strays(workspace: Workspace, reads: ReceiptReads, job_id: str, tally: Tally) -> Iterator[Finding]:
     pruned, reset = reads.gone_through(job_id)
     for names in run_folders(workspace, job_id):
         known = reads.jobs_of(names)

@@ -364,6 +364,8 @@ def test_a_file_that_can_not_be_read_is_told_and_tried_again(workspace: Workspac
         "index._workspace.jobs.chmod(0)\n"
         "found = index.scan()\n"
         "print(found.complete, *[each.message for each in found.diagnostics])\n"
+        "try: index.load('a')\n"
+        "except Exception as error: print(error.code, error.message)\n"
         "index._workspace.jobs.chmod(0o700)"
     )
     done = unprivileged.run("-c", program)
@@ -372,6 +374,7 @@ def test_a_file_that_can_not_be_read_is_told_and_tried_again(workspace: Workspac
         "a .lily/jobs/b.job.yaml can't be read: Permission denied",
         "a b",
         "False the folder can't be read: Permission denied",
+        "job_invalid_spec the folder can't be read: Permission denied",
     ]
 
 

@@ -168,6 +168,28 @@ class TestPermissions:
         assert (said.returncode, said.stderr.count("\n"), said.stderr.partition(":")[0]) == (3, 1, "workspace_invalid"), said.stderr
         assert unprivileged.lily("runs", "list", "--json", cwd=root).stdout.startswith('{"runs":[]')
 
+    def test_a_job_whose_folder_is_another_users_is_refused_and_keeps_no_other_from_being_verified(
+        self, unprivileged: Unprivileged
+    ) -> None:
+        """Who ran it as root by a slip left it so: the run could leave no files, and `jobs run` would wait for them without end."""
+        root = unprivileged.folder("run-by-root")
+        assert unprivileged.lily("init", ".", cwd=root).returncode == 0
+        write_script_job(unprivileged, root, "other", "echo said")
+        for job in ("hello", "other"):
+            assert unprivileged.lily("jobs", "run", job, cwd=root).returncode == 0
+        folder = root / ".lily" / "runs" / "hello"
+        folder.chmod(0)  # what the folder of another user, with mode 0700, is to this one
+        try:
+            said = unprivileged.lily("jobs", "run", "hello", cwd=root)
+            told = f"workspace_invalid: runs can't be written here · {folder} · check owner and permissions\n"
+            assert (said.returncode, said.stderr) == (3, told)
+            assert unprivileged.lily("jobs", "run", "other", cwd=root).returncode == 0
+            checked = msgspec.json.decode(unprivileged.lily("runs", "verify", "--json", cwd=root).stdout)
+            assert {(each["code"], each["job_id"]) for each in checked["findings"]} == {("receipt_unreadable", "hello")}
+            assert checked["runs"] == 3
+        finally:
+            folder.chmod(0o700)
+
     def test_a_folder_that_is_closed_under_a_run_is_told_of_and_its_artifacts_come_once_it_is_open(
         self, unprivileged: Unprivileged
     ) -> None:
