@@ -95,6 +95,7 @@ def blueprint(
     any JSON value). The function returns an Envelope, or a payload: a mapping, a model, or any JSON value. `capabilities`
     names what it needs, `example` holds bindings that work. Raises ValueError or TypeError for what can't be a blueprint.
     """
+    check_id(id, "blueprint")
 
     def decorate(body: Body) -> DefinedBlueprint:
         check_async(body, f"blueprint {id}", 3, "(ctx, bindings, run_input)")
@@ -148,7 +149,12 @@ _NEEDED = (
 
 
 def check_id(given: object, what: str) -> None:
-    """Raises ValueError unless `given` may name a blueprint, specialist, synthesizer or subject."""
+    """Raises ValueError unless `given` may name a blueprint, specialist, synthesizer or subject, TypeError for a function.
+
+    The latter is what a decorator without its parentheses is given: it would be none, and nobody would say so.
+    """
+    if callable(given):
+        raise TypeError(f'@{what} takes an id: @{what}("{getattr(given, "__name__", "name").lower()}.v1")')
     if not isinstance(given, str) or ID.fullmatch(given) is None:
         raise ValueError(f"{what} id {given!r}: small letters, digits, dots, dashes and underscores are expected, as in greet.v1")
 
@@ -239,9 +245,9 @@ class Synthesizer:
 
 def specialist(id: str, *, summary: str = "") -> Callable[[SpecialistBody], Specialist]:
     """Make a council's specialist of `async def name(ctx, topic, context)`, which returns findings (or mappings like them)."""
+    check_id(id, "specialist")
 
     def decorate(body: SpecialistBody) -> Specialist:
-        check_id(id, "specialist")
         check_async(body, f"specialist {id}", 3, "(ctx, topic, context)")
         return Specialist(id=id, summary=summary or first_line(body), body=body)
 
@@ -252,9 +258,9 @@ def synthesizer(
     id: str, *, summary: str = "", kind: Literal["deterministic", "llm"] = "deterministic"
 ) -> Callable[[SynthesizerBody], Synthesizer]:
     """Make a council's synthesizer of `async def name(ctx, request)`, which returns a Synthesis."""
+    check_id(id, "synthesizer")
 
     def decorate(body: SynthesizerBody) -> Synthesizer:
-        check_id(id, "synthesizer")
         check_async(body, f"synthesizer {id}", 2, "(ctx, request)")
         return Synthesizer(id=id, summary=summary or first_line(body), kind=kind, body=body)
 

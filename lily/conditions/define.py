@@ -95,9 +95,9 @@ def subject(id: str, *, summary: str = "", params: Any = None, capabilities: Ite
     `params` is a pydantic model of what stands beside `kind` in a trigger's `subject`; without one nothing may. `capabilities` names what
     the job must be granted. Raises ValueError or TypeError for what can't be a subject.
     """
+    check_id(id, "subject")
 
     def decorate(body: Body) -> Subject:
-        check_id(id, "subject")
         check_async(body, f"subject {id}", 2, "(look, params)")
         if params is not None and not (isinstance(params, type) and hasattr(params, "model_validate_json")):
             raise TypeError(f"subject {id}: params is {params!r}; a pydantic model class or None is expected")

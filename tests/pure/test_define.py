@@ -11,6 +11,7 @@ from lily.blueprints.contract import Context, Envelope
 from lily.blueprints.define import Finding, Synthesis, SynthesisRequest, blueprint, specialist, synthesizer
 from lily.blueprints.envelope import checked
 from lily.blueprints.testkit import FakeContext
+from lily.conditions.define import subject
 
 
 class Name(BaseModel):
@@ -67,6 +68,15 @@ async def fine(ctx: Any, bindings: Any, run_input: Any) -> None:
 
 def plain(ctx: Any, bindings: Any, run_input: Any) -> None:
     """Would block."""
+
+
+@pytest.mark.parametrize(
+    ("decorator", "name"), [(blueprint, "blueprint"), (specialist, "specialist"), (synthesizer, "synthesizer"), (subject, "subject")]
+)
+def test_a_decorator_without_its_parentheses_is_refused(decorator: Any, name: str) -> None:
+    """Else the function would be none of them, and its file would be taken for one that defines nothing."""
+    with pytest.raises(TypeError, match=f'@{name} takes an id: @{name}\\("fine.v1"\\)'):
+        decorator(fine)
 
 
 async def generator(ctx: Any, bindings: Any, run_input: Any) -> Any:
