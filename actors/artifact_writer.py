@@ -212,6 +212,8 @@ class ArtifactWriter:
                 self._owed.update(message.run_ids)
             elif isinstance(message, Apply) and message.move.run.status in TERMINAL and isinstance(exc, LilyError):
                 self._owed.add(message.move.run.run_id)  # if its end was stored all the same, only its files are missing
+            elif isinstance(message, Journal):
+                self._waiting.append(message.run.run_id)  # who writes files has its lines
         if is_damage(exc):
             raise exc
 

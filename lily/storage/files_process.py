@@ -101,6 +101,7 @@ class FilesProcess:
                         refused = exc
                         self._wire.send(Told(False))
                 case Crashed(error):
+                    self._waiting += [order.run.run_id for order in orders if isinstance(order, Say)]
                     raise refused or RuntimeError(f"the process that writes files failed: {error}")
                 case _:
                     raise RuntimeError("the process that writes files has gone")

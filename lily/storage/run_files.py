@@ -119,16 +119,23 @@ class RunFiles:
         self._ts = stamp(self._clock.now())
         self._heads, self._ended = dict(heads), set()
         flush, asked = False, False
-        for order in orders:
-            match order:
-                case Follow(move, since):
-                    self._follow(move, now if since is None else since)
-                case Say():
-                    self._say(order.run, order.events)
-                case Mend():
-                    self._mend(order.run_ids)
-                case PutDown():
-                    flush, asked = True, asked or order.all
+        waiting = iter(orders)
+        try:
+            for order in waiting:
+                match order:
+                    case Follow(move, since):
+                        self._follow(move, now if since is None else since)
+                    case Say():
+                        self._say(order.run, order.events)
+                    case Mend():
+                        self._mend(order.run_ids)
+                    case PutDown():
+                        flush, asked = True, asked or order.all
+        except Exception:
+            for order in waiting:  # what is said is nowhere else, and not said again
+                if isinstance(order, Say):
+                    self._hear(order.run, order.events)
+            raise
         # Last, so that the lines of a run that ends in this very batch cost no write of their own. In a batch that comes
         # again the store may know ends whose lines follow only in later messages.
         if flush and not again:
@@ -172,11 +179,15 @@ class RunFiles:
         log.run = run
         return log
 
-    def _say(self, run: Run, events: Sequence[Event]) -> None:
+    def _hear(self, run: Run, events: Sequence[Event]) -> EventLog:
         log = self._log_of(run, fresh=False)
         for event in events:
             log.add(event)
         self._waiting[run.run_id] = self._now
+        return log
+
+    def _say(self, run: Run, events: Sequence[Event]) -> None:
+        log = self._hear(run, events)
         if log.pending_bytes >= FLUSH_BYTES and not self._again:
             self._flush(log)
 

@@ -409,6 +409,30 @@ def test_a_store_that_is_away_while_a_run_ends_costs_none_of_its_lines(
     assert whole(world.workspace, world.run(run.run_id))
 
 
+def test_a_store_that_is_away_while_a_run_ends_costs_no_other_run_its_lines(
+    world: World, new_box: NewBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that came behind it are nowhere else: they are taken all the same."""
+    bench = Bench(world, new_box)
+    runs = [world.submit("noop.v1") for _ in range(2)]
+    (first, last), (second, end) = map(bench.moves_of, runs)
+    body_of, away = world.store.spec_body, iter([True])
+
+    def away_once(spec_hash: str) -> str:
+        if next(away, False):
+            raise LilyError(Code.STORE_UNAVAILABLE, "away")
+        return body_of(spec_hash)
+
+    monkeypatch.setattr(world.store, "spec_body", away_once)
+
+    async def later() -> None:
+        await anyio.sleep(REPAIR_SECONDS + 1)
+
+    bench.whole_life(*map(apply, (first, second, last)), Journal(second.run, [log_line("a"), log_line("b")]), apply(end), after=later)
+    assert [line["message"] for line in world.lines(runs[1].run_id) if line["event"] == "log"] == ["a", "b"]
+    assert all(whole(world.workspace, world.run(run.run_id)) for run in runs)
+
+
 def test_a_run_whose_end_somebody_else_stored_keeps_what_it_said(world: World, new_box: NewBox) -> None:
     """Its log lives here, and was told of no end: the artifacts have the end, and the lines that waited."""
     bench = Bench(world, new_box)
