@@ -15,7 +15,7 @@ from actors.slot import Active, Beginning, Told
 from actors.vitals import Work
 from lily.clock import Clock, stamp
 from lily.engines.local import LocalEngine, base_result, hushed_error
-from lily.errors import Code, LilyError
+from lily.errors import Code, LilyError, lacks_spec
 from lily.faults import Faults, no_faults
 from lily.log import Log
 from lily.moves import Outcome, Place, interrupt, refuse, settle, start, stopped
@@ -23,7 +23,6 @@ from lily.offload import Offload
 from lily.preflight import Ready, Refused, preflight
 from lily.runs import ErrorInfo, Event, EventName, Move, PinnedSpec, Run, Status
 from lily.storage.artifacts import hide_names
-from lily.storage.reads import lacks_spec
 from lily.storage.store import Store
 from lily.text import text_of
 
@@ -72,9 +71,9 @@ class Conductor:
         try:
             redactor = self._engine.redactor(run.spec_hash, await self.spec(run))
         except LilyError as exc:
-            if lacks_spec(exc):  # nobody knows what was secret, and there can be no receipt either
-                return
-            raise
+            if not lacks_spec(exc):
+                raise
+            return  # nobody can write a receipt then
         if redactor:
             with suppress(OSError):
                 await self._offload(hide_names, self._engine.ports.workspace.run_dir(run.job_id, run.run_id), redactor.holds)

@@ -23,7 +23,7 @@ from actors.slot import Active, Beginning
 from lily.blueprints.means import is_spent
 from lily.clock import Clock, parse_stamp
 from lily.engines.local import LocalEngine
-from lily.errors import LilyError
+from lily.errors import LilyError, lacks_spec
 from lily.faults import Faults, no_faults
 from lily.log import Log
 from lily.moves import Place, due, interrupt, release, stopped
@@ -31,7 +31,6 @@ from lily.offload import Offload
 from lily.runs import TERMINAL, Move, PinnedSpec, Run, Runtime, Status
 from lily.storage.approvals import statuses
 from lily.storage.database import is_damage
-from lily.storage.reads import lacks_spec
 from lily.storage.running import retrying
 from lily.storage.store import Look, Store
 
@@ -193,11 +192,11 @@ class Runner:
             found = await self._processes.sweep([run.run_id for run in orphans], grace_seconds=2.0)
             self._log.warning("runs were interrupted", runs=len(orphans), processes_ended=found)
         for run in orphans:
-            spec = await self._spec_of(run)
+            runtime = await self._offload(self._store.runtime, run.spec_hash)
             await self.conductor.hide_names(run)
             # Refused where somebody has asked for its cancel since it was read.
             now: Run | None = run
-            while now is not None and now.status is Status.RUNNING and not await self.conductor.move(self._closed_orphan(now, spec)):
+            while now is not None and now.status is Status.RUNNING and not await self.conductor.move(self._closed_orphan(now, runtime)):
                 now = await self._offload(self._store.find_run, run.run_id)
         for run in left:
             if run.status is Status.RETRY_SCHEDULED:
@@ -217,11 +216,10 @@ class Runner:
                 await self._writer.tell(Repair(owed[first : first + 100]))
             owed = await self._offload(partial(self._store.unwritten, after=owed[-1]))
 
-    def _closed_orphan(self, run: Run, spec: PinnedSpec | None) -> Move:
+    def _closed_orphan(self, run: Run, runtime: Runtime) -> Move:
         if run.cancel is not None:
             return stopped(run, run.cancel, self._clock.now())
-        at, runtime = self._clock.now(), spec.runtime if spec is not None else Runtime()  # whose spec is lost waits in the queue
-        return interrupt(run, runtime, at, reason="its supervisor ended without a word", recovered=True)
+        return interrupt(run, runtime, self._clock.now(), reason="its supervisor ended without a word", recovered=True)
 
     # -- taking work ------------------------------------------------------------------------------
 

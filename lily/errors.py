@@ -123,3 +123,19 @@ class LilyError(Exception):
     def to_dict(self) -> dict[str, object]:
         """The same error as the JSON object that `--json` prints."""
         return {"code": str(self.code), "message": self.message, "where": self.where, "hint": self.hint, "detail": self.detail}
+
+
+def lost_spec(spec_hash: str) -> LilyError:
+    """A spec that a run or a schedule pinned is not in the store."""
+    return LilyError(
+        Code.STORE_UNAVAILABLE,
+        "the store does not have the spec that a run or a schedule names",
+        where=f"spec {spec_hash}",
+        hint="`lily db rebuild --from receipts` puts back what receipts have; else a backup does",
+        spec_hash=spec_hash,
+    )
+
+
+def lacks_spec(error: Exception) -> bool:
+    """Whether a pinned spec is lost, which concerns those alone who name it."""
+    return isinstance(error, LilyError) and "spec_hash" in error.detail

@@ -14,6 +14,7 @@ from lily.alerts.terms import RECORDS, Alerts, Sink
 from lily.blueprints.contract import BlueprintError
 from lily.blueprints.secrets import secret_text
 from lily.clock import parse_stamp, stamp
+from lily.errors import LilyError, lacks_spec
 from lily.redaction import redacted, references
 from lily.settings import Settings
 from lily.storage.alert_deliveries import AlertRow, Due, Result
@@ -109,7 +110,12 @@ def redactor(store: Store, base: Path) -> Redact:
 
 def _secrets_of(store: Store, spec_hash: str, base: Path) -> list[str]:
     """Those that this process can read; the others are known by their look alone."""
-    spec, found = store.spec(spec_hash), []
+    try:
+        spec, found = store.spec(spec_hash), list[str]()
+    except LilyError as error:
+        if not lacks_spec(error):
+            raise
+        return []
     for place in dict.fromkeys(references([spec.bindings, spec.target.input])):
         try:
             found.append(secret_text(place, base=base))

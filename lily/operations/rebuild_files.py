@@ -9,14 +9,13 @@ from pathlib import Path
 
 import msgspec
 
-from lily.errors import LilyError
+from lily.errors import LilyError, lacks_spec
 from lily.operations.run_check import Finding, check_run
 from lily.receipts import SCHEMA_VERSION, File, Receipt, decode_receipt, encode_receipt, receipt_of, sha256_of
 from lily.runs import FILE_ONLY, FINAL, TERMINAL, Event, EventName, Run
 from lily.storage.artifacts import completed, digest_of_ours
 from lily.storage.event_log import encode_event
 from lily.storage.files import READ, clear_the_way, file_names, make_folder, open_folder, put_file
-from lily.storage.reads import lacks_spec
 from lily.storage.receipt_reads import NONSENSE, Stored
 from lily.storage.store import Store
 from lily.text import counted, json_of, one_line

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 
 import msgspec
 
-from lily.errors import LilyError
+from lily.errors import LilyError, lacks_spec
 from lily.receipts import File, Receipt, decode_receipt, encode_receipt, receipt_of, sha256_of
 from lily.runs import TERMINAL, Run
 from lily.storage.artifacts import of_others, receipt_bytes
 from lily.storage.files import digest, file_names, open_folder, shown
-from lily.storage.reads import lacks_spec
 from lily.storage.receipt_reads import NONSENSE, Stored
 from lily.storage.store import Store
 from lily.text import counted, one_line

@@ -18,6 +18,7 @@ import msgspec
 
 from lily import memory
 from lily.clock import SystemClock
+from lily.errors import LilyError, lacks_spec, lost_spec
 from lily.receipts import Link
 from lily.runs import Event, PinnedSpec, Run, Status, decode_spec
 from lily.storage.run_files import START_SECONDS, Done, Follow, Known, Mend, Order, PutDown, RunFiles, Say
@@ -37,7 +38,8 @@ class Batch(msgspec.Struct, tag=True):
 
 
 class Told(msgspec.Struct, tag=True):
-    """To the process: what it asked for; one of these is there, or none when the store could not be read."""
+    """To the process: what it asked for; one of these is there, or none when the store could not be read. The store does not have a spec
+    without a body."""
 
     known: bool
     events: list[Event] = []
@@ -111,7 +113,12 @@ class FilesProcess:
             return Told(True, events=self._known.events(id))
         if what == "run":
             return Told(True, run=self._known.find_run(id))
-        return Told(True, body=self._known.spec_body(id))
+        try:
+            return Told(True, body=self._known.spec_body(id))
+        except LilyError as exc:
+            if not lacks_spec(exc):
+                raise
+            return Told(True)
 
     def close(self) -> None:
         """Returns when the process has ended."""
@@ -213,6 +220,8 @@ class _Asking:
         found = self._bodies.get(spec_hash)
         if found is None:
             body = self._ask("spec", spec_hash).body
+            if not body:
+                raise lost_spec(spec_hash)
             if len(self._bodies) >= 1000:
                 self._bodies.clear()
             found = self._bodies[spec_hash] = decode_spec(body), body

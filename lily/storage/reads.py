@@ -8,19 +8,14 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Engine, Select, and_, or_, select
 
-from lily.errors import Code, LilyError
-from lily.runs import Attempt, Event, EventName, PinnedSpec, Run, decode_spec
+from lily.errors import Code, LilyError, lacks_spec, lost_spec
+from lily.runs import Attempt, Event, EventName, PinnedSpec, Run, Runtime, decode_spec
 from lily.storage import schema
 from lily.storage.database import reading
 from lily.storage.rows import attempt_from, run_from
 from lily.storage.statements import Statements
 
 _SPECS_REMEMBERED = 1000
-
-
-def lacks_spec(error: LilyError) -> bool:
-    """Whether a pinned spec is lost, which concerns those alone who name it."""
-    return "spec_hash" in error.detail
 
 
 class Reads:
@@ -57,18 +52,21 @@ class Reads:
             with reading(self.engine) as connection:
                 body = connection.execute(select(schema.spec.c.body).where(schema.spec.c.spec_hash == spec_hash)).scalar()
             if body is None:  # none is ever deleted: somebody else did, or changed what names it
-                raise LilyError(
-                    Code.STORE_UNAVAILABLE,
-                    "the store does not have the spec that a run or a schedule names",
-                    where=f"spec {spec_hash}",
-                    hint="`lily db rebuild --from receipts` puts back what receipts have; else a backup does",
-                    spec_hash=spec_hash,
-                )
+                raise lost_spec(spec_hash)
             known = (decode_spec(body), body)
             if len(self._specs) >= _SPECS_REMEMBERED:
                 self._specs.clear()
             self._specs[spec_hash] = known
         return known
+
+    def runtime(self, spec_hash: str) -> Runtime:
+        """What the pinned spec says of how it is to be run; nothing where it is lost: its runs go back to the queue, and wait there."""
+        try:
+            return self.spec(spec_hash).runtime
+        except LilyError as exc:
+            if not lacks_spec(exc):
+                raise
+            return Runtime()
 
     def forget_specs(self, spec_hashes: Collection[str]) -> None:
         """Read these again when they are asked for: what was remembered may not be what is stored now."""

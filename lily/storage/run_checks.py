@@ -43,7 +43,7 @@ def close_orphans(store: Store, at: datetime) -> list[Run]:
         moves = [
             stopped(run, run.cancel, at)
             if run.cancel is not None
-            else interrupt(run, store.spec(run.spec_hash).runtime, at, reason=reason, recovered=True)
+            else interrupt(run, store.runtime(run.spec_hash), at, reason=reason, recovered=True)
             for run in found
         ]
         store.write_moves(connection, moves)

@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from lily.clock import Clock, stamp
+from lily.errors import LilyError, lacks_spec
 from lily.faults import Faults, no_faults
 from lily.receipts import Link, Written
 from lily.runs import TERMINAL, Event, EventName, Move, PinnedSpec, Run, Status
@@ -231,8 +232,10 @@ class RunFiles:
                 written = write_end(folder, run, spec, body, log.lifecycle(), previous=previous, events=events, alone=made)
             finally:
                 os.close(folder)
-        except (OSError, ValueError, TypeError, LookupError) as exc:
-            # The latter three: a receipt or summary that can't be made of this run. It must not take the supervisor down.
+        except (OSError, ValueError, TypeError, LookupError, LilyError) as exc:
+            # All but the first: a receipt or summary that can't be made of this run. It must not take the supervisor down.
+            if isinstance(exc, LilyError) and not lacks_spec(exc):
+                raise
             self._trouble("artifacts could not be written; trying again", run, exc)
             self._done.owed.append(run.run_id)
             unsaid = log.unsaid  # ended runs without room may be many: of their lines the number alone is kept

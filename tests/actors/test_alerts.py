@@ -10,7 +10,7 @@ import anyio
 import msgspec
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import event, select
+from sqlalchemy import delete, event, select
 
 from actors.alerts import PRUNE_SECONDS, Alerts
 from lily.alerts.decide import Kind
@@ -533,6 +533,18 @@ def test_a_process_of_one_run_takes_up_what_ended_and_tries_once(scene: Callable
     here.live(pause(10))
     assert len(here.outside.told("mail")) == 1
     assert len(here.outside.told("hook")) == 1
+
+
+def test_a_run_whose_spec_is_lost_keeps_no_alert_from_being_raised(scene: Callable[..., Scene]) -> None:
+    """Neither that of its own job nor any other."""
+    here = scene()
+    here.world.live(lambda world: here.ends("boom", "boom", "boom")())
+    lost = {run.spec_hash for run in here.runs()}
+    with here.world.store.engine.begin() as connection:
+        connection.execute(delete(schema.spec).where(schema.spec.c.spec_hash.in_(lost)))
+    here.world.store.forget_specs(lost)
+    here.live(here.ends("bang", "bang", "bang", job="other"))
+    assert [message.job_id for _, _, message in here.outside.got] == ["job", "other"]
 
 
 def test_the_secrets_of_a_job_are_in_no_alert(scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch) -> None:

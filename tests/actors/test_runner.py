@@ -18,23 +18,23 @@ from sqlalchemy import delete
 import lily.engines.local
 import lily.storage.artifacts
 from actors.messages import Rung
+from lily import moves
 from lily.blueprints.define import blueprint
 from lily.blueprints.folder import Folder
 from lily.clock import parse_stamp
 from lily.engines.fake_processes import Program
-from lily.identity import Actor
+from lily.errors import Code
 from lily.log import StreamLog
-from lily.moves import start as begun
+from lily.moves import Outcome, Place, settle
 from lily.receipts import Receipt
-from lily.runs import Move, Run, Status
+from lily.runs import ErrorInfo, Move, Run, Runtime, Status
 from lily.storage import schema
 from lily.storage.artifacts import whole
-from lily.storage.emergency import fail_running
 from lily.testing import FakeProcesses, World
-from lily.testing.world import PLACE
 from tests.actors.conftest import MakeWorld
 from tests.work import DEEDS
 
+NO_LUCK = ErrorInfo(code=Code.JOB_EXECUTION_FAILED, message="no luck")
 RETRY = {"retry_max": 2, "backoff": {"strategy": "fixed", "base_seconds": 60}}
 
 
@@ -235,20 +235,24 @@ def test_a_run_whose_spec_is_lost_keeps_no_other_from_starting(world: World) -> 
     assert said.getvalue().count("error   a run can't be started") == 1
 
 
-@pytest.mark.parametrize("ended", [False, True])
-def test_a_run_that_was_cut_off_and_whose_spec_is_lost_keeps_no_supervisor_from_starting(world: World, ended: bool) -> None:
-    """It waits in the queue, as one does that never ran; or it was ended while nobody was up, and has no files yet."""
-    lost, other = world.submit("noop.v1", job_id="a"), world.submit("noop.v1", job_id="b")
-    world.store.apply([begun(lost, PLACE, world.clock.now(), attempt=True)])
-    if ended:
-        fail_running(world.store, Actor(name="ada"), "the disk burns", world.clock.now(), owned=False)
+def test_a_supervisor_starts_whatever_the_runs_were_about_whose_specs_are_lost(world: World) -> None:
+    """One that was running goes back to the queue; one that has ended is owed its files. All others get theirs, and alerts are raised."""
+    lost, orphan, other = (world.submit("noop.v1", job_id=job_id) for job_id in ("a", "b", "c"))
+    for run in (lost, orphan, other):
+        begun = moves.start(run, Place(life="gone", pid=1, host="host"), world.clock.now(), attempt=True)
+        failed = settle(begun.run, Outcome(status="failed", result={}, error=NO_LUCK), Runtime(), world.clock.now())
+        assert set(world.store.apply([begun] if run is orphan else [begun, failed])) == {None}
     with world.store.engine.begin() as connection:
-        connection.execute(delete(schema.spec).where(schema.spec.c.spec_hash == lost.spec_hash))
-    world.store.forget_specs([lost.spec_hash])
-    finish(world, other)
-    assert world.system is not None
-    assert world.system.crashes == []
-    assert world.run(lost.run_id).status is (Status.FAILED if ended else Status.QUEUED)
+        connection.execute(delete(schema.spec).where(schema.spec.c.spec_hash.in_([lost.spec_hash, orphan.spec_hash])))
+    world.store.forget_specs([lost.spec_hash, orphan.spec_hash])
+    said = StringIO()
+    world.log = StreamLog(said, world.clock)
+    new = world.submit("noop.v1", job_id="d")
+    finish(world, new, other)
+    assert all(whole(world.workspace, world.run(run.run_id)) for run in (new, other))
+    assert (world.run(orphan.run_id).status, world.run(lost.run_id).written) == (Status.QUEUED, False)
+    assert "crashed" not in said.getvalue()
+    assert "can't be taken up" not in said.getvalue()
 
 
 def test_runs_from_before_since_are_left_alone(world: World) -> None:

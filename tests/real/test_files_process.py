@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from sqlalchemy import delete
 
 from actors.owning import _files_apart
 from lily.cli import entry
@@ -16,7 +17,7 @@ from lily.errors import Code, LilyError
 from lily.log import SilentLog
 from lily.moves import due, settle
 from lily.runs import Event, EventName, Move, PinnedSpec, Run, Runtime, Status
-from lily.storage import run_files
+from lily.storage import run_files, schema
 from lily.storage.artifacts import read_receipt, whole
 from lily.storage.files import temporary_name
 from lily.storage.files_process import FilesProcess
@@ -110,6 +111,23 @@ def test_a_store_that_is_away_while_it_is_asked_fails_the_batch_alone(place: Wor
         assert whole(place, store.run(run_id))
     finally:
         files.close()
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_run_whose_spec_is_lost_keeps_no_other_from_its_files(place: Workspace, store: Store, lock: OwnerLock, apart: bool) -> None:
+    """It is owed, as one that a full disk keeps from being written."""
+    write_job(place.root, "b")
+    (lost,), (other,) = dead(place.root, "a"), dead(place.root, "b")
+    with store.engine.begin() as connection:
+        connection.execute(delete(schema.spec).where(schema.spec.c.spec_hash == store.run(lost).spec_hash))
+    files = FilesProcess(place, store, lock=lock.fileno()) if apart else RunFiles(place, store, SystemClock())
+    try:
+        done = files.write([Mend([lost, other])], 0.0, True, {"a": None, "b": None})
+    finally:
+        files.close()
+    assert ([told.run_id for told in done.ended], done.owed) == ([other], [lost])
+    assert ["the store does not have the spec" in trouble.error for trouble in done.troubles] == [True]
+    assert whole(place, store.run(other))
 
 
 def test_an_end_that_comes_in_the_batch_that_mends_it_makes_no_second_receipt(place: Workspace, store: Store) -> None:
