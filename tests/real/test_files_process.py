@@ -180,6 +180,41 @@ def test_what_somebody_else_made_of_a_run_while_its_lines_could_not_be_written_s
     assert names(place, run) == [event.event.value for event in store.events(run.run_id)]
 
 
+def test_what_a_run_said_before_its_wait_for_a_retry_waits_for_room(
+    place: Workspace, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody follows a run that waits; its lines are written with the others' all the same."""
+    (run,) = submit(store, new("a", retry_max=1))
+    first = begun(run)
+    failed = settle(first.run, BAD, Runtime(retry_max=1), AT)
+    assert store.apply([first, failed]) == [None, None]
+    said = Event(EventName.LOG, failed.events[-1].ts, {"level": "info", "message": "at work"})
+    files = RunFiles(place, store, SystemClock())
+    with monkeypatch.context() as patch:
+        patch.setattr(run_files, "open_folder", full)
+        assert files.write([Follow(first), Say(first.run, [said]), Follow(failed)], 0.0, False, {}).waiting == [run.run_id]
+    assert files.write([PutDown(False)], RETRY_SECONDS, False, {}).waiting == []
+    assert sorted(names(place, run)) == sorted(["log", *(event.event.value for event in store.events(run.run_id))])
+
+
+def test_after_a_crash_a_file_has_each_event_once_and_one_word_of_lost_lines(place: Workspace, store: Store) -> None:
+    """What was under way comes again message by message, while the file has all of it: it is not held against what was told so far."""
+    (run,) = submit(store, new("a", retry_max=1))
+    first = begun(run)
+    failed = settle(first.run, BAD, Runtime(retry_max=1), AT)
+    early = due(failed.run, AT)
+    second = begun(early.run)
+    assert store.apply([first, failed, early, second]) == [None] * 4
+    RunFiles(place, store, SystemClock()).write([Follow(first), Follow(failed)], 0.0, False, {})
+    files = RunFiles(place, store, SystemClock(), lossy=[run.run_id])
+    for order in (Follow(first), PutDown(True), Follow(failed)):
+        files.write([order], 1.0, True, {})
+    files.write([Follow(early), Follow(second), PutDown(True), PutDown(False)], 2.0, False, {})
+    told = names(place, run)
+    assert told.count("events_lost") == 1
+    assert [name for name in told if name != "events_lost"] == [event.event.value for event in store.events(run.run_id)]
+
+
 def test_a_disk_that_refuses_is_asked_again_after_a_while_and_not_with_each_line(
     place: Workspace, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
