@@ -133,11 +133,14 @@ def test_nothing_comes_after_the_final_event(before: list[Event], again: list[Ev
 
 
 def test_lines_that_came_before_the_end_stand_before_it_though_the_store_knew_the_end_first() -> None:
-    """The writer died between its commit and the file."""
+    """The writer died between its commit and the file. What comes later still comes too late."""
     with tempfile.TemporaryDirectory() as root:
         stored = [Event(EventName.JOB_QUEUED, "2026-03-02T00:00:01.000000Z"), Event(EventName.JOB_COMPLETED, "2026-03-02T00:00:03.000000Z")]
         lines = [Event(EventName.LOG, f"2026-03-02T00:00:0{n}.000000Z", {"message": str(n)}) for n in (2, 4)]
-        write(Path(root), stored, lines)
+        log = write(Path(root), stored, lines)
+        with open_folder(root, create=False) as fd:
+            log.add(lines[0])
+            log.flush(fd, TS)
         assert [line["event"] for line in read(Path(root))] == ["job_queued", "log", "log", "job_completed"]
 
 
@@ -166,6 +169,32 @@ def test_whatever_stands_behind_the_whole_lines_is_cut_and_told(tmp_path: Path, 
     lines = read(tmp_path)
     assert [line["event"] for line in lines] == ["job_queued", "events_lost", "log"]
     assert lines[1]["bytes"] == len(tail)
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["taken up", "fresh"])
+@pytest.mark.parametrize("left", [None, 0, 1, -1, 2], ids=["deleted", "emptied", "one line", "torn", "one more"])
+def test_a_file_that_somebody_else_changed_goes_on_whole_and_says_so(tmp_path: Path, left: int | None, fresh: bool) -> None:
+    """A target can write where its events are. What the store has comes back, and the file is read again for its receipt."""
+    path, stored = tmp_path / EVENTS, [Event(EventName.JOB_QUEUED, TS), Event(EventName.JOB_STARTED, TS), END]
+    log = EventLog(msgspec.structs.replace(RUN, events=2), None if fresh else lambda _: stored)
+    with open_folder(tmp_path, create=True) as fd:
+        log.follow(stored[:2], 2)
+        log.flush(fd, TS)
+        body = path.read_bytes()
+        path.unlink()
+        if left is not None:
+            lines = body.splitlines(keepends=True)
+            path.write_bytes({-1: body[:-1], 0: b"", 1: lines[0], 2: body + lines[1]}[left])
+        log.add(Event(EventName.LOG, TS, {"message": "on"}))
+        log.flush(fd, TS)
+        log.run = msgspec.structs.replace(RUN, events=3)
+        log.follow([END], 3)
+        log.flush(fd, TS)
+    lines_now = read(tmp_path)
+    check(lines_now, stored)
+    assert [line["reason"] for line in lines_now if line["event"] == "events_lost"] == ["the file was changed by somebody else"]
+    assert [line["message"] for line in lines_now if line["event"] == "log"] == ["on"]
+    assert (lines_now[-1]["event"], log.file) == ("job_completed", None)
 
 
 def test_a_write_that_fails_leaves_nothing_torn_and_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
