@@ -28,7 +28,6 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True):
 
     problem: str = ""
     schema: str = ""
-    newer: bool = False
     runs: int | None = None
 
 
@@ -125,7 +124,7 @@ def _held(connection: sqlite3.Connection) -> Copy:
     if found is None:
         return Copy(problem="it has no schema")
     (runs,) = connection.execute("select count(*) from run").fetchone()
-    return Copy(schema=str(found[0]), newer=str(found[0]) > HEAD, runs=runs)
+    return Copy(schema=str(found[0]), runs=runs)
 
 
 def _said(error: sqlite3.DatabaseError, path: Path) -> str:

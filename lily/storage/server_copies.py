@@ -14,7 +14,6 @@ from lily.storage import schema
 from lily.storage.copies import Copy, drop, staging
 from lily.storage.database import store_errors
 from lily.storage.files import make_folder, sync_path
-from lily.storage.schema import HEAD
 
 _VERSION = "alembic_version"
 
@@ -101,7 +100,7 @@ def examine(engine: Engine, path: Path) -> Copy:
     place = _place(engine)
     if came_from != place:  # it goes back to where it came from, and may be in the place of another workspace's store there
         return Copy(problem=f"it is a store in PostgreSQL's schema {came_from!r}, and this workspace's is in {place!r}")
-    return Copy(schema=found[2], newer=found[2] > HEAD)
+    return Copy(schema=found[2])
 
 
 def restore(engine: Engine, path: Path) -> None:
