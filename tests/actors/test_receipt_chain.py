@@ -158,14 +158,16 @@ def test_what_is_pruned_is_named_all_the_same_and_is_not_missing(world: World) -
         assert [row.run_id for row in connection.execute(gone.select())] == [later.run_id]  # of what nobody names nothing is kept
 
 
-def test_the_chain_goes_on_over_a_reset_of_the_store(world: World) -> None:
+def test_the_chain_goes_on_over_each_reset_of_the_store(world: World) -> None:
     """What stands on disk from before is still the beginning of it, and is no finding."""
-    (before,) = ran(world, "noop.v1")
-    reset(world.workspace, world.store, TESTER, "a test", world.clock.now())
-    assert found(world) == []
-    without_fsync(world.store)
+    before = []
+    for _ in range(2):
+        before += [run.run_id for run in ran(world, "noop.v1")]
+        reset(world.workspace, world.store, TESTER, "a test", world.clock.now())
+        assert found(world) == []
+        without_fsync(world.store)
     (after,) = ran(world, "noop.v1")
-    assert chain(world) == [before.run_id, after.run_id]
+    assert chain(world) == [*before, after.run_id]
     assert found(world) == []
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lily.operations.doctor import history, mends
 from tests.cli.conftest import Lily
 from tests.cli.damage import Past, codes, past, truncated
 from tests.contract.conform import check_run
@@ -57,6 +58,21 @@ def test_a_file_that_is_lost_or_torn_comes_back_as_it_was(lily: Lily, was: Past,
     kept = contents(aside)
     assert kept == {name: damaged[name] for name in ("run_receipt.json", "summary.md", "events.jsonl") if name in damaged}
     assert was.query("select count(*) from audit where action = 'doctor.repair'")[0][0] >= 1
+
+
+def test_of_many_findings_of_a_kind_a_few_are_told_and_all_are_mended(lily: Lily, was: Past, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest is counted, before and after."""
+    for module in (history, mends):
+        monkeypatch.setattr(module, "SHOWN", 1)
+    torn = [was.folder(run_id) / "summary.md" for run_id in was.ended]
+    for path in torn:
+        path.unlink()
+    (message,) = [each["message"] for each in lily("doctor", "--json").json["findings"] if each["code"] == "files_damaged"]
+    assert message == "summary.md is not there (3 in all)"
+    said = lily("doctor", "--repair", "--json")
+    assert (said.status, codes(said)) == (0, set()), said.json
+    assert [each["what"] for each in said.json["repaired"]][1] == "and 2 more; they are in the audit"
+    assert all(path.exists() for path in torn)
 
 
 def test_output_that_is_in_no_store_is_not_made_up(lily: Lily, was: Past) -> None:

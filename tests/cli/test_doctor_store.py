@@ -1,13 +1,15 @@
 """`lily doctor` and a store that is damaged: every kind of damage is made for real, found, and mended without losing what can be kept."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Lily, supervisor
+from lily.workspace import Workspace, lock_path
+from tests.cli.conftest import Lily, shell, supervisor, write_job
 from tests.cli.damage import Past, codes, crashed_copy, overwritten, past, truncated
 from tests.contract.conform import check_run
 from tests.pages import leaves, overwrite
@@ -185,15 +187,39 @@ def test_a_repair_leaves_the_store_alone_while_a_supervisor_is_up(lily: Lily, wa
     with supervisor(was.root):
         torn = was.folder(was.ended[0]) / "summary.md"
         torn.unlink()
+        closed = was.folder(was.ended[1]) / "summary.md"
+        closed.chmod(0o200)
         (was.root / ".lily" / "runs").chmod(0o755)
+        was.execute("update tally set runs = 99 where status = 'succeeded'")
         said = lily("doctor", "--repair")
         assert said.status == 1
         assert "lily down" in said.err
         assert not torn.exists()
-        assert (was.root / ".lily" / "runs").stat().st_mode & 0o777 == 0o700
+        assert [path.stat().st_mode & 0o777 for path in (was.root / ".lily" / "runs", closed)] == [0o700, 0o600]
+        assert was.query("select runs from tally where status = 'succeeded'") < [(99,)]
         assert lily("down").status == 0
     assert lily("doctor", "--repair").status == 0
     assert torn.exists()
+
+
+@pytest.mark.e2e
+def test_a_repair_leaves_runs_alone_whose_supervisor_lost_its_lock(lily: Lily, was: Past) -> None:
+    """Nobody seems to own the workspace, and what runs is no orphan all the same."""
+    gate = was.root / "gate"
+    os.mkfifo(gate)
+    write_job(was.root, "long", bindings=shell(f"cat {gate}"))
+    with supervisor(was.root):
+        run_id = lily("jobs", "run", "long", "--detach").out.strip()
+        while lily("runs", "show", run_id, "--json").json["status"] != "running":
+            pass
+        lock_path(Workspace(was.root)).unlink()
+        torn = was.folder(was.ended[0]) / "summary.md"
+        torn.unlink()
+        said = lily("doctor", "--repair", "--json")
+        assert (codes(said), said.json["repaired"]) == ({"lock_deleted", "files_damaged"}, [])
+        assert not torn.exists()
+        assert lily("runs", "show", run_id, "--json").json["status"] == "running"
+        gate.write_text("on\n")
 
 
 @pytest.mark.e2e

@@ -43,6 +43,7 @@ def write(folder: Path, stored: list[Event] | None, events: list[Event], *, flus
             if flush_each:
                 log.flush(fd, TS)
         log.flush(fd, TS)
+    assert (log.pending, log.pending_bytes) == ([], 0)
     return log
 
 
