@@ -32,14 +32,9 @@ def linkless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", refused)
 
 
-@pytest.mark.usefixtures("linkless")
-def test_what_can_only_be_kept_as_a_copy_is_on_the_disk_before_it_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whole, with what belongs to it, and for its owner alone: after a power cut nothing else has it."""
-    path, staged, aside = tmp_path / "store", tmp_path / "staged", tmp_path / "aside"
-    old = {"store": b"old", "store-wal": b"its log", "store-shm": b"index"}
-    for name, body in old.items():
-        (tmp_path / name).write_bytes(body)
-    staged.write_bytes(b"new")
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was flushed and renamed, in order."""
     steps: list[str] = []
     rename = os.rename
 
@@ -53,6 +48,17 @@ def test_what_can_only_be_kept_as_a_copy_is_on_the_disk_before_it_is_replaced(tm
 
     monkeypatch.setattr("lily.storage.copies.sync_path", synced)
     monkeypatch.setattr(os, "rename", renamed)
+    return steps
+
+
+@pytest.mark.usefixtures("linkless")
+def test_what_can_only_be_kept_as_a_copy_is_on_the_disk_before_it_is_replaced(tmp_path: Path, steps: list[str]) -> None:
+    """Whole, with what belongs to it, and for its owner alone: after a power cut nothing else has it."""
+    path, staged, aside = tmp_path / "store", tmp_path / "staged", tmp_path / "aside"
+    old = {"store": b"old", "store-wal": b"its log", "store-shm": b"index"}
+    for name, body in old.items():
+        (tmp_path / name).write_bytes(body)
+    staged.write_bytes(b"new")
     moved = copies.put_in_place(staged, path, aside)
     assert steps == [
         "store is on the disk",
@@ -111,6 +117,16 @@ def damage(path: Path, table: str = "event") -> bytes:
     (leaf,) = leaves(path, table)
     overwrite(path, leaf.page)
     return path.read_bytes()
+
+
+def test_a_copy_is_on_the_disk_before_it_has_its_name(path: Path, tmp_path: Path, steps: list[str]) -> None:
+    """As one file, for its owner alone, which opens without a log beside it."""
+    folder = tmp_path / "copies"
+    copies.copy_file(path, folder / "copy")
+    staged, *rest = steps
+    assert (staged.startswith(".copy."), rest) == (True, ["replaced", "copies is on the disk"])
+    (copy,) = folder.iterdir()
+    assert (copy.name, copy.stat().st_mode & 0o777, copy.read_bytes()[18:20]) == ("copy", 0o600, b"\1\1")  # no file with a log
 
 
 def test_a_store_that_is_renewed_leaves_nothing_beside_it_but_what_was_there(path: Path) -> None:
