@@ -171,7 +171,7 @@ class Windows:
             for job_id, number, until in connection.execute(wanted):
                 last[job_id] = number
                 if until is not None:
-                    with suppress(NONSENSE):  # edited by hand: the ledger's end is later, as far as it was followed
+                    with suppress(*NONSENSE):  # edited by hand: the ledger's end is later, as far as it was followed
                         ended[job_id] = parse_stamp(until)
         since = {job.job_id: max(now, ended.get(job.job_id, now), *_bounds(before.get(job.job_id), now)) for job in jobs}
         self._close(connection, [{"b_job_id": job.job_id, "b_until": stamp(since[job.job_id])} for job in jobs if job.job_id in last])
