@@ -80,6 +80,17 @@ print(os.read(read, 20).decode(), flush=True)
 """
 
 
+SAME_SESSION = """
+import os
+read, write = os.pipe()  # closed when the child becomes another program
+if os.fork() == 0:
+    os.setpgid(0, 0)
+    os.execve("/bin/sleep", ["sleep", "1000"], {})
+os.close(write)
+os.read(read, 1)
+"""
+
+
 class TestWhatAProgramGets:
     async def test_a_program_gets_its_arguments_unchanged_and_its_output_is_kept_and_told(self, bench: Bench) -> None:
         result = await bench.run("printf", "%s|", "a b", "$HOME", "*", "ä")
@@ -613,6 +624,22 @@ class TestSweep:
         assert is_alive(shell)
         assert await bench.processes.sweep([bench.run_id], 5) == 2
 
+    def test_a_member_whose_parent_went_first_is_not_lost(self, bench: Bench) -> None:
+        """It has no marks, and is in a session of its own: only that it was seen below its parent tells of it."""
+        script = "env -i setsid sleep 1000 & echo $!; wait"
+        with subprocess.Popen(["sh", "-c", script], env={**PATH, "LILY_RUN_ID": bench.run_id}, stdout=subprocess.PIPE) as shell:
+            assert shell.stdout is not None
+            pid = int(shell.stdout.readline())
+            while (found := read_entry(pid)) is None or found.session != pid:
+                pass
+            family = ending.family_of_runs([bench.run_id])
+            assert {each.pid for each in family.look()} == {shell.pid, pid}
+            shell.kill()
+        try:
+            assert family.look() == {found.proc}
+        finally:
+            os.kill(pid, signal.SIGKILL)
+
     async def test_a_sweep_with_nothing_to_end_finds_nothing(self, bench: Bench) -> None:
         assert await bench.processes.sweep([], 5) == 0
         assert await bench.processes.sweep([bench.run_id], 5) == 0
@@ -734,6 +761,14 @@ class TestSubreaper:
             os.kill(pid, signal.SIGKILL)
             _has_ended(pid)
             assert CHILDREN.collect_adopted() == 1
+
+    @pytest.mark.usefixtures("subreaper", "lasting")
+    async def test_what_stays_in_the_session_of_a_program_is_of_that_program_whoever_runs_beside_it(self, bench: Bench) -> None:
+        """Without marks, and in a group of its own."""
+        other = CHILDREN.start(lambda: subprocess.Popen(["sh", "-c", "exit"], start_new_session=True))
+        _has_ended(other.pid)
+        assert (await bench.run(*python(SAME_SESSION))).left_behind == 1
+        CHILDREN.reap(other)
 
     @pytest.mark.usefixtures("subreaper")
     def test_what_was_adopted_is_reaped_whichever_thread_has_it(self) -> None:
