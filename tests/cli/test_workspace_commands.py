@@ -286,6 +286,20 @@ def test_blueprints_show_has_schemas_and_an_example(lily: Lily, blueprint: str) 
     assert "an example job:" in text
 
 
+def test_an_example_that_does_not_fit_any_more_can_be_shown_and_made_a_job_of(lily: Lily, workspace: Path) -> None:
+    """Its author sees what the blueprint takes, and `jobs validate` says what is wrong with the example."""
+    (workspace / ".lily" / "blueprints").mkdir(exist_ok=True)
+    (workspace / ".lily" / "blueprints" / "late.py").write_text(
+        "from pydantic import BaseModel\nfrom lily import blueprint\n"
+        "class Bindings(BaseModel):\n    name: str\n    added: int\n"
+        "@blueprint('late.v1', bindings=Bindings, example={'name': 'x'})\n"
+        "async def late(ctx, bindings, run_input):\n    'Late.'\n"
+    )
+    assert "added" in lily("blueprints", "show", "late.v1").out
+    assert lily("jobs", "new", "mine", "--blueprint", "late.v1").status == 0
+    assert lily("jobs", "validate", "mine").status == 1
+
+
 def test_blueprints_show_prints_the_fields_of_what_a_table_names_as_a_type(lily: Lily) -> None:
     """`array of Step` alone would not say what a step may be told."""
     lines = lily("blueprints", "show", "pipeline.v1").out.splitlines()
