@@ -59,11 +59,19 @@ def open_engine(url: str, *, database_file: Path) -> Engine:
         address = re.sub(r"^postgres(ql)?(\+psycopg)?", "postgresql+psycopg", url)
         # A server's own default may be stricter: who waited for the transaction lock would then see what was there before it waited.
         told = {"isolation_level": "READ COMMITTED", "connect_args": _server_settings(address)}
-        return create_engine(address, pool_size=5, pool_pre_ping=True, **told)
+        engine = create_engine(address, pool_size=5, pool_pre_ping=True, **told)
     except ModuleNotFoundError:
         raise LilyError(
             Code.STORE_UNAVAILABLE, "store.url names PostgreSQL, and its driver is not installed", hint="pip install 'lily-jobs[postgres]'"
         ) from None
+    event.listen(engine, "connect", _have_it_sync)
+    return engine
+
+
+def _have_it_sync(connection: Any, _record: Any) -> None:
+    """Where the role or the database is content with less, a server that crashes would lose what was accepted."""
+    connection.execute("select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'")
+    connection.commit()
 
 
 def _server_settings(address: str) -> dict[str, Any]:

@@ -296,6 +296,18 @@ def test_a_connection_is_given_up_where_the_network_lets_everything_vanish(postg
         assert held.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
 
 
+@pytest.mark.parametrize(("given", "held"), [("off", "on"), ("local", "local"), ("remote_apply", "remote_apply")])
+def test_what_was_accepted_is_on_the_servers_disk_whatever_its_default(postgres_url: str, given: str, held: str) -> None:
+    """More than that is taken over."""
+    options = f"{make_url(postgres_url).query['options']} -csynchronous_commit={given}"
+    url = make_url(postgres_url).update_query_dict({"options": options}).render_as_string(hide_password=False)
+    engine = open_engine(url, database_file=Path("none"))
+    for _ in range(2):  # also once the transaction that said so has ended
+        with engine.connect() as connection:
+            assert connection.exec_driver_sql("show synchronous_commit").scalar_one() == held
+    engine.dispose()
+
+
 def test_what_the_address_says_of_its_network_holds(postgres_url: str) -> None:
     said = make_url(postgres_url).update_query_dict({"keepalives_idle": "77", "tcp_user_timeout": "0"})
     with connected(said.render_as_string(hide_password=False)) as held:
