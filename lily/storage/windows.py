@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, case, func, select, text, update
 
 from lily.clock import parse_stamp, stamp
 from lily.conditions.verdict import Looked, Standing, Wanted
-from lily.errors import Code, LilyError
+from lily.errors import Code, LilyError, lacks_spec
 from lily.identity import SUPERVISOR
 from lily.ledger import TICK, Control, Failure, Row, Schedule, Settlement, State, Version, nobody_looked, settle
 from lily.redaction import references
@@ -291,7 +291,12 @@ class Windows:
             gate = self._store.queue.gate(connection)
             for job in owed:
                 job_id = job.ledger.job_id
-                claim, new = self._settle(job, now, (told or {}).get(job_id, ()), (looked or {}).get(job_id), before.get(job_id))
+                try:
+                    claim, new = self._settle(job, now, (told or {}).get(job_id, ()), (looked or {}).get(job_id), before.get(job_id))
+                except LilyError as exc:
+                    if not lacks_spec(exc):
+                        raise
+                    claim, new = Claim(job_id, Settlement(), problem=exc.message), []
                 turned = turn_away(connection, gate, job, claim.settlement, new, now)
                 if turned is not None:
                     claim, new = replace(claim, settlement=turned.settlement, refused=turned.code, reports=turned.reports), turned.new

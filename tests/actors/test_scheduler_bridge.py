@@ -899,6 +899,32 @@ def test_a_ledger_that_was_edited_by_hand_stops_no_other_schedule(table: Timetab
     assert table.told() == ([("02 00:10", "fired")] if spoilt == "until" else [])
 
 
+def test_a_job_whose_spec_is_lost_stops_no_other_schedule(table: Timetable) -> None:
+    """Before a restart and after. Its windows are still owed: they are settled once the spec is back."""
+    table.put("job", every="10m")
+    table.put("other", every="10m")
+    store, lost = table.world.store, table.specs["job"]
+
+    def lose() -> None:
+        with writing(store.engine) as connection:
+            connection.execute(schema.spec.delete().where(schema.spec.c.spec_hash == lost.entry.digest))
+        store.forget_specs([lost.entry.digest])
+
+    async def body(world: World) -> None:
+        await anyio.sleep(15 * MINUTE)
+        lose()
+        await anyio.sleep(10 * MINUTE)
+
+    assert table.live(body).crashes == []
+    assert table.sleep(10 * MINUTE).crashes == []
+    assert table.told("other") == [("02 00:10", "fired"), ("02 00:20", "fired"), ("02 00:30", "fired")]
+    assert table.told() == [("02 00:10", "fired")]
+    with writing(store.engine) as connection:
+        store.statements.add_spec(connection, [(lost.entry.digest, lost.body.decode())])
+    table.sleep(10 * MINUTE)
+    assert table.told() == [("02 00:10", "fired"), ("02 00:20", "missed"), ("02 00:30", "missed"), ("02 00:40", "fired")]
+
+
 def test_a_job_store_that_can_not_be_written_stops_no_schedule(make_table: MakeTable, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a cache: it follows once the disk has room again."""
     table = make_table(job_store=True)
