@@ -166,14 +166,14 @@ class Conductor:
     async def _execute(self, active: Active, spec: PinnedSpec, ready: Ready) -> Outcome:
         """The attempt's outcome; one that was cut off (canceled or interrupted) reads as timed out."""
         run = active.run
-        steps = await self._steps_of(run) if len(run.attempts) > 1 else {}
-        if steps is None:  # none may be done twice
-            active.interrupted = active.interrupted or "the supervisor stopped"
-            return Outcome(status="timed_out", result=_versioned(), retryable=True)
         try:
+            steps = await self._steps_of(run) if len(run.attempts) > 1 else {}
+            if steps is None:  # none may be done twice
+                active.interrupted = active.interrupted or "the supervisor stopped"
+                return Outcome(status="timed_out", result=_versioned(), retryable=True)
             return await self._engine.execute(run, spec, ready, Told(run, self._writer), steps, active.within(spec.runtime.timeout_seconds))
         except Exception as exc:
-            # Nothing of the engine's own may leave a run without an end.
+            # Nothing of the engine's own may leave a run without an end, nor steps that somebody changed by hand.
             said = self._engine.redactor(run.spec_hash, spec).text(f"{type(exc).__name__}: {text_of(exc)}")
             self._log.error("internal error", run=run.run_id, trace=run.trace_id, error=said)
             error = ErrorInfo(code=Code.JOB_EXECUTION_FAILED, message=f"internal error: {said}", blueprint_code=Code.INTERNAL_ERROR)

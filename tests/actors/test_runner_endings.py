@@ -16,6 +16,7 @@ from lily.errors import Code, LilyError
 from lily.offload import inline
 from lily.operations.changes import cancel
 from lily.runs import Move, Run, Status
+from lily.storage import schema
 from lily.storage.artifacts import whole
 from lily.storage.audit import Actor
 from lily.storage.cancels import Done, cancel_runs
@@ -434,6 +435,24 @@ def test_a_finished_step_survives_the_supervisors_death(make_world: MakeWorld) -
     killed(world, 0.5)
     finish(world, run)
     assert calls == ["one", "two"]
+
+
+def test_finished_steps_that_somebody_spoilt_fail_their_run_alone(make_world: MakeWorld) -> None:
+    """By hand, in the store. None is done twice, and what else runs goes on."""
+    calls: list[str] = []
+
+    def spoil(attempt: int) -> None:
+        with world.store.engine.begin() as connection:
+            connection.execute(schema.step.update().values(value="nonsense"))
+        raise ValueError
+
+    world = make_world(_stepping(calls, crash=spoil))
+    run, other = world.submit("steps.v1", runtime=RETRY), world.submit("nap.v1", job_id="other", bindings={"seconds": 100})
+    finish(world, run, other)
+    assert (calls, statuses(world, run), statuses(world, other)) == (["one"], ["failed", "failed"], ["succeeded"])
+    error = world.receipt(run.run_id).error
+    assert error is not None
+    assert error.blueprint_code == Code.INTERNAL_ERROR
 
 
 def test_two_steps_with_one_name_are_an_error(make_world: MakeWorld) -> None:
