@@ -6,6 +6,7 @@ from collections.abc import Collection
 import anyio
 
 from lily.runs import Run
+from lily.storage.statements import CANCELED_AT_ONCE
 from lily.storage.store import Look
 
 AGAIN_SECONDS = (1.0, 2.0, 5.0, 10.0)  # from a start that failed to the next try, and to those after it
@@ -21,6 +22,7 @@ class QueueAhead:
     def __init__(self) -> None:
         self.runs: list[Run] = []
         self.more = False  # others may stand behind them
+        self.canceled_after = ""  # the next look tells of what was canceled from here on: files of those before may be long in coming
         self._unreadable: set[str] = set()  # jobs with a run that can't be started, and is not kept here
         self._told: set[str] = set()  # such runs, however often they were found
         self._put_off: dict[str, tuple[float, int]] = {}  # by run id: until when (loop time), and how often it was tried
@@ -29,6 +31,7 @@ class QueueAhead:
     def read(self, look: Look) -> None:
         """This is how the queue begins now."""
         self.runs, self.more = look.queued, look.more
+        self.canceled_after = look.canceled[-1] if len(look.canceled) >= CANCELED_AT_ONCE else ""
         self._unreadable.clear()
         self._known.clear()
         now = anyio.current_time()

@@ -307,7 +307,8 @@ class Runner:
         starting = sum(not active.begun for active in self._active.values())
         limit = self._free + max(self._slots, AHEAD) + starting if self._free > 0 else 0
         try:
-            return await self._offload(partial(self._store.look, limit=limit, full_jobs=full, since=self._since, known=set(self._active)))
+            look = partial(self._store.look, full_jobs=full, since=self._since, canceled_after=self._ahead.canceled_after)
+            return await self._offload(partial(look, limit=limit, known=set(self._active)))
         except LilyError:
             self._stale = True
             raise

@@ -103,6 +103,7 @@ class RunFiles:
         self._waiting: dict[str, float] = {}  # logs with lines that are not on disk, and the loop time from which on they are due
         self._lossy = set(lossy)
         self._unsaid: dict[str, int] = {}  # runs whose artifacts are owed: how many lines went down with the log that could not be written
+        self._specless: set[str] = set()  # runs whose artifacts are owed as their spec is lost, told of once: it may be so for good
         self._now = 0.0  # loop time of the batch
         self._ts = ""  # and its wall time
         self._again = False  # it was begun before, so its files may be there already
@@ -234,9 +235,13 @@ class RunFiles:
                 os.close(folder)
         except (OSError, ValueError, TypeError, LookupError, LilyError) as exc:
             # All but the first: a receipt or summary that can't be made of this run. It must not take the supervisor down.
-            if isinstance(exc, LilyError) and not lacks_spec(exc):
+            specless = lacks_spec(exc)
+            if isinstance(exc, LilyError) and not specless:
                 raise
-            self._trouble("artifacts could not be written; trying again", run, exc)
+            if not (specless and run.run_id in self._specless):
+                self._trouble("artifacts could not be written; trying again", run, exc)
+            if specless:
+                self._specless.add(run.run_id)
             self._done.owed.append(run.run_id)
             unsaid = log.unsaid  # ended runs without room may be many: of their lines the number alone is kept
             if unsaid and run.run_id not in self._logs:

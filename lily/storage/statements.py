@@ -173,7 +173,8 @@ class Statements:
         running = text(f"status = '{Status.RUNNING.value}'")  # written out, as below: such a statement has no parameters
         self.cancels = Asked(select(run.c.run_id, run.c.cancel).where(running, run.c.cancel.is_not(None)))
         owed = text(f"status = '{Status.CANCELED.value}' and written = 0")  # spelled so that the partial index serves it
-        self.canceled = Asked(select(run.c.run_id).where(owed).order_by(run.c.run_id).limit(bindparam("limit")))
+        behind = run.c.run_id > bindparam("after")
+        self.canceled = Asked(select(run.c.run_id).where(owed, behind).order_by(run.c.run_id).limit(bindparam("limit")))
         self.attempts_of = (
             select(attempt).where(attempt.c.run_id.in_(bindparam("ids", expanding=True))).order_by(attempt.c.run_id, attempt.c.number)
         )

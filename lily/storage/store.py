@@ -305,11 +305,18 @@ class Store(Reads):
     # -- what the runner asks ---------------------------------------------------------------------
 
     def look(
-        self, *, limit: int, full_jobs: Collection[str] = (), since: str = "", cancels: bool = True, known: Collection[str] = ()
+        self,
+        *,
+        limit: int,
+        full_jobs: Collection[str] = (),
+        since: str = "",
+        cancels: bool = True,
+        known: Collection[str] = (),
+        canceled_after: str = "",
     ) -> Look:
         """The first `limit` queued runs in queue order, without those of `full_jobs`, those accepted before `since` and the `known`.
 
-        None at all while the worker is paused."""
+        None at all while the worker is paused. Of the runs that were canceled, some that come after the id `canceled_after`."""
         with reading(self.engine) as connection:
             taking = not (limit and self._paused(connection))
             rows = self._queued(connection, limit, full_jobs, since) if limit and taking else ()
@@ -319,7 +326,8 @@ class Store(Reads):
             if not cancels:
                 return Look(queued, more)
             asked = {run_id: msgspec.json.decode(request) for run_id, request in self.statements.cancels(connection)}
-            return Look(queued, more, asked, [run_id for (run_id,) in self.statements.canceled(connection, limit=CANCELED_AT_ONCE)])
+            canceled = self.statements.canceled(connection, after=canceled_after, limit=CANCELED_AT_ONCE)
+            return Look(queued, more, asked, [run_id for (run_id,) in canceled])
 
     def _queued(self, connection: Connection, limit: int, full_jobs: Collection[str], since: str) -> Sequence[Any]:
         if not (full_jobs or since or self.queue.ages):

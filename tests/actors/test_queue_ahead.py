@@ -3,6 +3,7 @@
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from io import StringIO
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -13,12 +14,17 @@ from sqlalchemy import delete
 from actors.messages import Rung
 from lily.clock import parse_stamp
 from lily.errors import Code, LilyError
+from lily.log import StreamLog
 from lily.offload import inline
 from lily.operations.changes import cancel
 from lily.preflight import preflight
 from lily.runs import PinnedSpec, Run, Status
 from lily.settings import Queue
 from lily.storage import schema
+from lily.storage.artifacts import whole
+from lily.storage.audit import Actor
+from lily.storage.cancels import cancel_runs
+from lily.storage.statements import CANCELED_AT_ONCE
 from lily.testing import World
 from tests.actors.conftest import MakeWorld
 from tests.actors.test_runner import finish
@@ -123,6 +129,31 @@ def test_runs_whose_specs_are_lost_keep_no_other_from_starting_however_many_they
     runs: list[Run] = finish(world, other)
     assert runs[0].status is Status.SUCCEEDED
     assert {world.run(run.run_id).status for run in lost} == {Status.QUEUED}
+
+
+def test_canceled_runs_whose_specs_are_lost_keep_no_other_from_its_files_however_many_they_are(world: World) -> None:
+    """More than are looked at together. The log tells of each once."""
+    said = StringIO()
+    world.log = StreamLog(said, world.clock)
+
+    def canceled(job_id: str) -> Run:
+        run = world.submit("noop.v1", job_id=job_id)
+        cancel_runs(world.store, [run.run_id], actor=Actor(name="ada"), reason="", at=world.clock.now())
+        return run
+
+    lost = [canceled("lost") for _ in range(CANCELED_AT_ONCE + 1)]
+    with world.store.engine.begin() as connection:
+        connection.execute(delete(schema.spec).where(schema.spec.c.spec_hash == lost[0].spec_hash))
+    world.store.forget_specs([lost[0].spec_hash])
+
+    async def body(world: World) -> None:
+        await anyio.sleep(10)
+        other = canceled("other")
+        await anyio.sleep(10)
+        assert whole(world.workspace, world.run(other.run_id))
+
+    world.live(body)
+    assert said.getvalue().count("artifacts could not be written") == len(lost)
 
 
 @asynccontextmanager

@@ -248,6 +248,7 @@ def test_a_cancel_can_be_asked_of_a_running_run_alone(store: Store) -> None:
     request = store.look(limit=0).cancels[run.run_id]
     assert (request["by"], request["reason"]) == ("me", "why")
     assert store.look(limit=0).canceled == [waiting.run_id]
+    assert store.look(limit=0, canceled_after=waiting.run_id).canceled == []
     assert store.look(limit=0, cancels=False).cancels == {}
 
 
