@@ -171,6 +171,7 @@ class Capture:
             except Exception as error:  # kept for the one who waits; nothing is swallowed
                 self.error = error
                 self._on_error()
+                await self._discard()
             finally:
                 self.done.set()
 
@@ -192,6 +193,17 @@ class Capture:
         await self._drain()
         if self._kept.unfinished:
             await self._tell_lines(self._pending + await self._offload(self._kept.finish))
+
+    async def _discard(self) -> None:
+        """Read on all the same: a program that can't be signalled would wait for a reader for ever."""
+        with contextlib.suppress(OSError):
+            while self._told is None and not self._finishing:
+                with anyio.CancelScope() as self._waiting:
+                    await anyio.wait_readable(self._pipe)
+                self._waiting = None
+                with contextlib.suppress(BlockingIOError):
+                    if not os.readv(self._pipe, [self._buffer]):
+                        return
 
     async def _turn(self) -> bool:
         quiet = _QUIET_SECONDS if self._pending else float("inf")

@@ -1,5 +1,6 @@
 """Programs that are run for real: what they get, how they end, and that nothing of them stays."""
 
+import errno
 import os
 import resource
 import signal
@@ -16,7 +17,7 @@ import anyio.lowlevel
 import pytest
 
 from lily.blueprints.contract import BlueprintError, ProcessResult
-from lily.engines import brief, ending, limits, spawn
+from lily.engines import brief, ending, limits, output, spawn
 from lily.engines.children import CHILDREN
 from lily.engines.output import Capture, Kept
 from lily.engines.process_table import (
@@ -325,6 +326,20 @@ class TestHowAProgramEnds:
                 await bench.run("true", log_prefix=f"{number}-")
             await bench.run("touch", "go", log_prefix="b-")
         assert (bench.run_dir / "a-stdout.log").read_text() == "ready\ndone\n"
+
+    async def test_a_program_that_is_not_ours_to_signal_ends_also_where_its_output_can_not_be_kept(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It would wait for a reader for ever, and its attempt for it."""
+
+        def full(fd: int, data: bytes) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(ending, "send", lambda proc, signum: False)
+        monkeypatch.setattr(output, "write_all", full)
+        with pytest.raises(OSError, match="No space left"):
+            await bench.run("sh", "-c", "sleep 0.1; timeout 20 seq 1000000; echo $? > status", kill_grace_seconds=0)
+        assert (bench.workspace / "status").read_text() == "0\n"
 
     async def test_a_stranger_who_holds_the_pipes_open_does_not_hold_up_the_end(self, bench: Bench) -> None:
         kept = list[int]()
