@@ -65,8 +65,8 @@ def _problems(error: BaseException, what: str, encoded: bytes) -> list[dict[str,
     for found in error.errors(include_url=False, include_context=False):
         at.setdefault(_place(found, value), []).append(found)
     # Of a union each kind has its say: the one that was meant is that which came furthest.
-    meant = [place for place in at if not any(place == each[: len(place)] for each in at if len(each) > len(place))]
-    return [{"field": describe_path(place, what), "problem": _problem(at[place])} for place in meant]
+    passed = {place[:depth] for place in at for depth in range(len(place))}
+    return [{"field": describe_path(place, what), "problem": _problem(kinds)} for place, kinds in at.items() if place not in passed]
 
 
 def _place(found: Any, value: Any) -> tuple[str | int, ...]:

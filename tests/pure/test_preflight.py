@@ -1,6 +1,7 @@
 """What is decided before the first attempt: each refusal has its code, and nothing a blueprint does gets out."""
 
 import errno
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -157,6 +158,15 @@ def test_a_secret_in_place_of_a_reference_is_not_shown_whatever_else_the_field_t
     found = refused(Code.JOB_BINDINGS_INVALID, Code.BLUEPRINT_BINDINGS_INVALID, Probe(bindings_schema=Either), bindings=bindings)
     assert [each["field"] for each in found.error.data["problems"]] == ["bindings.env.A.secret"]
     assert "hunter2" not in found.error.message
+
+
+def test_a_long_list_of_wrong_values_is_refused_in_time_that_grows_with_its_length() -> None:
+    """Input of a megabyte kept the command, or the supervisor, busy for hours."""
+    bindings = {"lists": ["x"] * 20_000}
+    began = time.process_time()
+    found = refused(Code.JOB_BINDINGS_INVALID, Code.BLUEPRINT_BINDINGS_INVALID, Probe(bindings_schema=Either), bindings=bindings)
+    assert time.process_time() - began < 3
+    assert "bindings.lists[0]: input should be a valid integer" in found.error.message
 
 
 def test_all_wrong_fields_are_named_at_once() -> None:
