@@ -61,10 +61,11 @@ def check_place(workspace: Workspace, job_ids: Iterable[str]) -> None:
     runs, lily = _folders(workspace)
     folder = runs if os.path.isdir(runs) else lily
     # A job's own folder is another user's where that user was the first to run the job, root by a slip say.
-    own = [path for job_id in job_ids if os.path.isdir(path := f"{runs}/{job_id}")]
+    own = {path: {"job_id": job_id} for job_id in job_ids if os.path.isdir(path := f"{runs}/{job_id}")}
     for each in (folder, *own):
         if not os.access(each, os.W_OK | os.X_OK):
-            raise LilyError(Code.WORKSPACE_INVALID, "runs can't be written here", where=each, hint="check owner and permissions")
+            hint = "check owner and permissions"
+            raise LilyError(Code.WORKSPACE_INVALID, "runs can't be written here", where=each, hint=hint, **own.get(each, {}))
     disk = os.statvfs(folder)
     if disk.f_bavail * disk.f_frsize < ROOM_BYTES:
         said = f"less than {ROOM_BYTES >> 20} MiB is free where runs are written"

@@ -240,10 +240,11 @@ class _Sender:
         try:
             return list(self._sent(batch))
         except LilyError as error:
-            if len(batch) > 1 and error.code not in _OF_ALL:
+            of_one = error.code in _OF_ONE or (error.code is Code.WORKSPACE_INVALID and "job_id" in error.detail)  # that job's folder alone
+            if len(batch) > 1 and (of_one or error.code not in _OF_ALL):
                 middle = len(batch) // 2
                 return [*self.send(batch[:middle]), *self.send(batch[middle:])]
-            if error.code in _OF_ONE and len(batch) == 1:
+            if of_one and len(batch) == 1:
                 return [Kept(batch[0].run_id, batch[0].job_id, error)]
             self.stopped = True
             return [Stopped(f"nothing more is accepted: {error.message}", error)]

@@ -190,6 +190,22 @@ class TestPermissions:
         finally:
             folder.chmod(0o700)
 
+    def test_a_job_whose_folder_is_another_users_keeps_no_dead_letter_of_another_job(self, unprivileged: Unprivileged) -> None:
+        root = unprivileged.folder("dead-by-root")
+        assert unprivileged.lily("init", ".", cwd=root).returncode == 0
+        for job in ("closed", "open"):
+            write_script_job(unprivileged, root, job, "exit 1")
+            assert unprivileged.lily("jobs", "run", job, cwd=root).returncode == 1
+        folder = root / ".lily" / "runs" / "closed"
+        folder.chmod(0)
+        try:
+            said = unprivileged.lily("dlq", "retry", "--all", cwd=root)
+            assert (said.returncode, said.stdout.count("  open  retried as ")) == (1, 1), said.stderr
+            assert f" stays: workspace_invalid: runs can't be written here · {folder}" in said.stderr
+            assert "1 retried, 1 stays" in said.stderr
+        finally:
+            folder.chmod(0o700)
+
     def test_a_folder_that_is_closed_under_a_run_is_told_of_and_its_artifacts_come_once_it_is_open(
         self, unprivileged: Unprivileged
     ) -> None:
