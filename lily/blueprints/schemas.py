@@ -61,12 +61,13 @@ def _problems(error: BaseException, what: str, encoded: bytes) -> list[dict[str,
         value = msgspec.json.decode(encoded)
     except ValueError:
         value = None
-    at: dict[tuple[str | int, ...], list[Any]] = {}
+    at: dict[tuple[tuple[str | int, ...], bool], list[Any]] = {}
     for found in error.errors(include_url=False, include_context=False):
-        at.setdefault(_place(found, value), []).append(found)
+        of_key = found["loc"][-1:] == ("[key]",)  # which has the place of its value, and is no kind of it
+        at.setdefault((_place(found, value), of_key), []).append(found)
     # Of a union each kind has its say: the one that was meant is that which came furthest.
-    passed = {place[:depth] for place in at for depth in range(len(place))}
-    return [{"field": describe_path(place, what), "problem": _problem(kinds)} for place, kinds in at.items() if place not in passed]
+    passed = {place[:depth] for place, _ in at for depth in range(len(place))}
+    return [{"field": describe_path(place, what), "problem": _problem(kinds)} for (place, _), kinds in at.items() if place not in passed]
 
 
 def _place(found: Any, value: Any) -> tuple[str | int, ...]:

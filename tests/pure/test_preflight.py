@@ -4,7 +4,7 @@ import errno
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -151,6 +151,19 @@ def test_a_field_of_several_kinds_has_one_problem_at_a_place_of_the_file(binding
     found = refused(Code.JOB_BINDINGS_INVALID, Code.BLUEPRINT_BINDINGS_INVALID, Probe(bindings_schema=Either), bindings=bindings)
     said = {each["field"]: each["problem"] for each in found.error.data["problems"]}
     assert said == problems
+
+
+class Named(BaseModel):
+    env: dict[Annotated[str, Field(pattern="^[A-Z]+$")], Value] = {}
+
+
+def test_a_wrong_key_and_its_wrong_value_are_two_problems() -> None:
+    """And not one of several kinds, whose one text shows the key where the value was meant."""
+    outcome = refused(Code.JOB_BINDINGS_INVALID, Code.BLUEPRINT_BINDINGS_INVALID, Probe(bindings_schema=Named), bindings={"env": {"a": 1}})
+    assert [each["problem"] for each in outcome.error.data["problems"]] == [
+        "string should match pattern '^[A-Z]+$', found \"a\"",
+        "input should be a valid string or an object, found 1 (in quotes it is text)",
+    ]
 
 
 def test_a_secret_in_place_of_a_reference_is_not_shown_whatever_else_the_field_takes() -> None:
