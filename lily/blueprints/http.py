@@ -23,6 +23,7 @@ from lily.text import cause_of, encodable
 
 KEPT_BYTES = 1024 * 1024  # of the body; what is over is not read
 _EXCERPT = 2000
+_LONGEST_PAUSE = 3600.0  # seconds that a server is left alone on its word: windows of a check are skipped meanwhile
 
 
 def _name(given: str) -> str:
@@ -114,7 +115,7 @@ class Http(BlueprintBase):
             if wrong:
                 raise BlueprintError(
                     f"{bindings.method} {_shown(bindings.url)}: {'; '.join(wrong)}",
-                    retry_after=asked_pause(answer.headers) or None,
+                    retry_after=min(asked_pause(answer.headers), _LONGEST_PAUSE) or None,
                     status=answer.status,
                     elapsed_ms=answer.elapsed_ms,
                     problems=wrong[:20],

@@ -106,9 +106,10 @@ async def test_all_that_is_wrong_is_said_at_once(server: Server, tmp_path: Path)
     assert "the body is none" in error.message
 
 
-async def test_a_server_that_wants_to_be_left_alone_is(server: Server, tmp_path: Path) -> None:
-    server.reply = lambda asked: Reply(429, {"Retry-After": "90"})
-    assert (await refused(tmp_path, url=server.url)).retry_after == 90
+@pytest.mark.parametrize(("said", "kept"), [("90", 90), ("86400", 3600)])
+async def test_a_server_that_wants_to_be_left_alone_is(server: Server, tmp_path: Path, said: str, kept: float) -> None:
+    server.reply = lambda asked: Reply(429, {"Retry-After": said})
+    assert (await refused(tmp_path, url=server.url)).retry_after == kept
 
 
 async def test_a_huge_body_is_cut(server: Server, tmp_path: Path) -> None:
