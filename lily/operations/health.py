@@ -114,7 +114,11 @@ def _schedule(store: Store, said: Mapping[str, Any] | None, now: datetime) -> Sc
         if state.version is None:
             unaccounted += bool(state.nonsense)
             continue
-        schedule = windows.schedule(state.job_id, state.version)
+        try:
+            schedule = windows.schedule(state.job_id, state.version)
+        except LilyError:  # of a zone that this machine does not know, say: nobody fires it, and all the rest is known
+            unaccounted += 1
+            continue
         after = max(state.settled, state.version.since)
         due = now - _LOOKING if is_condition(state.version.trigger) else now  # somebody may still be looking
         for number, window in enumerate(schedule.windows(after, due)):

@@ -105,10 +105,10 @@ class _Job:
         for version in self._standing.versions:
             until = self._standing.settled if version.until is None else min(version.until, self._standing.settled)
             after = max(self._since, version.since)
-            if after >= until:
+            if after >= until and version.until is not None:
                 continue
-            schedule = self._schedule(version)
-            for window in schedule.windows(after, until) if schedule else ():
+            schedule = self._schedule(version)  # also of the one that holds and has no window yet: it may never have one
+            for window in schedule.windows(after, until) if schedule and after < until else ():
                 self._report.windows += 1
                 yield window, version
 

@@ -132,11 +132,8 @@ class SomeWindows(WindowReads):
 
     def standings(self, job_id: str | None = None) -> dict[str, Standing]:
         """Those of these jobs that the ledger knows, in the order of their ids."""
-        s, v = schema.schedule.c, schema.trigger_version.c
         with reading(self._engine) as connection:
-            jobs = select(s.job_id, s.settled).where(s.job_id.in_(self._ids)).order_by(s.job_id)
-            versions = select(schema.trigger_version).where(v.job_id.in_(self._ids)).order_by(v.job_id, v.number)
-            return standings_of(connection.execute(jobs), connection.execute(versions))
+            return standings_of(connection, self._ids)
 
     def stream(self, since: datetime, job_id: str | None = None) -> Iterator[WindowRow]:
         """Every row of these jobs after `since`, by job and window."""

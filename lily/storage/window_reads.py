@@ -1,13 +1,13 @@
 """Reading the window ledger: rows, versions, states and the supervisors that were there. All calls block, and change nothing."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, select, tuple_
+from sqlalchemy import Connection, Select, select, tuple_
 
 from lily.clock import parse_stamp, stamp
 from lily.ledger import Control, Version, WindowStatus, control_from
@@ -71,10 +71,7 @@ class WindowReads:
     def standing(self, job_id: str) -> Standing | None:
         """The job's versions; None when the ledger never saw it. Raises LilyError where they can't be read."""
         with reading(self._engine) as connection:
-            settled = connection.execute(select(schema.schedule.c.settled).where(schema.schedule.c.job_id == job_id)).scalar()
-            v = schema.trigger_version.c
-            versions = connection.execute(select(schema.trigger_version).where(v.job_id == job_id).order_by(v.number)).all()
-        found = None if settled is None else _standing(settled, versions)
+            found = standings_of(connection, [job_id]).get(job_id)
         if found is not None and found.nonsense:
             raise edited(job_id, found.nonsense)
         return found
@@ -172,12 +169,8 @@ class WindowReads:
 
     def standings(self, job_id: str | None = None) -> dict[str, Standing]:
         """Every job of the ledger, or one, by id."""
-        s, v = schema.schedule.c, schema.trigger_version.c
         with reading(self._engine) as connection:
-            jobs, versions = select(s.job_id, s.settled).order_by(s.job_id), select(schema.trigger_version).order_by(v.job_id, v.number)
-            if job_id is not None:
-                jobs, versions = jobs.where(s.job_id == job_id), versions.where(v.job_id == job_id)
-            return standings_of(connection.execute(jobs), connection.execute(versions))
+            return standings_of(connection, None if job_id is None else [job_id])
 
     def stream(self, since: datetime, job_id: str | None = None) -> Iterator[WindowRow]:
         """Every row after `since`, by job and window, a page at a time."""
@@ -233,16 +226,33 @@ def _read(row: Any) -> WindowRow:
     )
 
 
-def standings_of(jobs: Iterable[Any], versions: Iterable[Any]) -> dict[str, Standing]:
-    """By job, from rows of (id, settled) and of versions, each in the order of the ids. One that was edited by hand hides no other."""
-    settled, of = {row[0]: row[1] for row in jobs}, defaultdict[str, list[Any]](list)
-    for row in versions:
+def standings_of(connection: Connection, job_ids: Collection[str] | None) -> dict[str, Standing]:
+    """Those of these jobs that the ledger knows, or all, by id in the order of the ids. One that was edited by hand hides no other."""
+    s, v, c = schema.schedule.c, schema.trigger_version.c, schema.control.c
+    jobs, versions, controls = select(schema.schedule).order_by(s.job_id), select(schema.trigger_version), select(schema.control)
+    if job_ids is not None:
+        jobs, versions, controls = (
+            jobs.where(s.job_id.in_(job_ids)),
+            versions.where(v.job_id.in_(job_ids)),
+            controls.where(c.job_id.in_(job_ids)),
+        )
+    rows, of, spoilt = connection.execute(jobs).all(), defaultdict[str, list[Any]](list), dict[str, str]()
+    for row in connection.execute(versions.order_by(v.job_id, v.number)):
         of[row.job_id].append(row)
-    return {job_id: _standing(at, of[job_id]) for job_id, at in settled.items()}
+    for row in connection.execute(controls):
+        try:
+            control_from(row.at, row.state, row.until, row.reason, row.by, row.set_id)
+        except NONSENSE as error:
+            spoilt[row.job_id] = why_not(error)
+    return {row.job_id: _standing(row, of[row.job_id], spoilt.get(row.job_id, "")) for row in rows}
 
 
-def _standing(settled: Any, versions: Sequence[Any]) -> Standing:
+def _standing(row: Any, versions: Sequence[Any], spoilt: str) -> Standing:
+    """`spoilt` says why a change of its state can't be read; nobody fires its windows then, as where the state itself can't be."""
     try:
-        return Standing(parse_stamp(settled), [version_from(row) for row in versions])
+        if not spoilt:
+            control_from(row.changed_at or row.settled, row.state, row.until, row.reason, row.by, row.set_id)
+            return Standing(parse_stamp(row.settled), [version_from(each) for each in versions])
     except NONSENSE as error:
-        return Standing(NEVER, [], nonsense=why_not(error))
+        spoilt = why_not(error)
+    return Standing(NEVER, [], nonsense=spoilt)

@@ -18,9 +18,11 @@ from lily.findings import CODES
 from lily.health import StoreFacts
 from lily.operations.doctor import examine, machine, stores
 from lily.operations.doctor.mends import MENDS
+from lily.storage import schema
 from lily.workspace import Workspace, lock_path
 from tests.cli.conftest import Lily, Said, shell, started, supervisor, until, write_job
 from tests.cli.damage import HOURLY, codes, past
+from tests.cli.ledgers import ledger
 from tests.contract.conform import check_fits, check_run
 from tests.contract.imports import REPOSITORY
 from tests.contract.test_docs import help_of, named
@@ -548,6 +550,11 @@ def test_what_drifted_apart_is_named(lily: Lily, workspace: Path) -> None:
     write_job(workspace, "b", trigger=HOURLY)
     said = lily("doctor", "--json")
     assert (said.status, all_codes(said)) == (0, {"schedule_drift"})
+    assert one(said, "schedule_drift")["message"] == "not registered: b"
+    with ledger(workspace) as made:  # by hand, which is told with the windows and keeps nothing from being looked at
+        made.spoil(schema.schedule.update().where(schema.schedule.c.job_id == "a").values(state="odd"))
+    said = lily("doctor", "--json")
+    assert (said.status, all_codes(said)) == (1, {"schedule_drift", "windows_unaccounted"})
     assert one(said, "schedule_drift")["message"] == "not registered: b"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from lily.clock import SystemClock, stamp
+from lily.storage import schema
 from tests.cli.conftest import Lily, environment, rest, started, supervisor, until, write_job
 from tests.cli.ledgers import ledger
 from tests.contract.scenes import small_disk
@@ -215,6 +216,18 @@ def test_windows_that_nobody_accounts_for_are_critical(lily: Lily, workspace: Pa
     found = checks(lily)["scheduler"]
     assert found["level"] == "critical"
     assert found["value"]["unaccounted"] > 100
+
+
+def test_a_job_whose_windows_cant_be_computed_hides_nothing_else(lily: Lily, workspace: Path) -> None:
+    """As where a time zone has gone from the machine."""
+    write_job(workspace, "a", trigger={"type": "interval", "every": "1h"})
+    with ledger(workspace) as made:
+        made.register("a")
+        made.spoil(schema.trigger_version.update().values(timezone="Mars/Olympus"))
+    found = checks(lily)
+    assert (found["scheduler"]["level"], found["scheduler"]["value"]["unaccounted"]) == ("critical", 1)
+    assert (found["queue"]["level"], found["dead_letters"]["level"]) == ("healthy", "healthy")
+    assert "Mars/Olympus" in lily("schedule", "verify").out
 
 
 def test_a_damaged_store_is_critical_and_no_traceback(lily: Lily, workspace: Path) -> None:

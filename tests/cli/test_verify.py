@@ -110,8 +110,11 @@ def test_verify_names_each_kind_of_difference(lily: Lily, busy: Path, kind: str)
         schema.schedule.update().where(schema.schedule.c.job_id == "a").values(settled=""),
         schema.trigger_version.update().where(schema.trigger_version.c.job_id == "a").values(since="yesterday"),
         schema.trigger_version.update().where(schema.trigger_version.c.job_id == "a").values(trigger="{"),
+        schema.schedule.update().where(schema.schedule.c.job_id == "a").values(state="odd"),
+        schema.schedule.update().where(schema.schedule.c.job_id == "a").values(changed_at="yesterday"),
+        schema.control.update().where(schema.control.c.job_id == "a").values(at="yesterday"),
     ],
-    ids=["settled", "no settled", "since", "trigger"],
+    ids=["settled", "no settled", "since", "trigger", "state", "changed", "control"],
 )
 def test_a_ledger_that_says_nonsense_is_a_difference_and_keeps_no_other_from_being_compared(lily: Lily, busy: Path, nonsense: Any) -> None:
     """Somebody wrote there by hand: until when and from when its windows are can't be known. The job is named."""
