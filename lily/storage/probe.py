@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from lily.errors import LilyError
 from lily.health import StoreFacts
@@ -117,6 +117,16 @@ _NO_PLACE = "there is no schema on the search_path of store.url in which its use
 _MAY_MAKE = text("select has_schema_privilege(current_schema(), 'create')")  # null: there is none that may be used
 
 
+def _is_pooled(engine: Engine, connection: Connection) -> bool:
+    """Whether a pooler keeps no session. Not known where the server has no place for a second connection: one tells all the rest."""
+    try:
+        return keeps_no_session(engine, connection)
+    except OperationalError:
+        if connection.invalidated:
+            raise
+        return False
+
+
 def _server(url: str, free: float) -> StoreFacts:
     try:
         engine = open_engine(url, database_file=Path())
@@ -124,7 +134,7 @@ def _server(url: str, free: float) -> StoreFacts:
         return StoreFacts(problem=error.message, head=HEAD, free=free)
     try:
         with engine.connect() as connection:
-            if keeps_no_session(engine, connection):
+            if _is_pooled(engine, connection):
                 return StoreFacts(problem=NO_SESSION, head=HEAD, free=free)
             read_only = connection.execute(text("show transaction_read_only")).scalar()
             there = connection.execute(text("select to_regclass('alembic_version')")).scalar()

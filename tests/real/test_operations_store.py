@@ -453,6 +453,23 @@ def test_a_server_on_which_a_user_lacks_rights_says_which(postgres_url: str, tmp
     admin.dispose()
 
 
+def test_a_server_with_one_place_left_is_looked_at(postgres_url: str, tmp_path: Path) -> None:
+    """What a second connection would show is not known then, and all the rest is."""
+    user = f"u_{secrets.token_hex(4)}"
+    narrow = make_url(postgres_url).set(username=user, password=user).render_as_string(hide_password=False)
+    admin = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"create role {user} login password '{user}' connection limit 1")
+        try:
+            facts = probe(narrow, database_file=tmp_path / "none", folders=[])
+            assert (facts.problem, facts.there, "may make tables" in facts.why_not) == ("", False, True)
+            connection.exec_driver_sql(f"alter role {user} connection limit 0")
+            assert "too many connections" in probe(narrow, database_file=tmp_path / "none", folders=[]).problem
+        finally:
+            connection.exec_driver_sql(f"drop role {user}")
+    admin.dispose()
+
+
 def test_what_health_and_the_worker_ask_reads_indexes_whatever_is_in_the_tables(tmp_path: Path) -> None:
     """No look walks a table of runs, events or windows; counting by status walks an index alone."""
     store = Store("", database_file=tmp_path / "lily.sqlite3", clock=FakeClock())
