@@ -70,8 +70,9 @@ def open_engine(url: str, *, database_file: Path) -> Engine:
 
 def _have_it_sync(connection: Any, _record: Any) -> None:
     """Where the role or the database is content with less, a server that crashes would lose what was accepted."""
+    connection.autocommit = True  # one question in place of three
     connection.execute("select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'")
-    connection.commit()
+    connection.autocommit = False
 
 
 def _server_settings(address: str) -> dict[str, Any]:
