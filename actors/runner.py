@@ -384,7 +384,8 @@ class Runner:
             if active is not None and active.cancel is None:
                 active.cancel = request
                 active.cut_off()
-        for run_id in (ended := [run_id for run_id in look.canceled if run_id not in self._active]):
+        ended = [run_id for run_id in look.canceled if run_id not in self._active]
+        for run_id in ended:
             self._waiting.pop(run_id, None)
         if ended:
             await self._writer.tell(Repair(ended))

@@ -164,7 +164,7 @@ async def _send(bindings: Bindings, base: Path) -> tuple[Answer, bytes]:
 
 
 def _without_secrets_elsewhere(home: Any, headers: Mapping[str, Value]) -> Any:
-    """A hook for each request that is sent: a server that redirects to another one must not get it our secrets. Of headers the library
+    """A hook for each request that is sent: a server that redirects to another one must not get our secrets. Of headers the library
     takes only Authorization and Cookie out."""
     secret = [name for name, value in headers.items() if not isinstance(value, str)]
 
