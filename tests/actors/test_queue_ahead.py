@@ -201,7 +201,7 @@ def test_a_run_whose_start_failed_for_a_moment_is_not_passed_by_the_next_of_its_
     """What was read while it was being tried leaves it out."""
     world = make_world(slots=4)
     alone = {"max_parallel_runs": 1}
-    first, second = (world.submit("nap.v1", job_id="job", bindings={"seconds": 50}, runtime=alone) for _ in range(2))
+    first, second = (world.submit("nap.v1", job_id="job", bindings={"seconds": 5}, runtime=alone) for _ in range(2))
     failures = [LilyError(Code.BLUEPRINT_COMPILE_FAILED, "too many open files")]
 
     def judged(*given: Any) -> Any:
