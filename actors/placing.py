@@ -1,8 +1,7 @@
 """Jobs for APScheduler's engine as the ledger says last: with the first window to come."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 from actors.job_store import Placed
 from lily.errors import LilyError
@@ -29,9 +28,3 @@ def _placed(windows: Windows, state: JobState, now: datetime, log: Log) -> Place
     # A clock that stepped back: what has its row is not fired again.
     due = trigger.get_next_fire_time(None, max(now, state.settled, state.version.since) + TICK)
     return None if due is None else Placed(state.job_id, state.version.number, trigger, due, misfire_seconds(state.version.trigger))
-
-
-def chunks(given: Iterable[Any]) -> list[list[Any]]:
-    """What is given in parts that one transaction takes."""
-    items = list(given)
-    return [items[n : n + AT_ONCE] for n in range(0, len(items), AT_ONCE)]

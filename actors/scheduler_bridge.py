@@ -31,8 +31,9 @@ from actors.messages import (
     SpecRemoved,
     SpecsRead,
 )
-from actors.placing import chunks, first_fires
+from actors.placing import AT_ONCE, first_fires
 from actors.scheduler import EVENTS, LOOK_SECONDS, MailboxExecutor, TaskScheduler
+from lily.batched import batched
 from lily.clock import Clock, stamp
 from lily.conditions.verdict import Looked
 from lily.errors import Code, LilyError
@@ -365,7 +366,7 @@ class SchedulerBridge:
 
     async def _register(self, entries: Sequence[SpecEntry], now: datetime, known: dict[str, JobState] | None = None) -> None:
         """Store what the ledger does not know yet of these jobs. `known` are the states of all jobs, and follows."""
-        for some in chunks(entries):
+        for some in batched(entries, AT_ONCE):
             states = known if known is not None else await self._offload(self._windows.states_or_nonsense, [entry.id for entry in some])
             new, refused = await self._offload(registrations, some, states, self._body, now)
             for job_id, why in refused.items():
@@ -400,7 +401,7 @@ class SchedulerBridge:
         idle = await self._offload(self._windows.settle_idle, quiet, now)
         self._fault("bridge:claimed")
         async with self._placing:
-            for some in chunks(idle):
+            for some in batched(idle, AT_ONCE):
                 await self._place(some, {job_id: states[job_id] for job_id in some}, now)
         await self._settle_and_add(sorted(states.keys() - idle), now)
 
@@ -415,7 +416,7 @@ class SchedulerBridge:
                 await anyio.sleep(RETRY_SECONDS)
 
     async def _settle_and_add(self, job_ids: Sequence[str], now: datetime) -> None:
-        for some in chunks(job_ids):
+        for some in batched(job_ids, AT_ONCE):
             for claim in await self._settle(some, now, again=self._unsure):
                 self._give_word(claim)
             async with self._placing:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from lily.batched import batched
 from lily.clock import Clock, SystemClock, stamp
 from lily.errors import Code, LilyError
 from lily.identity import Actor, as_actor
@@ -127,8 +128,7 @@ def prune(
     for job in [job_id] if job_id is not None else store.job_ids():
         gone += [run for run in _prunable(store, job, keep) if before is None or (run.ended_at or "") < before]
     if not dry_run:
-        for first in range(0, len(gone), _AT_ONCE):
-            some = gone[first : first + _AT_ONCE]
+        for some in batched(gone, _AT_ONCE):
             # The files before it holds: whoever is killed here finds the runs again and goes on.
             store.forget([run.run_id for run in some], by, reason, partial(_remove_folders, workspace, some, kept))
         if gone:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from lily.batched import batched
 from lily.clock import Clock, SystemClock, stamp
 from lily.errors import Code, LilyError
 from lily.identity import Actor
@@ -122,8 +123,7 @@ def prepared(
 ) -> Iterator[Ready | Kept]:
     """Each of these dead letters with its new run, or what is wrong with it. Nothing is stored."""
     specs = _Specs(workspace, store, spec)
-    for first in range(0, len(run_ids), BATCH):
-        some = run_ids[first : first + BATCH]
+    for some in batched(run_ids, BATCH):
         owed = Letters(store).owed(some)
         retried = Letters(store).retried([run_id for run_id in some if run_id not in owed])
         for run_id in some:

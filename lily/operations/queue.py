@@ -5,6 +5,7 @@ from datetime import datetime
 from functools import partial
 
 from lily.backlog import PRIORITIES, marks
+from lily.batched import batched
 from lily.clock import Clock, SystemClock, parse_stamp, stamp
 from lily.errors import Code, LilyError
 from lily.operations.changes import ended
@@ -115,9 +116,9 @@ def cancel_matching(
 
 def _cancel(workspace: Workspace, store: Store, ids: Sequence[str], *, actor: Actor, reason: str, running: bool) -> QueueCancel:
     told: list[Canceled] = []
-    for first in range(0, len(ids), AT_ONCE):
+    for some in batched(ids, AT_ONCE):
         at = SystemClock().now()
-        told += cancel_runs(store, ids[first : first + AT_ONCE], actor=actor, reason=reason, at=at, running=running)
+        told += cancel_runs(store, some, actor=actor, reason=reason, at=at, running=running)
         ring(workspace)
     of = {done: [each.run.run_id for each in told if each.done is done] for done in Done}
     return QueueCancel(dry_run=False, canceled=of[Done.CANCELED], asked=of[Done.ASKED], left=of[Done.ENDED] + of[Done.LEFT])

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from lily.batched import batched
 from lily.blueprints.registry import Registry
 from lily.blueprints.versions import matches
 from lily.clock import parse_stamp, stamp
@@ -83,8 +84,7 @@ class Look:
         self._waiting = self._reads.waiting()
         self._holes = {known.finding.job_id: known.finding for known in self._reads.present(Kind.UNACCOUNTED).values()}
         first = (self._now.toordinal() * JOBS_AT_ONCE * 7) % max(len(ids), 1)  # another one each day: see WINDOWS
-        turned = ids[first:] + ids[:first]
-        self.chunks = [turned[n : n + JOBS_AT_ONCE] for n in range(0, len(turned), JOBS_AT_ONCE)]
+        self.chunks = batched(ids[first:] + ids[:first], JOBS_AT_ONCE)
 
     def _is_own(self, entry: SpecEntry) -> bool:
         return self._index.built_in(entry.id) is not None

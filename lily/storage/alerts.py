@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy import Connection, Select, and_, bindparam, exists, func, select
 
 from lily.alerts.decide import Act, Decision, Ended, Kind, Streak, Terms, Told, decide
+from lily.batched import batched
 from lily.clock import stamp
 from lily.runs import ErrorInfo, EventName
 from lily.storage import schema
@@ -22,6 +23,7 @@ from lily.text import storable
 
 CURSOR = "alerts.cursor"  # the key of `meta` with the number of the last event that was taken up
 PAGE = 2000  # events that are looked through at a time: those who end runs wait for what is stored of them
+_AT_ONCE = 500  # jobs that one statement asks for
 KEPT_APART = 20_000  # events without consequence after which the mark is stored all the same
 ACTOR = Actor(name="alerts", kind="supervisor")
 WAITING, DELIVERED, GIVEN_UP, DROPPED = "waiting", "delivered", "given_up", "dropped"
@@ -217,7 +219,7 @@ class _Work:
             rows = [{"b_alert_id": number, **_described(streak)} for number, streak in self._refreshed.items()]
             self._connection.execute(_REFRESH, rows)
         gone = [job_id for job_id in self._before if job_id not in self._streaks]
-        for some in _chunks(gone):
+        for some in batched(gone, _AT_ONCE):
             self._connection.execute(schema.alert_state.delete().where(schema.alert_state.c.job_id.in_(some)))
         changed = [streak for job_id, streak in self._streaks.items() if streak is not self._before.get(job_id)]
         if changed:
@@ -236,7 +238,7 @@ def _described(streak: Streak) -> dict[str, Any]:
 def streaks_within(connection: Connection, job_ids: Iterable[str]) -> dict[str, Streak]:
     """Those of these jobs that failed last, by id."""
     s, found = schema.alert_state, dict[str, Streak]()
-    for some in _chunks(sorted(job_ids)):
+    for some in batched(sorted(job_ids), _AT_ONCE):
         for row in connection.execute(select(s).where(s.c.job_id.in_(some))):
             found[row.job_id] = streak_from(row._mapping)
     return found
@@ -245,7 +247,3 @@ def streaks_within(connection: Connection, job_ids: Iterable[str]) -> dict[str, 
 def streak_from(row: Mapping[Any, Any]) -> Streak:
     """From a row of `alert_state`."""
     return Streak(**{str(name): value for name, value in row.items()})
-
-
-def _chunks(given: Sequence[str], size: int = 500) -> list[Sequence[str]]:
-    return [given[n : n + size] for n in range(0, len(given), size)]

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, bindparam, func, select
 
+from lily.batched import batched
 from lily.runs import EventName, Move, Status
 from lily.storage import schema
 from lily.storage.rows import dump
@@ -64,8 +65,8 @@ class LetterBox:
     def drop(self, connection: Connection, run_ids: Sequence[str]) -> int:
         """Take these out, and say how many there were."""
         box, gone = schema.dead_letter, 0
-        for first in range(0, len(run_ids), AT_ONCE):
-            gone += connection.execute(box.delete().where(box.c.run_id.in_(run_ids[first : first + AT_ONCE]))).rowcount
+        for some in batched(run_ids, AT_ONCE):
+            gone += connection.execute(box.delete().where(box.c.run_id.in_(some))).rowcount
         if gone:
             self._changed(connection, -gone)
         return gone

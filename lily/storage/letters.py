@@ -1,12 +1,13 @@
 """Dead letters in the store: reading them, and taking them out with what comes of each, in one transaction."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Select, bindparam, func, select, update
 
+from lily.batched import batched
 from lily.dead_letters import Cause, DeadLetter, Group
 from lily.errors import Code, LilyError
 from lily.runs import Attempt, Run
@@ -121,7 +122,7 @@ class Letters:
 
     def _said(self, connection: Connection, run_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
         found: dict[str, tuple[str, str]] = {}
-        for some in _chunks(run_ids):
+        for some in batched(run_ids, AT_ONCE):
             rows = connection.execute(select(_box.run_id, _box.code, _box.reason).where(_box.run_id.in_(some)))
             found |= {row.run_id: (row.code, row.reason) for row in rows}
         return found
@@ -130,7 +131,7 @@ class Letters:
         """Those of these runs that are dead letters, by their ids."""
         run = schema.run.c
         found: dict[str, Owed] = {}
-        for some in _chunks(run_ids):
+        for some in batched(run_ids, AT_ONCE):
             wanted = select(run.run_id, run.job_id, run.spec_hash, run.key).where(run.run_id == _box.run_id, _box.run_id.in_(some))
             with reading(self._store.engine) as connection:
                 for row in connection.execute(wanted):
@@ -141,7 +142,7 @@ class Letters:
         """What these runs were retried as, where they were."""
         run = schema.run.c
         found: dict[str, str] = {}
-        for some in _chunks(list(run_ids)):
+        for some in batched(run_ids, AT_ONCE):
             with reading(self._store.engine) as connection:
                 wanted = select(run.run_id, run.retried_as).where(run.run_id.in_(some), run.retried_as.is_not(None))
                 found |= {row.run_id: row.retried_as for row in connection.execute(wanted)}
@@ -183,7 +184,7 @@ class Letters:
     def clear(self, run_ids: Sequence[str], actor: Actor, reason: str, at: str) -> list[str]:
         """Take out those of these that are there; gives their ids. The runs and their files stay."""
         cleared: list[str] = []
-        for some in _chunks(run_ids):
+        for some in batched(run_ids, AT_ONCE):
             with writing(self._store.engine) as connection:
                 run = schema.run.c
                 wanted = select(*_LISTED, run.trace_id).where(_box.run_id.in_(some), run.run_id == _box.run_id)
@@ -252,8 +253,3 @@ def _letter(row: Any, attempts: list[Attempt] | None = None) -> DeadLetter:
         cause=Cause(row.cause),
         attempts=attempts or [],
     )
-
-
-def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for first in range(0, len(ids), AT_ONCE):
-        yield ids[first : first + AT_ONCE]

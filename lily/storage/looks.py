@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, and_, bindparam, select
 
+from lily.batched import batched
 from lily.clock import parse_stamp, stamp
 from lily.conditions.verdict import Evaluation, Looked, Standing, decided, predicate_of, standing_after
 from lily.ledger import Row as WindowRow
@@ -46,8 +47,7 @@ def _newest(connection: Connection, job_ids: Sequence[str]) -> list[Row[Any]]:
     s, e, other = schema.schedule, schema.evaluation, schema.evaluation.alias("other")
     newest = select(other.c.at).where(other.c.job_id == s.c.job_id).order_by(other.c.at.desc()).limit(1).scalar_subquery()
     wanted = select(e).select_from(s.join(e, and_(e.c.job_id == s.c.job_id, e.c.at == newest))).order_by(e.c.job_id)
-    chunks = [job_ids[n : n + _AT_ONCE] for n in range(0, len(job_ids), _AT_ONCE)]
-    return [row for some in chunks for row in connection.execute(wanted.where(s.c.job_id.in_(some)))]
+    return [row for some in batched(job_ids, _AT_ONCE) for row in connection.execute(wanted.where(s.c.job_id.in_(some)))]
 
 
 def judging(looked: Looked, before: Standing | None) -> Callable[[WindowRow], tuple[WindowStatus, str] | None]:

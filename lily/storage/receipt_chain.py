@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, literal, select, update
 
+from lily.batched import batched
 from lily.receipts import Link, Written
 from lily.storage import schema
 from lily.storage.database import reading
@@ -165,5 +166,4 @@ def _set_head(connection: Connection, job_id: str, first: Any) -> None:
 
 
 def _chunks(ids: Iterable[str]) -> Iterable[list[str]]:
-    listed = sorted(ids)
-    return (listed[first : first + _AT_ONCE] for first in range(0, len(listed), _AT_ONCE))
+    return batched(sorted(ids), _AT_ONCE)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, delete, select, update
 
+from lily.batched import batched
 from lily.clock import parse_stamp, stamp
 from lily.known_findings import Known, Merged, merge
 from lily.review import Finding, Kind, Severity
@@ -71,8 +72,8 @@ def keep(store: Store, looked: Looked) -> Merged | None:
         put = store.upserts(f)
         changing = [column.name for column in f.c if not column.primary_key]
         put = put.on_conflict_do_update(index_elements=["job_id", "kind"], set_={name: put.excluded[name] for name in changing})
-        for n in range(0, len(merged.rows), _AT_ONCE):
-            connection.execute(put, [_row(each) for each in merged.rows[n : n + _AT_ONCE]])
+        for some in batched(merged.rows, _AT_ONCE):
+            connection.execute(put, [_row(each) for each in some])
         review = {name: getattr(looked, name) for name in ("at", "by", "run_id", "jobs", "windows")}
         counts = {"opened": len(merged.opened), "reopened": len(merged.reopened), "closed": len(merged.closed)}
         connection.execute(schema.review.insert(), {**review, **counts, "unseen": looked.unseen_jobs})

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, select
 
+from lily.batched import batched
 from lily.clock import parse_stamp
 from lily.errors import Code, LilyError
 from lily.ledger import Control, Failure, JobLedger, Version, control_from
@@ -92,10 +93,7 @@ def version_from(row: Any) -> Version:
 
 def chunks(job_ids: Collection[str] | None) -> Iterable[list[str] | None]:
     """The ids in parts that one statement can hold; None, which means all, as it is."""
-    if job_ids is None:
-        return [None]
-    ids = list(job_ids)
-    return [ids[n : n + _JOBS_AT_ONCE] for n in range(0, len(ids), _JOBS_AT_ONCE)]
+    return [None] if job_ids is None else batched(job_ids, _JOBS_AT_ONCE)
 
 
 def why_not(error: Exception) -> str:

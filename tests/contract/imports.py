@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "lily.memory",
                 "lily.time_text",
                 "lily.diagnostics",
+                "lily.batched",
                 "lily.text",
                 "lily.redaction",
                 "lily.addresses",
