@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from tests.cli.conftest import Lily, shell, write_job
+from tests.real.house import until as until_seen
 
 HOURLY = {"type": "interval", "every": "1h"}
 
@@ -91,8 +92,7 @@ def wait_while_idle_in_transaction(engine: Engine) -> None:
     waits = "select 1 from pg_stat_activity where datname = current_database() and state = 'idle in transaction'"
     waits += " and clock_timestamp() - state_change < interval '1.2 s'"
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as watching:
-        while watching.execute(text(waits)).first() is not None:
-            pass
+        until_seen(lambda: watching.execute(text(waits)).first() is None, "its silence")
 
 
 # -- damage ---------------------------------------------------------------------------------------

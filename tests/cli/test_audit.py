@@ -15,6 +15,7 @@ from tests.cli.conftest import Lily, rest, shell, supervisor, until, write_job
 from tests.cli.test_audit_of_commands import WHY, audit, scheduled, stored
 from tests.contract.conform import check_fits
 from tests.letters import dead
+from tests.real.house import until as until_seen
 
 
 @pytest.fixture
@@ -158,8 +159,7 @@ def test_a_run_has_one_trace_wherever_it_is_seen(lily: Lily, workspace: Path) ->
     with supervisor(workspace) as up:
         run_id = lily("jobs", "run", "a", "--detach").out.strip()
         line = until(up, "job_failed", stream="stderr")
-        while lily("runs", "show", run_id, "--json").json["receipt"] is None:
-            pass
+        until_seen(lambda: lily("runs", "show", run_id, "--json").json["receipt"], "its receipt")
         up.terminate()
         rest(up)
     shown = lily("runs", "show", run_id, "--json").json

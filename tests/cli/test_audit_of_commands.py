@@ -24,6 +24,7 @@ from tests.cli.conftest import Lily, supervisor, write_job
 from tests.cli.ledgers import Ledger
 from tests.contract.test_public_names import COMMANDS, options
 from tests.letters import PLACE, dead, will_retry
+from tests.real.house import until as until_seen
 from tests.work import marked
 
 HOURLY = {"type": "interval", "every": "1h"}
@@ -324,8 +325,7 @@ def test_the_supervisors_start_and_stop_and_a_reload_are_audited_for_who_asked(l
     """With the request id that its log names; a reload says what the file says now, and one that changes nothing says nothing."""
     write_job(workspace, "a", trigger=HOURLY)
     with supervisor(workspace) as up:
-        while not any((row["action"], row["job_id"]) == ("schedule.add", "a") for row in audit(workspace)):
-            pass
+        until_seen(lambda: any((row["action"], row["job_id"]) == ("schedule.add", "a") for row in audit(workspace)), "its schedule")
         (workspace / ".lily" / "config.yaml").write_text("dlq: {max_entries: 5}\n")
         assert lily("config", "reload", "--reason", WHY).status == 0
         assert lily("config", "reload").status == 0

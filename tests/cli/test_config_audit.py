@@ -19,6 +19,7 @@ from lily.storage.database import writing
 from lily.workspace import Workspace
 from tests.cli.conftest import Lily, environment, supervisor
 from tests.cli.test_audit_of_commands import audit, stored
+from tests.real.house import until as until_seen
 
 STAMP = "2026-03-02T09:00:00.000000Z"
 KILLED = """
@@ -159,14 +160,12 @@ def test_an_edit_by_hand_before_a_lasting_change_is_not_taken_for_it(lily: Lily,
 def test_a_reload_by_signal_is_the_supervisors(lily: Lily, workspace: Path, config: Path) -> None:
     """And one of a broken file changes nothing, and says nothing."""
     with supervisor(workspace) as up:
-        while lily("status", "--json").json["supervisor"] is None:
-            pass
+        until_seen(lambda: lily("status", "--json").json["supervisor"], "the supervisor")
         config.write_text("queue: {max_size: many}\n")
         assert lily("config", "reload").status == 3
         config.write_text("queue: {max_size: 8}\n")
         up.send_signal(signal.SIGHUP)
-        while not any(row["action"] == "config.change" for row in audit(workspace)):
-            pass
+        until_seen(lambda: any(row["action"] == "config.change" for row in audit(workspace)), "the change")
     (row,) = [row for row in audit(workspace) if row["action"] == "config.change"]
     assert said(row) == ("config.change", "supervisor", "SIGHUP", {"queue.max_size": None}, {"queue.max_size": 8})
 

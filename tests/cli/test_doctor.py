@@ -27,6 +27,7 @@ from tests.contract.conform import check_fits, check_run
 from tests.contract.imports import REPOSITORY
 from tests.contract.test_docs import help_of, named
 from tests.real.house import alive
+from tests.real.house import until as until_seen
 from tests.unprivileged import Unprivileged
 
 
@@ -396,8 +397,8 @@ def crashed(root: Path, lily: Lily) -> str:
             until(tail, "begun")
         up.send_signal(signal.SIGKILL)
         up.wait()
-    while "run_orphaned" not in codes(lily("doctor", "--json")):  # what wrote its files may hold the lock for a moment
-        pass
+    # What wrote its files may hold the lock for a moment.
+    until_seen(lambda: "run_orphaned" in codes(lily("doctor", "--json")), "the orphan")
     return run_id
 
 
@@ -418,8 +419,7 @@ def test_what_a_killed_supervisor_left_is_found_and_put_back(lily: Lily, workspa
     write_job(workspace, "long", bindings=shell("true"))
     with supervisor(workspace):
         lily("runs", "cancel", run_id, "--reason", "enough")
-        while lily("runs", "show", run_id, "--json").json["receipt"] is None:
-            pass
+        until_seen(lambda: lily("runs", "show", run_id, "--json").json["receipt"], "its receipt")
         lily("down")
     receipt, events = check_run(workspace / ".lily" / "runs" / "long" / run_id)
     assert receipt["interruptions"] == 1
@@ -496,8 +496,7 @@ def scheduled(root: Path, lily: Lily) -> None:
     """A workspace whose scheduler has written its file."""
     write_job(root, "a", trigger=HOURLY)
     with supervisor(root) as up:
-        while not lily("schedule", "status", "--json").json["jobs"]:
-            pass
+        until_seen(lambda: lily("schedule", "status", "--json").json["jobs"], "the schedule")
         lily("down")
         up.wait()
 
@@ -537,8 +536,8 @@ def test_a_scheduler_store_that_was_deleted_is_only_said(lily: Lily, workspace: 
     scheduled(workspace, lily)
     assert all_codes(lily("doctor", "--json")) == set()
     with supervisor(workspace):
-        while "job_store_missing" in all_codes(lily("doctor", "--json")) or not lily("schedule", "status", "--json").json["jobs"]:
-            pass
+        until_seen(lambda: "job_store_missing" not in all_codes(lily("doctor", "--json")), "the job store")
+        until_seen(lambda: lily("schedule", "status", "--json").json["jobs"], "the schedule")
         (workspace / "db" / "scheduler.sqlite3").unlink()
         assert codes(lily("doctor", "--json")) == {"job_store_lost"}
 

@@ -13,6 +13,7 @@ from tests.cli.conftest import Lily, shell, supervisor, write_job
 from tests.cli.damage import Past, codes, crashed_copy, overwritten, past, truncated
 from tests.contract.conform import check_run
 from tests.pages import leaves, overwrite
+from tests.real.house import until as until_seen
 
 Do = Callable[[Past], object]
 
@@ -210,8 +211,7 @@ def test_a_repair_leaves_runs_alone_whose_supervisor_lost_its_lock(lily: Lily, w
     write_job(was.root, "long", bindings=shell(f"cat {gate}"))
     with supervisor(was.root):
         run_id = lily("jobs", "run", "long", "--detach").out.strip()
-        while lily("runs", "show", run_id, "--json").json["status"] != "running":
-            pass
+        until_seen(lambda: lily("runs", "show", run_id, "--json").json["status"] == "running", "the run at work")
         lock_path(Workspace(was.root)).unlink()
         torn = was.folder(was.ended[0]) / "summary.md"
         torn.unlink()

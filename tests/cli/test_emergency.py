@@ -15,6 +15,7 @@ import pytest
 from tests.cli.conftest import Lily, rest, shell, started, supervisor, until, write_job
 from tests.contract.conform import check_fits, check_run
 from tests.real.house import alive
+from tests.real.house import until as until_seen
 
 HOURLY = {"type": "interval", "every": "1h"}
 
@@ -47,8 +48,7 @@ def test_every_running_run_fails_with_the_reason_and_its_work_is_stopped(lily: L
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
         until(up, "job_failed", stream="stderr")
-        while lily("runs", "show", run_id, "--json").json["receipt"] is None:
-            pass
+        until_seen(lambda: lily("runs", "show", run_id, "--json").json["receipt"], "its receipt")
     receipt, events = check_run(workspace / ".lily" / "runs" / "a" / run_id)
     assert receipt["status"] == "failed"
     assert receipt["error"]["message"].endswith(": the disk burns")
@@ -74,8 +74,7 @@ def test_orphans_of_a_dead_supervisor_fail_without_one(lily: Lily, workspace: Pa
     assert "artifacts are written at the next start" in said.err
     assert alive(pid) == []
     with supervisor(workspace):
-        while lily("runs", "show", run_id, "--json").json["receipt"] is None:
-            pass
+        until_seen(lambda: lily("runs", "show", run_id, "--json").json["receipt"], "its receipt")
     receipt, _ = check_run(workspace / ".lily" / "runs" / "a" / run_id)
     assert (receipt["status"], len(receipt["attempts"])) == ("failed", 1)
 
@@ -93,8 +92,7 @@ def test_a_cancel_of_what_a_dead_supervisor_left_running_says_that_nobody_stops_
         assert (said.status, "is asked to stop" in said.out) == (0, True)
         assert said.err.startswith("no supervisor is up: it stops at the next `lily up`; `lily runs fail --running ")
     with supervisor(workspace):
-        while lily("runs", "show", run_id, "--json").json["receipt"] is None:
-            pass
+        until_seen(lambda: lily("runs", "show", run_id, "--json").json["receipt"], "its receipt")
     assert lily("runs", "show", run_id, "--json").json["receipt"]["status"] == "canceled"
 
 

@@ -19,6 +19,7 @@ from lily.storage import schema
 from tests.cli.conftest import Lily, environment, rest, started, supervisor, until, write_job
 from tests.cli.ledgers import ledger
 from tests.contract.scenes import small_disk
+from tests.real.house import until as until_seen
 from tests.unprivileged import Unprivileged
 
 DATABASE = Path("db") / "lily.sqlite3"
@@ -34,8 +35,7 @@ def checks(lily: Lily) -> dict[str, dict[str, Any]]:
 
 def answering(lily: Lily) -> dict[str, dict[str, Any]]:
     """The same, once the supervisor tells of its actors: they may run, and crash, before its sockets are open."""
-    while "actor.doorbell" not in (found := checks(lily)):
-        pass
+    found: dict[str, dict[str, Any]] = until_seen(lambda: all_up if "actor.doorbell" in (all_up := checks(lily)) else None, "its actors")
     return found
 
 
@@ -203,8 +203,7 @@ def test_windows_that_nobody_accounts_for_are_critical(lily: Lily, workspace: Pa
     """While the supervisor is gone they fall due; a row that somebody took out of the ledger is missed too."""
     write_job(workspace, "tick", trigger={"type": "interval", "every": "1s"})
     with supervisor(workspace):
-        while lily("runs", "list", "--json").json["runs"] == []:
-            pass
+        until_seen(lambda: lily("runs", "list", "--json").json["runs"], "the first run")
         assert checks(lily)["scheduler"]["level"] == "healthy"
         with database(workspace) as connection:
             connection.execute("delete from window where at = (select min(at) from window)")

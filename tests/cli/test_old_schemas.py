@@ -20,6 +20,7 @@ from tests.cli.conftest import Lily, shell, supervisor, write_job
 from tests.cli.damage import codes, wait_while_idle_in_transaction
 from tests.contract.conform import check_fits, check_run
 from tests.old_schemas import Rows, fill, load, migrate, revisions, rows_of, tables
+from tests.real.house import until as until_seen
 
 OLD = revisions()
 SOME = [each if each in (OLD[0], OLD[-1]) else pytest.param(each, marks=pytest.mark.slow) for each in OLD]
@@ -87,8 +88,7 @@ def test_an_older_store_is_brought_up_to_date_after_a_copy(lily: Lily, old: Path
     assert lily("jobs", "run", "good").status == 0
     assert lily("doctor", "--repair").status == 0
     with supervisor(old.parents[1]) as up:
-        while lily("runs", "show", waiting, "--json").json["status"] != "succeeded":
-            pass
+        until_seen(lambda: lily("runs", "show", waiting, "--json").json["status"] == "succeeded", "the end of what waited")
         assert lily("down").status == 0
         up.wait()
     for folder in (old.parents[1] / ".lily" / "runs").glob("*/*"):

@@ -14,6 +14,7 @@ from lily.workspace import Workspace
 from tests.cli.conftest import Lily, shell, supervisor, write_job
 from tests.contract.conform import check_fits
 from tests.letters import will_retry
+from tests.real.house import until as until_seen
 
 
 @pytest.fixture
@@ -115,12 +116,11 @@ def test_a_running_supervisor_makes_the_attempt(lily: Lily, workspace: Path) -> 
     write_job(workspace, "a", bindings=shell("test -e fixed"), runtime={"retry_max": 1, "backoff": backoff})
     with supervisor(workspace):
         run_id = lily("jobs", "run", "a", "--detach").out.strip()
-        while lily("runs", "show", run_id, "--json").json["status"] != "retry_scheduled":
-            pass
+        until_seen(lambda: lily("runs", "show", run_id, "--json").json["status"] == "retry_scheduled", "its wait")
         (workspace / "fixed").touch()
         assert lily("runs", "retry-now", run_id).status == 0
-        while (shown := lily("runs", "show", run_id, "--json").json)["receipt"] is None:
-            pass
+        until_seen(lambda: lily("runs", "show", run_id, "--json").json["receipt"], "its receipt")
+        shown = lily("runs", "show", run_id, "--json").json
         lily("down")
     assert (shown["status"], len(shown["attempts"])) == ("succeeded", 2)
     assert json.loads((workspace / ".lily/runs/a" / run_id / "run_receipt.json").read_text())["status"] == "succeeded"

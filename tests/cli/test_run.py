@@ -19,6 +19,7 @@ from lily.errors import Code, LilyError
 from lily.operations.client import supervisor_status
 from lily.workspace import Owner, OwnerLock, Workspace, current_owner
 from tests.cli.conftest import Lily, command, environment, rest, shell, started, supervisor, until, write_job
+from tests.real.house import until as until_seen
 
 ARTIFACTS = {"run_receipt.json", "summary.md", "events.jsonl"}
 
@@ -186,8 +187,7 @@ def test_a_run_that_was_accepted_and_can_not_be_run_here_is_named(lily: Lily, wo
     assert accepted.startswith(f"run {run['run_id']} was accepted: ")
     assert error.startswith("store_unavailable: too many connections")
     with supervisor(workspace):
-        while lily("runs", "show", run["run_id"], "--json").json["status"] != "succeeded":
-            pass
+        until_seen(lambda: lily("runs", "show", run["run_id"], "--json").json["status"] == "succeeded", "its end")
 
 
 @pytest.mark.e2e

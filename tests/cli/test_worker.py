@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Lily, rest, shell, started, supervisor, until, write_job
+from tests.real.house import until as until_seen
 
 
 def test_pause_and_resume_work_while_no_supervisor_is_up(lily: Lily, workspace: Path) -> None:
@@ -113,8 +114,7 @@ def test_a_worker_that_is_switched_off_accounts_for_schedules_and_runs_nothing(l
     (workspace / ".lily" / "config.yaml").write_text("worker: {enabled: false}\n")
     write_job(workspace, "tick", trigger={"type": "interval", "every": "1s"})
     with supervisor(workspace):
-        while not (runs := lily("runs", "list", "--json").json["runs"]):
-            pass
+        runs = until_seen(lambda: lily("runs", "list", "--json").json["runs"], "a run")
         assert {run["status"] for run in runs} == {"queued"}
         assert lily("worker", "status", "--json").json["enabled"] is False
         assert "worker.enabled is false" in lily("worker", "status").out
