@@ -338,9 +338,11 @@ def _absence(case: _Case, row: WindowRow, version: Version) -> str:
         return f"no supervisor had run yet; {then}"
     if before.ended_at is not None and before.ended_at <= row.at:
         return f"no supervisor was there: the one before (pid {before.pid}) ended {_when(before.ended_at)}, {then}"
-    if before.ended_at is None and after is not None:
-        began = f"the supervisor that began {_when(before.started_at)} (pid {before.pid}) was killed, or the machine went down; "
-        return began + then
+    if after is not None and after.started_at <= parse_stamp(row.recorded_at):  # else the one that was there came to it, if too late
+        if before.ended_at is None:
+            began = f"the supervisor that began {_when(before.started_at)} (pid {before.pid}) was killed, or the machine went down; "
+            return began + then
+        return f"the supervisor that was there (pid {before.pid}) ended {_when(before.ended_at)} and had not come to it; {then}"
     late = duration((parse_stamp(row.recorded_at) - row.at).total_seconds())
     grace = grace_seconds(version.trigger)
     allowed = f"{grace:g} s {'is' if grace == 1 else 'are'} allowed"

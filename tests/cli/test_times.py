@@ -297,6 +297,34 @@ def test_why_of_a_missed_window_knows_how_a_supervisor_was_absent(
     assert says in why(lily, "a", "2026-03-02T10:00")["because"][0]
 
 
+def test_why_of_a_window_that_was_slept_through_says_so_also_after_its_supervisor_was_killed(lily: Lily, workspace: Path) -> None:
+    """Who recorded it was there: what became of that one later is no reason."""
+    write_job(workspace, "a", trigger=HOURLY)
+    with ledger(workspace) as made:
+        made.life("first")
+        made.register("a")
+        made.claim("a", hours=1, minutes=30)
+        made.clock.jump(hours=5)
+        made.life("second")
+    (said,) = why(lily, "a", "2026-03-02T10:00")["because"]
+    assert said.startswith("a supervisor was there (pid 4194309) and came to it 30 min 0 s too late")
+
+
+def test_why_of_a_window_that_fell_due_while_its_supervisor_was_ending_names_that(lily: Lily, workspace: Path) -> None:
+    """Nobody slept: it was left to the next start."""
+    write_job(workspace, "a", trigger=HOURLY)
+    with ledger(workspace) as made:
+        made.life("first", ended=timedelta(hours=1, seconds=5))
+        made.register("a")
+        made.clock.jump(hours=2, minutes=30)
+        made.life("second")
+        made.claim("a")
+    said = why(lily, "a", "2026-03-02T10:00")["because"][0]
+    assert said.startswith(
+        "the supervisor that was there (pid 4194309) ended 2026-03-02 10:00:05Z and had not come to it; the next one began"
+    )
+
+
 def test_why_of_a_window_that_could_not_be_stored_says_the_code(lily: Lily, workspace: Path) -> None:
     """And of one above the catch-up limit the limit."""
     write_job(workspace, "a", trigger=HOURLY)
