@@ -4,11 +4,9 @@ The queue is the store's; what is held here (who runs, who waits for a retry) ca
 after a crash of this actor. Each run that holds a slot is conducted by one task.
 """
 
-import heapq
 import math
 from collections import Counter
 from collections.abc import Callable, Collection
-from datetime import datetime
 from functools import partial
 
 import anyio
@@ -19,9 +17,10 @@ from actors.conductor import Conductor
 from actors.mailbox import Mailbox
 from actors.messages import Apply, Drain, Flush, Repair, Reply, Rung, RunnerMessage, SchedulerTold, WriterMessage
 from actors.queue_ahead import QueueAhead
+from actors.retries import Retries
 from actors.slot import Active, Beginning
 from lily.blueprints.means import is_spent
-from lily.clock import Clock, parse_stamp
+from lily.clock import Clock
 from lily.engines.local import LocalEngine
 from lily.errors import LilyError, lacks_spec
 from lily.faults import Faults, no_faults
@@ -67,8 +66,8 @@ class Runner:
         self._asked: dict[str, str] = {}  # runs that wait for an approval, with their jobs
         self._active: dict[str, Active] = {}
         self._over = 0  # of them: those whose end is being stored
-        self._retries: list[tuple[datetime, str]] = []
-        self._waiting: dict[str, Run] = {}  # retry_scheduled, by run id
+        self._retries = Retries(clock)
+        self._waiting = self._retries.runs  # retry_scheduled, by run id
         self._hurried_at = -math.inf  # when it was last asked which of them still do
         self._ahead = QueueAhead()
         # Something may have happened since the last look; a run that a look took for active stands in the queue again.
@@ -106,7 +105,7 @@ class Runner:
     async def run(self) -> None:
         """Until it was drained, or the mailbox is closed: no new work then, and the end once no run is active."""
         self._over = 0
-        for held in (self._active, self._waiting, self._asked, self._retries):
+        for held in (self._active, self._asked, self._retries):
             held.clear()
         self._stale = True
         async with trio.open_nursery() as tasks:
@@ -200,7 +199,7 @@ class Runner:
                 now = await self._offload(self._store.find_run, run.run_id)
         for run in left:
             if run.status is Status.RETRY_SCHEDULED:
-                self._wait_for_retry(run)
+                self._retries.add(run)
             elif run.status is Status.WAITING_APPROVAL:
                 self._asked[run.run_id] = run.job_id
         self._on_waiting()
@@ -243,37 +242,24 @@ class Runner:
                 await anyio.sleep(LOOK_SECONDS)
 
     def _patience(self) -> float:
-        if not self._retries or self.conductor.draining:
-            return LOOK_SECONDS
-        return min(LOOK_SECONDS, max(0.0, (self._retries[0][0] - self._clock.now()).total_seconds()))
+        return LOOK_SECONDS if self.conductor.draining else min(LOOK_SECONDS, self._retries.patience())
 
     async def _queue_due_retries(self) -> None:
-        now = self._clock.now()
-        while not self.conductor.draining and self._retries and self._retries[0][0] <= now:
-            when, run_id = heapq.heappop(self._retries)
-            run = self._waiting.get(run_id)
-            if run is None or parse_stamp(run.next_attempt_at or "") != when:
-                continue  # it was tried before its time, and may wait anew
-            del self._waiting[run_id]
+        while not self.conductor.draining and (run := self._retries.take_due()) is not None:
             self._stale = True
             try:
-                await self.conductor.move(due(run, now))
+                await self.conductor.move(due(run, self._clock.now()))
             except LilyError:
-                self._wait_for_retry(run)  # the same move comes again; if it was stored, that is known then
+                self._retries.add_again(run)  # the same move comes again; if it was stored, that is known then
                 raise
 
     def _park(self, run: Run) -> None:
         """It has given its slot back and still holds one of its job's `max_parallel_runs`."""
         if run.status is Status.RETRY_SCHEDULED:
-            self._wait_for_retry(run)
+            self._retries.add(run)
         else:
             self._asked[run.run_id] = run.job_id
             self._on_waiting()
-
-    def _wait_for_retry(self, run: Run) -> None:
-        assert run.next_attempt_at is not None
-        self._waiting[run.run_id] = run
-        heapq.heappush(self._retries, (parse_stamp(run.next_attempt_at), run.run_id))
 
     async def _fill(self, tasks: trio.Nursery) -> None:
         """Give slots to what is queued. The queue is read once for many: only what was rung, or came of this actor, changes it."""

@@ -296,6 +296,65 @@ def test_a_pause_that_ended_while_nobody_was_up_is_over_at_the_next_start(world:
     assert after(world, run) == [0.0, 5 * 3600 + 10.0]
 
 
+@pytest.mark.parametrize("up", [True, False])
+def test_a_clock_that_is_set_back_during_a_retrys_pause_makes_it_no_longer_than_it_was(world: World, up: bool) -> None:
+    """Nor by hours where nobody was up: what is left of it is at most the whole pause. What comes a little late is no retry too early."""
+    run = world.submit("deed.v1", bindings={"do": "ValueError", "until": 1}, runtime=RETRY)
+    waited: list[float] = []
+
+    async def set_back(world: World) -> None:
+        await anyio.sleep(10)
+        world.clock.jump(hours=-5)
+        await until_retried(world)
+
+    async def until_retried(world: World) -> None:
+        begun = anyio.current_time()
+        with anyio.fail_after(600):
+            await world.ended(run.run_id)
+        waited.append(anyio.current_time() - begun)
+
+    if up:
+        world.live(set_back)
+    else:
+        drained(world, 10, grace=0)
+        world.clock.jump(hours=-5)
+        world.live(until_retried)
+    pause = 50 if up else 60
+    assert pause <= waited[0] <= pause + 3
+    assert world.run(run.run_id).status is Status.SUCCEEDED
+
+
+def test_a_retry_that_the_store_did_not_take_while_the_clock_is_behind_is_tried_again_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pause is over, and does not begin anew."""
+    run = world.submit("deed.v1", bindings={"do": "ValueError", "until": 1}, runtime=RETRY)
+    waited: list[float] = []
+
+    async def body(world: World) -> None:
+        await anyio.sleep(10)
+        world.clock.jump(hours=-5)
+        assert world.system is not None
+        conductor = world.system.runner.conductor
+        move, left = conductor.move, [2]
+
+        async def refused(made: Move) -> bool:
+            if left[0] and made.run.status is Status.QUEUED:
+                left[0] -= 1
+                raise LilyError(Code.STORE_UNAVAILABLE, "injected")
+            return await move(made)
+
+        monkeypatch.setattr(conductor, "move", refused)
+        begun = anyio.current_time()
+        with anyio.fail_after(600):
+            await world.ended(run.run_id)
+        waited.append(anyio.current_time() - begun)
+        assert left == [0]
+
+    world.live(body)
+    assert 50 <= waited[0] <= 57
+
+
 def test_a_run_that_is_interrupted_too_often_fails(world: World) -> None:
     """interrupt_max 3 by default: the fourth cut ends it, with a receipt."""
     run = world.submit("nap.v1", bindings={"seconds": 100})

@@ -71,6 +71,7 @@ SHARED_BY_ACTORS = frozenset(
         "actors.subscription",
         "actors.slot",
         "actors.queue_ahead",
+        "actors.retries",
         "actors.looking",
         "actors.placing",
         "actors.conductor",
