@@ -156,10 +156,18 @@ def grace_seconds(trigger: dict[str, Any]) -> float:
 def held_at(controls: Sequence[Control], at: datetime) -> Control | None:
     """What keeps a job from its schedule at an instant, if anything does: a pause, or that it is disabled."""
     # In the order in which they were made: the clock may have stepped back between two.
-    found = next((control for control in reversed(controls) if control.at <= at), None)
-    if found is None or found.state is State.ACTIVE or (found.until is not None and found.until <= at):
-        return None
-    return found
+    return holding(next((control for control in reversed(controls) if control.at <= at), None), at)
+
+
+def held_now(controls: Sequence[Control], now: datetime) -> Control | None:
+    """The same for an instant that has come: what was said last holds then, also where the clock was set back since."""
+    return holding(controls[-1] if controls else None, now)
+
+
+def holding(control: Control | None, at: datetime) -> Control | None:
+    """This change of state, unless it keeps nothing from running, or is over by then."""
+    over = control is None or control.state is State.ACTIVE or (control.until is not None and control.until <= at)
+    return None if over else control
 
 
 def paused_at(controls: Sequence[Control], at: datetime) -> Control | None:
@@ -272,7 +280,7 @@ def _judged(job: JobLedger, row: Row, now: datetime, *, excluded: bool) -> Row:
     if (now - row.due).total_seconds() > grace_seconds(row.version.trigger):
         return _with(row, WindowStatus.MISSED)
     # It came before somebody held or removed the job, and its run would come after: nothing is started against their word.
-    if held_at(job.controls, now) is not None:
+    if held_now(job.controls, now) is not None:
         return _with(row, WindowStatus.SKIPPED_PAUSED)
     return _with(row, WindowStatus.MISSED, code=REMOVED) if _is_removed(job, now) else row
 

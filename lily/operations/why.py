@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lily.clock import parse_stamp, stamp
 from lily.errors import Code, LilyError
-from lily.ledger import REBUILT, REMOVED, TICK, Control, State, Version, WindowStatus, grace_seconds, held_at, paused_at
+from lily.ledger import REBUILT, REMOVED, TICK, Control, State, Version, WindowStatus, grace_seconds, held_at, held_now, holding, paused_at
 from lily.operations.looking import LOOKED, evaluation_view, looked_lines
 from lily.operations.times import coming_due, jitter_of, local_of, running
 from lily.policies import scheduled
@@ -58,17 +58,12 @@ class _Case:
 
     def held_at(self, at: datetime) -> Control | None:
         """What keeps the job from its schedule at an instant, if anything does."""
-        return _holding(self.control_at(at), at)
+        return holding(self.control_at(at), at)
 
     @property
     def held(self) -> Control | None:
-        """What keeps it from that now: the last change, also where the clock was set back since."""
-        return _holding(self.controls[-1] if self.controls else None, self.now)
-
-
-def _holding(control: Control | None, at: datetime) -> Control | None:
-    over = control is None or control.state is State.ACTIVE or (control.until is not None and control.until <= at)
-    return None if over else control
+        """What keeps it from that now."""
+        return held_now(self.controls, self.now)
 
 
 class _Coming(NamedTuple):
@@ -394,7 +389,7 @@ def _held(case: _Case, window: Window, due: datetime) -> tuple[str, Control | No
     """What keeps a window without a row from running as things stand, and who said so; empty when nothing does."""
     if window.excluded:
         return "the trigger's `exclude` names this time", None
-    control = paused_at(case.controls, window.at) or held_at(case.controls, due)
+    control = paused_at(case.controls, window.at) or (held_now(case.controls, due) if due > case.now else None)
     return (_control_text(control) if control is not None else ""), control
 
 

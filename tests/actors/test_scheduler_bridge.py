@@ -541,6 +541,25 @@ def test_a_job_that_is_held_after_a_downtime_catches_nothing_up(table: Timetable
 
 
 @pytest.mark.parametrize("state", [PAUSED, DISABLED])
+def test_a_job_that_was_held_before_the_clock_was_set_back_stays_held(table: Timetable, state: State) -> None:
+    """Though the clock is before the time at which somebody said so."""
+    table.put("job", every="10m", catch_up="latest")
+
+    async def body(world: World) -> None:
+        await anyio.sleep(15 * MINUTE)
+
+    table.live(body)
+    table.world.clock.jump(hours=2)
+    table.change("job", state)
+    table.world.clock.jump(minutes=-110)
+    table.live(body)
+    table.live(body)
+    assert "fired" not in [status for _, status in table.told()[1:]]
+    assert len(table.runs()) == 1
+    assert table.differences() == []
+
+
+@pytest.mark.parametrize("state", [PAUSED, DISABLED])
 def test_a_state_with_an_end_ends_by_itself(table: Timetable, state: State) -> None:
     """Nobody is there to say so."""
     table.put("job", every="10m")

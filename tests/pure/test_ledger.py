@@ -21,7 +21,7 @@ from lily.ledger import (
     Version,
     WindowStatus,
     grace_seconds,
-    held_at,
+    held_now,
     misfire_seconds,
     paused_at,
     settle,
@@ -206,6 +206,16 @@ def test_the_last_word_counts_also_after_the_clock_stepped_back() -> None:
     assert paused_at(controls, at(59)) is controls[0]
     assert paused_at(controls, at(60)) is None
     assert paused_at(controls, at(9)) is None
+
+
+@pytest.mark.parametrize("state", [State.PAUSED, State.DISABLED])
+def test_nothing_runs_against_a_word_that_was_said_before_the_clock_stepped_back(state: State) -> None:
+    """By its time it is still to come, and a person knows that it was said."""
+    said = Control(at(100), state)
+    assert told(decided(20, version(until=100 if state is State.DISABLED else None), controls=[said])) == [(10, PAUSED), (20, PAUSED)]
+    over = Control(at(100), state, until=at(15))
+    assert told(decided(20, version(catch_up="all"), controls=[over])) == [(10, F), (20, F)]
+    assert told(decided(20, version(catch_up="all"), controls=[said, Control(at(5), State.ACTIVE)])) == [(10, F), (20, F)]
 
 
 # -- overlap ---------------------------------------------------------------------------------------
@@ -410,14 +420,14 @@ def check(found: Settlement, book: Book) -> None:
         assert row.into is None or (row.into in fires and row.into > row.at)
         assert (row.status is EXCLUDED) == ((row.at - T0).total_seconds() in row.version.trigger.get("excluded", ()))
         if row.status is PAUSED:
-            assert paused_at(book.controls, row.at) is not None or held_at(book.controls, book.now) is not None
+            assert paused_at(book.controls, row.at) is not None or held_now(book.controls, book.now) is not None
         else:
             assert row.status is EXCLUDED or paused_at(book.controls, row.at) is None
         late = (book.now - row.due).total_seconds()
         assert late >= 0
         if row.status in (F, C, OVERLAP):
             assert late <= grace_seconds(row.version.trigger)
-            assert held_at(book.controls, book.now) is None
+            assert held_now(book.controls, book.now) is None
     assert not (book.active and found.fired and any(row.version.trigger.get("overlap", "skip") == "skip" for row in found.fired[-1:]))
     assert sorted(row.at for batch in found.missed_batches() for row in batch) == [row.at for row in found.rows if row.status is M]
 
