@@ -176,9 +176,10 @@ class SpecRemoved(msgspec.Struct, frozen=True, tag=True):
 
 
 class SpecsRead(msgspec.Struct, frozen=True, tag=True):
-    """All that changed is told now. `claimed` are the ids that files which can't be used give themselves."""
+    """All that changed is told now. `claimed` are the ids that files which can't be used give themselves; None where their folder could
+    not be read so far, so that any job may be in it."""
 
-    claimed: list[str]
+    claimed: list[str] | None
 
 
 SpecFact = SpecLoaded | SpecRejected | SpecRemoved | SpecsRead

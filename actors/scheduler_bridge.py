@@ -82,7 +82,7 @@ class SchedulerBridge:
         self._after = after
         self._specs: dict[str, SpecEntry] = {}  # good ones with a schedule
         self._kept: set[str] = set()  # jobs whose file can't be used: their last good version goes on
-        self._claimed: set[str] = set()
+        self._claimed: set[str] | None = set()  # None: any job may have a file
         self._read = False  # the specs were read once
         self._reconciled = False  # and the ledger was settled with them
         self._failures: dict[str, Failure] = {}
@@ -345,7 +345,7 @@ class SchedulerBridge:
                     loaded.pop(job_id, None)
                     gone.add(job_id)
                 case SpecsRead(claimed):
-                    self._claimed = set(claimed)
+                    self._claimed = set(claimed) if claimed is not None else None
                     first = first or not self._read
                     self._read = True
         for job_id in gone:
@@ -353,7 +353,7 @@ class SchedulerBridge:
         if first:
             await self._reconcile()
         elif self._read:
-            gone |= {job_id for job_id in self._kept if job_id not in self._claimed and job_id not in self._specs}
+            gone |= self._kept - self._specs.keys() - self._claimed if self._claimed is not None else set()
             await self._until_stored(lambda: self._apply_specs(sorted(loaded.values(), key=lambda entry: entry.id), sorted(gone)))
 
     async def _apply_specs(self, loaded: Sequence[SpecEntry], gone: Sequence[str]) -> None:
@@ -389,7 +389,7 @@ class SchedulerBridge:
         now = self._clock.now()
         self._seen = await self._offload(self._windows.newest_change)
         states = await self._offload(self._windows.states_or_nonsense)
-        self._kept = {job_id for job_id in states if job_id in self._claimed and job_id not in self._specs}
+        self._kept = (states.keys() if self._claimed is None else states.keys() & self._claimed) - self._specs.keys()
         gone = [id for id, each in states.items() if each.version is not None and id not in self._specs and id not in self._kept]
         await self._register([self._specs[job_id] for job_id in sorted(self._specs)], now, states)
         if gone:

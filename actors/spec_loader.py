@@ -89,6 +89,8 @@ class SpecLoader:
             self._good[job_id] = entry
         if catalog.complete:
             await self._to.tell(SpecsRead(sorted(set(catalog.claimed.values()))))
+        elif self._told is None:
+            await self._to.tell(SpecsRead(None))
         self._told = catalog
 
     async def _tell_removed(self, catalog: Catalog) -> None:

@@ -107,8 +107,8 @@ def drift(catalog: Catalog, states: Mapping[str, JobState], file: JobStoreFile, 
     held = {job_id: state.version for job_id, state in states.items() if state.version is not None}
     specs = {entry.id: entry for entry in catalog.jobs.values() if scheduled(entry.trigger)}
     off = {job_id for job_id, state in states.items() if state.state_at(now) is State.DISABLED}
-    broken = set(catalog.claimed.values())
     gone = {job_id for job_id in held.keys() - specs.keys() if not is_own(job_id)}  # no file holds Lily's own
+    broken = set(catalog.claimed.values()) if catalog.complete else gone
     edited = [
         job_id
         for job_id in held.keys() & specs.keys()
@@ -152,7 +152,8 @@ def rebuild(workspace: Workspace, catalog: Catalog, store: Store, now: datetime,
     states = Windows(store).states()  # it can be read, or this raises
     before = read_job_store(workspace.job_store)
     off = {job_id for job_id, state in states.items() if state.state is State.DISABLED and state.until is None}
-    kept = {job_id for job_id, state in states.items() if state.version is not None and job_id in set(catalog.claimed.values())}
+    claimed = set(catalog.claimed.values()) if catalog.complete else states.keys()
+    kept = {job_id for job_id, state in states.items() if state.version is not None and job_id in claimed}
     will = {entry.id for entry in catalog.jobs.values() if scheduled(entry.trigger)} | kept
     will |= {job_id for job_id, state in states.items() if state.version is not None and is_own(job_id)}
     change = Change(action="schedule.rebuild", reason=reason, before={"job_store": before.state}, after={"job_store": None})

@@ -137,11 +137,13 @@ def schedules(catalog: Catalog, store: "Store | None", now: datetime) -> list[di
 
         reads = WindowReads(store)
         states, fires, windows = Windows(store).states(), reads.last_fires(), reads.last_windows()
-    claimed = set(catalog.claimed.values())
+    claimed, unread = set(catalog.claimed.values()), "" if catalog.complete else "the folder of job files can't be read; "
     rows = []
     for job_id in sorted({*(entry.id for entry in catalog.jobs.values() if scheduled(entry.trigger)), *_kept(catalog, states)}):
         entry, state = catalog.jobs.get(job_id), states.get(job_id)
-        rows.append(_schedule_view(job_id, entry, state, fires.get(job_id), windows.get(job_id), now, broken=job_id in claimed))
+        why = unread or ("the file is broken; " if job_id in claimed else "")
+        note = f"{why}its last good version runs" if why else "the file is gone"
+        rows.append(_schedule_view(job_id, entry, state, fires.get(job_id), windows.get(job_id), now, note))
     return rows
 
 
@@ -157,8 +159,7 @@ def _schedule_view(
     fire: "WindowRow | None",
     last: "WindowRow | None",
     now: datetime,
-    *,
-    broken: bool,
+    without_file: str,
 ) -> dict[str, Any]:
     version = state.version if state is not None else None
     trigger = entry.trigger if entry is not None else version.trigger if version else {}
@@ -168,7 +169,7 @@ def _schedule_view(
     if is_own(job_id):
         note = note or PLACE
     elif entry is None:
-        note = "the file is broken; its last good version runs" if broken else "the file is gone"
+        note = without_file
     elif state is None or (version is None and view["state"] != "disabled"):
         note = note or "no supervisor has registered it yet"
     if last is not None and last.status == "condition_error":

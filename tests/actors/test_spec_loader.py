@@ -322,6 +322,25 @@ def test_a_missing_folder_removes_the_jobs_and_one_that_can_not_be_read_does_not
     play(workspace, scene)
 
 
+def test_a_folder_that_can_not_be_read_at_first_may_hold_any_job_until_it_can(workspace: Workspace) -> None:
+    """Nobody waits for it, and nothing is taken for removed."""
+    jobs = workspace.jobs
+    jobs.rename(jobs.with_name("aside"))
+    jobs.symlink_to(jobs.name)
+
+    async def scene(world: World) -> None:
+        await world.hint(2)
+        assert await world.told() == ["rejected jobs 1"]
+        assert world.told_by.read == [SpecsRead(None)]
+        jobs.unlink()
+        jobs.with_name("aside").rename(jobs)
+        await world.hint()
+        assert await world.told() == []
+        assert world.told_by.read == [SpecsRead(None), SpecsRead([])]
+
+    play(workspace, scene)
+
+
 def test_it_ends_with_its_hints(workspace: Workspace) -> None:
     async def scene(world: World) -> None:
         await trio.lowlevel.checkpoint()

@@ -83,6 +83,20 @@ def test_list_notes_what_is_not_as_it_should_be(lily: Lily, workspace: Path) -> 
     }
 
 
+def test_a_job_whose_folder_can_not_be_read_is_not_called_gone(lily: Lily, workspace: Path) -> None:
+    """It goes on as one whose file is broken, in all that tells of it."""
+    write_job(workspace, "a", trigger=HOURLY)
+    with ledger(workspace) as made:
+        made.register("a")
+    jobs = workspace / ".lily/jobs"
+    jobs.rename(jobs.with_name("aside"))
+    jobs.symlink_to(jobs.name)
+    assert rows(lily)["a"]["note"] == "the folder of job files can't be read; its last good version runs"
+    drift = status(lily)["drift"]
+    assert (drift["file_gone"], drift["file_broken"]) == ([], ["a"])
+    assert lily("schedule", "rebuild", "--json").json["will_register"] == ["a"]
+
+
 def test_list_asks_the_store_as_often_for_many_jobs_as_for_one(workspace: Path) -> None:
     """No statement for each job."""
     for n in range(20):

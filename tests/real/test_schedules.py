@@ -98,6 +98,26 @@ def test_a_broken_file_keeps_its_last_good_version_also_across_a_restart_until_i
     until(lambda: registered(house) == [], "the end of its registration")
 
 
+def test_jobs_run_on_where_their_folder_can_not_be_read_at_a_start_and_follow_it_once_it_can(house: House) -> None:
+    """As those whose files can't be read: one that is gone by then ends."""
+    scheduled(house, "tick", EVERY_SECOND)
+    gone = scheduled(house, "gone", EVERY_SECOND)
+    up = house.up()
+    until(lambda: fired(house, "tick") and fired(house, "gone"), "a window of each")
+    up.kill()
+    before = fired(house, "tick")
+    gone.unlink()
+    jobs = house.workspace.jobs
+    jobs.rename(jobs.with_name("aside"))
+    jobs.symlink_to(jobs.name)
+    up = house.up()
+    up.says("the folder can't be read")
+    until(lambda: fired(house, "tick") > before, "a window after the restart")
+    jobs.unlink()
+    jobs.with_name("aside").rename(jobs)
+    until(lambda: registered(house) == ["tick"], "the end of the other's registration")
+
+
 def test_pausing_and_resuming_take_effect_at_once_and_every_window_has_its_row(house: House) -> None:
     """Paused windows are recorded, not lost."""
     scheduled(house, "tick", EVERY_SECOND)
