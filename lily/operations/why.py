@@ -21,6 +21,7 @@ from lily.text import counted
 from lily.triggers.schedule import Schedule, Window, schedule_of
 
 _MINUTE = timedelta(minutes=1)
+_AHEAD = timedelta(seconds=2)  # from here on the ledger's end lies after now because the clock was set back
 # How far back the last window before now is looked for, near first.
 _BACK = (timedelta(hours=1), timedelta(days=40), timedelta(days=4000))
 
@@ -203,7 +204,7 @@ def _none_yet(case: _Case) -> _Answer:
     control = case.held
     if control is not None:
         told.append(_control_text(control))
-    told += _gone(case)
+    told += _ahead(case) + _gone(case)
     return _Answer("no_window_yet", told, control=control, next=_next(case))
 
 
@@ -213,8 +214,15 @@ def _held_now(case: _Case, answer: _Answer) -> _Answer:
     if control is not None and control != answer.control:
         answer.because.append(f"now it is {_control_text(control)}")
         answer.control = answer.control or control
-    answer.because += _gone(case)
+    answer.because += _ahead(case) + _gone(case)
     return answer
+
+
+def _ahead(case: _Case) -> list[str]:
+    """That windows to come were decided by a clock that has been set back since."""
+    if case.standing.settled <= case.now + _AHEAD:
+        return []
+    return [f"the clock was set back since: windows up to {_when(case.standing.settled)} were decided by then and do not run again"]
 
 
 def _gone(case: _Case) -> list[str]:

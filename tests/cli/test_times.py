@@ -477,6 +477,23 @@ def test_next_after_a_clock_was_set_back_is_a_window_that_is_not_decided_yet(lil
     assert why(lily, "a")["next"] == "2120-05-12T00:00:00.000000Z"
 
 
+def test_why_of_the_latest_window_says_that_the_clock_was_set_back_and_until_when_nothing_runs_for_that(workspace: Path) -> None:
+    """A job that has windows to come and one that has none yet; nothing of it once the clock is there again."""
+    write_job(workspace, "a", trigger=HOURLY)
+    write_job(workspace, "b", trigger={"type": "cron", "cron": "0 0 * * *"}, timezone="UTC")
+    with ledger(workspace) as made:
+        made.register("a", "b")
+        made.claim("a", "b", hours=5)
+        index, said = (
+            SpecIndex(made.workspace),
+            "the clock was set back since: windows up to 2026-03-02 14:00:00Z were decided by then and do not run again",
+        )
+        for hours, there in ((3, True), (0, False)):
+            for job_id in ("a", "b"):
+                answer = asked(index, made.store, job_id, None, made.now - timedelta(hours=hours), None)
+                assert (said in answer["because"]) is there
+
+
 def test_why_of_a_time_before_the_job_or_without_its_file(lily: Lily, workspace: Path) -> None:
     """It says from when on there were windows, and that its file was gone."""
     path = write_job(workspace, "a", trigger=HOURLY)
