@@ -186,6 +186,18 @@ _GIVES: dict[str, dict[str, str]] = {
 }
 
 
+# The words that a text can be, where there are few.
+_WORDS: dict[tuple[Any, Any], tuple[str, ...]] = {
+    ("run", "status"): ("succeeded", "failed", "canceled", "missed"),
+    ("clock", "weekday"): ("mon", "tue", "wed", "thu", "fri", "sat", "sun"),
+}
+
+
+def words_of(kind: Any, field: Any) -> tuple[str, ...]:
+    """What the text of a subject can be; empty where it is any."""
+    return _WORDS.get((kind, field), ())
+
+
 def gives(subject: Any) -> str | None:
     """The type of what a checked subject gives: text, number, boolean or timestamp; None where only a look can tell."""
     if isinstance(subject, str):

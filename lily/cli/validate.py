@@ -134,7 +134,7 @@ class _Check:
         pinned = decode_spec(self._retries.apply(spec).canonical())
         found = self._before_running(pinned, data, shown) or self._before_looking(pinned, data, shown)
         self._report.diagnostics += found
-        for code, place, why in [*_past(pinned), *_plain(pinned), *_decided(pinned)]:
+        for code, place, why in [*_past(pinned), *_plain(pinned), *_decided(pinned), *_no_word(pinned), *_no_pattern(pinned)]:
             self._report.notes.append(_located(data, place, _diagnostic(shown, code, why, field=place)))
         if not found:
             self._report.jobs.append({"id": pinned.id, "path": shown})
@@ -222,6 +222,33 @@ def _decided(spec: "PinnedSpec") -> list[tuple[Code, str, str]]:
     asked = "true" if subject["field"] == "exists" else "a number"
     why = f"this is {met} met: the file's `{subject['field']}` is something also where no file is; ask with `operator: eq` and {asked}"
     return [(Code.JOB_TRIGGER_INVALID, "trigger.operator", why)]
+
+
+def _no_word(spec: "PinnedSpec") -> list[tuple[Code, str, str]]:
+    """A condition that asks for a word which its subject never gives: it would rest for ever, and nothing would be wrong with it."""
+    from lily.conditions.compare import shown
+    from lily.subject_specs import words_of
+
+    subject, value = spec.trigger.get("subject"), spec.trigger.get("value")
+    if not is_condition(spec.trigger) or spec.trigger["operator"] not in ("eq", "neq") or not isinstance(subject, Mapping):
+        return []
+    words = words_of(subject.get("kind"), subject.get("field"))
+    if not words or value in words:
+        return []
+    met = "never met" if spec.trigger["operator"] == "eq" else "met by any"
+    why = f"this is {met}: the {subject['kind']}'s `{subject['field']}` is one of {', '.join(words)}, and not {shown(value)}"
+    return [(Code.JOB_TRIGGER_INVALID, "trigger.value", why)]
+
+
+def _no_pattern(spec: "PinnedSpec") -> list[tuple[Code, str, str]]:
+    """A path with a `*` that is taken for the name of one file."""
+    subject = spec.trigger.get("subject")
+    if not is_condition(spec.trigger) or not isinstance(subject, Mapping) or subject.get("kind") != "file":
+        return []
+    if subject.get("field") == "count" or "*" not in subject.get("path", ""):
+        return []
+    why = "this is the one file whose name has the `*`; how many files fit a pattern is asked with `field: count` and `operator: gte`"
+    return [(Code.JOB_TRIGGER_INVALID, "trigger.subject.path", why)]
 
 
 def _diagnostic(path: str, code: str, message: str, *, field: str = "") -> Diagnostic:

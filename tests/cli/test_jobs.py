@@ -8,7 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from lily.cli.options import Word
-from lily.runs import Status
+from lily.runs import TERMINAL, Status
 from tests.cli.conftest import Lily, write_job
 
 
@@ -260,6 +260,49 @@ def test_validate_warns_of_a_condition_that_is_met_whatever_is_there(
     assert found.status == 0
     assert [each["field"] for each in found.json["notes"]] == (["trigger.operator"] if words else [])
     assert all(words in each["message"] for each in found.json["notes"])
+
+
+@pytest.mark.parametrize(
+    ("subject", "asked", "field", "words"),
+    [
+        (
+            {"kind": "run", "job": "a"},
+            {"operator": "eq", "value": "success"},
+            "trigger.value",
+            "this is never met: the run's `status` is one of",
+        ),
+        ({"kind": "run", "job": "a"}, {"operator": "neq", "value": "Failed"}, "trigger.value", "this is met by any: "),
+        (
+            {"kind": "clock", "field": "weekday"},
+            {"operator": "eq", "value": "monday"},
+            "trigger.value",
+            'mon, tue, wed, thu, fri, sat, sun, and not "monday"',
+        ),
+        ({"kind": "file", "path": "in/*.csv"}, {"operator": "eq", "value": True}, "trigger.subject.path", "`field: count`"),
+        ({"kind": "file", "path": "in/*.csv", "field": "count"}, {"operator": "gte", "value": 1}, "", ""),
+        ({"kind": "clock", "field": "weekday"}, {"operator": "eq", "value": "mon"}, "", ""),
+        ({"kind": "clock", "field": "date"}, {"operator": "eq", "value": "2026-05-04"}, "", ""),
+        ({"kind": "run", "job": "a"}, {"operator": "matches", "value": "succ*"}, "", ""),
+    ],
+)
+def test_validate_warns_of_a_condition_that_asks_for_what_can_not_be(
+    lily: Lily, workspace: Path, subject: dict[str, Any], asked: dict[str, Any], field: str, words: str
+) -> None:
+    """A word that no run ends with, a day of another name, a pattern where one file is meant: nothing else would say why it rests."""
+    trigger = {"type": "condition", "every": "15m", "subject": subject, **asked}
+    write_job(workspace, "a", trigger=trigger, capabilities=["fs.read", "process.exec"])
+    found = lily("jobs", "validate", "--json")
+    assert found.status == 0
+    assert [each["field"] for each in found.json["notes"]] == ([field] if field else [])
+    assert all(words in each["message"] for each in found.json["notes"])
+
+
+@pytest.mark.parametrize("status", sorted(TERMINAL))
+def test_validate_knows_every_way_in_which_a_run_ends(lily: Lily, workspace: Path, status: Status) -> None:
+    """Whoever adds one adds it there."""
+    subject = {"kind": "run", "job": "a"}
+    write_job(workspace, "a", trigger={"type": "condition", "every": "15m", "subject": subject, "operator": "eq", "value": status.value})
+    assert lily("jobs", "validate", "--json").json["notes"] == []
 
 
 # -- schema and new --------------------------------------------------------------------------------
