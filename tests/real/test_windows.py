@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+import lily.storage.window_ledgers
 from lily.clock import stamp
 from lily.errors import Code, LilyError
-from lily.ledger import Control, Failure, State, WindowStatus
+from lily.ledger import Control, Failure, State, WindowStatus, control_from
 from lily.moves import Place, release, start
 from lily.operations.verify import verify
 from lily.runs import Event, EventName, Run, Status
@@ -312,6 +313,30 @@ def test_paused_windows_are_recorded_and_disabled_ones_do_not_exist(book: Book) 
     book.claim(70)
     assert book.told() == [(10, "missed"), (20, "skipped_paused"), (30, "skipped_paused"), (40, "missed"), (70, "fired")]
     assert book.differences() == []
+
+
+def test_a_claim_reads_no_change_of_state_that_is_over_for_all_windows_to_come(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a job was paused before. One made before the clock was set back comes before those that were made after it."""
+    book.register(0)
+    for minute in range(0, 200, 2):
+        book.change(minute, PAUSE)
+        book.change(minute + 1, RESUME)
+    book.change(215, PAUSE)
+    book.claim(202)
+    book.change(195, RESUME)
+    read: list[str] = []
+
+    def counted(at: str, *more: Any) -> Control:
+        read.append(at)
+        return control_from(at, *more)
+
+    monkeypatch.setattr(lily.storage.window_ledgers, "control_from", counted)
+    assert (len(book.claim(210).fired), read) == (1, [stamp(at(195))])
+    book.change(213, PAUSE)
+    book.change(217, RESUME)
+    book.claim(220)
+    assert read[1:] == [stamp(at(minute)) for minute in (195, 213, 217)]
+    assert [status for _, status in book.told()[-2:]] == ["fired", "fired"]
 
 
 def test_states_outlive_a_restart_and_say_who_and_why(open_book: OpenBook) -> None:
