@@ -26,7 +26,7 @@ def registrations(
         if canonical is None:
             continue  # the file changed meanwhile: the next look at it comes
         spec = decode_spec(canonical)
-        why = _too_late(spec.trigger, spec.timezone, state, now)
+        why = too_late(spec.trigger, spec.timezone, state, now)
         if why:
             refused[entry.id] = why
             continue
@@ -39,7 +39,7 @@ def _stands(state: JobState) -> bool:
     return state.version is not None or (state.state is State.DISABLED and state.until is None)
 
 
-def _too_late(trigger: Mapping[str, Any], timezone: str | None, state: JobState | None, now: datetime) -> str:
+def too_late(trigger: Mapping[str, Any], timezone: str | None, state: JobState | None, now: datetime) -> str:
     """Why a `once` job that the ledger never saw is not registered; empty for one that is."""
     if trigger["type"] != "once" or state is not None:
         return ""

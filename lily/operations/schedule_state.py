@@ -13,9 +13,10 @@ from lily.clock import stamp
 from lily.errors import Code, LilyError
 from lily.ledger import State, misfire_seconds
 from lily.operations.client import supervisor_status
+from lily.operations.registering import too_late
 from lily.own_jobs import is_own
 from lily.policies import scheduled
-from lily.spec_index import Catalog
+from lily.spec_index import Catalog, SpecEntry
 from lily.storage.audit import Actor, Change, record
 from lily.storage.database import writing
 from lily.storage.store import Store
@@ -115,7 +116,7 @@ def drift(catalog: Catalog, states: Mapping[str, JobState], file: JobStoreFile, 
         if not same_trigger(held[job_id].trigger, held[job_id].timezone, specs[job_id].trigger, specs[job_id].timezone)
     ]
     found: dict[str, set[str] | list[str]] = {
-        "not_registered": specs.keys() - held.keys() - off,
+        "not_registered": specs.keys() - held.keys() - off - _over(specs, states, now),
         "edited": edited,
         "file_gone": gone - broken,
         "file_broken": gone & broken,
@@ -124,6 +125,11 @@ def drift(catalog: Catalog, states: Mapping[str, JobState], file: JobStoreFile, 
         "other_version": [job_id for job_id in held.keys() & file.jobs.keys() if file.jobs[job_id].version != held[job_id].number],
     }
     return {name: sorted(jobs) for name, jobs in found.items()}
+
+
+def _over(specs: Mapping[str, SpecEntry], states: Mapping[str, JobState], now: datetime) -> set[str]:
+    """Jobs that no supervisor will register: their one time had passed before any saw them."""
+    return {job_id for job_id in specs.keys() - states.keys() if too_late(specs[job_id].trigger, specs[job_id].timezone, None, now)}
 
 
 def _has_more(state: JobState) -> bool:

@@ -219,6 +219,13 @@ def test_status_names_every_kind_of_drift(lily: Lily, workspace: Path) -> None:
     assert "  in the job store, not in the ledger: stranger" in text
 
 
+def test_a_job_whose_one_time_had_passed_before_any_supervisor_saw_it_is_no_drift(lily: Lily, workspace: Path) -> None:
+    """No start will register it, and no rebuilt job store: one that has its time to come is missing."""
+    write_job(workspace, "past", trigger={"type": "once", "at": "2024-05-04T09:00:00Z"})
+    write_job(workspace, "coming", trigger={"type": "once", "at": "2131-05-04T09:00:00Z"})
+    assert status(lily)["drift"]["not_registered"] == ["coming"]
+
+
 def test_a_job_disabled_beyond_its_last_window_is_no_drift(lily: Lily, workspace: Path) -> None:
     """The scheduler has nothing to hold for it."""
     write_job(workspace, "a", trigger={"type": "once", "at": "2120-05-04T00:00:00Z"})
