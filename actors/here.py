@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from actors.doorbell import Doorbell
-from actors.last_resort import last_resort, outlast
+from actors.last_resort import end_within, last_resort, outlast
 from actors.messages import Rung
 from actors.owning import Session, alerts_of, keep_lock, one_error, owning
 from actors.system import Actor
@@ -62,6 +62,8 @@ async def _here(
 
         def stop(grace: float, by: identity.Actor = identity.SUPERVISOR, reason: str = "") -> None:
             stopped.append(grace)
+            if own_process:
+                end_within(grace)
             system.drain(grace)
             ended.set()
 

@@ -1,4 +1,4 @@
-"""When the event loop answers no signal: a blueprint blocks it, and nothing but the end of the process helps; or it has ended."""
+"""When nothing but the end of the process helps: its event loop answers no signal, or what it waits for does not come."""
 
 import os
 import select
@@ -9,8 +9,14 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+import trio
+
+from lily.engines.children import CHILDREN
+
 UNANSWERED_SECONDS = 2.0
+CLOSING_SECONDS = 60.0  # beyond its grace; a disk may be slow to sync, and SQLite waits for others
 STATUS = 1
+_LOOK_SECONDS = 0.5
 
 
 def outlast(*numbers: signal.Signals) -> list[signal.Signals]:
@@ -56,13 +62,31 @@ def last_resort(*numbers: signal.Signals) -> Iterator[Callable[[], None]]:
             signal.signal(number, before[number])
 
 
+def end_within(grace: float) -> None:
+    """For a process that is asked to end: where it has not done so CLOSING_SECONDS after its grace, and the programs of its runs have gone,
+    it is ended at once. No thread that waits for the store can be left to wait, and a server may hold a connection and never answer, as
+    where its disk hangs or somebody has a table locked."""
+
+    async def watch() -> None:
+        await trio.sleep(grace + CLOSING_SECONDS)
+        while CHILDREN.others(0):  # noqa: ASYNC110 - nothing tells when they have gone
+            await trio.sleep(_LOOK_SECONDS)
+        _end("what it waits for, such as the store, does not answer")
+
+    trio.lowlevel.spawn_system_task(watch)  # it lasts as long as the loop, whatever is canceled
+
+
 def _end_if_unanswered(times: list[float], why: str) -> None:
     """One more signal that nobody has taken came now."""
     # The loop's clock stands still while it is blocked, so the system's is asked: for a duration only.
     times.append(time.monotonic())
     if times[-1] - times[0] > UNANSWERED_SECONDS:
-        _say(f"lily: {why}; stopped at once, the next start takes up what ran\n")
-        os._exit(STATUS)
+        _end(why)
+
+
+def _end(why: str) -> None:
+    _say(f"lily: {why}; stopped at once, the next start takes up what ran\n")
+    os._exit(STATUS)
 
 
 def _say(text: str) -> None:

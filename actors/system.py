@@ -150,7 +150,7 @@ class System:
 
     def drain(self, grace: float) -> None:
         """Take no new work; what still runs after `grace` seconds is interrupted."""
-        self.draining = True
+        self.draining = self.runner.conductor.draining = True  # also where all is canceled, and nobody takes messages
         with suppress(anyio.ClosedResourceError):
             self.runner_box.post(Drain(grace))
 

@@ -19,7 +19,7 @@ import msgspec
 from actors.catalog import Catalog
 from actors.doorbell import Doorbell
 from actors.job_store import JobStore
-from actors.last_resort import last_resort, outlast
+from actors.last_resort import end_within, last_resort, outlast
 from actors.letter_keeper import LetterKeeper
 from actors.live_settings import LiveSettings
 from actors.mailbox import Mailbox
@@ -100,36 +100,46 @@ async def _up(workspace: Workspace, settings: Settings, index: SpecIndex, log: S
             if not stop.is_set():  # a second one only hastens it
                 session.ending.by, session.ending.reason = by, reason
             log.info("draining", grace_seconds=grace, active=len(system.runner.active), by=by.name, request=by.request_id)
+            end_within(grace)
             system.drain(grace)
             stop.set()
 
-        async with anyio.create_task_group() as tasks:
+        # Signals are attended to until all has ended: what the loss of the store has cut off may wait for it to store an end.
+        async with anyio.create_task_group() as attending:
             live = _live_settings(session)
-            await tasks.start(_on_signals, live, drain)
-            _settle_down()
-            begun = await _audit_head(session)
-            tasks.start_soon(supervise, "log", partial(_log_runs, system, log), system.intensity, system.crashed)
-            tasks.start_soon(_keep_synced, session)
-            tasks.start_soon(keep_lock, session)
-            tasks.start_soon(_keep_small)
-            tasks.start_soon(session.processes.collect_orphans)
-            bridge_box: Mailbox[BridgeMessage] = Mailbox(math.inf, batch=1000)  # bounded by the number of jobs: claims, specs, rings
-            try:
-                doorbell, reader = Doorbell(workspace, system.runner_box, bridge_box), session.reader(drain, live.reload)
-                async with system.running(_edge(session, live, index, bridge_box, doorbell, reader)):
-                    for socket in (doorbell, reader):  # whoever reads that it is up may ask at once
-                        await socket.answers.wait()
-                    log.info("lily is up", pid=os.getpid(), workspace=str(workspace.root), slots=system.slots, audit=begun)
-                    await stop.wait()
-                    bridge_box.post(Drain(0))
-            finally:
-                bridge_box.dispose()
-            tasks.cancel_scope.cancel()
+            await attending.start(_on_signals, live, drain)
+            await _live(session, log, live, index, drain, stop)
+            attending.cancel_scope.cancel()
         if system.runner.interrupted:
             log.info("interrupted; resumes at the next start", runs=",".join(system.runner.interrupted))
         last = await _audit_head(session)
     log.info("lily is down", audit=last)
     return 0
+
+
+async def _live(session: Session, log: StreamLog, live: LiveSettings, index: SpecIndex, drain: Stop, stop: anyio.Event) -> None:
+    """Until `stop` is set and all has drained."""
+    system = session.system
+    async with anyio.create_task_group() as tasks:
+        _settle_down()
+        begun = await _audit_head(session)
+        tasks.start_soon(supervise, "log", partial(_log_runs, system, log), system.intensity, system.crashed)
+        tasks.start_soon(_keep_synced, session)
+        tasks.start_soon(keep_lock, session)
+        tasks.start_soon(_keep_small)
+        tasks.start_soon(session.processes.collect_orphans)
+        bridge_box: Mailbox[BridgeMessage] = Mailbox(math.inf, batch=1000)  # bounded by the number of jobs: claims, specs, rings
+        try:
+            doorbell, reader = Doorbell(session.workspace, system.runner_box, bridge_box), session.reader(drain, live.reload)
+            async with system.running(_edge(session, live, index, bridge_box, doorbell, reader)):
+                for socket in (doorbell, reader):  # whoever reads that it is up may ask at once
+                    await socket.answers.wait()
+                log.info("lily is up", pid=os.getpid(), workspace=str(session.workspace.root), slots=system.slots, audit=begun)
+                await stop.wait()
+                bridge_box.post(Drain(0))
+        finally:
+            bridge_box.dispose()
+        tasks.cancel_scope.cancel()
 
 
 async def _audit_head(session: Session) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+import trio
 
 from actors.conductor import Conductor
 from actors.messages import Rung
@@ -717,6 +718,40 @@ def test_a_drain_ends_though_the_store_is_away(world: World, monkeypatch: pytest
 
     monkeypatch.setattr(world.store, "apply", gone)
     drained(world, 2, grace=0)
+    monkeypatch.undo()
+    assert world.run(run.run_id).status is Status.RUNNING
+    finish(world, run)
+    assert statuses(world, run) == ["interrupted", "succeeded"]
+
+
+def test_a_life_that_was_cut_off_while_the_store_is_away_waits_for_it_until_somebody_has_it_drain(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is done must not be done again, so its end is stored once the store is back; who wants the process to end need not wait."""
+    run = world.submit("nap.v1", bindings={"seconds": 5})
+    apply, drained_at, asked = world.store.apply, 60.0, list[float]()
+
+    def gone(moves: Sequence[Move], **more: Any) -> Any:
+        asked.append(anyio.current_time())
+        if 1 < asked[-1] < 300:
+            raise LilyError(Code.STORE_UNAVAILABLE, "away")
+        return apply(moves, **more)
+
+    async def somebody() -> None:
+        await anyio.sleep(drained_at)
+        assert world.system is not None
+        world.system.drain(30)
+
+    async def body(world: World) -> None:
+        trio.lowlevel.spawn_system_task(somebody)
+        await anyio.sleep(6)
+        raise LilyError(Code.STORE_UNAVAILABLE, "the lock is lost")
+
+    monkeypatch.setattr(world.store, "apply", gone)
+    with pytest.raises(BaseExceptionGroup) as caught:
+        world.live(body)
+    assert caught.group_contains(LilyError, match="the lock is lost")
+    assert drained_at - 11 < max(asked) < drained_at + 11  # it was asked for as long, and no longer
     monkeypatch.undo()
     assert world.run(run.run_id).status is Status.RUNNING
     finish(world, run)

@@ -173,6 +173,7 @@ HEAVY: dict[str, frozenset[str]] = {
             "lily.offload",
             "lily.approvals.gh",
             "lily.alerts.program",
+            "actors.last_resort",  # what ends the process lasts as long as the loop, which no task group of anyio's does
             "actors.runner",
             "actors.slot",
             "actors.conductor",

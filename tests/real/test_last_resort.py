@@ -1,10 +1,16 @@
 """Signals that nobody takes: what ends the process then, and when."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 
 from actors.last_resort import STATUS
+from lily.identity import Actor
+from lily.operations.client import request_down
+from lily.workspace import Workspace
 from tests.real.nursery import REPOSITORY
 
 FULL = """
@@ -32,6 +38,14 @@ last_resort.UNANSWERED_SECONDS = -1
 signal.raise_signal(signal.SIGTERM)
 """
 
+UP = """
+import sys
+from actors import last_resort
+from lily.cli.entry import run
+last_resort.CLOSING_SECONDS = 0.5
+sys.exit(run(["up"]))
+"""
+
 
 def test_a_process_that_hangs_in_its_log_is_ended_though_nobody_reads_why() -> None:
     """Else the only way out would hang in the same write."""
@@ -49,3 +63,22 @@ def test_while_it_closes_down_a_process_outlasts_signals_for_a_moment_only() -> 
     done = subprocess.run([sys.executable, "-c", CLOSING], cwd=REPOSITORY, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout) == (STATUS, "3\n")
     assert "closing down takes too long; stopped at once" in done.stderr
+
+
+def test_a_supervisor_that_was_asked_to_end_does_not_wait_for_ever_for_a_store_that_somebody_else_holds(tmp_path: Path) -> None:
+    """No thread that waits for it can be left to wait: on a server that never answers, `lily down` and SIGTERM would never end it."""
+    workspace = Workspace(tmp_path)
+    workspace.jobs.mkdir(parents=True)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen([sys.executable, "-c", UP], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            assert any("lily is up" in line for line in process.stderr)
+            with closing(sqlite3.connect(workspace.database, isolation_level=None)) as somebody:
+                somebody.execute("begin exclusive")
+                request_down(workspace, grace=0, by=Actor(name="tester"))
+                said = process.stderr.read()
+                status = process.wait(30)
+        finally:
+            process.kill()
+    assert (status, "does not answer; stopped at once" in said) == (STATUS, True), said
