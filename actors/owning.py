@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -32,7 +32,7 @@ from lily.settings import Settings, load_settings
 from lily.storage.config_audit import note_at_start
 from lily.storage.database import said_by, shown_url
 from lily.storage.files_process import FilesProcess
-from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, knows, last_boot, sync_files
+from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, fold_lost_log, knows, last_boot, sync_files
 from lily.storage.queue_changes import let_go, standing
 from lily.storage.run_files import RunFiles
 from lily.storage.store import Store
@@ -142,6 +142,7 @@ async def owning(
         held.callback(lock.release)
         store = await in_thread(_opened, opened, workspace, settings, log)
         held.callback(store.close)
+        held.callback(_fold, store)
         advisory = await in_thread(AdvisoryLock, store.engine)
         held.callback(advisory.leave)  # closing the store leaves open what is in use
         if not await in_thread(advisory.acquire):
@@ -196,9 +197,16 @@ async def keep_lock(session: Session) -> None:
         await _keep_store(session)
 
 
+def _fold(store: Store) -> None:
+    """Keep what was stored since the loss of the log was seen."""
+    with suppress(LilyError):
+        fold_lost_log(store.engine)
+
+
 async def _keep_store(session: Session) -> None:
     try:
         its_own = await in_thread(knows, session.store.engine, session.system.place.life)
+        log_lost = its_own and await in_thread(fold_lost_log, session.store.engine)
     except LilyError:  # one that is away may come back; whoever needs it tells of it
         return
     if not its_own:
@@ -207,6 +215,13 @@ async def _keep_store(session: Session) -> None:
             "another store is in the place of the one that this owner began with",
             where=shown_url(session.store.engine),
             hint="put the old one back, or `lily doctor` says what is missing; `lily up` begins with the one that is there",
+        )
+    if log_lost:
+        raise LilyError(
+            Code.STORE_UNAVAILABLE,
+            "the store's log was deleted while it was in use, and nobody else sees what is written there",
+            where=f"{session.store.engine.url.database}-wal",
+            hint="what it held was moved into the store: `lily up` goes on there, and `lily doctor` says whether anything is missing",
         )
 
 

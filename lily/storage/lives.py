@@ -1,5 +1,6 @@
 """The processes that owned this workspace, and how far their files are known to have reached the disk. Everything blocks."""
 
+import os
 from contextlib import suppress
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, select, text, update
@@ -15,11 +16,13 @@ from lily.storage.artifacts import whole
 from lily.storage.audit import Actor, Change, record
 from lily.storage.database import PG_OWNER_LOCK, reading, store_errors, writing
 from lily.storage.files import sync_disk
+from lily.storage.kept import WRITERS
 from lily.storage.poolers import backend, keeps_no_session, no_session
 from lily.storage.receipt_chain import unchain
 from lily.storage.store import Store
 from lily.workspace import Workspace
 
+_DESCRIPTORS, _DELETED = "/proc/self/fd", " (deleted)"  # of this process, and what stands behind the name of a file that was deleted
 _SYNCED = "synced_through"  # lifecycle sequence up to which the artifacts survive a power cut
 
 
@@ -83,6 +86,28 @@ def knows(engine: Engine, life: str) -> bool:
     """Whether this is the store that the life began with: another one, or an older copy, may have been put in its place."""
     with reading(engine) as connection:
         return connection.execute(select(schema.life.c.life).where(schema.life.c.life == life)).first() is not None
+
+
+def fold_lost_log(engine: Engine) -> bool:
+    """Whether somebody has deleted SQLite's log under this process. It goes on in a file without a name, which is gone with it: what is
+    there is moved into the store."""
+    if engine.dialect.name != "sqlite" or not _has_open(os.path.realpath(f"{engine.url.database}-wal") + _DELETED):
+        return False
+    with writing(engine):  # on a connection that was there before: a new one would be given another log
+        pass
+    writers = WRITERS[engine]
+    with store_errors(engine), writers.turn:
+        if writers.connection is not None:
+            writers.connection.exec_driver_sql("pragma wal_checkpoint(passive)").all()
+    return True
+
+
+def _has_open(link: str) -> bool:
+    for number in os.listdir(_DESCRIPTORS) if os.path.isdir(_DESCRIPTORS) else ():
+        with suppress(OSError):  # it was closed meanwhile
+            if os.readlink(f"{_DESCRIPTORS}/{number}") == link:
+                return True
+    return False
 
 
 def end_life(engine: Engine, life: str, at: str, by: Actor | None = None, reason: str = "") -> None:

@@ -2,6 +2,9 @@
 
 import shutil
 import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +73,26 @@ def test_a_supervisor_ends_when_another_store_is_put_in_the_place_of_its_own(hou
     assert ended.status == exit_code(Code.STORE_UNAVAILABLE)
     assert "store_unavailable: another store is in the place of the one that this owner began with" in up.said()
     house.up()
+
+
+def test_a_supervisor_whose_log_was_deleted_from_the_store_puts_it_back_and_ends(house: House) -> None:
+    """It would go on in a file that nobody else sees, and that goes with it where somebody else has the store open."""
+    gate = house.gate()
+    house.job("slow", "cat", str(gate))
+    up, run_id = house.up(), house.submit("slow")
+    with closing(sqlite3.connect(house.workspace.database)) as somebody:
+        somebody.execute("select * from run").fetchall()
+        until(lambda: house.run(run_id).attempts, "the run to begin")
+        house.store.close()  # it would put the log back by itself
+        Path(f"{house.workspace.database}-wal").unlink()
+        gate.write_text("")
+        until(lambda: not up.alive(), "the process to end")
+    assert up.end().status == exit_code(Code.STORE_UNAVAILABLE)
+    assert "store_unavailable: the store's log was deleted while it was in use" in up.said()
+    house.up()
+    assert house.until_ended(run_id).status == "succeeded"
+    verified = house.lily("runs", "verify")
+    assert verified.status == 0, verified.out
 
 
 @pytest.mark.parametrize("command", ["runs list", "jobs run still", "up"])
