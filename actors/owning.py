@@ -108,6 +108,8 @@ def _first(exc: BaseException) -> BaseException:
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
     if isinstance(exc, Escalated):
+        if isinstance(exc.__cause__, LilyError):  # the store was away at each of its tries, say: that says what to do
+            return exc.__cause__
         return LilyError(Code.INTERNAL_ERROR, str(exc), hint="what was running is taken up again at the next start")
     return exc
 

@@ -6,8 +6,10 @@ import anyio
 import pytest
 
 from actors.messages import Rung
+from actors.owning import one_error
 from actors.supervisor import Escalated, Intensity
-from lily.runs import TERMINAL, Status
+from lily.errors import Code, LilyError
+from lily.runs import TERMINAL, Run, Status
 from lily.storage.artifacts import whole
 from lily.testing import World
 from tests.actors.conftest import MakeWorld
@@ -97,6 +99,22 @@ def test_an_actor_that_always_crashes_brings_the_system_down_with_the_cause(worl
     for run in runs:
         assert world.run(run.run_id).status in TERMINAL
         assert whole(world.workspace, world.run(run.run_id))
+
+
+def test_an_actor_that_gives_up_because_the_store_is_away_is_no_internal_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads it is told what to do, and what starts services again goes by its status."""
+    away = LilyError(Code.STORE_UNAVAILABLE, "away", hint="see that it is up")
+
+    def unfinished() -> list[Run]:
+        raise away
+
+    async def body(world: World) -> None:
+        await anyio.sleep(60)
+
+    monkeypatch.setattr(world.store, "unfinished", unfinished)
+    with pytest.raises(LilyError) as caught, one_error():
+        world.live(body, intensity=Intensity(restarts=1))
+    assert caught.value is away
 
 
 def _actor(point: str) -> str:
