@@ -1,6 +1,7 @@
 """http.v1: one HTTP request, and what is expected of the answer."""
 
 import importlib
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, field_validator
 from pydantic_core import PydanticCustomError
 
+from lily.blueprints.bodies import beginning, without_bodies_of_redirects
 from lily.blueprints.contract import BlueprintError, Context, Envelope, Runnable
 from lily.blueprints.define import BlueprintBase
 from lily.blueprints.paths import PathMissing, lookup, parse_path, same
@@ -135,19 +137,21 @@ async def _send(bindings: Bindings, base: Path) -> tuple[Answer, bytes]:
     _check_length(headers, len(content or b""))
     started = anyio.current_time()
     try:
-        hooks = {"request": [_without_secrets_elsewhere(httpx.URL(bindings.url), bindings.headers)]}
+        hooks = {"request": [_without_secrets_elsewhere(httpx.URL(bindings.url), bindings.headers)], "response": list[Any]()}
+        if bindings.follow_redirects:
+            hooks["response"].append(without_bodies_of_redirects(httpx))
         async with (
             httpx.AsyncClient(timeout=None, follow_redirects=bindings.follow_redirects, event_hooks=hooks) as client,
             client.stream(bindings.method, bindings.url, headers=headers, content=content) as response,
         ):
-            body, truncated = await _bounded(response)
+            body = await beginning(response, KEPT_BYTES + 1)
             elapsed = (anyio.current_time() - started) * 1000
     except httpx.TooManyRedirects as error:
         said = f"{bindings.method} {_shown(bindings.url)} was redirected more than {client.max_redirects} times"
         raise BlueprintError(f"{said}, at last to {_shown(str(error.request.url))}", retryable=False) from error
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError, ValueError) as error:
         raise BlueprintError(f"the request can't be sent: {one_line(str(error)) or type(error).__name__}", retryable=False) from error
-    except (httpx.HTTPError, OSError) as error:
+    except (httpx.HTTPError, OSError, zlib.error) as error:
         raise BlueprintError(
             f"{bindings.method} {_shown(bindings.url)} got no answer: {cause_of(error)}", reason=type(error).__name__
         ) from error
@@ -156,11 +160,11 @@ async def _send(bindings: Bindings, base: Path) -> tuple[Answer, bytes]:
         status=response.status_code,
         headers=dict(response.headers),
         elapsed_ms=round(elapsed, 3),
-        body_bytes=len(body),
-        truncated=truncated,
-        body=_excerpt(body, response.encoding),
+        body_bytes=len(body[:KEPT_BYTES]),
+        truncated=len(body) > KEPT_BYTES,
+        body=_excerpt(body[:KEPT_BYTES], response.encoding),
     )
-    return answer, body
+    return answer, body[:KEPT_BYTES]
 
 
 def _without_secrets_elsewhere(home: Any, headers: Mapping[str, Value]) -> Any:
@@ -206,21 +210,6 @@ def _check_length(headers: Mapping[str, str], length: int) -> None:
     if said != str(length):
         message = f"the request can't be sent: Content-Length is not {length}, which is what its body has; leave it out"
         raise BlueprintError(message, retryable=False)
-
-
-async def _bounded(response: Any) -> tuple[bytes, bool]:
-    """The first KEPT_BYTES, and whether there was more.
-
-    Leaving the loop early would leave httpx's generators, one inside the other, to the garbage collector; a cancellation at
-    the next read unwinds all of them.
-    """
-    kept = bytearray()
-    with anyio.CancelScope() as rest:
-        async for chunk in response.aiter_bytes(64 * 1024):
-            kept += chunk[: KEPT_BYTES + 1 - len(kept)]
-            if len(kept) > KEPT_BYTES:
-                rest.cancel()
-    return bytes(kept[:KEPT_BYTES]), len(kept) > KEPT_BYTES
 
 
 def _unmet(expect: Expect, answer: Answer, body: bytes) -> list[str]:

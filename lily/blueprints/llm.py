@@ -7,15 +7,18 @@ import importlib
 import json
 import re
 import sys
+import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
 from lily.addresses import without_passwords
+from lily.blueprints.bodies import Unpacker
 from lily.blueprints.contract import BlueprintError, Context
 from lily.blueprints.define import Finding, Synthesis, SynthesisRequest, synthesizer
 from lily.blueprints.schemas import one_line
@@ -136,7 +139,7 @@ async def _asked(client: Client, messages: Sequence[Mapping[str, str]]) -> str:
     except library.OpenAIError as error:
         said = one_line(str(error)) or type(error).__name__
         raise BlueprintError(f"{place}: {said}", reason=type(error).__name__) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:  # from the library's parser, of a proxy's page, say
+    except (json.JSONDecodeError, UnicodeDecodeError, zlib.error) as error:  # from the library's parser, of a proxy's page, say
         raise BlueprintError(f"{place} answered with what is no JSON: {one_line(str(error))}") from error
     if scope.cancel_called:
         raise BlueprintError(f"{place} answered with more than {_ANSWER_BYTES >> 20} MiB")
@@ -155,6 +158,7 @@ async def _bounded(scope: anyio.CancelScope, response: Any) -> None:
     Leaving the library's loop early would leave its generators to the garbage collector; a cancellation unwinds all of them.
     """
     http = sys.modules[type(response).__module__.partition(".")[0]]  # the library's own, whatever version and name it has
+    unpacker = Unpacker(response.headers.pop("content-encoding", ""))  # the library would unpack all of it, whatever comes of it
 
     class Bounded(http.AsyncByteStream):  # type: ignore[misc, name-defined]
         def __init__(self, stream: Any) -> None:
@@ -162,11 +166,15 @@ async def _bounded(scope: anyio.CancelScope, response: Any) -> None:
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
             left = _ANSWER_BYTES
-            async for piece in self._stream:
-                left -= len(piece)
-                if left < 0:
-                    scope.cancel()
-                yield piece
+            async for packed in self._stream:
+                for piece in unpacker.pieces(packed):
+                    left -= len(piece)
+                    if left < 0:
+                        scope.cancel()
+                        break
+                    yield piece
+            await anyio.lowlevel.checkpoint_if_cancelled()  # where nothing more was to come
+            unpacker.check()
 
         async def aclose(self) -> None:
             await self._stream.aclose()

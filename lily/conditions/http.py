@@ -1,12 +1,13 @@
 """The subject `http`: the status of a GET, or a value in the JSON of its answer."""
 
 import importlib
+import zlib
 from typing import Any
 from urllib.parse import urlsplit
 
-import anyio
 import msgspec
 
+from lily.blueprints.bodies import beginning
 from lily.blueprints.contract import BlueprintError
 from lily.blueprints.paths import PathMissing, lookup
 from lily.blueprints.secrets import secret_text
@@ -52,20 +53,9 @@ async def _get(look: Look, params: HttpSubject) -> tuple[int, bytes]:
             httpx.AsyncClient(timeout=None, follow_redirects=False) as client,
             client.stream("GET", params.url, headers=headers) as response,
         ):
-            return response.status_code, await _bounded(response) if params.json_path is not None else b""
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            return response.status_code, await beginning(response, KEPT_BYTES + 1) if params.json_path is not None else b""
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, zlib.error) as error:
         raise _failed(f"{_shown(params.url)} gave no answer: {cause_of(error)}") from None
-
-
-async def _bounded(response: Any) -> bytes:
-    """The beginning of the body, one byte more than is kept. Leaving the loop would not end httpx's generators."""
-    kept = bytearray()
-    with anyio.CancelScope() as rest:
-        async for chunk in response.aiter_bytes(64 * 1024):
-            kept += chunk[: KEPT_BYTES + 1 - len(kept)]
-            if len(kept) > KEPT_BYTES:
-                rest.cancel()
-    return bytes(kept)
 
 
 def _failed(said: str) -> EvaluationError:

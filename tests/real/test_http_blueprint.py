@@ -1,8 +1,11 @@
 """http.v1 against a real server on loopback."""
 
+import gzip
 import json
 import socket
 import threading
+import tracemalloc
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +49,15 @@ async def refused(tmp_path: Path, **bindings: Any) -> BlueprintError:
 def answers(body: Any, status: int = 200, **headers: str) -> Any:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return lambda asked: Reply(status, headers, raw)
+
+
+def encoded(encoding: str, body: bytes) -> Any:
+    return lambda asked: Reply(200, {"content-encoding": encoding}, body)
+
+
+def packed(body: bytes, form: str) -> bytes:
+    packer = zlib.compressobj(9, wbits={"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS, "bare deflate": -zlib.MAX_WBITS}[form])
+    return packer.compress(body) + packer.flush()
 
 
 async def test_an_answer_that_is_as_expected_is_the_payload(server: Server, tmp_path: Path) -> None:
@@ -118,6 +130,54 @@ async def test_a_huge_body_is_cut(server: Server, tmp_path: Path) -> None:
     assert (payload["truncated"], payload["body_bytes"]) == (True, KEPT_BYTES)
     assert (tmp_path / "run" / "response.body").stat().st_size == KEPT_BYTES
     assert "over 1 MiB" in (await refused(tmp_path, url=server.url, expect={"json": {"a": 1}})).message
+
+
+@pytest.mark.parametrize("form", ["gzip", "deflate", "bare deflate"])
+async def test_no_more_of_a_packed_body_is_unpacked_than_is_kept(form: str, server: Server, tmp_path: Path) -> None:
+    """A server may pack it unasked, and a few bytes stand for more than the supervisor has memory."""
+    server.reply = encoded(form.rpartition(" ")[2], packed(b"x" * 200 * KEPT_BYTES, form))
+    tracemalloc.start()
+    try:
+        envelope = await ask(tmp_path, url=server.url)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (envelope.payload["truncated"], envelope.payload["body_bytes"]) == (True, KEPT_BYTES)
+    assert (tmp_path / "run" / "response.body").read_bytes() == b"x" * KEPT_BYTES
+    assert most < 20 * KEPT_BYTES
+
+
+@pytest.mark.parametrize("form", ["gzip", "deflate", "bare deflate"])
+async def test_a_packed_body_is_read_all_the_same(form: str, server: Server, tmp_path: Path) -> None:
+    server.reply = encoded(form.rpartition(" ")[2], packed(json.dumps({"ok": [1] * 100_000}).encode(), form))
+    assert (await ask(tmp_path, url=server.url, expect={"json": {"ok[99999]": 1}})).payload["truncated"] is False
+
+
+async def test_a_body_packed_twice_stays_as_it_came(server: Server, tmp_path: Path) -> None:
+    """Nobody asked for it, and what it takes to unpack it knows no bounds."""
+    body = gzip.compress(gzip.compress(b"hello"))
+    server.reply = encoded("gzip, gzip", body)
+    await ask(tmp_path, url=server.url)
+    assert (tmp_path / "run" / "response.body").read_bytes() == body
+
+
+async def test_a_body_that_is_not_packed_as_it_says_may_be_retried(server: Server, tmp_path: Path) -> None:
+    server.reply = encoded("gzip", b"plain")
+    error = await refused(tmp_path, url=server.url)
+    assert (error.retryable, "got no answer: Error -3 while decompressing" in error.message) == (True, True)
+
+
+async def test_what_stands_in_a_redirect_is_not_taken_into_memory(server: Server, tmp_path: Path) -> None:
+    body = b" " * (50 * KEPT_BYTES)
+    server.reply = lambda asked: Reply(200, body=b"there") if asked.path == "/there" else Reply(302, {"location": "/there"}, body)
+    tracemalloc.start()
+    try:
+        envelope = await ask(tmp_path, url=server.url, follow_redirects=True)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert envelope.payload["body"] == "there"
+    assert most < 20 * KEPT_BYTES
 
 
 async def test_redirects_are_followed_only_when_asked(server: Server, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """openai.v1 against a stub of the API on loopback: what is sent, and what becomes of each kind of answer."""
 
 import builtins
+import gzip
 import importlib
 import json
 import socket
@@ -233,6 +234,29 @@ async def test_an_answer_without_end_is_not_read_to_its_end(server: Server, tmp_
         await council(tmp_path)
     assert caught.value.code == Code.LLM_SYNTH_FAILED
     assert server.asked[0].headers["accept-encoding"] == "identity"
+
+
+async def test_a_packed_answer_is_not_unpacked_to_its_end(server: Server, tmp_path: Path) -> None:
+    """A proxy may pack it unasked, and few bytes stand for more than the supervisor has memory."""
+    packed = gzip.compress(b" " * (200 * 1024 * 1024))
+    server.reply = lambda asked: Reply(200, {"content-type": "application/json", "content-encoding": "gzip"}, packed)
+    with pytest.raises(BlueprintError, match="answered with more than 8 MiB"):
+        await council(tmp_path)
+
+
+async def test_a_packed_answer_is_understood(server: Server, tmp_path: Path) -> None:
+    def reply(asked: Any) -> Reply:
+        plain = says('{"summary": "Keys first.", "order": [1]}')(asked)
+        return Reply(200, {**plain.headers, "content-encoding": "gzip"}, gzip.compress(plain.body))
+
+    server.reply = reply
+    assert (await council(tmp_path)).payload["summary"] == "Keys first."
+
+
+async def test_an_answer_that_is_not_packed_as_it_says_names_who_gave_it(server: Server, tmp_path: Path) -> None:
+    server.reply = lambda asked: Reply(200, {"content-type": "application/json", "content-encoding": "gzip"}, b"plain")
+    with pytest.raises(BlueprintError, match=r"/v1 answered with what is no JSON: Error -3 while decompressing"):
+        await council(tmp_path)
 
 
 async def test_a_key_that_the_service_repeats_stands_in_no_file_of_the_council(
