@@ -60,7 +60,7 @@ class ProcessRequest:
 
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)  # the whole environment, LILY_* aside
-    cwd: Path | None = None  # default: the workspace
+    cwd: Path | None = None  # from the workspace on; default: the workspace
     stdin: bytes | None = None
     kill_grace_seconds: float = 5.0
     output_limit_bytes: int = 10 * 1024 * 1024  # of each stream; what is over is counted and dropped

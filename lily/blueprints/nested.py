@@ -1,6 +1,7 @@
 """Running one blueprint inside another: the same checks as for a job's target, raised as BlueprintError."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from lily.blueprints.contract import Blueprint, BlueprintError, Context, Envelope
@@ -51,3 +52,21 @@ async def run_nested(
     fitting = fitted(found.bindings_schema, dict(bindings), "bindings", blueprint_id)
     given = fitted(found.input_schema, dict(run_input or {}), "input", blueprint_id)
     return checked(await found.compile(fitting)(ctx, given), found)
+
+
+@contextmanager
+def tried(seen: set[str], prefix: str) -> Iterator[Callable[[Envelope], Envelope]]:
+    """One try of what runs as `prefix`. If it fails, and so too if its envelope says so, `seen` forgets the steps inside of it: they may
+    be asked for again."""
+    failed = True
+
+    def outcome(envelope: Envelope) -> Envelope:
+        nonlocal failed
+        failed = envelope.status == "error"
+        return envelope
+
+    try:
+        yield outcome
+    finally:
+        if failed:
+            seen.difference_update([name for name in seen if name.startswith((f"{prefix}/", f"{prefix}-"))])

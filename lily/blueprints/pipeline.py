@@ -187,10 +187,9 @@ class _Run:
 
     async def _tries(self, step: Step) -> Any:
         for number in range(1, step.retry_max + 2):
-            # Each try has its own name, so that its files and the steps inside of it are its own.
-            name = step.name if number == 1 else f"{step.name}-try{number}"
+            # Under one name, as in attempts of the run: steps inside that are done stay done, and files are those of the last try.
             try:
-                return await self._bounded(step, name)
+                return await self._bounded(step)
             except Exception as error:
                 if number > step.retry_max or not _retryable(error):
                     raise
@@ -201,9 +200,9 @@ class _Run:
                 await anyio.sleep(pause)
         raise AssertionError("a last try returns or raises")
 
-    async def _bounded(self, step: Step, name: str) -> Any:
+    async def _bounded(self, step: Step) -> Any:
         with anyio.move_on_after(step.timeout_seconds if step.timeout_seconds is not None else float("inf")) as scope:
-            return await run_part(self._registry, self._ctx, step, self._known, name=name)
+            return await run_part(self._registry, self._ctx, step, self._known, name=step.name)
         assert scope.cancelled_caught
         raise BlueprintError(f"took longer than {step.timeout_seconds:g} s", step=step.name, timeout_seconds=step.timeout_seconds)
 

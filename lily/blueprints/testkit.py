@@ -12,7 +12,8 @@ import msgspec
 
 from lily.blueprints.contract import BlueprintError, Envelope, ProcessRequest, ProcessResult, RunLogger
 from lily.blueprints.foreign import split, told_of
-from lily.blueprints.nested import run_nested
+from lily.blueprints.nested import run_nested, tried
+from lily.blueprints.programs import fitting
 from lily.errors import Code
 from lily.redaction import here
 from lily.workspace import is_artifact_name
@@ -138,7 +139,8 @@ class FakeContext:
         return result
 
     async def run_process(self, request: ProcessRequest) -> ProcessResult:
-        """What `processes` answers. Raises BlueprintError when nothing was given to answer."""
+        """What `processes` answers. Raises BlueprintError for what is no request, and when nothing was given to answer."""
+        request = fitting(request, self.workspace)
         self.requests.append(request)
         await anyio.lowlevel.checkpoint()
         if self._processes is None:
@@ -149,7 +151,9 @@ class FakeContext:
         self, blueprint_id: str, bindings: Mapping[str, Any], run_input: Mapping[str, Any] | None = None, *, name: str
     ) -> Envelope:
         """Run another blueprint of `registry` here; its files and steps get `name` as prefix."""
-        return await run_nested(self._registry, self._inner(name), blueprint_id, bindings, run_input)
+        inner = self._inner(name)
+        with tried(self._seen, inner._prefix) as outcome:
+            return outcome(await run_nested(self._registry, inner, blueprint_id, bindings, run_input))
 
     async def request_approval(self, what: str, *, why: str = "") -> None:
         """Returns, or raises BlueprintError when `approve` is False."""

@@ -15,7 +15,8 @@ from lily.approvals.record import Need, covered
 from lily.blueprints.contract import BlueprintError, Context, Envelope, ProcessRequest, ProcessResult
 from lily.blueprints.envelope import plain as plain_json
 from lily.blueprints.foreign import split, told_of
-from lily.blueprints.nested import fitted, found_in, run_nested
+from lily.blueprints.nested import fitted, found_in, run_nested, tried
+from lily.blueprints.programs import fitting
 from lily.blueprints.registry import Registry
 from lily.clock import Clock, stamp
 from lily.engines.limits import Caps
@@ -69,6 +70,7 @@ class Attempt:
     redactor: Redactor  # knows the secrets of the job and of the workspace: nothing leaves an attempt but through it
     left_files: bool = False  # something may have been written into the run's folder, beside logs without a byte
     seen_steps: set[str] = field(default_factory=set)
+    done: dict[str, bytes] = field(default_factory=dict)  # results of its own steps, of those inside of what may be tried again
     asked: list[Need] = field(default_factory=list)  # what it can't go on without; it ends then
     pause: Callable[[], None] = lambda: None  # ends it
 
@@ -170,6 +172,10 @@ class RunContext(Context):
             await self._say(EventName.STEP_SKIPPED, {"step": full, "reason": "done by an earlier attempt"})
             stored: T = self._attempt.steps[full]
             return stored
+        if full in self._attempt.done:
+            await self._say(EventName.STEP_SKIPPED, {"step": full, "reason": "done by an earlier try"})
+            kept: T = msgspec.json.decode(self._attempt.done[full])
+            return kept
         await self._say(EventName.STEP_STARTED, {"step": full})
         try:
             result = await fn()
@@ -179,12 +185,15 @@ class RunContext(Context):
                 await self._say(EventName.STEP_FAILED, {"step": full, "message": told_of(exc, redactor)})
             raise
         await self._attempt.told.step_done(full, value)
+        if self._prefix:
+            self._attempt.done[full] = value
         await self._say(EventName.STEP_SUCCEEDED, {"step": full})
         decoded: T = msgspec.json.decode(value)  # the same on the first attempt as on a later one
         return decoded
 
     async def run_process(self, request: ProcessRequest) -> ProcessResult:
-        """See the protocol."""
+        """See the protocol. Raises BlueprintError for what is no request."""
+        request = fitting(request, self.workspace)
         await self._require("process.exec")
         if self._prefix:
             request = _with_prefix(request, f"{self._prefix}-{request.log_prefix}")
@@ -208,13 +217,17 @@ class RunContext(Context):
     async def run_blueprint(
         self, blueprint_id: str, bindings: Mapping[str, Any], run_input: Mapping[str, Any] | None = None, *, name: str
     ) -> Envelope:
-        """See the protocol. Raises BlueprintError as the inner blueprint does, or for what the job did not grant."""
+        """See the protocol. Raises BlueprintError as the inner blueprint does, or for what the job did not grant.
+
+        What has failed may be run again under its name: steps inside of it that are done are not run again.
+        """
         found = found_in(self._ports.registry, blueprint_id)
         for capability in sorted(found.capabilities_for(fitted(found.bindings_schema, dict(bindings), "bindings", blueprint_id))):
             await self._require(capability)
         name = self._attempt.redactor.text(storable(name))  # it stands in events, and in the names of steps and files
         inner = RunContext(self._ports, self._attempt, f"{self._prefix}-{name}" if self._prefix else name)
-        return await run_nested(self._ports.registry, inner, blueprint_id, bindings, run_input)
+        with tried(self._attempt.seen_steps, inner._prefix) as outcome:
+            return outcome(await run_nested(self._ports.registry, inner, blueprint_id, bindings, run_input))
 
     async def request_approval(self, what: str, *, why: str = "") -> None:
         """See the protocol. Raises BlueprintError for what can't be shown to a person."""

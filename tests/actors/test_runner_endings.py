@@ -536,6 +536,37 @@ def test_two_steps_with_one_name_are_an_error(make_world: MakeWorld) -> None:
     assert ended.error.blueprint_code == "blueprint_contract_invalid"
 
 
+def test_a_step_inside_of_what_is_tried_again_is_done_once(make_world: MakeWorld) -> None:
+    """By whichever try of a pipeline's step, in whichever attempt."""
+    calls: list[str] = []
+    tries = iter(range(9))
+
+    @blueprint("pays.v1")
+    async def pays(ctx: Any, bindings: Any, run_input: Any) -> Any:
+        """Breaks before the one step, and three times behind it."""
+        number = next(tries)
+        if number == 0:
+            raise ValueError
+
+        async def pay() -> Any:
+            calls.append("pay")
+            return {"paid": 1}
+
+        paid = await ctx.step("pay", pay)
+        paid["paid"] += 1
+        if number < 4:
+            raise ValueError
+        return paid
+
+    world = make_world(pays)
+    step = {"name": "a", "blueprint": "pays.v1", "retry_max": 1, "retry_delay_seconds": 1}
+    run = world.submit("pipeline.v1", bindings={"steps": [step]}, runtime=RETRY)
+    finish(world, run)
+    assert calls == ["pay"]
+    assert world.receipt(run.run_id).payload["steps"]["a"]["payload"] == {"paid": 2}
+    assert world.names(run.run_id).count("step_skipped") == 3
+
+
 def test_the_name_of_a_step_can_be_stored_anywhere(make_world: MakeWorld) -> None:
     """A column of PostgreSQL's holds no NUL: its run would never end."""
 

@@ -7,6 +7,7 @@ import pytest
 
 from lily.blueprints.contract import BlueprintError, Context, ProcessRequest
 from lily.blueprints.testkit import FakeContext, exits, in_turn
+from lily.errors import Code
 
 pytestmark = pytest.mark.anyio
 
@@ -19,6 +20,35 @@ async def test_a_program_is_answered_in_turn(tmp_path: Path) -> None:
         await ctx.run_process(ProcessRequest(argv=["c"]))
     with pytest.raises(BlueprintError, match="processes"):
         await FakeContext(tmp_path).run_process(ProcessRequest(argv=["a"]))
+
+
+@pytest.mark.parametrize(
+    ("request_", "named"),
+    [
+        (["ls", "-l"], "ctx.run_process(lily.ProcessRequest(argv=[...])), and was given what is of the type list"),
+        (ProcessRequest(argv="ls -l"), "argv is of the type str; a list of the program"),
+        (ProcessRequest(argv=[]), "argv is empty"),
+        (ProcessRequest(argv=["sleep", 5]), "argv[1] is of the type int; text is expected"),  # type: ignore[list-item]
+        (ProcessRequest(argv=["ls"], env=None), "env is None; a mapping"),  # type: ignore[arg-type]
+        (ProcessRequest(argv=["ls"], env={"N": 1}), "env['N'] is of the type int"),  # type: ignore[dict-item]
+        (ProcessRequest(argv=["cat"], stdin="text"), "bytes are expected, as of text.encode()"),  # type: ignore[arg-type]
+        (ProcessRequest(argv=["ls"], cwd=3), "cwd is of the type int"),  # type: ignore[arg-type]
+    ],
+)
+async def test_what_is_no_request_is_said_with_what_to_give(request_: Any, named: str, tmp_path: Path) -> None:
+    with pytest.raises(BlueprintError) as caught:
+        await FakeContext(tmp_path, processes=in_turn([exits()])).run_process(request_)
+    assert (named in caught.value.message, caught.value.code, caught.value.retryable) == (True, Code.BLUEPRINT_CONTRACT_INVALID, False)
+
+
+async def test_paths_in_a_request_become_text_and_its_folder_begins_at_the_workspace(tmp_path: Path) -> None:
+    ctx = FakeContext(tmp_path, processes=in_turn([exits()] * 2))
+    await ctx.run_process(ProcessRequest(argv=["cat", tmp_path / "x"], cwd="sub"))  # type: ignore[list-item, arg-type]
+    await ctx.run_process(ProcessRequest(argv=["cat"], cwd=Path("/tmp")))
+    assert [(request.argv, request.cwd) for request in ctx.requests] == [
+        (["cat", str(tmp_path / "x")], tmp_path / "sub"),
+        (["cat"], Path("/tmp")),
+    ]
 
 
 async def test_a_step_runs_once_and_its_name_once_an_attempt(tmp_path: Path) -> None:
