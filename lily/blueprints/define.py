@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from lily.blueprints.contract import Context, Envelope, Runnable
+from lily.blueprints.contract import BlueprintError, Context, Envelope, Runnable
+from lily.blueprints.envelope import plain
 from lily.blueprints.versions import is_version
 
 ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}", re.ASCII)
@@ -129,9 +130,19 @@ def check_blueprint(made: Any) -> None:
         schema = getattr(made, name)
         if schema is not None and not (isinstance(schema, type) and hasattr(schema, "model_validate_json")):
             raise TypeError(f"blueprint {made.id}: {name} is {schema!r}; a pydantic model class or None is expected")
-    if not isinstance(made.example, Mapping):
-        raise TypeError(f"blueprint {made.id}: example is {type(made.example).__name__}; a mapping of bindings is expected")
+    for name, what in (("example", "bindings"), ("example_input", "what the input holds")):
+        _check_example(made.id, name, getattr(made, name, {}), what)
     check_capabilities(f"blueprint {made.id}", made.capabilities)
+
+
+def _check_example(id: str, name: str, given: Any, what: str) -> None:
+    """A job's file is made of it."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"blueprint {id}: {name} is {type(given).__name__}; a mapping of {what} is expected")
+    try:
+        plain(given, name)
+    except BlueprintError as error:
+        raise TypeError(f"blueprint {id}: {error.message}") from None
 
 
 _NEEDED = (

@@ -1,6 +1,7 @@
 """What may be a blueprint, and what an author is told about what may not."""
 
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,10 @@ async def short(ctx: Any) -> None:
         ({"id": "x.v1", "capabilities": ["Net Http"]}, fine, "'Net Http'"),
         ({"id": "x.v1", "bindings": {"type": "object"}}, fine, "pydantic model class"),
         ({"id": "x.v1", "output": Name(name="x")}, fine, "pydantic model class"),
+        ({"id": "x.v1", "example": {"at": [date(2026, 5, 4)]}}, fine, "example.at[0]: date is not plain JSON; give text"),
+        ({"id": "x.v1", "example": {"names": {"Ada"}}}, fine, "example.names: set is not plain JSON"),
+        ({"id": "x.v1", "example": {"in": Path("/tmp")}}, fine, "example.in: PosixPath is not plain JSON"),
+        ({"id": "x.v1", "example": {"share": float("nan")}}, fine, "example.share: nan is not a JSON number"),
     ],
 )
 def test_what_can_be_no_blueprint_is_refused_where_it_is_defined(arguments: dict[str, Any], body: Any, named: str) -> None:
