@@ -13,6 +13,7 @@ from actors.mailbox import Mailbox
 from actors.messages import Apply, Reply, WriterMessage
 from actors.slot import Active, Beginning, Told
 from actors.vitals import Work
+from lily.blueprints.registry import Pinned
 from lily.clock import Clock, stamp
 from lily.engines.local import LocalEngine, base_result, hushed_error
 from lily.errors import Code, LilyError, lacks_spec
@@ -134,7 +135,7 @@ class Conductor:
             return None
         ports = self._engine.ports
         try:
-            found = preflight(spec, ports.registry, ports.policy, ports.workspace.root)
+            found = preflight(spec, Pinned(ports.registry), ports.policy, ports.workspace.root)
         except LilyError:  # it is told, and tried again, where the run has a task
             return None
         return found if isinstance(found, Ready) and not self._gate.concerns(run, spec, found) else None
@@ -142,9 +143,9 @@ class Conductor:
     async def _judge(self, spec: PinnedSpec) -> Ready | Refused:
         ports = self._engine.ports
         if spec.target.id in self._known_targets:
-            return preflight(spec, ports.registry, ports.policy, ports.workspace.root)
+            return preflight(spec, Pinned(ports.registry), ports.policy, ports.workspace.root)
         # The first use of a blueprint imports it, which may take a while.
-        found = await self._offload(preflight, spec, ports.registry, ports.policy, ports.workspace.root)
+        found = await self._offload(preflight, spec, Pinned(ports.registry), ports.policy, ports.workspace.root)
         self._known_targets.add(spec.target.id)
         return found
 

@@ -40,6 +40,7 @@ class Policy(Protocol):
 class Ready:
     """The run may start."""
 
+    registry: Resolver  # in which what runs inside of it is looked up
     blueprint: Blueprint
     runnable: Runnable
     bindings: Any
@@ -90,6 +91,7 @@ def preflight(spec: PinnedSpec, registry: Resolver, policy: Policy, root: Path) 
         return Refused(error=stop.error, policy=record, denied=stop.error.code == Code.JOB_POLICY_DENIED, target_version=version)
     asks = tuple(name for name, decision in record["decisions"].items() if decision == "ask")
     return Ready(
+        registry=registry,
         blueprint=found,
         runnable=runnable,
         bindings=bindings,

@@ -126,17 +126,7 @@ class Registry:
         `means.is_spent` knows, where it is not here and may be in what can't be loaded now.
         """
         found: Blueprint = self._get(BLUEPRINT, id)
-        if version is not None and not self._fits(found, version):
-            raise LilyError(
-                Code.BLUEPRINT_NOT_FOUND,
-                f"{id} is here as version {found.version}, and {version} is asked for",
-                where=self._table[BLUEPRINT, id].place,
-                hint="change target.version, or install a version inside it",
-                id=id,
-                version=version,
-                available=[found.version],
-            )
-        return found
+        return _within(found, version, self._table[BLUEPRINT, id].place)
 
     def specialist(self, id: str) -> Specialist:
         """The specialist `id`. Raises LilyError like `resolve`."""
@@ -221,13 +211,6 @@ class Registry:
             Code.BLUEPRINT_NOT_FOUND, f"there is no {kind} {id}", hint="; ".join(hints), id=id, close=close, not_loaded=broken[:20]
         )
 
-    @staticmethod
-    def _fits(found: Blueprint, version: str) -> bool:
-        try:
-            return matches(found.version, version)
-        except ValueError as error:
-            raise LilyError(Code.BLUEPRINT_NOT_FOUND, str(error), hint=f"{found.id} is here as version {found.version}") from None
-
     def _import(self, entry: _Entry) -> None:
         assert entry.row is not None
         with self._lock, _means(f"{entry.id} can't be loaded now"):
@@ -262,6 +245,66 @@ class Registry:
             table[key] = _Entry(*key, found.origin, found.place, item=self._attach(found.item), source=found.item)
         elif not _is_same(entry, found.item):
             table[key] = replace(entry, others=(*entry.others, found.place))
+
+
+class Pinned:
+    """The registry as it was when this was first asked: an attempt keeps what it began with, also in what it runs later inside of it.
+
+    What was not there then, or could not be used, is looked for in the registry.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._table: dict[tuple[str, str], _Entry] = {}  # of the registry, which a refresh replaces and never changes
+        self._attached: dict[tuple[str, str], Any] = {}
+
+    def resolve(self, id: str, version: str | None = None) -> Blueprint:
+        """As that of the registry."""
+        found: Blueprint = self._get(BLUEPRINT, id)
+        return _within(found, version, self._entry(BLUEPRINT, id).place)
+
+    def specialist(self, id: str) -> Specialist:
+        """As that of the registry."""
+        found: Specialist = self._get(SPECIALIST, id)
+        return found
+
+    def synthesizer(self, id: str) -> Synthesizer:
+        """As that of the registry."""
+        found: Synthesizer = self._get(SYNTHESIZER, id)
+        return found
+
+    def _entry(self, kind: str, id: str) -> _Entry:
+        return self._table.get((kind, id)) or self._registry._table[kind, id]
+
+    def _get(self, kind: str, id: str) -> Any:
+        if not self._table:
+            self._table = self._registry._current()
+        entry = self._table.get((kind, id))
+        usable = entry is not None and entry.item is not None and not entry.others
+        found = entry.item if entry is not None and usable else self._registry._get(kind, id)
+        if entry is None or entry.row is None or not hasattr(found, "attach"):
+            return found
+        if (kind, id) not in self._attached:  # built-in ones look others up, and are to find them here
+            self._attached[kind, id] = found.attach(self)
+        return self._attached[kind, id]
+
+
+def _within(found: Blueprint, version: str | None, place: str) -> Blueprint:
+    """`found`, where it is inside `version`. Raises LilyError `blueprint_not_found`."""
+    try:
+        if version is None or matches(found.version, version):
+            return found
+    except ValueError as error:
+        raise LilyError(Code.BLUEPRINT_NOT_FOUND, str(error), hint=f"{found.id} is here as version {found.version}") from None
+    raise LilyError(
+        Code.BLUEPRINT_NOT_FOUND,
+        f"{found.id} is here as version {found.version}, and {version} is asked for",
+        where=place,
+        hint="change target.version, or install a version inside it",
+        id=found.id,
+        version=version,
+        available=[found.version],
+    )
 
 
 @contextmanager

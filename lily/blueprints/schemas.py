@@ -122,10 +122,13 @@ def one_line(text: str, limit: int = 300) -> str:
 
 
 def json_schema(schema: Any) -> dict[str, Any] | None:
-    """The JSON Schema of a model; None where there is no model."""
+    """The JSON Schema of a model; None where there is no model. Where there is none for what stands in it, that is what it says."""
     if schema is None:
         return None
-    made: dict[str, Any] = schema.model_json_schema()
+    try:
+        made: dict[str, Any] = schema.model_json_schema()
+    except Exception as error:  # of pydantic for a callable, say, or of the author's own types
+        return {"title": schema.__name__, "description": f"it can't be described: {said(error)}"}
     return made
 
 

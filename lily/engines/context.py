@@ -23,6 +23,7 @@ from lily.engines.limits import Caps
 from lily.engines.processes import Processes
 from lily.errors import Code
 from lily.offload import Offload
+from lily.preflight import Resolver
 from lily.redaction import Redactor
 from lily.runs import Event, EventName, Run
 from lily.settings import Policy
@@ -33,6 +34,7 @@ from lily.workspace import Workspace, is_artifact_name
 T = TypeVar("T")
 _LOG_CHARS = 16_384
 _ASKED_CHARS = 500
+_STEP_BYTES = 2000  # of a step's name: an index of PostgreSQL takes little more, and would be said to be away
 
 
 class Told(Protocol):
@@ -63,6 +65,7 @@ class Attempt:
     number: int
     told: Told
     steps: Mapping[str, Any]  # results that earlier attempts stored
+    registry: Resolver  # the blueprints as they were when it began
     caps: Caps
     granted: frozenset[str]
     asking: frozenset[str]  # granted by the job; the policy wants somebody to approve each
@@ -165,6 +168,12 @@ class RunContext(Context):
         """See the protocol. Raises BlueprintError when a name is used twice or the result is not plain JSON."""
         redactor = self._attempt.redactor
         full = redactor.text(storable(f"{self._prefix}/{name}" if self._prefix else name))
+        if len(full.encode()) > _STEP_BYTES:
+            raise BlueprintError(
+                f"a step's name has at most {_STEP_BYTES} bytes, and this has {len(full.encode())}: {full:.60}...",
+                code=Code.BLUEPRINT_CONTRACT_INVALID,
+                retryable=False,
+            )
         if full in self._attempt.seen_steps:
             raise BlueprintError(f"two steps are named {full!r}", code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False)
         self._attempt.seen_steps.add(full)
@@ -221,13 +230,13 @@ class RunContext(Context):
 
         What has failed may be run again under its name: steps inside of it that are done are not run again.
         """
-        found = found_in(self._ports.registry, blueprint_id)
+        found = found_in(self._attempt.registry, blueprint_id)
         for capability in sorted(found.capabilities_for(fitted(found.bindings_schema, dict(bindings), "bindings", blueprint_id))):
             await self._require(capability)
         name = self._attempt.redactor.text(storable(name))  # it stands in events, and in the names of steps and files
         inner = RunContext(self._ports, self._attempt, f"{self._prefix}-{name}" if self._prefix else name)
         with tried(self._attempt.seen_steps, inner._prefix) as outcome:
-            return outcome(await run_nested(self._ports.registry, inner, blueprint_id, bindings, run_input))
+            return outcome(await run_nested(self._attempt.registry, inner, blueprint_id, bindings, run_input))
 
     async def request_approval(self, what: str, *, why: str = "") -> None:
         """See the protocol. Raises BlueprintError for what can't be shown to a person."""

@@ -69,6 +69,7 @@ class LocalEngine:
             number=len(run.attempts),
             told=told,
             steps=steps,
+            registry=ready.registry,
             caps=_caps(spec.runtime),
             granted=ready.allowed,
             asking=ready.asking,

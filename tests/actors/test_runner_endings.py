@@ -536,6 +536,28 @@ def test_two_steps_with_one_name_are_an_error(make_world: MakeWorld) -> None:
     assert ended.error.blueprint_code == "blueprint_contract_invalid"
 
 
+def test_the_name_of_a_step_has_an_end(make_world: MakeWorld) -> None:
+    """PostgreSQL puts no more into its index, and the work that is done by then would be done again and again."""
+    calls: list[str] = []
+
+    @blueprint("long.v1")
+    async def long(ctx: Any, bindings: Any, run_input: Any) -> Any:
+        """A step that is named after what it works on."""
+
+        async def step() -> Any:
+            calls.append("step")
+
+        await ctx.step("\u4e00" * 660, step)
+        await ctx.step("\u4e00" * 700, step)
+
+    world = make_world(long)
+    run = world.submit("long.v1", runtime=RETRY)
+    (ended,) = finish(world, run)
+    assert (calls, len(ended.attempts)) == (["step"], 1)
+    assert ended.error is not None
+    assert "a step's name has at most 2000 bytes, and this has 2100" in ended.error.message
+
+
 def test_a_step_inside_of_what_is_tried_again_is_done_once(make_world: MakeWorld) -> None:
     """By whichever try of a pipeline's step, in whichever attempt."""
     calls: list[str] = []

@@ -223,6 +223,26 @@ def test_importing_a_blueprint_is_no_second_definition(tmp_path: Path) -> None:
     assert registry.specialist("security.v1")
 
 
+def test_a_model_that_has_no_json_schema_is_shown_with_the_reason(tmp_path: Path) -> None:
+    """The blueprint works: only its bindings can't be described."""
+    text = """
+from collections.abc import Callable
+from pydantic import BaseModel
+from lily import blueprint
+
+class Bindings(BaseModel):
+    key: Callable[[int], int] = abs
+
+@blueprint("sorts.v1", bindings=Bindings)
+async def sorts(ctx, bindings, run_input):
+    return 1
+"""
+    write(tmp_path, text=text)
+    told = Registry(tmp_path, entry_points=list).describe("sorts.v1")
+    assert told["bindings_schema"]["title"] == "Bindings"
+    assert "Cannot generate a JsonSchema" in told["bindings_schema"]["description"]
+
+
 def test_refresh_loads_only_what_changed(tmp_path: Path) -> None:
     """A second edit inside one second is seen too: nothing is taken from a cache of bytecode."""
     path, other = write(tmp_path), write(tmp_path, "other.py", id="other.v1")
