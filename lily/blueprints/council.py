@@ -13,6 +13,7 @@ from lily.blueprints.define import BlueprintBase, Finding, Specialist, Synthesis
 from lily.blueprints.findings import as_findings, in_order
 from lily.blueprints.foreign import contained
 from lily.blueprints.means import is_spent
+from lily.blueprints.nested import inside
 from lily.blueprints.schemas import said
 from lily.blueprints.secrets import Secret
 from lily.errors import Code, LilyError
@@ -179,7 +180,7 @@ async def _asked(ctx: Context, specialists: Sequence[Specialist], given: Input, 
         async def answer() -> list[dict[str, Any]]:
             with anyio.move_on_after(limit if limit is not None else float("inf")):
                 with contained():
-                    found = await member(ctx, given.topic, list(given.context))
+                    found = await member(inside(ctx, member.id), given.topic, list(given.context))
                 return [_as_json(one) for one in as_findings(found, member.id)]
             raise BlueprintError(f"took longer than {limit:g} s")
 
@@ -286,7 +287,7 @@ async def _kept(ctx: Context, synthesizer: Synthesizer, request: SynthesisReques
 
 async def _from(ctx: Context, synthesizer: Synthesizer, request: SynthesisRequest) -> Synthesis:
     with contained():
-        made = await synthesizer(ctx, request)
+        made = await synthesizer(inside(ctx, synthesizer.id), request)
     if not isinstance(made, Synthesis) or not isinstance(made.summary, str):
         raise BlueprintError(f"{synthesizer.id} returned {type(made).__name__}; a Synthesis is expected", retryable=False)
     ranked = as_findings(made.ranked_findings)

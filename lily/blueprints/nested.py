@@ -54,6 +54,12 @@ async def run_nested(
     return checked(await found.compile(fitting)(ctx, given), found)
 
 
+def inside(ctx: Context, name: str) -> Context:
+    """The context for a part of a blueprint that others wrote: what it calls its steps and files is its own affair."""
+    make: Callable[[str], Context] | None = getattr(ctx, "inside", None)  # a context of somebody's own tests may have none
+    return ctx if make is None else make(name)
+
+
 @contextmanager
 def tried(seen: set[str], prefix: str) -> Iterator[Callable[[Envelope], Envelope]]:
     """One try of what runs as `prefix`. If it fails, and so too if its envelope says so, `seen` forgets the steps inside of it: they may

@@ -91,7 +91,8 @@ class FakeContext:
         self._prefix = ""
         self._seen: set[str] = set()
 
-    def _inner(self, name: str) -> "FakeContext":
+    def inside(self, name: str) -> "FakeContext":
+        """The context of what runs as `name` inside of this: its files and steps get that as prefix."""
         inner = FakeContext(self.workspace, registry=self._registry, steps=self.steps, processes=self._processes, attempt=self.attempt)
         inner.deadline, inner.scheduled_for, inner.approve = self.deadline, self.scheduled_for, self.approve
         inner.approvals = self.approvals
@@ -151,7 +152,7 @@ class FakeContext:
         self, blueprint_id: str, bindings: Mapping[str, Any], run_input: Mapping[str, Any] | None = None, *, name: str
     ) -> Envelope:
         """Run another blueprint of `registry` here; its files and steps get `name` as prefix."""
-        inner = self._inner(name)
+        inner = self.inside(name)
         with tried(self._seen, inner._prefix) as outcome:
             return outcome(await run_nested(self._registry, inner, blueprint_id, bindings, run_input))
 

@@ -233,10 +233,14 @@ class RunContext(Context):
         found = found_in(self._attempt.registry, blueprint_id)
         for capability in sorted(found.capabilities_for(fitted(found.bindings_schema, dict(bindings), "bindings", blueprint_id))):
             await self._require(capability)
-        name = self._attempt.redactor.text(storable(name))  # it stands in events, and in the names of steps and files
-        inner = RunContext(self._ports, self._attempt, f"{self._prefix}-{name}" if self._prefix else name)
+        inner = self.inside(name)
         with tried(self._attempt.seen_steps, inner._prefix) as outcome:
             return outcome(await run_nested(self._attempt.registry, inner, blueprint_id, bindings, run_input))
+
+    def inside(self, name: str) -> "RunContext":
+        """The context of what runs as `name` inside of this: its files, steps and events get that as prefix."""
+        name = self._attempt.redactor.text(storable(name))
+        return RunContext(self._ports, self._attempt, f"{self._prefix}-{name}" if self._prefix else name)
 
     async def request_approval(self, what: str, *, why: str = "") -> None:
         """See the protocol. Raises BlueprintError for what can't be shown to a person."""

@@ -116,6 +116,42 @@ async def test_the_default_council_reads_what_it_is_given(registry: Registry, tm
     assert set(evidence["answers"]) == {"security.v1", "operations.v1"}
 
 
+async def test_what_one_specialist_calls_its_steps_and_files_is_no_other_ones_affair(registry: Registry, tmp_path: Path) -> None:
+    """Else one would be given what the other has found out, and nobody would see it."""
+    fails = {"left.v1"}
+
+    def looking(id: str) -> Any:
+        @specialist(id)
+        async def look(ctx: Context, topic: str, context: Sequence[str]) -> list[Any]:
+            """Looks, and then fails once."""
+
+            async def step() -> str:
+                return f"{id} saw it"
+
+            seen = await ctx.step("look", step)
+            with ctx.artifact("notes.md") as file:
+                file.write(seen.encode())
+            if id in fails:
+                raise RuntimeError
+            return [{"title": seen, "recommendation": "x", "confidence": 0.5}]
+
+        return look
+
+    for id in ("left.v1", "right.v1"):
+        registry.register(looking(id))
+    steps: dict[str, Any] = {}
+    with pytest.raises(BlueprintError, match="1 of 2 specialists answered"):
+        await council(registry, FakeContext(tmp_path, steps=steps), specialists=["left.v1", "right.v1"], quorum=2)
+    fails.clear()
+    payload = (await council(registry, FakeContext(tmp_path, steps=steps), specialists=["left.v1", "right.v1"], quorum=2)).payload
+    found = {(one["source_specialist"], one["title"]) for one in payload["ranked_findings"]}
+    assert found == {("left.v1", "left.v1 saw it"), ("right.v1", "right.v1 saw it")}
+    assert {file.name: file.read_text() for file in (tmp_path / "run").glob("*notes.md")} == {
+        "left.v1-notes.md": "left.v1 saw it",
+        "right.v1-notes.md": "right.v1 saw it",
+    }
+
+
 async def test_the_same_input_gives_the_same_bytes(registry: Registry, tmp_path: Path) -> None:
     for name in ("a", "b"):
         await council(registry, FakeContext(tmp_path / name))
