@@ -1,5 +1,6 @@
 """`lily up`, `lily down` and `lily status`."""
 
+import math
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,13 +11,14 @@ from lily.errors import Code, LilyError
 from lily.identity import Actor
 from lily.render import fields, table, when
 from lily.settings import Settings, load_settings
-from lily.workspace import Workspace, current_owner, find_workspace
+from lily.workspace import Owner, Workspace, current_owner, find_workspace
 
 if TYPE_CHECKING:
     from lily.spec_index import Catalog
 
 _LOOK_SECONDS = 0.1
 _UNSETTLED = 1_000_000  # objects that a start may make before anybody looks for garbage among them: nearly all of them stay
+_PATIENCE_SECONDS = 10.0  # beyond its grace, before it is said what a supervisor waits for
 _LOOKS = 100  # at an owner that does not answer yet
 
 
@@ -60,8 +62,12 @@ def down(
     before = _newest_event(place, workspace)
     _request(place, seconds, by, why)
     output.tell(f"stopping; running work has {seconds:g} s to finish")
+    late = time.monotonic() + seconds + _PATIENCE_SECONDS
     while owner is not None and current_owner(place) == owner:
         time.sleep(_LOOK_SECONDS)
+        if time.monotonic() >= late:
+            _tell_what_holds(place, workspace, owner)
+            late = math.inf
     output.tell("stopped")
     if before is not None:
         try:
@@ -69,6 +75,24 @@ def down(
         except LilyError as error:
             _can_not_show(error)
     return 0
+
+
+def _tell_what_holds(place: Workspace, given: str | None, owner: Owner) -> None:
+    """Whose end a supervisor waits for, and what to do about it."""
+    from lily.storage.running import running
+
+    try:
+        with opened(given) as (_, _, store):
+            held = [f"run {run.run_id} of {run.job_id}" for run in running(store)]
+    except LilyError as error:
+        return _can_not_show(error)
+    if held:
+        output.tell(
+            f"still there: {', '.join(held)}; a program may be cleaning up, or a blueprint hold its cancellation off (a thread does)"
+        )
+        kill = f"`kill -9 {owner.pid}`" if owner.near else f"to kill pid {owner.pid}, where it runs,"
+        output.tell(f"{kill} does not wait for it: what runs is taken up again at the next start")
+    return None
 
 
 def _newest_event(place: Workspace, given: str | None) -> int | None:

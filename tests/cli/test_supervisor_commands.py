@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import lily.cli.supervisor as commands
 from tests.cli.conftest import Lily, command, environment, rest, shell, started, supervisor, until, write_job
 from tests.contract.scenes import owned
 from tests.real.house import until as until_seen
@@ -46,6 +48,41 @@ def test_down_returns_when_the_supervisor_is_gone(lily: Lily, workspace: Path) -
         assert up.wait() == 0
         assert run.wait() == 0
     assert lily("status", "--json").json["owner"] is None
+
+
+HELD = """
+import anyio.to_thread
+from lily import blueprint
+
+@blueprint("held.v1")
+async def held(ctx, bindings, run_input):
+    await ctx.log.info("begun")
+    await anyio.to_thread.run_sync((ctx.workspace / "gate").read_text)
+"""
+
+
+@pytest.mark.e2e
+def test_down_says_which_run_does_not_end(lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A blueprint that waits for a thread can't be canceled: nobody would know why nothing happens."""
+    (workspace / ".lily" / "blueprints").mkdir(exist_ok=True)
+    (workspace / ".lily" / "blueprints" / "held.py").write_text(HELD)
+    write_job(workspace, "a", target={"kind": "blueprint", "id": "held.v1"}, bindings={})
+    os.mkfifo(workspace / "gate")
+    told = commands._tell_what_holds
+
+    def tell_and_open(*given: Any) -> None:
+        told(*given)
+        (workspace / "gate").write_text("go\n")
+
+    monkeypatch.setattr(commands, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(commands, "_tell_what_holds", tell_and_open)
+    with supervisor(workspace) as up, started(workspace, "jobs", "run", "a", "--json") as run:
+        run_id = json.loads(until(run, "begun"))["run_id"]
+        said = lily("down", "--now")
+        assert up.wait() == 0
+    assert said.status == 0
+    assert f"still there: run {run_id} of a; " in said.err
+    assert f"`kill -9 {up.pid}` does not wait for it" in said.err
 
 
 @pytest.mark.e2e
