@@ -53,7 +53,7 @@ class _Answer(msgspec.Struct):
 
 @synthesizer("openai.v1", summary="Asks a model behind an OpenAI-compatible API.", kind="llm")
 async def openai(ctx: Context, request: SynthesisRequest) -> Synthesis:
-    """One request; retries belong to the job. Raises BlueprintError: retryable for a service that is down, busy or unclear."""
+    """One answer; retries belong to the job. Raises BlueprintError: retryable for a service that is down, busy or unclear."""
     client = await in_thread(_client, request.options, ctx.workspace)
     text = await _asked(client, _messages(request))
     answer = understood(text, len(request.findings))
@@ -128,7 +128,7 @@ async def _asked(client: Client, messages: Sequence[Mapping[str, str]]) -> str:
                 default_headers={"accept-encoding": "identity"},  # a small compressed answer could unpack to a huge one
                 http_client=library.DefaultAsyncHttpxClient(timeout=None, event_hooks={"response": [partial(_bounded, scope)]}),
             ) as connection:
-                given = await connection.chat.completions.create(model=client.model, messages=list(messages), temperature=0)
+                given = await _completed(library, connection, client.model, list(messages))
     except TimeoutError:
         raise BlueprintError(f"{place} gave no answer within {client.timeout_seconds:g} s") from None
     except library.APIStatusError as error:
@@ -150,6 +150,17 @@ async def _asked(client: Client, messages: Sequence[Mapping[str, str]]) -> str:
     if not isinstance(text, str):
         raise BlueprintError(f"{client.model} answered without text")
     return text
+
+
+async def _completed(library: Any, connection: Any, model: str, messages: list[Mapping[str, str]]) -> Any:
+    """The same findings give the same text as far as the model lets them: some refuse any temperature but their own."""
+    create = connection.chat.completions.create
+    try:
+        return await create(model=model, messages=messages, temperature=0)
+    except library.BadRequestError as error:
+        if "temperature" not in str(error.message):
+            raise
+    return await create(model=model, messages=messages)
 
 
 async def _bounded(scope: anyio.CancelScope, response: Any) -> None:

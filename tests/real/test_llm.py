@@ -117,6 +117,20 @@ async def test_a_refusal_is_retried_only_when_it_may_pass(
     assert len(server.asked) == 1
 
 
+async def test_a_model_that_takes_no_temperature_is_asked_without(server: Server, tmp_path: Path) -> None:
+    def reply(asked: Any) -> Any:
+        if "temperature" not in json.loads(asked.body):
+            return says('{"summary": "Keys first.", "order": [1]}')(asked)
+        message = "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported."
+        return Reply(
+            400, {"content-type": "application/json"}, json.dumps({"error": {"message": message, "param": "temperature"}}).encode()
+        )
+
+    server.reply = reply
+    assert (await council(tmp_path)).payload["summary"] == "Keys first."
+    assert [json.loads(asked.body).get("temperature") for asked in server.asked] == [0, None]
+
+
 @pytest.mark.parametrize("choices", ["[]", "null", "[null]", '{"a": 1}', '[{"message": null}]', '[{"message": {"content": [1]}}]'])
 async def test_an_answer_without_choices_fails(choices: str, server: Server, tmp_path: Path) -> None:
     server.reply = lambda asked: Reply(200, {"content-type": "application/json"}, f'{{"choices": {choices}}}'.encode())
