@@ -182,8 +182,10 @@ class RunContext(Context):
             stored: T = self._attempt.steps[full]
             return stored
         if full in self._attempt.done:
+            value = self._attempt.done[full]
+            await self._attempt.told.step_done(full, value)  # that try may have been cut off before the store had it: kept twice is once
             await self._say(EventName.STEP_SKIPPED, {"step": full, "reason": "done by an earlier try"})
-            kept: T = msgspec.json.decode(self._attempt.done[full])
+            kept: T = msgspec.json.decode(value)
             return kept
         await self._say(EventName.STEP_STARTED, {"step": full})
         try:
@@ -193,9 +195,9 @@ class RunContext(Context):
             if split(exc)[0] is None:  # what cuts it off is no failure of its own
                 await self._say(EventName.STEP_FAILED, {"step": full, "message": told_of(exc, redactor)})
             raise
-        await self._attempt.told.step_done(full, value)
         if self._prefix:
             self._attempt.done[full] = value
+        await self._attempt.told.step_done(full, value)
         await self._say(EventName.STEP_SUCCEEDED, {"step": full})
         decoded: T = msgspec.json.decode(value)  # the same on the first attempt as on a later one
         return decoded

@@ -828,6 +828,38 @@ def test_a_run_that_ends_in_a_drain_is_stored_though_the_store_hesitates(world: 
     assert (world.run(run.run_id).status, statuses(world, run)) == (Status.SUCCEEDED, ["succeeded"])
 
 
+def test_a_step_that_the_store_could_not_keep_in_the_time_of_a_try_is_not_done_by_the_next(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is kept by whichever try sees the store again."""
+    calls: list[str] = []
+
+    @blueprint("pays.v1")
+    async def pays(ctx: Any, bindings: Any, run_input: Any) -> Any:
+        """One step, which costs something."""
+
+        async def pay() -> Any:
+            calls.append("pay")
+            return 1
+
+        return await ctx.step("pay", pay)
+
+    world = make_world(pays)
+    step = {"name": "a", "blueprint": "pays.v1", "timeout_seconds": 5, "retry_max": 5, "retry_delay_seconds": 1}
+    run = world.submit("pipeline.v1", bindings={"steps": [step]})
+    apply = world.store.apply
+
+    def away(moves: Sequence[Move], **more: Any) -> Any:
+        if more.get("steps") and anyio.current_time() < 20:
+            raise LilyError(Code.STORE_UNAVAILABLE, "away")
+        return apply(moves, **more)
+
+    monkeypatch.setattr(world.store, "apply", away)
+    (ended,) = finish(world, run)
+    assert (calls, ended.status) == (["pay"], Status.SUCCEEDED)
+    assert world.store.steps(run.run_id)["a/pay"] == 1
+
+
 def test_now_means_now_however_long_a_program_may_take_to_end(make_world: MakeWorld) -> None:
     """A second, shorter drain cuts off the grace that a program has; its run is interrupted and stays owed."""
     processes = FakeProcesses(programs={"long": Program(duration=1000, ignores_term_for=math.inf)})
