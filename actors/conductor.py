@@ -172,7 +172,11 @@ class Conductor:
             if steps is None:  # none may be done twice
                 active.interrupted = active.interrupted or "the supervisor stopped"
                 return Outcome(status="timed_out", result=_versioned(), retryable=True)
-            return await self._engine.execute(run, spec, ready, Told(run, self._writer), steps, active.within(spec.runtime.timeout_seconds))
+            told = Told(run, self._writer)
+            outcome = await self._engine.execute(run, spec, ready, told, steps, active.within(spec.runtime.timeout_seconds))
+            if told.has_left:
+                await self._however_long(lambda _: told.keep_left(), run, run.status)
+            return outcome
         except Exception as exc:
             # Nothing of the engine's own may leave a run without an end, nor steps that somebody changed by hand.
             said = self._engine.redactor(run.spec_hash, spec).text(f"{type(exc).__name__}: {text_of(exc)}")

@@ -58,16 +58,32 @@ class Told:
 
     def __init__(self, run: Run, writer: Mailbox[WriterMessage]) -> None:
         self._run, self._writer = run, writer
+        self._left: dict[str, bytes] = {}  # finished steps that the store may not have
 
     async def events(self, events: list[Event]) -> None:
         await trio.lowlevel.checkpoint()  # a blueprint that only talks must let others work, and can be cut off
         await self._writer.tell(Journal(self._run, events))
 
     async def step_done(self, name: str, value: bytes) -> None:
+        self._left[name] = value
         while True:
-            reply: Reply[None] = Reply()
-            await self._writer.tell(KeepStep(self._run.run_id, name, value, reply))
             try:
-                return await reply.wait()
+                return await self._keep(name)
             except LilyError:  # it is done, so it must not be lost; kept twice is once
                 await trio.sleep(STORE_RETRY_SECONDS)
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the attempt was cut off before the store had all its steps."""
+        return bool(self._left)
+
+    async def keep_left(self) -> None:
+        """Keep those, for they are done. Raises LilyError when the store can't say."""
+        for name in list(self._left):
+            await self._keep(name)
+
+    async def _keep(self, name: str) -> None:
+        reply: Reply[None] = Reply()
+        await self._writer.tell(KeepStep(self._run.run_id, name, self._left[name], reply))
+        await reply.wait()
+        self._left.pop(name, None)

@@ -828,10 +828,11 @@ def test_a_run_that_ends_in_a_drain_is_stored_though_the_store_hesitates(world: 
     assert (world.run(run.run_id).status, statuses(world, run)) == (Status.SUCCEEDED, ["succeeded"])
 
 
-def test_a_step_that_the_store_could_not_keep_in_the_time_of_a_try_is_not_done_by_the_next(
-    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("cut_off_by", ["try", "attempt", "drain"])
+def test_a_step_that_the_store_could_not_keep_in_time_is_not_done_again(
+    cut_off_by: str, make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is kept by whichever try sees the store again."""
+    """It is kept by whoever sees the store again: the next try, or the end of the attempt."""
     calls: list[str] = []
 
     @blueprint("pays.v1")
@@ -845,16 +846,22 @@ def test_a_step_that_the_store_could_not_keep_in_the_time_of_a_try_is_not_done_b
         return await ctx.step("pay", pay)
 
     world = make_world(pays)
-    step = {"name": "a", "blueprint": "pays.v1", "timeout_seconds": 5, "retry_max": 5, "retry_delay_seconds": 1}
-    run = world.submit("pipeline.v1", bindings={"steps": [step]})
-    apply = world.store.apply
+    step: dict[str, Any] = {"name": "a", "blueprint": "pays.v1"}
+    if cut_off_by == "try":
+        step |= {"timeout_seconds": 5, "retry_max": 5, "retry_delay_seconds": 1}
+    run = world.submit(
+        "pipeline.v1", bindings={"steps": [step]}, runtime={**RETRY, "timeout_seconds": 5 if cut_off_by == "attempt" else 60}
+    )
+    apply, back = world.store.apply, 10 if cut_off_by == "drain" else 20
 
     def away(moves: Sequence[Move], **more: Any) -> Any:
-        if more.get("steps") and anyio.current_time() < 20:
+        if more.get("steps") and anyio.current_time() < back:
             raise LilyError(Code.STORE_UNAVAILABLE, "away")
         return apply(moves, **more)
 
     monkeypatch.setattr(world.store, "apply", away)
+    if cut_off_by == "drain":
+        drained(world, 8, grace=1)
     (ended,) = finish(world, run)
     assert (calls, ended.status) == (["pay"], Status.SUCCEEDED)
     assert world.store.steps(run.run_id)["a/pay"] == 1
