@@ -30,7 +30,7 @@ def checked(value: Any, blueprint: Any) -> Envelope:
         raise _too_large("payload")
     if value.status == "ok":
         if blueprint.output_schema is not None:
-            _fits(encoded, blueprint)
+            payload = _fitting(value.payload, payload, encoded, blueprint)
     elif value.status != "error":
         raise _invalid(f"status is {value.status!r}; ok or error is expected", "status")
     if not (value.artifacts or value.references or value.approvals_requested):
@@ -150,6 +150,18 @@ class _Copier:
 
     def _wrong(self, problem: str) -> BlueprintError:
         return _invalid(problem, describe_path(self.path, self.root))
+
+
+def _fitting(given: Any, payload: Any, encoded: bytes, blueprint: Any) -> Any:
+    """The payload, which fits. A model whose fields are read by another name than they have is told by that: its schema knows no other."""
+    try:
+        _fits(encoded, blueprint)
+    except BlueprintError:
+        if not isinstance(given, blueprint.output_schema):
+            raise
+        payload = plain(given.model_dump(mode="json", by_alias=True))
+        _fits(msgspec.json.encode(payload), blueprint)
+    return payload
 
 
 def _fits(encoded: bytes, blueprint: Any) -> None:

@@ -13,7 +13,8 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 from lily.blueprints.contract import BlueprintError, Envelope
 from lily.blueprints.envelope import MAX_BYTES, MAX_DEPTH, checked
@@ -142,6 +143,37 @@ def test_the_payload_must_fit_the_output_schema() -> None:
     assert error.data["path"] == "payload.count"
     assert "report.v1" in error.message
     assert 'found "many"' in error.message
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    row_count: int
+
+
+class Aliased(BaseModel):
+    from_: int = Field(alias="from")
+    inner: list[Inner]
+
+
+def test_a_model_with_aliases_fits_its_own_schema() -> None:
+    """It is told as the schema has it, which knows the field by its alias alone."""
+    given = Aliased.model_validate({"from": 1, "inner": [{"rowCount": 2}]})
+    aliased = SimpleNamespace(id="aliased.v1", output_schema=Aliased)
+    assert checked(Envelope(payload=given), aliased).payload == {"from": 1, "inner": [{"rowCount": 2}]}
+    with pytest.raises(BlueprintError, match=r"payload\.from is|from: is required"):
+        checked(Envelope(payload=given.model_dump()), aliased)
+
+
+@pytest.mark.parametrize(
+    "field", [Field(serialization_alias="from"), Field(alias="from", validation_alias=AliasChoices("from", "from_"))], ids=["out", "both"]
+)
+def test_a_model_that_its_schema_knows_by_the_names_of_its_fields_keeps_them(field: Any) -> None:
+    class Named(BaseModel):
+        from_: int = field
+
+    given = Named.model_validate({"from_": 1})
+    assert checked(Envelope(payload=given), SimpleNamespace(id="named.v1", output_schema=Named)).payload == {"from_": 1}
 
 
 def test_an_error_envelope_passes_whatever_the_schema_says() -> None:
