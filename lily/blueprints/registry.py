@@ -16,6 +16,7 @@ from lily.blueprints.catalog import BLUEPRINT, BUILT_IN, SPECIALIST, SUBJECT, SY
 from lily.blueprints.contract import Blueprint
 from lily.blueprints.define import Specialist, Synthesizer
 from lily.blueprints.discovery import Found, Problem
+from lily.blueprints.envelope import plain
 from lily.blueprints.folder import Folder
 from lily.blueprints.means import HINT, is_spent, spent
 from lily.blueprints.packages import Packages
@@ -156,7 +157,7 @@ class Registry:
             "bindings_schema": json_schema(found.bindings_schema),
             "input_schema": json_schema(found.input_schema),
             "output_schema": json_schema(found.output_schema),
-            "example": dict(found.example),
+            "example": plain(found.example, "example"),
             "example_job": example_job(found),
         }
 
@@ -320,12 +321,12 @@ def _means(what: str) -> Iterator[None]:
 
 def example_job(found: Blueprint) -> dict[str, Any]:
     """A whole job spec that runs the blueprint's example by hand; `example_input` of the blueprint is its input."""
-    example = dict(found.example)
+    example = plain(found.example, "example")
     try:
         needed = found.capabilities_for(validated(found.bindings_schema, example, "bindings")) if example else found.capabilities
     except Exception:  # an example that does not fit: `lily jobs validate` says why, of the job that is made of it
         needed = found.capabilities
-    given = dict(getattr(found, "example_input", {}))
+    given = plain(getattr(found, "example_input", {}), "example_input")
     return {
         "id": f"{found.id.split('.')[0].replace('_', '-')}-example",
         "title": found.summary or found.id,

@@ -223,6 +223,27 @@ def test_importing_a_blueprint_is_no_second_definition(tmp_path: Path) -> None:
     assert registry.specialist("security.v1")
 
 
+def test_an_example_may_be_made_of_models(tmp_path: Path) -> None:
+    """A job's file is made of it, so it is told as plain JSON."""
+    text = """
+from pydantic import BaseModel
+from lily import blueprint
+
+class Server(BaseModel):
+    host: str
+
+class Bindings(BaseModel):
+    servers: list[Server]
+
+@blueprint("asks.v1", bindings=Bindings, example={"servers": [Server(host="a")]})
+async def asks(ctx, bindings, run_input):
+    return 1
+"""
+    write(tmp_path, text=text)
+    told = Registry(tmp_path, entry_points=list).describe("asks.v1")
+    assert told["example"] == told["example_job"]["bindings"] == {"servers": [{"host": "a"}]}
+
+
 def test_a_model_that_has_no_json_schema_is_shown_with_the_reason(tmp_path: Path) -> None:
     """The blueprint works: only its bindings can't be described."""
     text = """
