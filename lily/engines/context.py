@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
@@ -74,8 +75,13 @@ class Attempt:
     left_files: bool = False  # something may have been written into the run's folder, beside logs without a byte
     seen_steps: set[str] = field(default_factory=set)
     done: dict[str, bytes] = field(default_factory=dict)  # results of its own steps, of those inside of what may be tried again
+    writing: set[str] = field(default_factory=set)  # prefixes of the logs of programs that run
     asked: list[Need] = field(default_factory=list)  # what it can't go on without; it ends then
     pause: Callable[[], None] = lambda: None  # ends it
+
+    def free_prefix(self, wanted: str) -> str:
+        """Another prefix, for logs into which no program writes now: what two write into one file would not be worth reading."""
+        return next(prefix for prefix in (f"{wanted}{number}-" for number in count(2)) if prefix not in self.writing)
 
 
 class RunLog:
@@ -208,8 +214,11 @@ class RunContext(Context):
         await self._require("process.exec")
         if self._prefix:
             request = _with_prefix(request, f"{self._prefix}-{request.log_prefix}")
+        if request.log_prefix in self._attempt.writing:
+            request = _with_prefix(request, self._attempt.free_prefix(request.log_prefix))
         if request.log_prefix:
             self._check_name(f"{request.log_prefix}stdout.log")
+        self._attempt.writing.add(request.log_prefix)
         folder = self._ports.workspace.run_dir(self.job_id, self.run_id)
         try:
             return await self._ports.processes.run(
@@ -224,6 +233,8 @@ class RunContext(Context):
             )
         except OSError as exc:
             raise BlueprintError(f"the program's output could not be kept: {exc.strerror or exc}", errno=exc.errno) from exc
+        finally:
+            self._attempt.writing.discard(request.log_prefix)
 
     async def run_blueprint(
         self, blueprint_id: str, bindings: Mapping[str, Any], run_input: Mapping[str, Any] | None = None, *, name: str

@@ -11,6 +11,7 @@ import trio
 
 from actors.conductor import Conductor
 from actors.messages import Rung
+from lily.blueprints.contract import ProcessRequest
 from lily.blueprints.define import blueprint
 from lily.engines.fake_processes import Program
 from lily.errors import Code, LilyError
@@ -865,6 +866,26 @@ def test_a_step_that_the_store_could_not_keep_in_time_is_not_done_again(
     (ended,) = finish(world, run)
     assert (calls, ended.status) == (["pay"], Status.SUCCEEDED)
     assert world.store.steps(run.run_id)["a/pay"] == 1
+
+
+def test_programs_that_run_at_once_have_logs_of_their_own(make_world: MakeWorld) -> None:
+    """In one file, each would write over what the other has written."""
+
+    @blueprint("crowd.v1", capabilities=["process.exec"])
+    async def crowd(ctx: Any, bindings: Any, run_input: Any) -> Any:
+        """Three programs at once, and one more behind them."""
+        async with anyio.create_task_group() as group:
+            for prefix in ("", "", "p-", "p-", ""):
+                group.start_soon(ctx.run_process, ProcessRequest(argv=["long"], log_prefix=prefix))
+        await ctx.run_process(ProcessRequest(argv=["long"]))
+
+    processes = FakeProcesses(programs={"long": Program(duration=10)})
+    world = make_world(crowd, processes=processes)
+    run = world.submit("crowd.v1", capabilities=["process.exec"])
+    (ended,) = finish(world, run)
+    assert ended.status is Status.SUCCEEDED
+    *at_once, last = (call.request.log_prefix for call in processes.calls)
+    assert (sorted(at_once), last) == (["", "2-", "3-", "p-", "p-2-"], "")
 
 
 def test_now_means_now_however_long_a_program_may_take_to_end(make_world: MakeWorld) -> None:
