@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from lily.cli import output
-from lily.cli.options import actor, opened
+from lily.cli.options import actor, opened, tell_untaken
 from lily.errors import Code, LilyError
 from lily.identity import Actor
 from lily.spec_index import SpecIndex
 from lily.text import counted
-from lily.workspace import Workspace, current_owner
+from lily.workspace import Workspace
 
 if TYPE_CHECKING:
     from lily.operations.bulk import Template
@@ -70,15 +70,14 @@ def run_batch(place: Workspace, file: str, *, job_id: str | None, reason: str, a
 
     by = actor(place, "run.submit")
     new = _read(_lines(file), file, _Templates(place, job_id, by))
-    with opened(str(place.root)) as (_, _, store):
+    with opened(str(place.root)) as (_, settings, store):
         runs = accept_all(place, store, new, by=Submission(actor=by, reason=reason)) if new else []
-    if as_json:
-        output.put_json({"runs": [{"run_id": run.run_id, "job_id": run.job_id, "status": run.status.value} for run in runs]})
-    else:
-        output.put_lines([run.run_id for run in runs])
-    if current_owner(place) is None and runs:
-        stored = len({run.run_id for run in runs})  # lines of one key are one run
-        output.tell(f"no supervisor is up: {counted(stored, 'run is stored and waits', 'runs are stored and wait')} for `lily up`")
+        if as_json:
+            output.put_json({"runs": [{"run_id": run.run_id, "job_id": run.job_id, "status": run.status.value} for run in runs]})
+        else:
+            output.put_lines([run.run_id for run in runs])
+        if runs:
+            tell_untaken(place, settings, store, len({run.run_id for run in runs}))  # lines of one key are one run
     return 0
 
 

@@ -12,6 +12,7 @@ from lily.errors import Code, LilyError, exit_code
 from lily.operations.changes import cancel
 from lily.operations.client import follow
 from lily.operations.tailing import EventFile
+from lily.operations.worker import elsewhere
 from lily.receipts import Receipt
 from lily.render import event_lines, run_view
 from lily.runs import TERMINAL, Run, Status
@@ -82,7 +83,7 @@ def conduct(workspace: Workspace, settings: Settings, store: Store, run: Run, *,
         raise
     if ended.status not in TERMINAL:
         return _left(ended, as_json)
-    return conclude(workspace, ended, as_json=as_json, stopped=stopped)
+    return conclude(workspace, settings, store, ended, as_json=as_json, stopped=stopped)
 
 
 def to_its_end(
@@ -182,7 +183,7 @@ def _left(run: Run, as_json: bool) -> int:
     return exit_code(Code.INTERRUPTED)
 
 
-def conclude(workspace: Workspace, run: Run, *, as_json: bool, stopped: bool) -> int:
+def conclude(workspace: Workspace, settings: Settings, store: Store, run: Run, *, as_json: bool, stopped: bool) -> int:
     """Print the summary, or with --json the receipt, of a run that has ended; give the exit status."""
     receipt = read_receipt(workspace, run.job_id, run.run_id)
     if as_json:
@@ -190,7 +191,9 @@ def conclude(workspace: Workspace, run: Run, *, as_json: bool, stopped: bool) ->
     else:
         _print_summary(workspace, run)
     if receipt is None:
-        output.tell(f"run {run.run_id} is {run.status}, and its receipt can't be read; `lily up` writes it again")
+        other = elsewhere(workspace, settings, store)
+        why = f"its files are not in this workspace: {other}" if other else "its receipt can't be read; `lily up` writes it again"
+        output.tell(f"run {run.run_id} is {run.status}, and {why}")
     elif not as_json:
         output.tell(_last_line(workspace, run, stopped))
     return status_of(run, receipt, stopped)

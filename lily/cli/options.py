@@ -40,6 +40,19 @@ def tell_unowned(place: Workspace, settings: Settings, store: "Store") -> None:
         tell("no supervisor is up: it stops at the next `lily up`; `lily runs fail --running --reason R` ends all that runs now")
 
 
+def tell_untaken(place: Workspace, settings: Settings, store: "Store", runs: int = 1) -> None:
+    """Say of runs that were stored and that nobody waits for who takes them, where this workspace has no owner."""
+    from lily.operations.worker import elsewhere
+
+    if current_owner(place) is not None:
+        return
+    stored = "the run is stored" if runs == 1 else f"{runs} runs are stored"
+    if other := elsewhere(place, settings, store):
+        tell(f"{stored} and not run in this workspace: {other}")
+    else:
+        tell(f"no supervisor is up: {stored} and {'waits' if runs == 1 else 'wait'} for `lily up`")
+
+
 def flag(name: str, help: str) -> Parameter:
     """An option without a value."""
     return Parameter(name=name, negative="", show_default=False, help=help)

@@ -56,7 +56,7 @@ def replay(
             made = replay_run(place, store, first, which=spec, approve=approve, reason=reason, by=actor(place, "run.replay"))
             tell_if_paused(settings, store)
             if detach:
-                return detached(place, made, as_json=json)
+                return detached(place, settings, store, made, as_json=json)
             from lily.cli.conduct import conduct
 
             return conduct(place, settings, store, made, as_json=json, held=held)

@@ -7,10 +7,10 @@ from cyclopts import Parameter
 
 from lily.cli import output
 from lily.cli.held import Held
-from lily.cli.options import Json, Place, Reason, actor, flag, opened, reason_of, storable, usage
+from lily.cli.options import Json, Place, Reason, actor, flag, opened, reason_of, storable, tell_untaken, usage
 from lily.settings import load_settings
 from lily.spec_index import SpecIndex
-from lily.workspace import Workspace, current_owner, find_workspace
+from lily.workspace import Workspace, find_workspace
 
 if TYPE_CHECKING:
     from lily.runs import Run
@@ -119,7 +119,7 @@ def _run(place: Workspace, settings: "Settings", spec: "JobSpec", key: str | Non
             run = accept(place, store, spec, by=Submission(actor=actor(place, "run.submit"), reason=reason), key=named)
             tell_if_paused(settings, store)
             if detach:
-                return detached(place, run, as_json=as_json)
+                return detached(place, settings, store, run, as_json=as_json)
             from lily.cli.conduct import conduct
 
             return conduct(place, settings, store, run, as_json=as_json, held=held)
@@ -135,14 +135,13 @@ def tell_if_paused(settings: "Settings", store: "Store") -> None:
         output.tell(f"the run waits: {why[0]}; {why[1]}")
 
 
-def detached(place: Workspace, run: "Run", *, as_json: bool) -> int:
+def detached(place: Workspace, settings: "Settings", store: "Store", run: "Run", *, as_json: bool) -> int:
     """Print the id of a run that nobody here waits for."""
     if as_json:
         output.put_json({"run_id": run.run_id, "job_id": run.job_id, "status": run.status.value})
     else:
         output.put(run.run_id)
-    if current_owner(place) is None:
-        output.tell("no supervisor is up: the run is stored and waits for `lily up`")
+    tell_untaken(place, settings, store)
     return 0
 
 

@@ -88,6 +88,23 @@ def test_from_another_folder_the_runs_of_a_living_supervisor_are_not_called_thos
     assert "ended without a word" in other.lily("health").out
 
 
+def test_a_run_from_another_folder_is_said_to_be_run_by_the_living_supervisor(
+    place: House, build: Callable[[Path], House], tmp_path: Path
+) -> None:
+    """Its files lie with that one: nobody is told that they are damaged, or that the run waits for `lily up`."""
+    other = build(tmp_path / "other")
+    for name in ("config.yaml", "jobs/quick.job.yaml"):
+        shutil.copy(place.root / ".lily" / name, other.root / ".lily" / name)
+    up = place.up()
+    batch = tmp_path / "batch"
+    batch.write_text("{}\n{}\n")
+    for command in (("quick",), ("quick", "--detach"), ("quick", "--batch", str(batch))):
+        said = other.lily("jobs", "run", *command)
+        assert (said.status, f"pid {up.pid} (lily up, since" in said.err) == (0, True), said
+        assert "another workspace has the same store.url" in said.err
+        assert "`lily up`" not in said.err
+
+
 def test_a_cancel_from_another_folder_leaves_the_stop_to_the_living_supervisor(
     place: House, build: Callable[[Path], House], tmp_path: Path
 ) -> None:
