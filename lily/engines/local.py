@@ -134,6 +134,9 @@ class LocalEngine:
                 names = await self.ports.offload(target_file_names, ctx.run_dir)
         except OSError as exc:
             said = f"the run's files could not be kept: {exc.strerror or exc}"
+            if (error := outcome.error) is not None:  # what came first is why it failed, and whether another attempt could mend it
+                data = {**error.data, "then": f"{error.data['then']}; {said}" if "then" in error.data else said}
+                return msgspec.structs.replace(outcome, error=msgspec.structs.replace(error, data=data))
             return _failed("failed", said, Code.BLUEPRINT_EXECUTION_FAILED, outcome.result, retryable=True, data={"errno": exc.errno})
         missing = [glob for glob in promised if not any(fnmatchcase(name, glob) for name in names)]
         if not missing:

@@ -49,6 +49,19 @@ def test_a_pipe_in_the_place_of_a_log_fails_the_attempt_and_holds_nothing_up(hou
     assert "could not be kept" in receipt.error.message
 
 
+def test_an_attempt_that_failed_says_why_also_where_its_files_are_gone(house: House) -> None:
+    """What keeps the files from being kept comes behind it, and does not have it tried again where that mends nothing."""
+    house.job("clears", "sh", "-c", 'rm -r "$LILY_RUN_DIR"; exit 3', retry_max=1)
+    house.job("slow", "sh", "-c", 'rm -r "$LILY_RUN_DIR"; exec sleep 60', timeout_seconds=1)
+    house.up()
+    receipt = house.until_ended(house.submit("clears"))
+    assert receipt.error is not None
+    assert receipt.error.message.endswith("exited with 3")
+    said = "the run's files could not be kept: No such file or directory"
+    assert receipt.error.data.get("then", said) == said  # else its events have come meanwhile, and made it again
+    assert [attempt.status for attempt in house.until_ended(house.submit("slow")).attempts] == ["timed_out"]
+
+
 def test_a_supervisor_whose_lock_was_deleted_still_owns_the_workspace(house: House) -> None:
     """Else a second one would take its runs for orphans, and everything would run twice."""
     first = house.up()
