@@ -52,7 +52,7 @@ def tail(
         elif not follow:
             _put(past(store, since, wanted), json)
         if follow:
-            _put(following(place, store, since, wanted, stop=output.reader_is_gone), json)
+            _put(following(place, store, since, wanted, stop=output.reader_has_left), json)
     return 0
 
 

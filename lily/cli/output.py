@@ -1,6 +1,7 @@
 """Where commands write: results to stdout, progress to stderr. A reader that went away is no reason to fail; a full disk is."""
 
 import os
+import select
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -80,6 +81,18 @@ def tell(text: str) -> None:
 def reader_is_gone() -> bool:
     """Whether what is written to stdout reaches nobody any more."""
     return "stdout" in _gone
+
+
+def reader_has_left() -> bool:
+    """The same where nothing is written for a while, so that no write would tell: whoever waits for what may never come asks this."""
+    if reader_is_gone():
+        return True
+    looked_at = select.poll()
+    try:
+        looked_at.register(sys.stdout.fileno(), 0)
+        return any(seen & select.POLLERR for _, seen in looked_at.poll(0))
+    except (OSError, ValueError):  # it is closed, or no file at all
+        return False
 
 
 def lost() -> OSError | None:

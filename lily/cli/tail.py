@@ -101,7 +101,7 @@ def _of_store(place: Workspace, job_id: str, given: str) -> str | None:
 
 def _next_run(place: Workspace, job_id: str, after: str, left: Mapping[str, int]) -> str | None:
     """One of those that were left, when somebody goes on with it; else the next one after the run `after`."""
-    while not output.reader_is_gone():
+    while not output.reader_has_left():
         for run_id, offset in left.items():
             if has_more(place.run_dir(job_id, run_id), offset):
                 return run_id
@@ -139,7 +139,7 @@ def _until_end(place: Workspace, file: EventFile, run_id: str) -> Iterator[bytes
         for line in file.lines():
             ended = ended or _event(line).get("event") in _FINAL
             yield line
-        if ended:
+        if ended or output.reader_has_left():
             return
         if abandoned:
             output.tell(f"run {run_id} has not ended and nobody runs it: `lily up` takes it up again")

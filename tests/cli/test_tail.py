@@ -194,3 +194,30 @@ def test_what_is_no_event_is_shown_as_such(lily: Lily, workspace: Path) -> None:
     assert said.status == 0
     assert said.out.splitlines()[0].startswith(" unreadable")
     assert "job_completed" in said.out
+
+
+@pytest.mark.parametrize("command", [("jobs", "tail", "a", "--follow"), ("events", "tail", "--follow")])
+def test_a_follower_ends_with_its_reader_though_nothing_more_comes(lily: Lily, workspace: Path, command: tuple[str, ...]) -> None:
+    """`lily events tail --follow | grep -m 1 job_failed` would not come back otherwise."""
+    write_job(workspace, "a")
+    lily("jobs", "run", "a")
+    with started(workspace, *command) as tail:
+        until(tail, "job_completed")
+        assert tail.stdout is not None
+        tail.stdout.close()
+        assert tail.wait() == 0
+
+
+def test_a_follower_of_a_run_that_says_nothing_ends_with_its_reader(workspace: Path) -> None:
+    """Whatever the run does meanwhile."""
+    write_job(workspace, "a", bindings=shell("exec sleep 600"), runtime={"timeout_seconds": 600})
+    with started(workspace, "jobs", "run", "a", "--json") as run:
+        until(run, "job_attempt_started")
+        with started(workspace, "jobs", "tail", "a") as tail:
+            until(tail, "job_attempt_started")
+            assert tail.stdout is not None
+            tail.stdout.close()
+            assert tail.wait() == 0
+        assert run.poll() is None
+        run.send_signal(signal.SIGINT)
+        rest(run)
