@@ -53,6 +53,7 @@ def _unless_lost(status: "int | LilyError", tokens: list[str], as_json: bool) ->
     return status or told
 
 
+_NARROWEST = 10  # columns
 _CHECK_FAILED = {Code.USAGE: 64, Code.INTERNAL_ERROR: 70}  # a monitor must not take a mistake for a level
 
 
@@ -82,6 +83,7 @@ def _helped(app: "App", tokens: list[str]) -> int:
     from rich.console import Console
 
     console = Console()
+    console.width = max(console.width, _NARROWEST)  # in less, the library draws its boxes without end
     with console.capture() as help:
         result = app(tokens, console=console, exit_on_error=False, print_error=False, result_action="return_value")
     if help.get():

@@ -164,11 +164,11 @@ def test_arguments_of_which_nothing_can_have_the_name_are_a_usage_error(lily: Li
     assert said.err.startswith("usage: ")
 
 
-@pytest.mark.parametrize("columns", ["0", "", "1", "many"])
+@pytest.mark.parametrize("columns", ["0", "", "1", "3", "many"])
 def test_help_is_shown_whatever_the_width_is_said_to_be(workspace: Path, lily: Lily, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
-    """A terminal that nobody has given a size yet has none."""
+    """A terminal that nobody has given a size yet has none, and what is left of a pane may be one column."""
     monkeypatch.setenv("COLUMNS", columns)
-    said = lily("jobs", "--help")
+    said = lily("jobs", "run", "--help")
     assert (said.status, said.err) == (0, "")
 
 
