@@ -25,7 +25,7 @@ from lily.errors import Code, LilyError
 from lily.identity import Actor, acting, inside_of
 from lily.operations.accept import accept_all, caused_by
 from lily.operations.bulk import Template, checked_priority
-from lily.operations.client import follow
+from lily.operations.client import await_another, follow
 from lily.operations.dead_letters import Retries, collected, named, retry
 from lily.operations.session import open_store
 from lily.operations.stream import follow as following
@@ -208,8 +208,9 @@ class Session:
 
     def _goes_on(self, run_id: str) -> bool:
         """Until the run has ended. False where its owner is starting or ending or has too many followers, or another one came first."""
+        owner = current_owner(self.workspace)
         try:
-            if current_owner(self.workspace) is not None:
+            if owner is not None:
                 for _ in follow(self.workspace, run_id=run_id):
                     pass
             else:
@@ -221,6 +222,8 @@ class Session:
         except LilyError as exc:
             if exc.code not in (Code.SUPERVISOR_NOT_RUNNING, Code.OWNER_CONFLICT):
                 raise
+            if owner is not None and owner.kind == "up" and self.store.run(run_id).status not in TERMINAL:
+                await_another(self.workspace)
             return False
         return True
 

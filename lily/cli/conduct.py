@@ -10,7 +10,7 @@ from lily.cli.held import Held
 from lily.cli.options import actor
 from lily.errors import Code, LilyError, exit_code
 from lily.operations.changes import cancel
-from lily.operations.client import follow
+from lily.operations.client import RESTART_SECONDS, await_another, follow
 from lily.operations.tailing import EventFile
 from lily.operations.worker import elsewhere
 from lily.receipts import Receipt
@@ -124,13 +124,12 @@ def _tell_full(workspace: Workspace, store: Store, run: Run) -> None:
 
 def _once(workspace: Workspace, settings: Settings, store: Store, run_id: str, progress: Progress) -> Run | None:
     """One try with whoever owns the workspace now; None when ownership changed meanwhile."""
-    run = store.run(run_id)
+    owner, run = None, store.run(run_id)
     if run.status in TERMINAL and run.written:
         _tell_rest(workspace, run, progress)
         return run
     try:
-        owner = current_owner(workspace)
-        if owner is None:
+        if (owner := current_owner(workspace)) is None:
             return _here(workspace, settings, run_id, progress)
         silent = f"{owner.process}, which owns the workspace, does not answer; run {run_id} is stored and waits for it: see `lily health`"
         for event in follow(workspace, run_id=run_id, from_seq=progress.last, silent=lambda: output.tell(silent)):
@@ -139,6 +138,9 @@ def _once(workspace: Workspace, settings: Settings, store: Store, run_id: str, p
     except LilyError as error:
         if error.code not in (Code.SUPERVISOR_NOT_RUNNING, Code.OWNER_CONFLICT):
             raise
+        if owner is not None and owner.kind == "up" and store.run(run_id).status not in TERMINAL:
+            output.tell(f"the supervisor has ended; run {run_id} waits {RESTART_SECONDS:g} s for another one, and goes on here then")
+            await_another(workspace)
     return None
 
 

@@ -4,17 +4,20 @@ import json
 import select
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lily.errors import Code, LilyError
 from lily.identity import Actor
 from lily.operations.sockets import address, reader_path
-from lily.workspace import Workspace
+from lily.workspace import Workspace, current_owner
 
 MOST_RUNS = 1000  # that the owner tells at once: more would keep it from its work
 RUNS_SECONDS = 2.0  # after which the store is asked
 ANSWER_SECONDS = 2.0  # a supervisor that is well answers in milliseconds
+RESTART_SECONDS = 10.0  # for which another supervisor is awaited where one has ended
+_LOOK_SECONDS = 0.1
 SILENT_SECONDS = 5.0  # of a follower to whom nothing was said yet, until it is looked whether anybody will
 
 
@@ -118,6 +121,16 @@ def follow(
         if run_id is not None and "final" in answer:
             return
     raise LilyError(Code.SUPERVISOR_NOT_RUNNING, "the supervisor went away", where=str(workspace.root))
+
+
+def await_another(workspace: Workspace) -> None:
+    """Until somebody owns the workspace, after its supervisor has ended, and for RESTART_SECONDS at most.
+
+    A service manager starts another one. Whoever took the workspace before that would keep it out, and all schedules with it.
+    """
+    until = time.monotonic() + RESTART_SECONDS
+    while current_owner(workspace) is None and time.monotonic() < until:
+        time.sleep(_LOOK_SECONDS)
 
 
 def request_down(workspace: Workspace, *, grace: float, by: Actor, reason: str = "") -> None:

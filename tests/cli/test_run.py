@@ -301,6 +301,21 @@ def test_the_follower_takes_over_when_the_owner_is_killed(workspace: Path) -> No
         assert receipt["pid"] == run.pid
 
 
+@pytest.mark.e2e
+def test_the_follower_leaves_the_workspace_to_the_supervisor_that_is_started_again(workspace: Path) -> None:
+    """It would keep that one out while its run lasts, and a service that is refused stays down."""
+    write_job(workspace, "a", bindings=shell('echo "attempt $LILY_ATTEMPT"; [ "$LILY_ATTEMPT" -gt 1 ] || read x < gate'))
+    os.mkfifo(workspace / "gate")
+    with supervisor(workspace) as up, started(workspace, "jobs", "run", "a", "--json") as run:
+        until(run, "attempt 1")
+        up.kill()
+        up.wait()
+        with supervisor(workspace) as again:
+            out, err = rest(run)
+            assert (run.returncode, "waits 10 s for another one" in err) == (0, True), err
+            assert json.loads(out.splitlines()[-1])["receipt"]["pid"] == again.pid
+
+
 @pytest.mark.parametrize("handed_over", [False, True])
 @pytest.mark.e2e
 def test_ctrl_c_cancels_the_run_and_the_receipt_says_so(workspace: Path, handed_over: bool) -> None:
