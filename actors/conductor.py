@@ -16,7 +16,7 @@ from actors.vitals import Work
 from lily.blueprints.registry import Pinned
 from lily.clock import Clock, stamp
 from lily.engines.local import LocalEngine, base_result, hushed_error
-from lily.errors import Code, LilyError, lacks_spec
+from lily.errors import Code, LilyError, is_spoilt, lacks_spec
 from lily.faults import Faults, no_faults
 from lily.log import Log
 from lily.moves import Outcome, Place, interrupt, refuse, settle, start, stopped
@@ -78,6 +78,17 @@ class Conductor:
         if redactor:
             with suppress(OSError):
                 await self._offload(hide_names, self._engine.ports.workspace.run_dir(run.job_id, run.run_id), redactor.holds)
+
+    async def hide_names_of(self, run_id: str) -> None:
+        """The same for a run that has ended; of one whose row can't be read nobody can write a receipt."""
+        try:
+            ended = await self._offload(self._store.find_run, run_id)
+        except LilyError as exc:
+            if not is_spoilt(exc):
+                raise
+            return
+        if ended is not None and ended.attempts:
+            await self.hide_names(ended)
 
     async def begin(self, active: Active) -> Beginning | None:
         """Judge the run and store its start; None when it is refused, or was canceled first. Raises LilyError when nobody can judge now."""
@@ -241,7 +252,16 @@ class Conductor:
 
     async def _asked_meanwhile(self, run: Run) -> Mapping[str, Any] | None:
         """The cancel for which the store does not let the run go on; None where something else has become of it."""
-        found = await self._however_long(lambda _: self._offload(self._store.find_run, run.run_id), run, Status.CANCELED)
+
+        async def ask(_: bool) -> Run | None:
+            try:
+                return await self._offload(self._store.find_run, run.run_id)
+            except LilyError as exc:
+                if not is_spoilt(exc):
+                    raise
+                return None
+
+        found = await self._however_long(ask, run, Status.CANCELED)
         return found.cancel if found is not None and found.status is Status.RUNNING else None
 
     async def _however_long(self, ask: Callable[[bool], Awaitable[T]], run: Run, to: Status) -> T | None:

@@ -1,11 +1,14 @@
 """What the runner has read of the queue and not started yet, so that it need not be read for each run."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import anyio
 
+from lily.errors import LilyError
+from lily.log import Log
 from lily.runs import Run
+from lily.storage.reads import Spoilt
 from lily.storage.statements import CANCELED_AT_ONCE
 from lily.storage.store import Look
 
@@ -19,7 +22,8 @@ class QueueAhead:
     stand before what is left: the queue is read anew then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log: Log) -> None:
+        self._log = log
         self.runs: list[Run] = []
         self.more = False  # others may stand behind them
         self.canceled_after = ""  # the next look tells of what was canceled from here on: files of those before may be long in coming
@@ -33,6 +37,7 @@ class QueueAhead:
         self.runs, self.more = look.queued, look.more
         self.canceled_after = look.canceled[-1] if len(look.canceled) >= CANCELED_AT_ONCE else ""
         self._unreadable.clear()
+        self._leave_out(look)
         self._known.clear()
         now = anyio.current_time()
         self._put_off = {run_id: (until, tries) for run_id, (until, tries) in self._put_off.items() if until + AGAIN_SECONDS[-1] > now}
@@ -41,18 +46,31 @@ class QueueAhead:
         """This is what stands behind `runs` of other jobs than `full`."""
         self._known = Counter(run.job_id for run in self.runs)
         self.runs, self.more = self.runs + look.queued, look.more
+        self._leave_out(look)
+
+    def _leave_out(self, look: Look) -> None:
+        self._unreadable |= {each.job_id for each in look.spoilt}
+        self.tell(look.spoilt)
 
     @property
     def full(self) -> Collection[str]:
         """The jobs to leave out of a look for what stands behind, when none of `runs` may start."""
         return {run.job_id for run in self.runs} | self._unreadable
 
-    def drop(self, run: Run) -> bool:
-        """It can't be started, and does not keep its place. Gives whether that is new."""
+    def drop(self, run: Run, error: LilyError) -> None:
+        """It can't be started, and does not keep its place."""
         self._unreadable.add(run.job_id)
-        new = run.run_id not in self._told
-        self._told.add(run.run_id)
-        return new
+        self._tell_once("a run can't be started", run.run_id, error, trace=run.trace_id)
+
+    def tell(self, spoilt: Iterable[Spoilt]) -> None:
+        """Say of runs that nobody can do anything with them."""
+        for each in spoilt:
+            self._tell_once("a run's row can't be read", each.run_id, each.error)
+
+    def _tell_once(self, what: str, run_id: str, error: LilyError, **more: str) -> None:
+        if run_id not in self._told:
+            self._told.add(run_id)
+            self._log.error(what, run=run_id, **more, error=str(error))
 
     def put_off(self, run: Run) -> None:
         """It could not be started: let runs of other jobs have the slots before it is tried again."""

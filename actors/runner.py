@@ -30,6 +30,7 @@ from lily.offload import Offload
 from lily.runs import TERMINAL, Move, PinnedSpec, Run, Runtime, Status
 from lily.storage.approvals import statuses
 from lily.storage.database import is_damage
+from lily.storage.reads import Spoilt
 from lily.storage.running import retrying
 from lily.storage.store import Look, Store
 
@@ -69,7 +70,7 @@ class Runner:
         self._retries = Retries(clock)
         self._waiting = self._retries.runs  # retry_scheduled, by run id
         self._hurried_at = -math.inf  # when it was last asked which of them still do
-        self._ahead = QueueAhead()
+        self._ahead = QueueAhead(log)
         # Something may have happened since the last look; a run that a look took for active stands in the queue again.
         self._stale, self._put_back = True, False
         self._read_at = -math.inf  # loop time of the last look from its beginning
@@ -109,7 +110,7 @@ class Runner:
             held.clear()
         self._stale = True
         async with trio.open_nursery() as tasks:
-            await self._recover()
+            await self._recover(tasks)
             self.recovered.set()
             tasks.start_soon(self._pump, tasks)
             self._wake.set()
@@ -180,16 +181,18 @@ class Runner:
 
     # -- after a crash of the process, or of this actor -------------------------------------------
 
-    async def _recover(self) -> None:
+    async def _recover(self, tasks: trio.Nursery) -> None:
         """Close what an earlier life left running; its processes are gone before anything is tried again."""
         flushed: Reply[None] = Reply()
         await self._writer.tell(Flush(flushed))  # moves of this actor's own earlier life come first
         await flushed.wait()
-        left = await self._offload(self._store.unfinished)
+        spoilt: list[Spoilt] = []
+        left = await self._offload(self._store.unfinished, spoilt)
         orphans = [run for run in left if run.status is Status.RUNNING]
-        if orphans:
-            found = await self._processes.sweep([run.run_id for run in orphans], grace_seconds=2.0)
-            self._log.warning("runs were interrupted", runs=len(orphans), processes_ended=found)
+        if ids := [run.run_id for run in orphans] + [each.run_id for each in spoilt]:
+            found = await self._processes.sweep(ids, grace_seconds=2.0)
+            if orphans or found:
+                self._log.warning("runs were interrupted", runs=len(orphans), processes_ended=found)
         for run in orphans:
             runtime = await self._offload(self._store.runtime, run.spec_hash)
             await self.conductor.hide_names(run)
@@ -198,19 +201,15 @@ class Runner:
             while now is not None and now.status is Status.RUNNING and not await self.conductor.move(self._closed_orphan(now, runtime)):
                 now = await self._offload(self._store.find_run, run.run_id)
         for run in left:
-            if run.status is Status.RETRY_SCHEDULED:
-                self._retries.add(run)
-            elif run.status is Status.WAITING_APPROVAL:
-                self._asked[run.run_id] = run.job_id
-        self._on_waiting()
-        held = await self._offload(self._store.held)
-        await self._released(held, await self._release(held, recovered=True), recovered=True)
+            if run.status is not Status.RUNNING:
+                self._park(run)
+        held = await self._offload(self._store.held, spoilt)
+        tasks.start_soon(self._released, held, await self._release(held, recovered=True), True)  # the store may be long in coming back
+        self._ahead.tell(spoilt)
         owed = await self._offload(self._store.unwritten)
         while owed:
             for run_id in owed:  # somebody may have ended them while nobody was here to look at their files
-                ended = await self._offload(self._store.find_run, run_id)
-                if ended is not None and ended.attempts:
-                    await self.conductor.hide_names(ended)
+                await self.conductor.hide_names_of(run_id)
             for first in range(0, len(owed), 100):
                 await self._writer.tell(Repair(owed[first : first + 100]))
             owed = await self._offload(partial(self._store.unwritten, after=owed[-1]))
@@ -338,8 +337,7 @@ class Runner:
         except LilyError as exc:
             if not lacks_spec(exc):
                 raise
-            if self._ahead.drop(run):
-                self._log.error("a run can't be started", run=run.run_id, trace=run.trace_id, error=str(exc))
+            self._ahead.drop(run, exc)
             return None
 
     async def _begin_together(self, beginnings: list[Beginning], tasks: trio.Nursery) -> None:

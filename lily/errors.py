@@ -139,3 +139,20 @@ def lost_spec(spec_hash: str) -> LilyError:
 def lacks_spec(error: Exception) -> bool:
     """Whether a pinned spec is lost, which concerns those alone who name it."""
     return isinstance(error, LilyError) and "spec_hash" in error.detail
+
+
+def spoilt_run(run_id: str, why: str) -> LilyError:
+    """The store's row of a run, or of one of its attempts, was edited by hand into what none can have been."""
+    return LilyError(
+        Code.STORE_UNAVAILABLE,
+        f"the store's row of the run says what no run can have been: {why}",
+        where=f"run {run_id}",
+        hint="somebody has changed tables by hand; `lily runs verify` names all such rows and says what puts each back",
+        spoilt_run=run_id,
+        why=why,
+    )
+
+
+def is_spoilt(error: Exception) -> bool:
+    """Whether one run's row can't be read, which concerns that run alone."""
+    return isinstance(error, LilyError) and "spoilt_run" in error.detail

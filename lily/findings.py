@@ -36,6 +36,7 @@ class Known(NamedTuple):
 
 
 _REPAIR = "lily doctor --repair"
+BY_BACKUP = "nothing but a backup has it: lily db restore"
 _E, _W, _I = Severity.ERROR, Severity.WARNING, Severity.INFO
 
 CODES: dict[str, Known] = {
@@ -111,6 +112,11 @@ def found(check: str, code: str, message: str, where: str = "", *, severity: Sev
 def fine(check: str, message: str, where: str = "") -> Finding:
     """Nothing is wrong."""
     return Finding(check=check, code="ok", severity=Severity.OK, message=message, where=where)
+
+
+def is_mendable(finding: Finding) -> bool:
+    """Whether a repair may be tried."""
+    return finding.code != "ok" and CODES[finding.code].mends and finding.fix != BY_BACKUP
 
 
 def is_wrong(finding: Finding) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from lily.cli import output
 from lily.cli.options import Json, Place, actor, flag, who
 from lily.clock import SystemClock
-from lily.findings import Finding, is_wrong
+from lily.findings import Finding, is_mendable, is_wrong
 from lily.render import table
 from lily.text import one_line
 from lily.workspace import Workspace, find_workspace
@@ -87,12 +87,11 @@ def _said(finding: Finding) -> str:
 
 
 def _advise(wrong: Sequence[Finding], *, repair: bool, up: bool) -> None:
-    from lily.findings import CODES
 
     if not wrong:
         output.tell("nothing is wrong")
         return
-    mendable = sum(CODES[each.code].mends for each in wrong)
+    mendable = sum(map(is_mendable, wrong))
     if mendable and up:
         output.tell(f"{mendable} of {len(wrong)} can be mended once nobody owns the workspace: `lily down`, then `lily doctor --repair`")
     elif mendable and not repair:

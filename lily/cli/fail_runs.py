@@ -39,12 +39,14 @@ def fail(
     with opened(workspace) as (place, _, store):
         done = fail_running(place, store, actor(place, "run.fail"), why, SystemClock().now(), end_processes=end_processes)
         runs = _awaited(store, [*done.ended, *done.asked, *done.canceling])
+    for each in done.spoilt:
+        output.tell(f"{each.run_id} is left: its row can't be read, as `lily runs verify` says")
     rows = [{"run_id": run.run_id, "job_id": run.job_id, "status": run.status.value} for run in runs]
     if json:
         output.put_json({"runs": rows})
         return 0
     output.put_lines(f"{row['run_id']} {row['job_id']}: {_said(row['status'])}" for row in rows)
-    if not rows:
+    if not rows and not done.spoilt:
         output.tell("nothing is running")
     elif done.ended:
         output.tell("no supervisor is up: their artifacts are written at the next start")

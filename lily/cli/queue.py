@@ -105,7 +105,7 @@ def list_queue(
 
 
 def _cells(row: "QueueRow") -> list[object]:
-    notes = []
+    notes = ["`lily runs verify` says why"] if row.trigger == "unreadable" else []
     if row.held:
         notes.append("waits for the scheduler's word")
     if row.next_attempt_at:
@@ -166,7 +166,9 @@ def _put_canceled(found: "QueueCancel") -> None:
     for run_id in found.asked:
         output.put(f"{run_id} {'would be' if found.dry_run else 'is'} asked to stop")
     for run_id in found.left:
-        output.tell(f"{run_id} is left: it has ended, or begun before it was reached")
+        output.tell(
+            f"{run_id} is left: it has ended, or begun before it was reached, or its row can't be read (`lily runs verify` says so)"
+        )
     if not (found.canceled or found.asked or found.left):
         output.tell("no such runs")
 

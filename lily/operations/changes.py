@@ -140,7 +140,8 @@ def prune(
 
 
 def _prunable(store: Store, job_id: str, keep: int | None) -> list[Run]:
-    ended = [run for run in store.every_run(job_id) if run.status in TERMINAL]
+    # Of one whose row can't be read nobody knows how old it is.
+    ended = [run for run in store.every_run(job_id) if run.status in TERMINAL and run.events]
     return [run for run in ended[keep or 0 :] if run.written]
 
 

@@ -21,6 +21,7 @@ from lily.storage.cancels import AT_ONCE, Canceled, Done, cancel_runs, to_cancel
 from lily.storage.store import Store
 from lily.workspace import Workspace, current_owner
 
+UNREADABLE = "unreadable"  # in place of a trigger: the run's row says what no run can have been
 WAITING = (Status.QUEUED, Status.RETRY_SCHEDULED)  # what a cancel by filter takes
 
 
@@ -73,9 +74,9 @@ def _row(run: Run, now: datetime) -> QueueRow:
         priority=run.priority,  # type: ignore[arg-type]
         queued_at=run.queued_at,
         enqueued_at=run.enqueued_at,
-        waited_seconds=_seconds(run.enqueued_at, now),
+        waited_seconds=_seconds(run.enqueued_at, now) if run.enqueued_at else 0.0,
         next_attempt_at=run.next_attempt_at,
-        trigger=str(run.trigger.get("type", "")),
+        trigger=str(run.trigger.get("type", "")) if run.events else UNREADABLE,
         key=run.key,
         held=run.held,
         cancel_requested=run.cancel is not None,
@@ -120,8 +121,10 @@ def _cancel(workspace: Workspace, store: Store, ids: Sequence[str], *, actor: Ac
         at = SystemClock().now()
         told += cancel_runs(store, some, actor=actor, reason=reason, at=at, running=running)
         ring(workspace)
+    found = {each.run.run_id for each in told}
+    missed = [run_id for run_id in ids if run_id not in found]  # their rows can't be read
     of = {done: [each.run.run_id for each in told if each.done is done] for done in Done}
-    return QueueCancel(dry_run=False, canceled=of[Done.CANCELED], asked=of[Done.ASKED], left=of[Done.ENDED] + of[Done.LEFT])
+    return QueueCancel(dry_run=False, canceled=of[Done.CANCELED], asked=of[Done.ASKED], left=of[Done.ENDED] + of[Done.LEFT] + missed)
 
 
 # -- limits -------------------------------------------------------------------------------------------

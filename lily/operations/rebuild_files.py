@@ -10,13 +10,14 @@ from pathlib import Path
 import msgspec
 
 from lily.errors import LilyError, lacks_spec
-from lily.operations.run_check import Finding, check_run
+from lily.operations.run_check import Finding, check_run, has_receipt
 from lily.receipts import SCHEMA_VERSION, File, Receipt, decode_receipt, encode_receipt, receipt_of, sha256_of
 from lily.runs import FILE_ONLY, FINAL, TERMINAL, Event, EventName, Run
 from lily.storage.artifacts import completed, digest_of_ours
 from lily.storage.event_log import encode_event
 from lily.storage.files import READ, clear_the_way, file_names, make_folder, open_folder, put_file
-from lily.storage.receipt_reads import NONSENSE, Stored
+from lily.storage.receipt_reads import Stored
+from lily.storage.rows import NONSENSE
 from lily.storage.store import Store
 from lily.text import counted, json_of, one_line
 from lily.workspace import EVENTS, RECEIPT, RESERVED, SUMMARY, Workspace
@@ -47,6 +48,8 @@ def mend_files(workspace: Workspace, store: Store, stored: Stored, at: str, *, d
     found, _ = check_run(workspace, store, stored)
     wrong = [each for each in found if each.code.partition("_")[0] in ("receipt", "summary", "events") and each.code != "events_not_stored"]
     steps = [_step(stored, "not_rebuilt", each.what) for each in found if each.code in ("artifact_missing", "artifact_edited")]
+    if stored.nonsense and (wrong or not has_receipt(workspace, stored.run)):
+        return [*steps, _step(stored, "not_rebuilt", f"the store's row says what no run can have been: {stored.nonsense}")]
     if not wrong or any(each.code == "receipt_differs" for each in wrong):
         return steps + [_step(stored, "not_rebuilt", each.what) for each in wrong]
     if stored.event_rows != stored.run.events:

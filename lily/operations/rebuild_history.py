@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from lily.operations.rebuild_files import Step
-from lily.operations.run_check import check_run
+from lily.operations.run_check import BACKUP, check_run, has_receipt
 from lily.operations.verify_runs import run_folders
 from lily.receipts import File, Receipt, decode_receipt, encode_receipt, receipt_of, sha256_of
 from lily.runs import FILE_ONLY, FINAL, TERMINAL, Attempt, Event, EventName, Run, Status, decode_spec
@@ -52,8 +52,14 @@ def candidates(workspace: Workspace, store: Store, job_id: str) -> Iterator[Cand
                 continue
             wrong, _ = check_run(workspace, store, stored)
             if any(each.code in ("row_edited", "events_not_stored") for each in wrong):
-                found.append(Candidate(run_id=stored.run.run_id, action="run_replaced"))
+                found.append(_replaced(workspace, job_id, stored.run))
     yield from sorted(found, key=lambda each: each.run_id)
+
+
+def _replaced(workspace: Workspace, job_id: str, run: Run) -> Candidate | Step:
+    if has_receipt(workspace, run):
+        return Candidate(run_id=run.run_id, action="run_replaced")
+    return Step(action="skipped", run_id=run.run_id, job_id=job_id, what=f"there is no receipt to put its row right from: {BACKUP}")
 
 
 def _judged(job_id: str, run_id: str, known: Standing | None, pruned: str, reset: str) -> Iterator[Candidate | Step]:

@@ -1,6 +1,7 @@
 """One run's files held against its receipt, and the receipt against the store: every difference, with what to do about it."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import msgspec
 
@@ -9,7 +10,8 @@ from lily.receipts import File, Receipt, decode_receipt, encode_receipt, receipt
 from lily.runs import TERMINAL, Run
 from lily.storage.artifacts import of_others, receipt_bytes
 from lily.storage.files import digest, file_names, open_folder, shown
-from lily.storage.receipt_reads import NONSENSE, Stored
+from lily.storage.receipt_reads import Stored
+from lily.storage.rows import NONSENSE
 from lily.storage.store import Store
 from lily.text import counted, one_line
 from lily.workspace import EVENTS, RECEIPT, SUMMARY, Workspace, is_job_id, is_run_id
@@ -34,7 +36,9 @@ def check_run(workspace: Workspace, store: Store, stored: Stored) -> tuple[list[
     """What is wrong with a run's files and row, and how many files were read. A run that was pruned meanwhile is as it should be."""
     run = stored.run
     if stored.nonsense:
-        return [_unreadable(workspace, stored, stored.nonsense)], 0
+        unreadable = _unreadable(workspace, stored, stored.nonsense)
+        found, files = _files_alone(workspace, stored)
+        return [unreadable, *found], files
     try:
         if run.status not in TERMINAL or not run.written:
             found, files = _unfinished(workspace, stored), 0
@@ -56,6 +60,19 @@ def _finding(stored: Stored, code: str, what: str, hint: str) -> Finding:
 def _unreadable(workspace: Workspace, stored: Stored, why: str) -> Finding:
     hint = FROM_RECEIPTS if has_receipt(workspace, stored.run) else BACKUP
     return _finding(stored, "row_edited", f"the store's row says what no run can have been: {why}", hint)
+
+
+def _files_alone(workspace: Workspace, stored: Stored) -> tuple[list[Finding], int]:
+    """What is wrong with the files of a run whose row can't be read, by the receipt that is there."""
+    run = stored.run
+    if not (run.written and is_job_id(run.job_id) and is_run_id(run.run_id)):
+        return [], 0
+    with suppress(OSError), open_folder(workspace.run_dir(run.job_id, run.run_id), create=False) as folder:
+        receipt = _receipt(stored, receipt_bytes(folder))
+        if isinstance(receipt, Finding):
+            return [receipt], 1
+        return list(files_of(stored, folder, receipt)), 1 + len(receipt.artifacts)
+    return [], 0
 
 
 def has_receipt(workspace: Workspace, run: Run) -> bool:

@@ -10,7 +10,8 @@ from lily.storage.audit import Change, record
 from lily.storage.database import writing
 from lily.storage.files import need_way, sync_disk
 from lily.storage.receipt_chain import heads, runs_in_chain, unchain
-from lily.storage.receipt_reads import ReceiptReads, as_text
+from lily.storage.receipt_reads import ReceiptReads
+from lily.storage.rows import as_text
 from lily.storage.run_files import Mend, RunFiles
 from lily.storage.store import Store
 from lily.workspace import Workspace, is_job_id

@@ -10,7 +10,7 @@ from typing import Any
 from lily.clock import stamp
 from lily.errors import LilyError
 from lily.ledger import Version, WindowStatus, is_condition
-from lily.storage.receipt_reads import NONSENSE
+from lily.storage.rows import NONSENSE
 from lily.storage.window_reads import Standing, WindowReads, WindowRow
 from lily.text import one_line
 from lily.triggers.schedule import Schedule, Window, schedule_of

@@ -11,7 +11,7 @@ from lily.storage import schema
 from lily.storage.audit import Actor, Change, record
 from lily.storage.database import reading, writing
 from lily.storage.new_runs import NewRun
-from lily.storage.rows import dump, run_from
+from lily.storage.rows import dump, known_status
 from lily.storage.store import Store
 from lily.text import storable
 
@@ -39,7 +39,7 @@ def waiting(store: Store) -> list[Waiting]:
     r, c = schema.run, schema.approval_check
     with reading(store.engine) as connection:
         rows = connection.execute(select(r).where(r.c.status == Status.WAITING_APPROVAL.value).order_by(r.c.run_id)).all()
-        runs = store.with_attempts(connection, [run_from(row) for row in rows])
+        runs = store.sound(connection, rows)
         looks = connection.execute(select(c).join(r, r.c.run_id == c.c.run_id).where(r.c.status == Status.WAITING_APPROVAL.value))
         checks = {row.run_id: _check_from(row) for row in looks}
     return [Waiting(run, checks.get(run.run_id)) for run in runs]
@@ -84,15 +84,15 @@ def with_unused(store: Store, job_ids: Collection[str]) -> list[Run]:
     r, wanted = schema.run, set(job_ids)
     asked = r.c.status.in_([Status.WAITING_APPROVAL.value, Status.QUEUED.value]) & (r.c.approvals != "[]")
     with reading(store.engine) as connection:
-        found = [run_from(row) for row in connection.execute(select(r).where(asked).order_by(r.c.run_id))]
-        return store.with_attempts(connection, [run for run in found if run.job_id in wanted])
+        rows = connection.execute(select(r).where(asked).order_by(r.c.run_id)).all()
+        return store.sound(connection, [row for row in rows if row.job_id in wanted])
 
 
 def statuses(store: Store, run_ids: Collection[str]) -> dict[str, Status]:
     """Where these runs are now."""
     r = schema.run.c
     with reading(store.engine) as connection:
-        return {row[0]: Status(row[1]) for row in connection.execute(select(r.run_id, r.status).where(r.run_id.in_(list(run_ids))))}
+        return {row[0]: known_status(row[1]) for row in connection.execute(select(r.run_id, r.status).where(r.run_id.in_(list(run_ids))))}
 
 
 def _check_from(row: Row[tuple[object, ...]]) -> Check:

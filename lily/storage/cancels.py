@@ -15,7 +15,7 @@ from lily.runs import TERMINAL, Run, Status
 from lily.storage import schema
 from lily.storage.audit import Actor, Change, record_all
 from lily.storage.database import reading, writing
-from lily.storage.rows import dump, run_from
+from lily.storage.rows import dump
 from lily.storage.store import Store
 from lily.storage.window_runs import BY
 
@@ -49,7 +49,7 @@ def cancel_runs(
     with writing(store.engine) as connection:
         r = schema.run
         rows = connection.execute(select(r).where(r.c.run_id.in_(run_ids)).order_by(r.c.run_id)).all()
-        runs = store.with_attempts(connection, [run_from(row) for row in rows])
+        runs = store.sound(connection, rows)
         told = [Canceled(run, _judged(run, running)) for run in runs]
         store.statements.ask_to_cancel(
             connection, [{"b_run_id": each.run.run_id, "b_cancel": dump(request)} for each in told if each.done is Done.ASKED]
@@ -93,7 +93,7 @@ def cancel_previous(store: Store, connection: Connection, run_ids: Sequence[str]
         return
     request = {"at": stamp(at), "by": BY, "reason": "overlap: cancel_previous"}
     wanted = select(schema.run).where(schema.run.c.run_id.in_(run_ids))
-    runs = store.with_attempts(connection, [run_from(row) for row in connection.execute(wanted)])
+    runs = store.sound(connection, connection.execute(wanted).all())
     store.statements.ask_to_cancel(connection, [{"b_run_id": run.run_id, "b_cancel": dump(request)} for run in runs])
     waiting = [cancel(run, request, at) for run in runs if run.status is not Status.RUNNING]
     if waiting:

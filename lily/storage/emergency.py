@@ -14,6 +14,7 @@ from lily.storage import schema
 from lily.storage.audit import HEAD, Actor, Change, record, record_all
 from lily.storage.config_audit import KNOWN
 from lily.storage.database import writing
+from lily.storage.reads import Spoilt
 from lily.storage.receipt_chain import RESET_THROUGH, drop_unnamed, keep_reset
 from lily.storage.rows import dump
 from lily.storage.running import running_within
@@ -30,23 +31,27 @@ _KEPT_KEYS = (schema.WORKER_PAUSE, "synced_through", RESET_THROUGH, HEAD, KNOWN)
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """What became of the running runs: ended here, asked of their owner, or left because they are being canceled already."""
+    """What became of the running runs: ended here, asked of their owner, or left because they are being canceled already, or because
+    their rows can't be read."""
 
     ended: list[Run] = field(default_factory=list)
     asked: list[Run] = field(default_factory=list)
     canceling: list[Run] = field(default_factory=list)
+    spoilt: list[Spoilt] = field(default_factory=list)
 
 
 def fail_running(store: Store, actor: Actor, reason: str, at: datetime, *, owned: bool) -> Failing:
     """Have every running run end as failed. `owned`: its owner lives and stops the work; without one the runs end here and now."""
     request = {"at": stamp(at), "by": actor.name, "reason": reason, "as": Status.FAILED.value}
     with writing(store.engine) as connection:
-        found = running_within(store, connection)
+        spoilt: list[Spoilt] = []
+        found = running_within(store, connection, spoilt)
         if not owned:
             store.write_moves(connection, [stopped(run, request, at) for run in found])
-            done = Failing(ended=found)
+            done = Failing(ended=found, spoilt=spoilt)
         else:
-            done = Failing(asked=[run for run in found if run.cancel is None], canceling=[run for run in found if run.cancel is not None])
+            canceling = [run for run in found if run.cancel is not None]
+            done = Failing(asked=[run for run in found if run.cancel is None], canceling=canceling, spoilt=spoilt)
             ids = [run.run_id for run in done.asked]
             r = schema.run.c
             connection.execute(update(schema.run).where(r.run_id.in_(ids)).values(cancel=dump(request)))

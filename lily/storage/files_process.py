@@ -18,7 +18,7 @@ import msgspec
 
 from lily import memory
 from lily.clock import SystemClock
-from lily.errors import LilyError, lacks_spec, lost_spec
+from lily.errors import LilyError, is_spoilt, lacks_spec, lost_spec, spoilt_run
 from lily.receipts import Link
 from lily.runs import Event, PinnedSpec, Run, Status, decode_spec
 from lily.storage.run_files import START_SECONDS, Done, Follow, Known, Mend, Order, PutDown, RunFiles, Say
@@ -39,12 +39,13 @@ class Batch(msgspec.Struct, tag=True):
 
 class Told(msgspec.Struct, tag=True):
     """To the process: what it asked for; one of these is there, or none when the store could not be read. The store does not have a spec
-    without a body."""
+    without a body; of a run whose row can't be read it says why."""
 
     known: bool
     events: list[Event] = []
     run: Run | None = None
     body: str = ""
+    spoilt: str = ""
 
 
 class Ask(msgspec.Struct, tag=True):
@@ -112,13 +113,21 @@ class FilesProcess:
         if what == "events":
             return Told(True, events=self._known.events(id))
         if what == "run":
-            return Told(True, run=self._known.find_run(id))
+            return self._told_run(id)
         try:
             return Told(True, body=self._known.spec_body(id))
         except LilyError as exc:
             if not lacks_spec(exc):
                 raise
             return Told(True)
+
+    def _told_run(self, run_id: str) -> Told:
+        try:
+            return Told(True, run=self._known.find_run(run_id))
+        except LilyError as exc:
+            if not is_spoilt(exc):
+                raise
+            return Told(True, spoilt=str(exc.detail["why"]))
 
     def close(self) -> None:
         """Returns when the process has ended."""
@@ -208,7 +217,10 @@ class _Asking:
         return self._ask("events", run_id).events
 
     def find_run(self, run_id: str) -> Run | None:
-        return self._ask("run", run_id).run
+        told = self._ask("run", run_id)
+        if told.spoilt:
+            raise spoilt_run(run_id, told.spoilt)
+        return told.run
 
     def spec(self, spec_hash: str) -> PinnedSpec:
         return self._pinned(spec_hash)[0]

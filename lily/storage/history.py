@@ -14,8 +14,7 @@ from lily.runs import Event, Move, Run, Status
 from lily.storage import schema
 from lily.storage.database import reading
 from lily.storage.receipt_chain import heads, keep_lost, names_a_run, put_heads
-from lily.storage.receipt_reads import NONSENSE, as_text
-from lily.storage.rows import attempt_row, dump, dump_optional
+from lily.storage.rows import NONSENSE, as_text, attempt_row, dump, dump_optional, is_stamp
 from lily.storage.store import Store
 
 _run, _gone, _head = schema.run.c, schema.receipt_gone.c, schema.receipt_head.c
@@ -98,14 +97,13 @@ def put_back(connection: Connection, store: Store, past: Sequence[Past], at: str
     for each in past:
         if each.run.run_id in before:
             row = update(schema.run).where(_run.run_id == each.run.run_id)
-            connection.execute(row.values(job_id=each.run.job_id, **_row(each)))
-            connection.execute(row.where(_run.priority.not_in(PRIORITIES.values())).values(priority=_first(each)["priority"]))
+            connection.execute(row.values(job_id=each.run.job_id, **_row(each), **_unreadable(before[each.run.run_id], each)))
     if before:
         connection.execute(schema.attempt.delete().where(schema.attempt.c.run_id.in_(list(before))))
     store.statements.put_attempt(connection, [attempt_row(each.run.run_id, attempt) for each in past for attempt in each.run.attempts])
     store.statements.add_event(connection, [row for each in past for row in _events(each)])
     changes = Counter(each.run.status.value for each in past)
-    changes.subtract(status for status in before.values())
+    changes.subtract(row.status for row in before.values())
     store.queue.count(connection, changes, at)
     _letters(connection, store, past)
 
@@ -121,9 +119,22 @@ def _put_specs(connection: Connection, store: Store, bodies: dict[str, str]) -> 
     store.forget_specs(wrong)
 
 
-def _before(connection: Connection, run_ids: Sequence[str]) -> dict[str, str]:
-    rows = connection.execute(select(_run.run_id, _run.status).where(_run.run_id.in_(run_ids)))
-    return {run_id: status for run_id, status in rows}  # noqa: C416 (rows are no pairs to the type checker)
+def _before(connection: Connection, run_ids: Sequence[str]) -> dict[str, Any]:
+    kept = (_run.priority, _run.retried_as, _run.enqueued_at, _run.key)
+    rows = connection.execute(select(_run.run_id, _run.status, *kept).where(_run.run_id.in_(run_ids)))
+    return {row.run_id: row for row in rows}
+
+
+def _unreadable(row: Any, past: Past) -> dict[str, Any]:
+    """Columns that a row keeps, where they say what none can have said."""
+    first = {**_first(past), "key": None}
+    good = {
+        "priority": row.priority in PRIORITIES.values(),
+        "retried_as": isinstance(row.retried_as, str | None),
+        "enqueued_at": is_stamp(row.enqueued_at),
+        "key": isinstance(row.key, str | None),
+    }
+    return {column: first[column] for column, fine in good.items() if not fine}
 
 
 def _first(past: Past) -> dict[str, Any]:

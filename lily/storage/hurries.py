@@ -11,7 +11,6 @@ from lily.runs import Run, Status
 from lily.storage import schema
 from lily.storage.audit import Actor, Change, record_all
 from lily.storage.database import writing
-from lily.storage.rows import run_from
 from lily.storage.store import Store
 
 AT_ONCE = 500  # runs of one transaction
@@ -22,7 +21,7 @@ def hurry_runs(store: Store, run_ids: Sequence[str], *, actor: Actor, reason: st
     with writing(store.engine) as connection:
         r = schema.run
         rows = connection.execute(select(r).where(r.c.run_id.in_(run_ids)).order_by(r.c.run_id)).all()
-        runs = store.with_attempts(connection, [run_from(row) for row in rows])
+        runs = store.sound(connection, rows)
         others = [run for run in runs if run.status is not Status.RETRY_SCHEDULED]
         if not others:
             store.write_moves(connection, [hurry(run, at) for run in runs])

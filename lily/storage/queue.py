@@ -14,7 +14,7 @@ from lily.errors import Code, LilyError
 from lily.runs import EventName, Move, Status
 from lily.settings import Queue
 from lily.storage import schema
-from lily.storage.rows import dump
+from lily.storage.rows import NONSENSE, dump
 from lily.storage.statements import Asked, ForRows
 from lily.storage.system_events import tell
 
@@ -125,7 +125,11 @@ class QueueNumbers:
 
 
 def _place(row: Any, now: datetime) -> Place:
-    return row.priority, (now - parse_stamp(row.enqueued_at)).total_seconds(), row.run_id
+    try:
+        waited = (now - parse_stamp(row.enqueued_at)).total_seconds()
+    except NONSENSE:  # edited by hand, as whoever reads the whole row finds
+        waited = 0.0
+    return row.priority, waited, row.run_id
 
 
 def refused(code: Code, gate: Gate, count: int, where: str) -> LilyError:

@@ -14,7 +14,6 @@ from lily.storage.audit import Actor, Change, record
 from lily.storage.config_audit import Read, note, remember
 from lily.storage.database import reading, writing
 from lily.storage.queue import HELD, LIMITS, Standing, in_force, tally_differences
-from lily.storage.rows import run_from
 from lily.storage.store import Store
 
 
@@ -118,4 +117,4 @@ def listed(store: Store, *, status: Status, priority: int | None, order: str, de
             rows = store.queue.in_order(connection, wanted.limit(bindparam("limit")), limit, now, desc=desc)
         else:
             rows = connection.execute(wanted.limit(limit)).all()
-        return store.with_attempts(connection, [run_from(row) for row in rows])
+        return store.shown(connection, rows)

@@ -1,21 +1,29 @@
 """Reading the store: runs, their attempts, events and steps, pinned specs."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, Engine, Select, and_, or_, select
 
-from lily.errors import Code, LilyError, lacks_spec, lost_spec
+from lily.errors import Code, LilyError, is_spoilt, lacks_spec, lost_spec
 from lily.runs import Attempt, Event, EventName, PinnedSpec, Run, Runtime, decode_spec
 from lily.storage import schema
 from lily.storage.database import reading
-from lily.storage.rows import attempt_from, run_from
+from lily.storage.rows import as_text, attempt_from, run_from, stand_in
 from lily.storage.statements import Statements
 
 _SPECS_REMEMBERED = 1000
+
+
+class Spoilt(NamedTuple):
+    """A run whose row was edited by hand into what no run can be, and why it can't be read."""
+
+    run_id: str
+    job_id: str
+    error: LilyError
 
 
 class Reads:
@@ -88,7 +96,7 @@ class Reads:
     # -- what people ask --------------------------------------------------------------------------
 
     def find_run(self, run_id: str) -> Run | None:
-        """One run with its attempts, or None."""
+        """One run with its attempts, or None. Raises LilyError (see `is_spoilt`) where its row can't be read."""
         with reading(self.engine) as connection:
             row = connection.execute(select(schema.run).where(schema.run.c.run_id == run_id)).one_or_none()
             return None if row is None else self.with_attempts(connection, [run_from(row)])[0]
@@ -132,7 +140,8 @@ class Reads:
         before: str | None = None,
         limit: int = 20,
     ) -> list[Run]:
-        """Newest first. `since` and `before` bound the run ids' time part: 20260504T041500 and the like."""
+        """Newest first, with those whose rows can't be read, of which the error says so. `since` and `before` bound the run ids' time
+        part: 20260504T041500 and the like."""
         c = schema.run.c
         wanted: Select[Any] = select(schema.run).order_by(c.run_id.desc()).limit(limit)
         if job_id is not None:
@@ -144,7 +153,7 @@ class Reads:
         if before is not None:
             wanted = wanted.where(c.run_id < before)
         with reading(self.engine) as connection:
-            return self.with_attempts(connection, [run_from(row) for row in connection.execute(wanted)])
+            return self.shown(connection, connection.execute(wanted).all())
 
     def job_ids(self) -> list[str]:
         """Jobs that have runs, by name."""
@@ -180,3 +189,34 @@ class Reads:
             for run in runs:
                 run.attempts = of.get(run.run_id, [])
         return runs
+
+    def sound(self, connection: Connection, rows: Sequence[Any], spoilt: list[Spoilt] | None = None) -> list[Run]:
+        """The runs of these rows of `select(schema.run)`, with their attempts. One that was edited by hand hides no other: it is left
+        out, and `spoilt` gets it."""
+        found, left = self._told_apart(connection, rows)
+        if spoilt is not None:
+            spoilt += [Spoilt(as_text(row[0]), as_text(row[1]), error) for row, error in left.values()]
+        return [run for run in found if run is not None]
+
+    def shown(self, connection: Connection, rows: Sequence[Any]) -> list[Run]:
+        """The same for lists: one that can't be read says so in its place."""
+        found, left = self._told_apart(connection, rows)
+        return [run or stand_in(left[n][0], str(left[n][1].detail["why"])) for n, run in enumerate(found)]
+
+    def _told_apart(self, connection: Connection, rows: Sequence[Any]) -> tuple[list[Run | None], dict[int, tuple[Any, LilyError]]]:
+        try:
+            return [*self.with_attempts(connection, [run_from(row) for row in rows])], {}
+        except LilyError as exc:
+            if not is_spoilt(exc):
+                raise
+        found: list[Run | None] = []
+        left: dict[int, tuple[Any, LilyError]] = {}
+        for n, row in enumerate(rows):
+            try:
+                found += self.with_attempts(connection, [run_from(row)])
+            except LilyError as exc:
+                if not is_spoilt(exc):
+                    raise
+                found.append(None)
+                left[n] = row, exc
+        return found, left

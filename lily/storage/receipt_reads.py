@@ -6,12 +6,13 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, exists, func, select
 
+from lily.errors import LilyError
 from lily.receipts import Link
 from lily.runs import Run, Status
 from lily.storage import schema
 from lily.storage.database import reading
 from lily.storage.receipt_chain import LOST, RESET_THROUGH
-from lily.storage.rows import PRUNED, run_from
+from lily.storage.rows import LONGEST, NONSENSE, PRUNED, as_text, run_from
 from lily.storage.store import Store
 from lily.text import one_line
 from lily.workspace import is_job_id, is_run_id
@@ -20,8 +21,6 @@ _AT_ONCE = 500
 _run, _head, _gone = schema.run, schema.receipt_head.c, schema.receipt_gone.c
 _before = schema.run.alias("before")
 _WIDTH = len(schema.run.c)
-_LONGEST = 200  # characters of what is said of a row
-NONSENSE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # what columns that were edited by hand come to
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,15 +89,17 @@ class ReceiptReads:
             last = found[-1]._mapping[_run.c.run_id]
             try:
                 runs = self._store.with_attempts(connection, [_named(run_from(row[:_WIDTH])) for row in found])
-            except NONSENSE:  # one of them: the others are as good as before
+            except (LilyError, *NONSENSE):  # one of them: the others are as good as before
                 return [self._apart(connection, row) for row in found], last
         return [_stored(run, row) for run, row in zip(runs, found, strict=True)], last
 
     def _apart(self, connection: Connection, row: Any) -> Stored:
         try:
             return _stored(self._store.with_attempts(connection, [_named(run_from(row[:_WIDTH]))])[0], row)
+        except LilyError as error:
+            return msgspec.structs.replace(_stored(_name_of(row), row), nonsense=str(error.detail["why"]))
         except NONSENSE as error:
-            return msgspec.structs.replace(_stored(_name_of(row), row), nonsense=one_line(error)[:_LONGEST])
+            return msgspec.structs.replace(_stored(_name_of(row), row), nonsense=one_line(error)[:LONGEST])
 
     def forks(self, job_id: str | None = None) -> list[Fork]:
         """Where a chain has more than one way on, or more than one beginning."""
@@ -163,11 +164,6 @@ class ReceiptReads:
 
 def _meta(connection: Connection, key: str) -> str:
     return connection.execute(select(schema.meta.c.value).where(schema.meta.c.key == key)).scalar() or ""
-
-
-def as_text(given: Any) -> str:
-    """An id as text: by hand, bytes can be put into a store that minds no types."""
-    return given if isinstance(given, str) else one_line(repr(given))[:_LONGEST]
 
 
 def _named(run: Run) -> Run:

@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 
 from lily.clock import Clock, stamp
-from lily.errors import LilyError, lacks_spec
+from lily.errors import LilyError, is_spoilt, lacks_spec
 from lily.faults import Faults, no_faults
 from lily.receipts import Link, Written
 from lily.runs import TERMINAL, Event, EventName, Move, PinnedSpec, Run, Status
@@ -104,6 +104,7 @@ class RunFiles:
         self._lossy = set(lossy)
         self._unsaid: dict[str, int] = {}  # runs whose artifacts are owed: how many lines went down with the log that could not be written
         self._specless: set[str] = set()  # runs whose artifacts are owed as their spec is lost, told of once: it may be so for good
+        self._spoilt: set[str] = set()  # the same of runs whose rows can't be read
         self._now = 0.0  # loop time of the batch
         self._ts = ""  # and its wall time
         self._again = False  # it was begun before, so its files may be there already
@@ -255,12 +256,24 @@ class RunFiles:
 
     def _mend(self, run_ids: Sequence[str]) -> None:
         for run_id in run_ids:
-            run = self._known.find_run(run_id) if run_id not in self._ended else None  # it may be asked for twice
+            run = self._found(run_id) if run_id not in self._ended else None  # it may be asked for twice
             if run is not None and run.status in TERMINAL and not run.written:
                 log = self._logs.get(run_id)
                 if log is not None:
                     log.run = run  # as it has ended: somebody else may have moved it since
                 self._end(run, EventLog(run, self._known.events) if log is None else log.renewed(self._known.events))
+
+    def _found(self, run_id: str) -> Run | None:
+        """None, too, where its row can't be read, which may be so for good: the next start tries again."""
+        try:
+            return self._known.find_run(run_id)
+        except LilyError as exc:
+            if not is_spoilt(exc):
+                raise
+            if run_id not in self._spoilt:
+                self._spoilt.add(run_id)
+                self._done.troubles.append(Trouble("artifacts can't be written", run_id, "", exc.message))
+            return None
 
     def _trouble(self, message: str, run: Run, exc: Exception) -> None:
         said = getattr(exc, "strerror", None) or f"{type(exc).__name__}: {exc}"

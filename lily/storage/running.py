@@ -5,7 +5,7 @@ from sqlalchemy import Connection, select
 from lily.runs import OCCUPYING, EventName, Run, Status
 from lily.storage import schema
 from lily.storage.database import reading
-from lily.storage.rows import run_from
+from lily.storage.reads import Spoilt
 from lily.storage.store import Store
 
 
@@ -15,10 +15,10 @@ def running(store: Store) -> list[Run]:
         return running_within(store, connection)
 
 
-def running_within(store: Store, connection: Connection) -> list[Run]:
-    """The same, inside a transaction."""
+def running_within(store: Store, connection: Connection, spoilt: list[Spoilt] | None = None) -> list[Run]:
+    """The same, inside a transaction; `spoilt` gets those whose rows can't be read."""
     rows = connection.execute(select(schema.run).where(schema.run.c.status == Status.RUNNING.value)).all()
-    return sorted(store.with_attempts(connection, [run_from(row) for row in rows]), key=lambda run: run.run_id)
+    return sorted(store.sound(connection, rows, spoilt), key=lambda run: run.run_id)
 
 
 def holding(store: Store, job_id: str) -> list[tuple[str, str]]:

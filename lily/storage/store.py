@@ -29,9 +29,9 @@ from lily.storage.database import FILE, close_engine, open_engine, reading, writ
 from lily.storage.letter_box import LetterBox
 from lily.storage.new_runs import NewRun, accepted, event_rows, first_events, run_rows
 from lily.storage.queue import QueueNumbers, refused
-from lily.storage.reads import Reads
+from lily.storage.reads import Reads, Spoilt
 from lily.storage.receipt_chain import ChainReads, drop_unnamed, keep_pruned, mark
-from lily.storage.rows import PRUNED, attempt_row, moved, run_from
+from lily.storage.rows import NONSENSE, PRUNED, attempt_row, known_status, moved, run_from
 from lily.storage.schema_version import upgrade
 from lily.storage.state_audit import Submission, ended_approvals, pruned_runs
 from lily.storage.statements import CANCELED_AT_ONCE, Statements
@@ -54,12 +54,13 @@ Then = Callable[[Connection, list[Run]], None]  # what belongs into the transact
 @dataclass(frozen=True, slots=True)
 class Look:
     """What the runner asks for: runs to start, in order, cancels that were asked of running ones, and runs that were canceled while
-    they waited, so that nobody has written their artifacts."""
+    they waited, so that nobody has written their artifacts. `spoilt` are queued ones whose rows can't be read."""
 
     queued: list[Run]
     more: bool = False  # the queue may hold more than was asked for
     cancels: dict[str, dict[str, Any]] = field(default_factory=dict)
     canceled: list[str] = field(default_factory=list)
+    spoilt: list[Spoilt] = field(default_factory=list)
 
 
 class _Refused(Exception):
@@ -257,7 +258,9 @@ class Store(Reads):
         """What stands in the way of each move, and the moves that are still to be made."""
         ids = [move.run.run_id for move in moves]
         rows = connection.execute(self.statements.standing, {"ids": ids})
-        current = {run_id: (Status(status), events, ended_at, cancel is not None) for run_id, status, events, ended_at, cancel in rows}
+        current = {
+            run_id: (known_status(status), events, ended_at, cancel is not None) for run_id, status, events, ended_at, cancel in rows
+        }
         refusals: list[Status | None] = []
         held: list[Move] = []
         for move in moves:
@@ -321,13 +324,14 @@ class Store(Reads):
             taking = not (limit and self._paused(connection))
             rows = self._queued(connection, limit, full_jobs, since) if limit and taking else ()
             more = taking and len(rows) == limit
-            queued = self.with_attempts(connection, [run_from(row) for row in rows if row[0] not in known])
+            spoilt: list[Spoilt] = []
+            queued = self.sound(connection, [row for row in rows if row[0] not in known], spoilt)
             self.read_ahead(connection, {run.spec_hash for run in queued})
             if not cancels:
-                return Look(queued, more)
-            asked = {run_id: msgspec.json.decode(request) for run_id, request in self.statements.cancels(connection)}
+                return Look(queued, more, spoilt=spoilt)
+            asked = {run_id: _request(request) for run_id, request in self.statements.cancels(connection)}
             canceled = self.statements.canceled(connection, after=canceled_after, limit=CANCELED_AT_ONCE)
-            return Look(queued, more, asked, [run_id for (run_id,) in canceled])
+            return Look(queued, more, asked, [run_id for (run_id,) in canceled], spoilt)
 
     def _queued(self, connection: Connection, limit: int, full_jobs: Collection[str], since: str) -> Sequence[Any]:
         if not (full_jobs or since or self.queue.ages):
@@ -339,22 +343,22 @@ class Store(Reads):
             wanted = wanted.where(schema.run.c.run_id >= since)
         return self.queue.in_order(connection, wanted, limit, self._clock.now())
 
-    def held(self) -> list[Run]:
+    def held(self, spoilt: list[Spoilt] | None = None) -> list[Run]:
         """Claimed runs that wait for the scheduler's word, oldest first."""
         with reading(self.engine) as connection:
-            return self.held_within(connection)
+            return self.held_within(connection, spoilt)
 
-    def held_within(self, connection: Connection) -> list[Run]:
+    def held_within(self, connection: Connection, spoilt: list[Spoilt] | None = None) -> list[Run]:
         """The same, inside a transaction."""
         r = schema.run
         wanted = select(r).where(r.c.status == Status.QUEUED.value, r.c.held == 1).order_by(r.c.run_id)
-        return [run_from(row) for row in connection.execute(wanted)]
+        return self.sound(connection, connection.execute(wanted).all(), spoilt)
 
-    def unfinished(self) -> list[Run]:
+    def unfinished(self, spoilt: list[Spoilt] | None = None) -> list[Run]:
         """Runs that are running or wait for their next attempt or an approval, oldest first."""
         wanted = select(schema.run).where(schema.run.c.status.in_([status.value for status in OCCUPYING])).order_by(schema.run.c.run_id)
         with reading(self.engine) as connection:
-            return self.with_attempts(connection, [run_from(row) for row in connection.execute(wanted)])
+            return self.sound(connection, connection.execute(wanted).all(), spoilt)
 
     def unwritten(self, limit: int = 500, after: str = "") -> list[str]:
         """Ids of terminal runs after this one whose artifacts are not known to be on disk, oldest first."""
@@ -422,6 +426,14 @@ def _insert_of(dialect: str) -> Any:
     else:
         from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
     return insert
+
+
+def _request(text: str) -> dict[str, Any]:
+    """Who asked for a cancel, and why. Nonsense in its place, written by hand, is no reason to go on with the run."""
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except NONSENSE:
+        return {"at": "", "by": "", "reason": ""}
 
 
 def _compact(ts: str) -> str:

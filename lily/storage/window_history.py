@@ -11,7 +11,7 @@ from lily.errors import LilyError
 from lily.ledger import REBUILT, Version, WindowStatus
 from lily.runs import Run, Status
 from lily.storage import schema
-from lily.storage.receipt_reads import NONSENSE
+from lily.storage.rows import NONSENSE
 from lily.storage.store import Store
 from lily.storage.window_ledgers import version_from
 from lily.storage.windows import Windows

@@ -13,7 +13,7 @@ from lily.errors import Code, LilyError
 from lily.ledger import Control, Failure, JobLedger, Version, control_from
 from lily.runs import OCCUPYING
 from lily.storage import schema
-from lily.storage.receipt_reads import NONSENSE
+from lily.storage.rows import NONSENSE
 from lily.storage.window_runs import Owed
 from lily.text import one_line
 

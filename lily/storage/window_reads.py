@@ -15,8 +15,7 @@ from lily.runs import TERMINAL
 from lily.storage import schema
 from lily.storage.database import reading
 from lily.storage.reads import Reads
-from lily.storage.receipt_reads import NONSENSE
-from lily.storage.rows import PRUNED
+from lily.storage.rows import NONSENSE, PRUNED
 from lily.storage.window_ledgers import NEVER, edited, version_from, why_not
 
 _AT_ONCE = 500  # bound variables of one statement

@@ -26,8 +26,7 @@ from lily.storage.database import reading, writing
 from lily.storage.idle_windows import settle_idle
 from lily.storage.looks import judging, record_looks, standings
 from lily.storage.new_runs import NewRun
-from lily.storage.receipt_reads import NONSENSE
-from lily.storage.rows import dump, run_from
+from lily.storage.rows import NONSENSE, dump
 from lily.storage.state_audit import registered, removed, state_change
 from lily.storage.statements import ForRows
 from lily.storage.store import Store
@@ -378,9 +377,8 @@ class Windows:
                 asked[run.job_id].fired.append(run)
         r = schema.run.c
         unwritten = select(schema.run).where(text("written = 0"), r.status == Status.MISSED.value).order_by(r.run_id)
-        for row in connection.execute(unwritten):
-            if row.job_id in asked:
-                asked[row.job_id].missed.append(run_from(row))
+        for run in self._store.sound(connection, [row for row in connection.execute(unwritten) if row.job_id in asked]):
+            asked[run.job_id].missed.append(run)
 
     def schedule(self, job_id: str, version: Version) -> Schedule:
         """The schedule of a stored version; remembered. Raises LilyError (`job_trigger_invalid`) when this machine can't build it."""

@@ -22,6 +22,7 @@ from lily.storage import schema
 from lily.storage.artifacts import whole
 from lily.storage.audit import Actor
 from lily.storage.cancels import Done, cancel_runs
+from lily.storage.reads import Spoilt
 from lily.testing import FakeProcesses, World
 from tests.actors.conftest import MakeWorld
 from tests.actors.test_runner import RETRY, after, finish
@@ -407,10 +408,10 @@ def test_a_cancel_of_an_orphan_that_is_being_taken_up_is_kept(world: World, monk
     """Asked for between its being found and its going back to the queue."""
     run = world.submit("nap.v1", bindings={"seconds": 100})
     killed(world, 1)
-    find, asked = world.store.unfinished, []
+    find, asked = world.store.unfinished, list[Any]()
 
-    def unfinished() -> list[Run]:
-        found = find()
+    def unfinished(spoilt: list[Spoilt]) -> list[Run]:
+        found = find(spoilt)
         asked.append(ask_unheard(world, run))
         return found
 
@@ -939,8 +940,8 @@ def test_a_start_that_is_with_the_writer_when_the_runner_crashes_has_its_run_tak
             crashed.set()
             raise RuntimeError("injected")
 
-    def reads() -> list[Run]:
-        found = unfinished()
+    def reads(spoilt: list[Spoilt]) -> list[Run]:
+        found = unfinished(spoilt)
         if crashed.is_set():
             read.set()
         return found

@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
+import trio
 
 import actors.runner
 from actors.messages import ClaimWindow, Drain, Reply, Rung, SpecsRead
@@ -474,9 +475,9 @@ def test_a_clock_that_is_set_while_the_runner_recovers_has_nothing_claimed_befor
     table.sleep(5 * MINUTE)
     recover = actors.runner.Runner._recover
 
-    async def slow(runner: actors.runner.Runner) -> None:
+    async def slow(runner: actors.runner.Runner, tasks: trio.Nursery) -> None:
         await anyio.sleep(30)
-        await recover(runner)
+        await recover(runner, tasks)
 
     async def body(world: World) -> None:
         await anyio.sleep(10)

@@ -129,6 +129,32 @@ def test_a_row_that_names_a_spec_which_is_not_there_is_found_and_mended(lily: Li
     assert lily("runs", "show", run_id).status == 0
 
 
+@pytest.mark.parametrize(
+    ("column", "nonsense"),
+    [("trigger", "[1]"), ("lineage", "nonsense"), ("approvals", "5"), ("tries", "some"), ("queued_at", "then"), ("priority", 99)],
+)
+def test_a_run_that_can_not_be_read_is_named_and_hides_no_other(lily: Lily, was: Past, column: str, nonsense: object) -> None:
+    """Wherever runs are listed, with its column; what asks for it alone says so in one line, and its receipt puts it back."""
+    bad = was.ended[0]
+    for run_id in (bad, was.waiting):
+        was.execute(f"update run set {column} = ? where run_id = ?", nonsense, run_id)
+    listed = {run["run_id"]: run["error"] for run in lily("runs", "list", "--json").json["runs"]}
+    for run_id in (bad, was.waiting):
+        assert listed[run_id]["code"] == "store_unavailable"
+        assert f"column {column}" in listed[run_id]["message"]
+    assert "column" not in str([listed[run_id] for run_id in was.ended[1:]])
+    assert lily("runs", "active").status == 0
+    assert [run["run_id"] for run in lily("queue", "list", "--json").json["runs"]] == [was.waiting]
+    shown = lily("runs", "show", bad)
+    assert (shown.status, shown.err.count("\n")) == (1, 1)
+    assert f"what no run can have been: column {column}" in shown.err
+    found = lily("runs", "verify", "--json").json["findings"]
+    assert {each["run_id"] for each in found if f"column {column}" in each["what"]} == {bad, was.waiting}
+    assert "row_differs" in codes(lily("doctor", "--json"))
+    lily("db", "rebuild", "--from", "receipts")
+    assert lily("runs", "show", bad).status == 0
+
+
 def test_an_index_of_the_log_that_was_lost_is_made_again(lily: Lily, was: Past) -> None:
     """-shm holds nothing of its own."""
     aside = crashed_copy(was, lambda: lily("jobs", "run", "good"))

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from lily.findings import Finding, Severity, fine, found
+from lily.findings import BY_BACKUP, Finding, Severity, fine, found
 from lily.operations.doctor.scene import Scene
+from lily.operations.run_check import BACKUP
 from lily.operations.run_check import Finding as Difference
 from lily.operations.verify_runs import Tally, verify
 from lily.storage.audit_reads import verify as verify_audit
@@ -65,7 +66,8 @@ def receipts(scene: Scene) -> Iterator[Finding]:
     for code, each in first:
         where = _folder(scene.workspace, each)
         light = Severity.INFO if each.code == "artifact_unlisted" else None  # a file more takes nothing away
-        yield found("runs", code, each.what + _more(counts[code]), scene.shown(where), severity=light)
+        fix = BY_BACKUP if (each.code, each.hint) == ("row_edited", BACKUP) else None
+        yield found("runs", code, each.what + _more(counts[code]), scene.shown(where), severity=light, fix=fix)
     if tally.owed and scene.owner is None:
         yield found("runs", "files_owed", f"{counted(tally.owed, 'run has', 'runs have')} ended whose files are not written yet")
     if not first:

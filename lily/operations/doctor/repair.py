@@ -12,7 +12,7 @@ import msgspec
 
 from lily.clock import stamp
 from lily.errors import LilyError
-from lily.findings import CODES, Finding
+from lily.findings import Finding, is_mendable
 from lily.operations.doctor.examine import examine
 from lily.operations.doctor.mends import MENDS, Mended
 from lily.operations.doctor.scene import Scene
@@ -57,7 +57,7 @@ def _lost(finding: Finding) -> Finding:
 
 
 def _may_mend(scene: Scene, finding: Finding) -> bool:
-    if finding.code == "ok" or not CODES[finding.code].mends:
+    if not is_mendable(finding):
         return False
     alone = scene.owner is None and not scene.hidden_owner
     return alone or finding.code in _BESIDE_OWNER

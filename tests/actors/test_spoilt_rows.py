@@ -1,0 +1,139 @@
+"""Rows of runs that somebody edited by hand into what no run can be: they concern those runs alone."""
+
+from io import StringIO
+from typing import Any
+
+import anyio
+import pytest
+from sqlalchemy import update
+
+from lily.errors import Code, LilyError
+from lily.log import StreamLog
+from lily.operations.changes import prune
+from lily.runs import Run, Status
+from lily.storage import schema
+from lily.storage.audit import Actor
+from lily.storage.cancels import cancel_runs
+from lily.testing import World
+from tests.actors.conftest import MakeWorld
+from tests.actors.test_runner import RETRY, finish
+from tests.actors.test_runner_endings import drained, killed
+
+NONSENSE = {
+    "priority": 99,
+    "trigger": "[1]",
+    "lineage": "nonsense",
+    "approvals": "5",
+    "tries": "nonsense",
+    "queued_at": "yesterday",
+    "enqueued_at": "",
+    "cancel": "[",
+    "error": "{}",
+    "job_id": "../elsewhere",
+}
+
+
+def spoil(world: World, *runs: Run, **columns: Any) -> None:
+    """Edit these runs' rows."""
+    ids = [run.run_id for run in runs]
+    with world.store.engine.begin() as connection:
+        connection.execute(update(schema.run).where(schema.run.c.run_id.in_(ids)).values(columns))
+
+
+def said_by(world: World) -> StringIO:
+    """What the log gets from now on."""
+    said = StringIO()
+    world.log = StreamLog(said, world.clock)
+    return said
+
+
+@pytest.mark.parametrize("column", NONSENSE)
+def test_queued_runs_that_can_not_be_read_keep_no_other_from_starting(make_world: MakeWorld, column: str) -> None:
+    """More than are read at once. The log names each once."""
+    world = make_world(slots=2)
+    said = said_by(world)
+    spoilt = [world.submit("noop.v1", job_id="spoilt") for _ in range(60)]
+    spoil(world, *spoilt, **{column: NONSENSE[column]})
+    other = world.submit("noop.v1", job_id="other")
+
+    assert finish(world, other)[0].status is Status.SUCCEEDED
+    told = [line for line in said.getvalue().splitlines() if "row can't be read" in line]
+    assert all(f"column {column}" in line for line in told)
+    assert len(told) == len({line.split("run=")[1].split()[0] for line in told})
+
+
+@pytest.mark.parametrize("column", ["tries", "lineage", "started_at"])
+def test_a_run_that_can_not_be_read_is_no_hindrance_to_taking_up_the_others(world: World, column: str) -> None:
+    """At the start of a life: one was running, one waits for its next attempt, and one has ended and lacks its files."""
+    said = said_by(world)
+    running = world.submit("nap.v1", job_id="running", bindings={"seconds": 100})
+    waiting = world.submit("deed.v1", job_id="waiting", bindings={"do": "ValueError", "until": 1}, runtime=RETRY)
+    good = world.submit("nap.v1", job_id="good", bindings={"seconds": 3})
+    killed(world, 2)
+    ended = world.submit("noop.v1", job_id="ended")
+    cancel_runs(world.store, [ended.run_id], actor=Actor(name="ada"), reason="", at=world.clock.now())
+    spoil(world, running, waiting, ended, **{column: "nonsense"})
+
+    finish(world, good)
+    assert [attempt.status for attempt in world.run(good.run_id).attempts] == ["interrupted", "succeeded"]
+    for run in (running, waiting, ended):
+        assert said.getvalue().count(f"run={run.run_id}") == 1
+
+
+def test_an_attempt_that_can_not_be_read_concerns_its_run_alone(world: World) -> None:
+    """It is a row of its own."""
+    said = said_by(world)
+    spoilt, good = (world.submit("nap.v1", job_id=job_id, bindings={"seconds": 100}) for job_id in ("spoilt", "good"))
+    killed(world, 1)
+    with world.store.engine.begin() as connection:
+        connection.execute(update(schema.attempt).where(schema.attempt.c.run_id == spoilt.run_id).values(started_at="then"))
+    finish(world, good)
+    assert "attempt 1: column started_at" in said.getvalue()
+
+
+@pytest.mark.parametrize("column", ["status", "lineage"])
+def test_a_run_that_can_not_be_read_any_more_ends_alone(world: World, column: str) -> None:
+    """It was edited while it ran."""
+    spoilt = world.submit("nap.v1", job_id="spoilt", bindings={"seconds": 5})
+    other = world.submit("nap.v1", job_id="other", bindings={"seconds": 10})
+
+    async def body(world: World) -> None:
+        await anyio.sleep(1)
+        spoil(world, spoilt, **{column: "nonsense"})
+        await world.ended(other.run_id)
+
+    life = world.live(body)
+    assert life.crashes == []
+
+
+def test_a_cancel_of_all_leaves_what_can_not_be_read(world: World) -> None:
+    """And takes the others."""
+    spoilt, other = world.submit("noop.v1", job_id="spoilt"), world.submit("noop.v1", job_id="other")
+    spoil(world, spoilt, trigger="nonsense")
+    told = cancel_runs(world.store, [spoilt.run_id, other.run_id], actor=Actor(name="ada"), reason="", at=world.clock.now())
+    assert [each.run.run_id for each in told] == [other.run_id]
+
+
+def test_a_run_that_can_not_be_read_is_not_pruned(world: World) -> None:
+    """How old it is nobody knows."""
+    runs = [world.submit("noop.v1") for _ in range(2)]
+    finish(world, *runs)
+    spoil(world, runs[0], ended_at="nonsense")
+    gone = prune(world.workspace, world.store, by=Actor(name="ada"), keep=0)
+    assert [run.run_id for run in gone] == [runs[1].run_id]
+
+
+def test_a_drain_is_heeded_while_claimed_runs_can_not_be_released_at_the_start(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a store that can be read and not written."""
+    claimed = world.submit("noop.v1")
+    spoil(world, claimed, held=1)
+    said = said_by(world)
+    with monkeypatch.context() as away:
+        away.setattr(world.store, "apply", _no_more)
+        drained(world, 10, grace=0)
+    assert "claimed runs can't be released" in said.getvalue()
+    assert finish(world, claimed)[0].status is Status.SUCCEEDED
+
+
+def _no_more(*given: Any, **more: Any) -> Any:
+    raise LilyError(Code.STORE_UNAVAILABLE, "attempt to write a readonly database")
