@@ -1,7 +1,7 @@
 """`lily schedule list`, `status`, `verify` and `rebuild`."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -12,6 +12,9 @@ from lily.clock import SystemClock, stamp
 from lily.spec_index import SpecIndex
 from lily.time_views import rebuild_lines, schedule_lines, schedule_status_lines, verify_lines
 from lily.workspace import find_workspace
+
+if TYPE_CHECKING:
+    from lily.storage.store import Store
 
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -41,11 +44,26 @@ def status(*, json: Json = False, workspace: Place = None) -> int:
     catalog = SpecIndex(place).scan()
     with ledger(place) as store:
         view = asked(place, catalog, store, SystemClock().now())
+        spoilt = _unreadable(store)
     if json:
         output.put_json(view)
     else:
         output.put_lines(schedule_status_lines(view))
+    _tell_of(spoilt)
     return 0
+
+
+def _unreadable(store: "Store | None") -> dict[str, str]:
+    from lily.operations.schedule_state import unreadable
+    from lily.storage.windows import Windows
+
+    return unreadable(Windows(store).states_or_nonsense()) if store is not None else {}
+
+
+def _tell_of(spoilt: dict[str, str]) -> None:
+    """Jobs of whose schedule nothing can be said, and which nobody fires."""
+    for job_id, why in spoilt.items():
+        output.tell(f"{job_id}: its ledger says what no ledger can have said: {why}; see `lily schedule verify`")
 
 
 def verify(
@@ -97,8 +115,10 @@ def rebuild(*, reason: Reason = "", json: Json = False, workspace: Place = None)
     with opened(workspace) as (place, _, store):
         by = actor(place, "schedule.rebuild")
         view = delete(place, SpecIndex(place).scan(), store, SystemClock().now(), by, why)
+        spoilt = _unreadable(store)
     if json:
         output.put_json(view)
     else:
         output.put_lines(rebuild_lines(view))
+    _tell_of(spoilt)
     return 0

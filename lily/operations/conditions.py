@@ -93,7 +93,7 @@ def listed(index: SpecIndex, store: "Store | None", now: datetime) -> list[dict[
     catalog = index.scan()
     triggers: dict[str, Mapping[str, Any]] = {job_id: entry.trigger for job_id, entry in catalog.jobs.items()}
     if store is not None:  # a job whose file is broken goes on with its last good version
-        states = Windows(store).states()
+        states = Windows(store).states_or_nonsense()
         triggers |= {id: each.version.trigger for id, each in states.items() if each.version is not None and id not in triggers}
     jobs = {job_id: trigger for job_id, trigger in triggers.items() if trigger.get("type") == "condition"}
     looks = LookReads(store).newest(list(jobs)) if store is not None else {}

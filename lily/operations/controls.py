@@ -2,7 +2,7 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -33,6 +33,7 @@ _TAKEN: dict[Action, frozenset[State]] = {
     "disable": frozenset({State.ACTIVE, State.PAUSED}),
     "enable": frozenset({State.DISABLED}),
 }
+_NAMED = 10  # of the jobs whose state nobody can tell
 _INSTEAD = {State.PAUSED: "resume", State.DISABLED: "enable"}
 
 
@@ -97,8 +98,9 @@ def _named(index: SpecIndex, catalog: Catalog, action: Action, job_id: str, know
 
 
 def every(index: SpecIndex, windows: Windows, action: Action, labels: Mapping[str, str], now: datetime) -> Selection:
-    """Every scheduled job that has all these labels, in a state that the command changes. Jobs without a schedule are left out."""
-    catalog, states = index.scan(), windows.states()
+    """Every scheduled job that has all these labels, in a state that the command changes. Jobs without a schedule are left out, and those
+    of which nobody can tell the state, which are named."""
+    catalog, states = index.scan(), windows.states_or_nonsense()
     found: dict[str, str | None] = {}
     left_out: Counter[str] = Counter()
     for entry in catalog.jobs.values():
@@ -111,8 +113,10 @@ def every(index: SpecIndex, windows: Windows, action: Action, labels: Mapping[st
     if not labels:  # a job whose file is broken goes on with its last good version
         found |= {id: each.version.timezone for id, each in states.items() if each.version is not None and id not in catalog.jobs}
         found |= {id: None for id in catalog.claimed.values() if id in states and states[id].state is State.DISABLED and id not in found}
+    spoilt = _unreadable(states, found)
+    left_out.update(_named_as_unreadable(spoilt))
     targets = []
-    for job_id in sorted(found):
+    for job_id in sorted(found.keys() - set(spoilt)):
         known = states.get(job_id)
         state = known.state_at(now) if known is not None else State.ACTIVE
         if state in _TAKEN[action]:
@@ -132,7 +136,7 @@ def of_set(windows: Windows, reads: WindowReads, action: Action, set_id: str, no
         raise LilyError(
             Code.JOB_NOT_FOUND, f"no command gave the set id {set_id[:60]!r}", hint="`lily schedule list --json` has each job's"
         )
-    states = windows.states(jobs)
+    states = windows.states_or_nonsense(jobs)
     still = [state for state in states.values() if state.set_id == set_id]
     other = next((state for state in still if state.state_at(now) in _INSTEAD and state.state_at(now) not in _FROM[action]), None)
     if other is not None:
@@ -146,8 +150,18 @@ def of_set(windows: Windows, reads: WindowReads, action: Action, set_id: str, no
         for state in still
         if state.state_at(now) in _FROM[action]
     ]
-    left = len(jobs) - len(targets)
-    return Selection(action, targets, left_out={"changed since": left} if left else {})
+    spoilt = _unreadable(states, jobs)
+    left = len(jobs) - len(targets) - len(spoilt)
+    return Selection(action, targets, left_out={**({"changed since": left} if left else {}), **_named_as_unreadable(spoilt)})
+
+
+def _unreadable(states: Mapping[str, JobState], job_ids: Iterable[str]) -> list[str]:
+    return sorted(job_id for job_id in job_ids if job_id in states and states[job_id].nonsense)
+
+
+def _named_as_unreadable(job_ids: Sequence[str]) -> dict[str, int]:
+    some = ", ".join(job_ids[:_NAMED]) + (f" and {len(job_ids) - _NAMED} more" if len(job_ids) > _NAMED else "")
+    return {f"whose ledger can't be read, as `lily schedule verify` says: {some}": len(job_ids)} if job_ids else {}
 
 
 def apply(

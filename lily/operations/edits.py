@@ -40,7 +40,7 @@ def plan(edits: Collection[Edit], store: Store | None, now: datetime) -> list[di
     waiting: Mapping[str, list[str]] = {}
     voided: dict[str, list[dict[str, Any]]] = {}
     if store is not None:
-        states, waiting = Windows(store).states(), WindowReads(store).waiting_runs(ids)
+        states, waiting = Windows(store).states(ids), WindowReads(store).waiting_runs(ids)
         voided = _voided(edits, store)
     made = []
     for edit in sorted(edits, key=lambda each: each.job_id):
@@ -69,7 +69,7 @@ def _voided(edits: Collection[Edit], store: Store) -> dict[str, list[dict[str, A
 
 def registered(store: Store, now: datetime) -> list[str]:
     """The jobs that have windows to come, as the ledger knows them."""
-    return [job_id for job_id, state in Windows(store).states().items() if state.version is not None]
+    return [job_id for job_id, state in Windows(store).states_or_nonsense().items() if state.version is not None]
 
 
 def _change(

@@ -77,7 +77,7 @@ def status(workspace: Workspace, catalog: Catalog, store: Store | None, now: dat
     """All that can be known of the scheduler: from its supervisor when there is one, else from the files."""
     owner, said = current_owner(workspace), (supervisor_status(workspace) or {}).get("scheduler") or {}
     file = read_job_store(workspace.job_store)
-    states = Windows(store).states() if store is not None else {}
+    states = Windows(store).states_or_nonsense() if store is not None else {}
     graces = {job_id: misfire_seconds(state.version.trigger) for job_id, state in states.items() if state.version is not None}
     return {
         "owner": None if owner is None else {"kind": owner.kind, "pid": owner.pid, "since": owner.since},
@@ -104,7 +104,8 @@ def status(workspace: Workspace, catalog: Catalog, store: Store | None, now: dat
 
 
 def drift(catalog: Catalog, states: Mapping[str, JobState], file: JobStoreFile, now: datetime) -> dict[str, list[str]]:
-    """Job ids by what does not fit between job files, ledger and job store; every list is empty when all three agree."""
+    """Job ids by what does not fit between job files, ledger and job store; every list is empty when all three agree. Of a job whose
+    ledger can't be read, which is told elsewhere, nobody can say."""
     held = {job_id: state.version for job_id, state in states.items() if state.version is not None}
     specs = {entry.id: entry for entry in catalog.jobs.values() if scheduled(entry.trigger)}
     off = {job_id for job_id, state in states.items() if state.state_at(now) is State.DISABLED}
@@ -124,7 +125,12 @@ def drift(catalog: Catalog, states: Mapping[str, JobState], file: JobStoreFile, 
         "only_in_job_store": file.jobs.keys() - held.keys(),
         "other_version": [job_id for job_id in held.keys() & file.jobs.keys() if file.jobs[job_id].version != held[job_id].number],
     }
-    return {name: sorted(jobs) for name, jobs in found.items()}
+    return {name: sorted(set(jobs) - unreadable(states).keys()) for name, jobs in found.items()}
+
+
+def unreadable(states: Mapping[str, JobState]) -> dict[str, str]:
+    """Why the ledger of a job can't be read, by its id."""
+    return {job_id: state.nonsense for job_id, state in states.items() if state.nonsense}
 
 
 def _over(specs: Mapping[str, SpecEntry], states: Mapping[str, JobState], now: datetime) -> set[str]:
@@ -155,7 +161,7 @@ def rebuild(workspace: Workspace, catalog: Catalog, store: Store, now: datetime,
     owner = current_owner(workspace)
     if owner is not None:
         raise _in_use(workspace, owner)
-    states = Windows(store).states()  # it can be read, or this raises
+    states = Windows(store).states_or_nonsense()
     before = read_job_store(workspace.job_store)
     off = {job_id for job_id, state in states.items() if state.state is State.DISABLED and state.until is None}
     claimed = set(catalog.claimed.values()) if catalog.complete else states.keys()

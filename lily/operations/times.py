@@ -136,7 +136,7 @@ def schedules(catalog: Catalog, store: "Store | None", now: datetime) -> list[di
         from lily.storage.windows import Windows
 
         reads = WindowReads(store)
-        states, fires, windows = Windows(store).states(), reads.last_fires(), reads.last_windows()
+        states, fires, windows = Windows(store).states_or_nonsense(), reads.last_fires(), reads.last_windows()
     claimed, unread = set(catalog.claimed.values()), "" if catalog.complete else "the folder of job files can't be read; "
     rows = []
     for job_id in sorted({*(entry.id for entry in catalog.jobs.values() if scheduled(entry.trigger)), *_kept(catalog, states)}):
@@ -149,7 +149,7 @@ def schedules(catalog: Catalog, store: "Store | None", now: datetime) -> list[di
 
 def _kept(catalog: Catalog, states: "Mapping[str, JobState]") -> Iterator[str]:
     """Jobs whose windows go on although their file can't be read, or is gone and no supervisor has seen that yet."""
-    return (job_id for job_id, state in states.items() if state.version is not None and job_id not in catalog.jobs)
+    return (job_id for job_id, state in states.items() if (state.version is not None or state.nonsense) and job_id not in catalog.jobs)
 
 
 def _schedule_view(
@@ -166,8 +166,14 @@ def _schedule_view(
     timezone = entry.timezone if entry is not None else version.timezone if version else None
     view = state_view(state, now)
     due, note = _next_fire(job_id, trigger, timezone, state, now)
+    unreadable = next((each.nonsense for each in (state, fire, last) if each is not None and each.nonsense), "")
+    if unreadable:  # said before all else: nobody fires its windows
+        note = f"its ledger says what no ledger can have said: {unreadable}; see `lily schedule verify`"
+    fire, last = (each if each is None or not each.nonsense else None for each in (fire, last))
     if is_own(job_id):
         note = note or PLACE
+    elif unreadable:
+        pass
     elif entry is None:
         note = without_file
     elif state is None or (version is None and view["state"] != "disabled"):
@@ -196,6 +202,8 @@ def _next_fire(
 ) -> tuple[datetime | None, str]:
     """When the job runs next by its schedule, jitter included, and why that can't be said."""
     after = now
+    if state is not None and state.nonsense:
+        return None, ""
     if state is not None and state.state_at(now) != "active":
         if state.until is None:
             return None, ""

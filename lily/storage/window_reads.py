@@ -52,11 +52,12 @@ class Life:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How far a job's ledger goes, and its versions, oldest first. `nonsense` says why they can't be read, after an edit by hand; the
-    rest then says nothing."""
+    rest then says nothing. `lost` is the spec that its windows to come need, and that the store does not have."""
 
     settled: datetime
     versions: list[Version]
     nonsense: str = ""
+    lost: str = ""
 
 
 class WindowReads:
@@ -128,11 +129,11 @@ class WindowReads:
     # -- all jobs ---------------------------------------------------------------------------------
 
     def last_fires(self) -> dict[str, WindowRow]:
-        """The last window of each job that fired."""
+        """The last window of each job that fired; one that can't be read says so."""
         return self._last(schema.window.alias("last"), fired=True)
 
     def last_windows(self) -> dict[str, WindowRow]:
-        """The last window of each job that has a row."""
+        """The last window of each job that has a row; one that can't be read says so."""
         return self._last(schema.window.alias("last"), fired=False)
 
     def _last(self, last: Any, *, fired: bool) -> dict[str, WindowRow]:
@@ -145,7 +146,7 @@ class WindowReads:
         # Not as a join of the two, which SQLite begins with all windows.
         wanted = rows_of().where(tuple_(w.c.job_id, w.c.at).in_(select(s.c.job_id, of)))
         with reading(self._engine) as connection:
-            return {row[0]: _sound(row_from(row)) for row in connection.execute(wanted)}
+            return {row[0]: row_from(row) for row in connection.execute(wanted)}
 
     def waiting_runs(self, job_ids: Collection[str]) -> dict[str, list[str]]:
         """Runs of these jobs that have not ended, oldest first: each keeps the spec it was accepted with."""
@@ -221,14 +222,23 @@ def _read(row: Any) -> WindowRow:
         code=code,
         recorded_at=recorded_at,
         run_status=run_status,
-        run_trigger=msgspec.json.decode(trigger) if trigger else None,
+        run_trigger=_trigger(trigger) if trigger else None,
     )
+
+
+def _trigger(text: str) -> dict[str, Any]:
+    """Of a run. One that was edited into what is none is said of the run, and not of its window."""
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except NONSENSE:
+        return {}
 
 
 def standings_of(connection: Connection, job_ids: Collection[str] | None) -> dict[str, Standing]:
     """Those of these jobs that the ledger knows, or all, by id in the order of the ids. One that was edited by hand hides no other."""
     s, v, c = schema.schedule.c, schema.trigger_version.c, schema.control.c
-    jobs, versions, controls = select(schema.schedule).order_by(s.job_id), select(schema.trigger_version), select(schema.control)
+    named = select(schema.schedule, schema.spec.c.spec_hash.label("stored")).outerjoin(schema.spec, schema.spec.c.spec_hash == s.spec_hash)
+    jobs, versions, controls = named.order_by(s.job_id), select(schema.trigger_version), select(schema.control)
     if job_ids is not None:
         jobs, versions, controls = (
             jobs.where(s.job_id.in_(job_ids)),
@@ -251,7 +261,9 @@ def _standing(row: Any, versions: Sequence[Any], spoilt: str) -> Standing:
     try:
         if not spoilt:
             control_from(row.changed_at or row.settled, row.state, row.until, row.reason, row.by, row.set_id)
-            return Standing(parse_stamp(row.settled), [version_from(each) for each in versions])
+            known = [version_from(each) for each in versions]
+            lost = row.stored is None and any(version.until is None for version in known)
+            return Standing(parse_stamp(row.settled), known, lost=(row.spec_hash or "") if lost else "")
     except NONSENSE as error:
         spoilt = why_not(error)
     return Standing(NEVER, [], nonsense=spoilt)

@@ -256,7 +256,12 @@ class Windows:
         again = []
         for job in jobs:
             if job.spec_hash is not None:
-                spec = self._store.spec(job.spec_hash)
+                try:
+                    spec = self._store.spec(job.spec_hash)
+                except LilyError as exc:
+                    if not lacks_spec(exc):
+                        raise
+                    continue  # its file says so once it is read: the others need not wait for that
                 again.append(Registration(job.job_id, spec.trigger, spec.timezone, job.spec_hash))
         self._open_versions(connection, again, {job.job_id: replace(job, state=State.ACTIVE) for job in jobs}, now)
 

@@ -171,6 +171,56 @@ def test_a_ledger_that_says_nonsense_is_named_where_nothing_can_be_said_without_
     assert "a" in {each["job_id"] for each in reviewed.json["findings"]}
 
 
+@pytest.mark.parametrize("kind", ["settled", "state", "version", "trigger"])
+def test_a_ledger_that_says_nonsense_is_named_and_keeps_no_other_job_from_being_paused_or_shown(lily: Lily, busy: Path, kind: str) -> None:
+    """By what is about all jobs."""
+    with ledger(busy) as made:
+        made.spoil(_NONSENSE[kind])
+    rows = {row["job_id"]: row for row in lily("schedule", "list", "--json").json["schedules"]}
+    assert "what no ledger can have said" in rows["a"]["note"]
+    assert rows["a"]["next_fire"] is None
+    assert rows["b"]["next_fire"] is not None
+    for words in (("schedule", "status"), ("schedule", "rebuild"), ("jobs", "pause", "--all")):
+        said = lily(*words)
+        assert (said.status, "schedule verify" in said.err, "a" in said.err) == (0, True, True), said
+    assert lily("schedule", "list", "--json").json["schedules"][1]["state"] == "paused"
+    drift = lily("schedule", "status", "--json").json["drift"]
+    assert not any("a" in jobs for jobs in drift.values())
+
+
+@pytest.mark.parametrize("kind", ["row", "time"])
+def test_the_last_window_of_a_job_that_says_nonsense_hides_no_other_job(lily: Lily, busy: Path, kind: str) -> None:
+    """Where it is the last of all of its job."""
+    with ledger(busy) as made:
+        made.spoil(schema.window.delete().where(w.job_id == "a", w.at > "2026-03-03T07:00:00.000000Z"))
+        made.spoil(_NONSENSE[kind])
+    rows = {row["job_id"]: row for row in lily("schedule", "list", "--json").json["schedules"]}
+    assert "what no ledger can have said" in rows["a"]["note"]
+    assert rows["b"]["last_window"] is not None
+
+
+def test_a_job_whose_windows_wait_because_its_spec_is_lost_is_named_until_it_is_back(lily: Lily, busy: Path) -> None:
+    """`lily health` and `lily doctor` count it."""
+    spec_hash = lily("jobs", "show", "b", "--json").json["spec_hash"]
+    with ledger(busy) as made:
+        made.spoil(schema.spec.delete().where(schema.spec.c.spec_hash == spec_hash))
+    (found,) = verified(lily, ok=False)["differences"]
+    assert (found["job_id"], found["at"], found["kind"]) == ("b", None, "trigger_unreadable")
+    assert spec_hash in found["message"]
+    assert "windows_unaccounted" in {each["code"] for each in lily("doctor", "--json").json["findings"]}
+    assert lily("jobs", "run", "b", "--detach").status == 0
+    verified(lily, ok=True)
+
+
+def test_a_run_whose_trigger_says_nonsense_keeps_no_window_from_being_compared(lily: Lily, busy: Path) -> None:
+    """It is the run that can't be read, and not the window that it was fired for."""
+    with ledger(busy) as made:
+        rows = verified(lily, ok=True)["rows"]
+        made.spoil(schema.run.update().where(schema.run.c.job_id == "a").values(trigger="[1]"))
+    found = verified(lily, ok=False)
+    assert (found["rows"], {each["kind"] for each in found["differences"]}) == (rows, {"other_run"})
+
+
 def test_a_row_that_says_nonsense_is_named_to_whoever_asks_for_its_window(lily: Lily, busy: Path) -> None:
     """What became of it is not known."""
     with ledger(busy) as made:

@@ -62,10 +62,9 @@ def _drift(scene: Scene, up: bool) -> Iterator[Finding]:
     file = read_job_store(scene.workspace.job_store)
     if scene.store is None:
         return
-    states = Windows(scene.store).states_or_nonsense()
-    known = {job_id: state for job_id, state in states.items() if not state.nonsense}  # the others are told with the windows
-    unlike = drift(scene.catalog, known, file, scene.now)
-    apart = {name: told for name, jobs in unlike.items() if (told := [job for job in jobs if job in known or job not in states])}
+    # Those whose ledger can't be read are told with the windows.
+    unlike = drift(scene.catalog, Windows(scene.store).states_or_nonsense(), file, scene.now)
+    apart = {name: jobs for name, jobs in unlike.items() if jobs}
     for name, jobs in apart.items():
         some = ", ".join(jobs[:5]) + (f" and {len(jobs) - 5} more" if len(jobs) > 5 else "")
         fix = None if up else "lily up puts them together again"
