@@ -52,7 +52,7 @@ def rebuild(
     why, by = storable(reason, "--reason"), actor(find_workspace(workspace), "db.rebuild")
     order = Order(actor=by, at=at, reason=why, dry_run=dry_run, tell=tell)
     writes_rows = accept_losses or (from_ == "receipts" and not dry_run)
-    with opened(workspace) as (place, _, store), held(place, store, at) if writes_rows else nullcontext():
+    with opened(workspace, rebuilding=from_ == "receipts") as (place, _, store), held(place, store, at) if writes_rows else nullcontext():
         done = rebuild_history(place, store, order) if from_ == "receipts" else rebuild_files(place, store, order)
         if accept_losses:
             done.take(seal(place, store, order))

@@ -59,8 +59,9 @@ def flag(name: str, help: str) -> Parameter:
 
 
 @contextmanager
-def opened(place: str | None) -> "Iterator[tuple[Workspace, Settings, Store]]":
-    """The workspace with its settings and its store, which is closed at the end."""
+def opened(place: str | None, *, rebuilding: bool = False) -> "Iterator[tuple[Workspace, Settings, Store]]":
+    """The workspace with its settings and its store, which is closed at the end. `rebuilding`: a store that knows nothing need not be
+    told of, because that is what is being mended."""
     from lily.operations.session import lacking, open_store
 
     workspace = find_workspace(place)
@@ -69,7 +70,7 @@ def opened(place: str | None) -> "Iterator[tuple[Workspace, Settings, Store]]":
     if store.upgraded is not None:
         told = store.upgraded
         tell(f"the store's schema was {told.before} and is {told.after} now; a copy from before: {told.backup}")
-    elif lost := lacking(workspace, store):
+    elif not rebuilding and (lost := lacking(workspace, store)):
         tell(lost)
     try:
         yield workspace, settings, store

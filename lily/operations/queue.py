@@ -18,6 +18,7 @@ from lily.settings import Settings, load_settings, parse_settings
 from lily.storage import queue_changes
 from lily.storage.audit import Actor
 from lily.storage.cancels import AT_ONCE, Canceled, Done, cancel_runs, to_cancel
+from lily.storage.rows import is_stamp
 from lily.storage.store import Store
 from lily.workspace import Workspace, current_owner
 
@@ -44,7 +45,7 @@ def stats(workspace: Workspace, store: Store, *, clock: Clock | None = None) -> 
         ageing_seconds=limits.ageing_seconds,
         backpressure=Pressure(on=standing.on, since=standing.since, on_at=upper, off_at=lower),
         classes=[
-            ClassCount(priority=name, queued=count, oldest_seconds=_seconds(first, now) if first else None)  # type: ignore[arg-type]
+            ClassCount(priority=name, queued=count, oldest_seconds=_seconds(first, now) if is_stamp(first) else None)  # type: ignore[arg-type]
             for name, (count, first) in queue_changes.by_class(store).items()
         ],
         held=HeldLimits(**held) if "max_size" in held or "max_concurrent" in held else None,

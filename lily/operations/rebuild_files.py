@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from lily.errors import LilyError, lacks_spec
+from lily.errors import LilyError, is_spoilt, lacks_spec
 from lily.operations.run_check import Finding, check_run, has_receipt
 from lily.receipts import SCHEMA_VERSION, File, Receipt, decode_receipt, encode_receipt, receipt_of, sha256_of
 from lily.runs import FILE_ONLY, FINAL, TERMINAL, Event, EventName, Run
@@ -63,7 +63,7 @@ def mend_files(workspace: Workspace, store: Store, stored: Stored, at: str, *, d
     except NONSENSE as exc:
         return [*steps, _step(stored, "not_rebuilt", f"the store's row says what no run can have been: {one_line(exc)[:200]}")]
     except LilyError as exc:
-        if not lacks_spec(exc):
+        if not (lacks_spec(exc) or is_spoilt(exc)):
             raise
         return [*steps, _step(stored, "not_rebuilt", exc.message)]
 

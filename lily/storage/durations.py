@@ -12,6 +12,7 @@ from lily.errors import Code, LilyError
 from lily.runs import Status
 from lily.storage import schema
 from lily.storage.database import check_log, open_engine, sqlite_path
+from lily.storage.rows import is_stamp
 
 NEWEST = 200  # runs of a job, at most
 _TOOK_TIME = (Status.SUCCEEDED.value, Status.FAILED.value)
@@ -41,6 +42,7 @@ def _of(engine: Engine, job_id: str) -> list[float]:
     )
     with engine.connect() as connection:
         rows = connection.execute(wanted.order_by(r.c.run_id.desc()).limit(NEWEST)).all()
+    rows = [row for row in rows if is_stamp(row[0]) and is_stamp(row[1])]  # the others were edited by hand
     return [max(0.001, (parse_stamp(end) - parse_stamp(start)).total_seconds()) for start, end in reversed(rows)]
 
 

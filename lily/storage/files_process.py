@@ -110,24 +110,21 @@ class FilesProcess:
                     raise RuntimeError("the process that writes files has gone")
 
     def _told(self, what: str, id: str) -> Told:
-        if what == "events":
-            return Told(True, events=self._known.events(id))
-        if what == "run":
-            return self._told_run(id)
+        try:
+            if what == "events":
+                return Told(True, events=self._known.events(id))
+            if what == "run":
+                return Told(True, run=self._known.find_run(id))
+        except LilyError as exc:
+            if not is_spoilt(exc):
+                raise
+            return Told(True, spoilt=str(exc.detail["why"]))
         try:
             return Told(True, body=self._known.spec_body(id))
         except LilyError as exc:
             if not lacks_spec(exc):
                 raise
             return Told(True)
-
-    def _told_run(self, run_id: str) -> Told:
-        try:
-            return Told(True, run=self._known.find_run(run_id))
-        except LilyError as exc:
-            if not is_spoilt(exc):
-                raise
-            return Told(True, spoilt=str(exc.detail["why"]))
 
     def close(self) -> None:
         """Returns when the process has ended."""
@@ -211,16 +208,15 @@ class _Asking:
         told = self._wire.receive()
         if not isinstance(told, Told) or not told.known:
             raise _Unknown(f"{what} {id} could not be read")
+        if told.spoilt:
+            raise spoilt_run(id, told.spoilt)
         return told
 
     def events(self, run_id: str) -> list[Event]:
         return self._ask("events", run_id).events
 
     def find_run(self, run_id: str) -> Run | None:
-        told = self._ask("run", run_id)
-        if told.spoilt:
-            raise spoilt_run(run_id, told.spoilt)
-        return told.run
+        return self._ask("run", run_id).run
 
     def spec(self, spec_hash: str) -> PinnedSpec:
         return self._pinned(spec_hash)[0]

@@ -12,6 +12,7 @@ from lily.runs import TERMINAL, Status
 from lily.storage import schema
 from lily.storage.database import reading
 from lily.storage.reads import Reads
+from lily.storage.rows import is_stamp
 
 LOOKED_AT = 1000  # runs of a job, the newest
 
@@ -40,7 +41,7 @@ class LookFacts:
         r = schema.run.c
         wanted = select(r.status, r.ended_at).where(r.job_id == job_id, r.status.in_([each.value for each in TERMINAL]))
         found = self._some(wanted.order_by(r.run_id.desc()).limit(1))
-        return Ended(found[0].status, parse_stamp(found[0].ended_at) if found[0].ended_at else None) if found else None
+        return Ended(found[0].status, parse_stamp(found[0].ended_at) if is_stamp(found[0].ended_at) else None) if found else None
 
     def failures(self, job_id: str) -> int:
         """How many of the job's runs failed since the last that succeeded; at most LOOKED_AT runs are looked at."""

@@ -9,10 +9,10 @@ import msgspec
 from sqlalchemy import Connection, Engine, Select, and_, or_, select
 
 from lily.errors import Code, LilyError, is_spoilt, lacks_spec, lost_spec
-from lily.runs import Attempt, Event, EventName, PinnedSpec, Run, Runtime, decode_spec
+from lily.runs import Attempt, Event, PinnedSpec, Run, Runtime, decode_spec
 from lily.storage import schema
 from lily.storage.database import reading
-from lily.storage.rows import as_text, attempt_from, run_from, stand_in
+from lily.storage.rows import as_text, attempt_from, event_from, run_from, stand_in
 from lily.storage.statements import Statements
 
 _SPECS_REMEMBERED = 1000
@@ -174,10 +174,9 @@ class Reads:
             return {row[0]: row[1] for row in connection.execute(select(tally.status, tally.runs).where(tally.runs > 0))}
 
     def events(self, run_id: str) -> list[Event]:
-        """The run's lifecycle events in order."""
+        """The run's lifecycle events in order. Raises LilyError (see `is_spoilt`) where one can't be read."""
         with reading(self.engine) as connection:
-            rows = connection.execute(self.statements.events_of, {"run_id": run_id})
-            return [Event(EventName(row.name), row.ts, msgspec.json.decode(row.data)) for row in rows]
+            return [event_from(row) for row in connection.execute(self.statements.events_of, {"run_id": run_id})]
 
     def with_attempts(self, connection: Connection, runs: list[Run]) -> list[Run]:
         """The same runs, each with its attempts."""

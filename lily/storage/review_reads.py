@@ -15,6 +15,7 @@ from lily.runs import TERMINAL, ErrorInfo, Status
 from lily.storage import schema
 from lily.storage.database import reading
 from lily.storage.reviews import LastReview, known_from, last_of
+from lily.storage.rows import NONSENSE, is_stamp
 from lily.storage.statements import Asked
 from lily.storage.store import Store
 from lily.storage.window_reads import Standing, WindowReads, WindowRow, row_from, rows_of, standings_of
@@ -102,12 +103,20 @@ def high_and_open(store: Store, now: datetime) -> int:
         return sum(acked is None or (until is not None and until <= at) for acked, until in connection.execute(wanted))
 
 
+def _why(error: str) -> ErrorInfo:
+    try:
+        return msgspec.json.decode(error, type=ErrorInfo)
+    except NONSENSE:  # edited by hand: that it failed is known all the same
+        return ErrorInfo(code="unreadable", message="")
+
+
 def _facts(rows: Sequence[tuple[Any, ...]]) -> list[RunFact]:
     """The runs; of the newest one that failed, why: a fingerprint takes longer than all the rest."""
     made, why = [], ErrorInfo(code="", message="")
-    for run_id, status, started_at, ended_at, error in rows:
+    for run_id, status, *times, error in rows:
+        started_at, ended_at = (at if is_stamp(at) else None for at in times)
         if status == Status.FAILED and error and not why.code:
-            why = msgspec.json.decode(error, type=ErrorInfo)
+            why = _why(error)
             made.append(RunFact(run_id, status, started_at, ended_at, why.code, fingerprint(why)))
         else:
             made.append(RunFact(run_id, status, started_at, ended_at))

@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 
+from lily.approvals.record import approvals_of
 from lily.backlog import CLASSES
 from lily.errors import Code, spoilt_run
-from lily.runs import Attempt, ErrorInfo, Move, Run, Status
+from lily.runs import Attempt, ErrorInfo, Event, EventName, Move, Run, Status
 from lily.storage import schema
 from lily.text import one_line
 from lily.workspace import is_job_id, is_run_id
@@ -81,9 +82,21 @@ def run_from(row: Any) -> Run:
         given["priority"], given["written"], given["held"] = _CLASSES[priority], bool(given["written"]), bool(given["held"])
         if not is_job_id(given["job_id"]):
             raise ValueError(f"{given['job_id']!r} can't be a job id - at `$.job_id`")
-        return msgspec.convert(given, Run)
+        run = msgspec.convert(given, Run)
+        if run.approvals:
+            _check_approvals(run)
+        return run
     except NONSENSE as exc:
         raise spoilt_run(as_text(given["run_id"]), _why(exc)) from exc
+
+
+def _check_approvals(run: Run) -> None:
+    try:
+        times = [at for each in approvals_of(run) for at in (each.requested_at, each.expires_at, each.warn_at) if at is not None]
+    except msgspec.ValidationError as exc:
+        raise ValueError(f"{exc} - at `$.approvals`") from exc
+    if not all(map(is_stamp, times)):
+        raise ValueError("a time of one is none - at `$.approvals`")
 
 
 def _decoded(text: Any, column: str) -> Any:
@@ -153,6 +166,14 @@ def attempt_from(row: Any) -> Attempt:
         return msgspec.convert(given, Attempt)
     except NONSENSE as exc:
         raise spoilt_run(as_text(row.run_id), f"attempt {as_text(given['number'])}: {_why(exc)}") from exc
+
+
+def event_from(row: Any) -> Event:
+    """A lifecycle event from its row. Raises LilyError (see `is_spoilt`) where it can't be one."""
+    try:
+        return Event(EventName(row.name), row.ts, msgspec.json.decode(row.data, type=dict[str, Any]))
+    except NONSENSE as exc:
+        raise spoilt_run(as_text(row.run_id), f"event {as_text(row.n)}: {one_line(exc)[:LONGEST]}") from exc
 
 
 def attempt_row(run_id: str, attempt: Attempt) -> dict[str, Any]:

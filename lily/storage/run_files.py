@@ -103,8 +103,8 @@ class RunFiles:
         self._waiting: dict[str, float] = {}  # logs with lines that are not on disk, and the loop time from which on they are due
         self._lossy = set(lossy)
         self._unsaid: dict[str, int] = {}  # runs whose artifacts are owed: how many lines went down with the log that could not be written
-        self._specless: set[str] = set()  # runs whose artifacts are owed as their spec is lost, told of once: it may be so for good
-        self._spoilt: set[str] = set()  # the same of runs whose rows can't be read
+        # Runs whose artifacts are owed as their spec is lost or their rows can't be read, told of once: it may be so for good.
+        self._hopeless: set[str] = set()
         self._now = 0.0  # loop time of the batch
         self._ts = ""  # and its wall time
         self._again = False  # it was begun before, so its files may be there already
@@ -203,8 +203,13 @@ class RunFiles:
         try:
             with open_folder(self._workspace.run_path(run.job_id, run.run_id), create=True) as folder:
                 self._append(log, folder)
-        except OSError as exc:
-            self._trouble("events could not be written", run, exc)
+        except (OSError, LilyError) as exc:
+            if isinstance(exc, LilyError) and not is_spoilt(exc):
+                raise
+            if run.run_id not in self._hopeless:
+                self._trouble("events could not be written", run, exc)
+            if is_spoilt(exc):
+                self._hopeless.add(run.run_id)
             log.not_before = self._now + RETRY_SECONDS
             log.shed(self._ts)
             return
@@ -236,13 +241,13 @@ class RunFiles:
                 os.close(folder)
         except (OSError, ValueError, TypeError, LookupError, LilyError) as exc:
             # All but the first: a receipt or summary that can't be made of this run. It must not take the supervisor down.
-            specless = lacks_spec(exc)
-            if isinstance(exc, LilyError) and not specless:
+            its_own = lacks_spec(exc) or is_spoilt(exc)
+            if isinstance(exc, LilyError) and not its_own:
                 raise
-            if not (specless and run.run_id in self._specless):
+            if not (its_own and run.run_id in self._hopeless):
                 self._trouble("artifacts could not be written; trying again", run, exc)
-            if specless:
-                self._specless.add(run.run_id)
+            if its_own:
+                self._hopeless.add(run.run_id)
             self._done.owed.append(run.run_id)
             unsaid = log.unsaid  # ended runs without room may be many: of their lines the number alone is kept
             if unsaid and run.run_id not in self._logs:
@@ -270,8 +275,8 @@ class RunFiles:
         except LilyError as exc:
             if not is_spoilt(exc):
                 raise
-            if run_id not in self._spoilt:
-                self._spoilt.add(run_id)
+            if run_id not in self._hopeless:
+                self._hopeless.add(run_id)
                 self._done.troubles.append(Trouble("artifacts can't be written", run_id, "", exc.message))
             return None
 

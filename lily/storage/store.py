@@ -31,10 +31,11 @@ from lily.storage.new_runs import NewRun, accepted, event_rows, first_events, ru
 from lily.storage.queue import QueueNumbers, refused
 from lily.storage.reads import Reads, Spoilt
 from lily.storage.receipt_chain import ChainReads, drop_unnamed, keep_pruned, mark
-from lily.storage.rows import NONSENSE, PRUNED, attempt_row, known_status, moved, run_from
+from lily.storage.rows import NONSENSE, PRUNED, as_text, attempt_row, known_status, moved, run_from
 from lily.storage.schema_version import upgrade
 from lily.storage.state_audit import Submission, ended_approvals, pruned_runs
 from lily.storage.statements import CANCELED_AT_ONCE, Statements
+from lily.workspace import is_run_id
 
 if TYPE_CHECKING:
     from lily.storage.upgrades import Upgrade
@@ -194,7 +195,10 @@ class Store(Reads):
         """Run ids: the time, but always past the last one given, so that ids sort in the order of acceptance."""
         at = self._clock.now()
         ((last,),) = self.statements.newest(connection)
-        if last is not None and last[:_TIME] >= _compact(stamp(at)):
+        if last is not None and not is_run_id(as_text(last)):  # edited by hand: the newest of those that begin with a time
+            r = schema.run.c.run_id
+            last = connection.execute(select(func.max(r)).where(r < ":")).scalar()
+        if last is not None and is_run_id(last) and last[:_TIME] >= _compact(stamp(at)):
             compact = last[:_TIME]
             before = parse_stamp(f"{compact[:4]}-{compact[4:6]}-{compact[6:11]}:{compact[11:13]}:{compact[13:]}")
             at = before + timedelta(microseconds=1)

@@ -114,6 +114,31 @@ def test_a_cancel_of_all_leaves_what_can_not_be_read(world: World) -> None:
     assert [each.run.run_id for each in told] == [other.run_id]
 
 
+@pytest.mark.parametrize("column", ["name", "data"])
+def test_an_event_that_can_not_be_read_keeps_files_of_its_run_alone_from_being_written(world: World, column: str) -> None:
+    """Of one that has ended, and of one that is taken up."""
+    said = said_by(world)
+    ended, cut = world.submit("noop.v1", job_id="ended"), world.submit("nap.v1", job_id="cut", bindings={"seconds": 10})
+    cancel_runs(world.store, [ended.run_id], actor=Actor(name="ada"), reason="", at=world.clock.now())
+    killed(world, 0.1)
+    other = world.submit("nap.v1", job_id="other", bindings={"seconds": 1})
+    with world.store.engine.begin() as connection:
+        of = schema.event.c.run_id.in_([ended.run_id, cut.run_id])
+        connection.execute(update(schema.event).where(of).values({column: "nonsense"}))
+        connection.execute(update(schema.run).where(schema.run.c.run_id == ended.run_id).values(written=0))
+
+    async def body(world: World) -> None:
+        await world.ended(other.run_id)
+        await anyio.sleep(20)
+
+    assert world.live(body).crashes == []
+    assert world.run(other.run_id).written
+    assert world.run(cut.run_id).status is Status.SUCCEEDED
+    for run in (ended, cut):
+        assert 1 <= said.getvalue().count(f"run={run.run_id}") <= 2
+        assert not world.run(run.run_id).written
+
+
 def test_a_run_that_can_not_be_read_is_not_pruned(world: World) -> None:
     """How old it is nobody knows."""
     runs = [world.submit("noop.v1") for _ in range(2)]
@@ -137,3 +162,25 @@ def test_a_drain_is_heeded_while_claimed_runs_can_not_be_released_at_the_start(w
 
 def _no_more(*given: Any, **more: Any) -> Any:
     raise LilyError(Code.STORE_UNAVAILABLE, "attempt to write a readonly database")
+
+
+@pytest.mark.parametrize("run_id", ["nonsense", "20260302"])
+def test_runs_are_accepted_beside_one_whose_id_can_not_be_one(world: World, run_id: str) -> None:
+    """Ids sort after those of the runs before."""
+    first, second = world.submit("noop.v1"), world.submit("noop.v1")
+    spoil(world, first, run_id=run_id)
+    assert world.submit("noop.v1").run_id > second.run_id
+
+
+@pytest.mark.parametrize("approvals", ['[{"number":"x"}]', '[{"decision":5}]', '[{"expires_at":"soon"}]', "[[]]"])
+def test_approvals_that_say_nonsense_concern_their_run_alone(world: World, approvals: str) -> None:
+    """Whoever waits for one, and whoever stands in the queue with one."""
+    asking, queued = (world.submit("noop.v1", job_id=job_id, approval={"required": True}) for job_id in ("asking", "queued"))
+    world.live(lambda world: anyio.sleep(2))
+    assert world.run(asking.run_id).status is Status.WAITING_APPROVAL
+    spoil(world, asking, approvals=approvals)
+    spoil(world, queued, approvals=approvals, status="queued")
+    other = world.submit("noop.v1", job_id="other")
+    life = world.live(lambda world: world.ended(other.run_id))
+    assert life.crashes == []
+    assert world.run(other.run_id).status is Status.SUCCEEDED

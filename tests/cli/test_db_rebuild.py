@@ -94,3 +94,13 @@ def test_where_from_must_be_said(lily: Lily, busy: list[Path], words: tuple[str,
     """One line, exit status 2."""
     said = lily("db", "rebuild", *words)
     assert (said.status, said.err.count("\n"), said.err.partition(":")[0]) == (2, 1, "usage")
+
+
+def test_a_rebuild_of_a_store_that_was_deleted_does_not_advise_itself(lily: Lily, busy: list[Path], workspace: Path) -> None:
+    """Its first command in the new store. The other direction has nothing to write from, and is told so."""
+    shutil.rmtree(workspace / "db")
+    assert "`lily db rebuild --from receipts`" in lily("db", "rebuild", "--from", "store").err
+    shutil.rmtree(workspace / "db")
+    said = lily("db", "rebuild", "--from", "receipts")
+    assert (said.status, said.err) == (0, "")
+    assert said.out.endswith("2 rebuilt, 0 could not be\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import Table, delete, update
 
 from actors.owning import _files_apart
 from lily.cli import entry
@@ -127,6 +127,29 @@ def test_a_run_whose_spec_is_lost_keeps_no_other_from_its_files(place: Workspace
         files.close()
     assert ([told.run_id for told in done.ended], done.owed) == ([other], [lost])
     assert ["the store does not have the spec" in trouble.error for trouble in done.troubles] == [True]
+    assert whole(place, store.run(other))
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("table", [schema.run, schema.event])
+def test_a_run_whose_rows_can_not_be_read_keeps_no_other_from_its_files(
+    place: Workspace, store: Store, lock: OwnerLock, apart: bool, table: Table
+) -> None:
+    """It is told once, however often it comes again."""
+    write_job(place.root, "b")
+    (spoilt,), (other,) = dead(place.root, "a"), dead(place.root, "b")
+    with store.engine.begin() as connection:
+        column = "lineage" if table is schema.run else "data"
+        connection.execute(update(table).where(table.c.run_id == spoilt).values({column: "nonsense"}))
+    files = FilesProcess(place, store, lock=lock.fileno()) if apart else RunFiles(place, store, SystemClock())
+    try:
+        done = files.write([Mend([spoilt, other])], 0.0, True, {"a": None, "b": None})
+        again = files.write([Mend([spoilt])], 1.0, True, {"a": None})
+    finally:
+        files.close()
+    assert [told.run_id for told in done.ended] == [other]
+    assert ["what no run can have been" in trouble.error for trouble in done.troubles] == [True]
+    assert not again.troubles
     assert whole(place, store.run(other))
 
 
