@@ -18,6 +18,7 @@ from lily.runs import ErrorInfo, EventName
 from lily.storage import schema
 from lily.storage.audit import Actor, Change, record_all
 from lily.storage.database import reading, writing
+from lily.storage.rows import NONSENSE
 from lily.storage.store import Store
 from lily.text import storable
 
@@ -86,9 +87,17 @@ def _ended(within: Any, name: EventName) -> Select[Any]:
 def _end(row: Any) -> Ended:
     error = None
     if row.name == EventName.JOB_FAILED:
-        data = msgspec.json.decode(row.data)
-        error = ErrorInfo(code=data.get("code", ""), message=data.get("message", ""), blueprint_code=data.get("blueprint_code"))
+        error = _failure(row.data)
     return Ended(job_id=row.job_id, run_id=row.run_id, trace_id=row.trace_id, at=row.ts, error=error)
+
+
+def _failure(data: str) -> ErrorInfo:
+    try:
+        given = msgspec.json.decode(data, type=dict[str, Any])
+        names = ("code", "message", "blueprint_code")
+        return msgspec.convert({"code": "", "message": "", **{name: given.get(name) for name in names if name in given}}, ErrorInfo)
+    except NONSENSE:  # edited by hand: that it failed is known all the same
+        return ErrorInfo(code="", message="")
 
 
 def take_up(

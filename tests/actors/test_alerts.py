@@ -10,7 +10,7 @@ import anyio
 import msgspec
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import delete, event, select
+from sqlalchemy import delete, event, select, update
 
 from actors.alerts import PRUNE_SECONDS, Alerts
 from lily.alerts.decide import Kind
@@ -543,6 +543,17 @@ def test_a_run_whose_spec_is_lost_keeps_no_alert_from_being_raised(scene: Callab
     with here.world.store.engine.begin() as connection:
         connection.execute(delete(schema.spec).where(schema.spec.c.spec_hash.in_(lost)))
     here.world.store.forget_specs(lost)
+    here.live(here.ends("bang", "bang", "bang", job="other"))
+    assert [message.job_id for _, _, message in here.outside.got] == ["job", "other"]
+
+
+@pytest.mark.parametrize("data", ["nonsense", "[1]", '{"code": 5}'])
+def test_a_failure_whose_event_says_nonsense_keeps_no_alert_from_being_raised(scene: Callable[..., Scene], data: str) -> None:
+    """It counts as a failure all the same."""
+    here = scene()
+    here.world.live(lambda world: here.ends("boom", "boom", "boom")())
+    with here.world.store.engine.begin() as connection:
+        connection.execute(update(schema.event).where(schema.event.c.name == "job_failed").values(data=data))
     here.live(here.ends("bang", "bang", "bang", job="other"))
     assert [message.job_id for _, _, message in here.outside.got] == ["job", "other"]
 
