@@ -21,6 +21,7 @@ from lily.storage.database import writing
 from lily.storage.files import need_way, sync_disk
 from lily.storage.history import Past, fix_head, note_gaps, put_back, retries
 from lily.storage.receipt_reads import ReceiptReads, Stored
+from lily.storage.run_checks import recount
 from lily.storage.store import Store
 from lily.storage.window_history import WindowHistory
 from lily.workspace import Workspace
@@ -108,6 +109,8 @@ def rebuild_history(workspace: Workspace, store: Store, order: Order, *, job_ids
     done = Rebuilt()
     for job_id in job_folders(workspace) if job_ids is None else job_ids:
         _rebuild_job(workspace, store, order, job_id, done)
+    if done.changed and not order.dry_run:
+        recount(store, order.at)  # whoever edited a row's status has not counted it
     return done
 
 

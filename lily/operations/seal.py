@@ -2,6 +2,8 @@
 
 from itertools import islice
 
+import msgspec
+
 from lily.clock import Clock, SystemClock, stamp
 from lily.operations.rebuild import Order, Rebuilt, chain_closed, note
 from lily.operations.rebuild_files import Step
@@ -33,18 +35,27 @@ def seal(workspace: Workspace, store: Store, order: Order, clock: Clock | None =
 
 
 def _damaged(workspace: Workspace, store: Store, order: Order, done: Rebuilt) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    """The damaged runs of each job. A job of which a row can't be read is left as it is: no receipt could be made of that one, and the
+    one that is there may put the row right."""
+    found: dict[str, list[Step]] = {}
+    unreadable: dict[str, str] = {}
     for page in ReceiptReads(store).pages():
         done.runs += len(page)
         for stored in page:
+            run_id, job_id = stored.run.run_id, stored.run.job_id
+            if stored.nonsense:
+                unreadable[job_id] = run_id
             wrong, _ = check_run(workspace, store, stored)
             lost = [each.what for each in wrong if each.code not in OF_ROWS]
-            if not lost:
-                continue
-            found.setdefault(stored.run.job_id, []).append(stored.run.run_id)
-            what = f"it gets a new receipt, of what is there; accepted: {'; '.join(lost)}"
-            note(done, order, [Step(action="sealed", run_id=stored.run.run_id, job_id=stored.run.job_id, what=what)])
-    return found
+            if lost:
+                what = f"it gets a new receipt, of what is there; accepted: {'; '.join(lost)}"
+                found.setdefault(job_id, []).append(Step(action="sealed", run_id=run_id, job_id=job_id, what=what))
+    for job_id in found.keys() & unreadable.keys():
+        what = f"it gets no new receipt, because the row of {unreadable[job_id]} can't be read: `lily db rebuild --from receipts` first"
+        note(done, order, [msgspec.structs.replace(step, action="not_rebuilt", what=what) for step in found.pop(job_id)])
+    for steps in found.values():
+        note(done, order, steps)
+    return {job_id: [step.run_id for step in steps] for job_id, steps in found.items()}
 
 
 def _seal_job(workspace: Workspace, store: Store, order: Order, clock: Clock, job_id: str, damaged: list[str]) -> None:

@@ -11,7 +11,7 @@ from lily.storage import schema
 from lily.storage.audit import Actor, Change, record
 from lily.storage.database import reading, writing
 from lily.storage.new_runs import NewRun
-from lily.storage.rows import dump, known_status
+from lily.storage.rows import NONSENSE, dump, is_stamp, known_status
 from lily.storage.store import Store
 from lily.text import storable
 
@@ -95,12 +95,11 @@ def statuses(store: Store, run_ids: Collection[str]) -> dict[str, Status]:
         return {row[0]: known_status(row[1]) for row in connection.execute(select(r.run_id, r.status).where(r.run_id.in_(list(run_ids))))}
 
 
-def _check_from(row: Row[tuple[object, ...]]) -> Check:
-    return Check(
-        run_id=row.run_id,
-        checked_at=row.checked_at,
-        next_at=row.next_at,
-        failures=row.failures,
-        error=row.error,
-        labels=msgspec.json.decode(row.labels, type=list[str]),
-    )
+def _check_from(row: Row[tuple[object, ...]]) -> Check | None:
+    """None, too, for one that was edited by hand into what none can have been: then the issue is looked at again."""
+    try:
+        given = {name: getattr(row, name) for name in Check.__struct_fields__}
+        found = msgspec.convert({**given, "labels": msgspec.json.decode(given["labels"])}, Check)
+    except NONSENSE:
+        return None
+    return found if is_stamp(found.checked_at) and is_stamp(found.next_at) else None

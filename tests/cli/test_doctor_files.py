@@ -75,6 +75,20 @@ def test_of_many_findings_of_a_kind_a_few_are_told_and_all_are_mended(lily: Lily
     assert all(path.exists() for path in torn)
 
 
+def test_of_many_that_could_not_be_mended_the_rest_is_not_told_as_done(lily: Lily, was: Past, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is in no audit."""
+    monkeypatch.setattr(mends, "SHOWN", 1)
+    for run_id in was.ended:
+        (was.folder(run_id) / "summary.md").unlink()
+        was.execute("delete from event where run_id = ?", run_id)
+        (was.folder(run_id) / "events.jsonl").unlink()
+    told = [(each["what"], each["done"]) for each in lily("doctor", "--repair", "--json").json["repaired"]]
+    more = [(what, done) for what, done in told if what.startswith("and ")]
+    assert more
+    assert not any(done for _, done in more)
+    assert not any("they are in the audit" in what for what, _ in more)
+
+
 def test_output_that_is_in_no_store_is_not_made_up(lily: Lily, was: Past) -> None:
     """The rest comes back; what is lost stays a finding, with the command that accepts it."""
     folder = was.folder(was.ended[0])

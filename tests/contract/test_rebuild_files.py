@@ -194,6 +194,25 @@ def test_only_the_runs_that_were_asked_for_are_mended(world: World) -> None:
     assert found(world) == [("summary_missing", two.run_id)]
 
 
+def test_losses_are_not_accepted_of_a_job_with_a_row_that_can_not_be_read(world: World) -> None:
+    """No receipt could be made of it, and the one that is there may put the row right. Other jobs' are."""
+    run, other = run_of(world, "wordy.v1"), world.store.runs(job_id="fails")[0]
+    for each in (run, other):
+        (folder_of(world, each) / "left.txt").unlink(missing_ok=True)
+        (folder_of(world, each) / EVENTS).unlink()
+    spoil(world, schema.run.update().where(schema.run.c.run_id == run.run_id).values(lineage="nonsense"))
+    told = (folder_of(world, run) / RECEIPT).read_bytes()
+    steps: list[Step] = []
+    done = seal(world.workspace, world.store, order(world, steps), world.clock)
+    assert {(step.action, step.run_id) for step in steps if step.action in ("sealed", "not_rebuilt")} == {
+        ("not_rebuilt", run.run_id),
+        ("sealed", other.run_id),
+    }
+    assert done.left == 1
+    assert (folder_of(world, run) / RECEIPT).read_bytes() == told
+    assert ("row_edited", run.run_id) in found(world)
+
+
 @pytest.mark.parametrize("damage", [lose("left.txt"), lose(EVENTS), lose("left.txt", RECEIPT), flip(EVENTS, 900)], ids=range(4))
 def test_losses_that_are_accepted_are_in_new_receipts(world: World, damage: Callable[[Path], object]) -> None:
     """The damaged run's and those after it in its chain; what came before stays, and the audit has the end of the old chain."""

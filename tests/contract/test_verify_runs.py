@@ -307,6 +307,15 @@ def test_nonsense_beside_the_runs_keeps_none_from_being_looked_at(world: World, 
     assert "summary_written" in files_rebuilt(world)[1]
 
 
+@pytest.mark.parametrize("status", ["odd", "queued"])
+def test_runs_are_counted_again_where_rows_are_put_right(world: World, status: str) -> None:
+    """Whoever edited a status by hand has not counted it, and the queue would be taken for longer or shorter than it is."""
+    before = world.store.counts()
+    by_hand(world, "update run set status = ? where run_id = ?", status, middle(world).run_id)
+    assert len(history_rebuilt(world)[1]) == 1
+    assert world.store.counts() == before
+
+
 def test_a_priority_that_is_none_is_put_right(world: World) -> None:
     """By the spec, as when the run was accepted. One that is a priority stays: somebody may have set it."""
     run = middle(world)

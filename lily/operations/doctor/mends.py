@@ -1,6 +1,7 @@
 """What a repair does about each code, in the order in which it is done."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -172,12 +173,19 @@ def _order(scene: Scene, steps: list[Step]) -> Order:
 
 
 def _steps(scene: Scene, code: str, steps: Sequence[Step]) -> Iterator[Mended]:
-    """The first few, and how many more there were."""
+    """The first few, and how many more there were of those that are done, and of those that could not be."""
     for step in steps[:SHOWN]:
         where = scene.shown(scene.workspace.run_dir(step.job_id, step.run_id))
-        yield Mended(code=code, what=step.what, where=where, done=step.action not in ("skipped", "not_rebuilt"))
-    if len(steps) > SHOWN:
-        yield Mended(code=code, what=f"and {len(steps) - SHOWN} more; they are in the audit")
+        yield Mended(code=code, what=step.what, where=where, done=_is_done(step))
+    done = Counter(map(_is_done, steps[SHOWN:]))
+    if done[True]:
+        yield Mended(code=code, what=f"and {done[True]} more; they are in the audit")
+    if done[False]:
+        yield Mended(code=code, what=f"and {done[False]} more that could not be; `lily runs verify` names them", done=False)
+
+
+def _is_done(step: Step) -> bool:
+    return step.action not in ("skipped", "not_rebuilt")
 
 
 def _files(scene: Scene, findings: Sequence[Finding]) -> Iterator[Mended]:
