@@ -156,7 +156,10 @@ def _ended() -> ColumnElement[bool]:
 
 
 def _mark(connection: Connection) -> int:
-    return int(connection.execute(select(schema.meta.c.value).where(schema.meta.c.key == _SYNCED)).scalar() or 0)
+    try:
+        return int(connection.execute(select(schema.meta.c.value).where(schema.meta.c.key == _SYNCED)).scalar() or 0)
+    except ValueError:  # edited by hand: all are put on disk once more
+        return 0
 
 
 class AdvisoryLock:

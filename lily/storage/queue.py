@@ -36,7 +36,7 @@ class Standing:
 
 def in_force(limits: Queue | None, held: Mapping[str, Any]) -> Queue | None:
     """The file's limits with those of `lily queue set` over them."""
-    given = {name: held[name] for name in LIMITS if name in held}
+    given = {name: held[name] for name in LIMITS if type(held.get(name)) is int}
     return msgspec.structs.replace(limits, **given) if limits is not None and given else limits
 
 
@@ -79,8 +79,7 @@ class QueueNumbers:
     def standing(self, connection: Connection) -> Standing:
         """How the queue stands, as this transaction sees it."""
         ((queued, pressure, held),) = self._standing(connection)
-        told = msgspec.json.decode(pressure) if pressure else {}
-        over = msgspec.json.decode(held) if held else {}
+        told, over = _kept(pressure), _kept(held)
         return Standing(in_force(self.limits, over), over, queued or 0, bool(told.get("on")), told.get("since"))
 
     def gate(self, connection: Connection) -> Gate:
@@ -122,6 +121,14 @@ class QueueNumbers:
     def put(self, connection: Connection, key: str, value: Any) -> None:
         """Keep a value under one of the keys above."""
         self._put(connection, [{"key": key, "value": dump(value)}])
+
+
+def _kept(value: str | None) -> dict[str, Any]:
+    """A value of `meta`; what somebody wrote there by hand and is none is as if it were not there, and the next change replaces it."""
+    try:
+        return msgspec.json.decode(value, type=dict[str, Any]) if value else {}
+    except NONSENSE:
+        return {}
 
 
 def _place(row: Any, now: datetime) -> Place:

@@ -324,3 +324,17 @@ def test_history_that_is_rebuilt_is_told_to_nobody(lily: Lily, was: Past) -> Non
     assert lily("alerts", "list", "--json").json["alerts"] == []
     assert lily("jobs", "run", "bad").status == 1
     assert [alert["failures"] for alert in lily("alerts", "list", "--json").json["alerts"]] == [1]
+
+
+@pytest.mark.parametrize("key", ["worker.pause", "queue_backpressure", "queue_set", "synced_through"])
+def test_nonsense_in_what_the_store_keeps_beside_its_rows_stops_nothing(lily: Lily, was: Past, key: str) -> None:
+    """The next change of it replaces it. A pause is one, whatever is written of it."""
+    was.execute("insert or replace into meta (key, value) values (?, 'nonsense')", key)
+    for words in ("status", "queue stats", "worker status", "health", "jobs run good --detach"):
+        said = lily(*words.split())
+        assert "internal_error" not in said.err, said
+    assert lily("worker", "resume").status == 0
+    assert lily("queue", "set", "--max-size", "50").status == 0
+    with supervisor(was.root):
+        assert lily("worker", "status", "--json").json["paused"] is None
+    assert was.query("select count(*) from meta where key = 'worker.pause'") == [(0,)]

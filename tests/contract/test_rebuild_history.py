@@ -23,6 +23,7 @@ from lily.receipts import decode_receipt, encode_receipt
 from lily.runs import Run, Status
 from lily.specs import canonical_json, spec_hash
 from lily.storage import schema
+from lily.storage.alerts import ends_after, keep_mark, mark, newest_event
 from lily.storage.database import close_engine, reading
 from lily.storage.store import Store
 from lily.storage.window_reads import WindowReads
@@ -225,6 +226,26 @@ def _restore(world: World, backup: Path) -> None:
     close_engine(world.store.engine)
     with closing(sqlite3.connect(backup)) as source, closing(sqlite3.connect(world.workspace.database)) as there:
         source.backup(there)
+
+
+def test_failures_that_come_back_are_no_news_to_alerts(world: World) -> None:
+    """They are long past. What nobody had taken up before is still to come."""
+    lost = world.store.runs(job_id="fails")[0]
+    keep_mark(world.store, _newest(world))
+    forget_rows(world, lost)
+    assert history_rebuilt(world)[1] == ["run_added"]
+    assert ends_after(world.store, mark(world.store)) is None
+    ran(world, "deed.v1", job_id="news", bindings={"do": "ValueError"})
+    forget_rows(world, lost)
+    history_rebuilt(world)
+    news = ends_after(world.store, mark(world.store))
+    assert news is not None
+    assert "news" in {end.job_id for end, _ in news.ends}
+
+
+def _newest(world: World) -> int:
+    with reading(world.store.engine) as connection:
+        return newest_event(connection)
 
 
 @pytest.mark.parametrize("lost", ["both", "the first", "the retry"])
