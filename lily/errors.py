@@ -125,11 +125,12 @@ class LilyError(Exception):
         return {"code": str(self.code), "message": self.message, "where": self.where, "hint": self.hint, "detail": self.detail}
 
 
-def lost_spec(spec_hash: str) -> LilyError:
-    """A spec that a run or a schedule pinned is not in the store."""
+def lost_spec(spec_hash: str, nonsense: str = "") -> LilyError:
+    """A spec that a run or a schedule pinned is not in the store; or what is there is `nonsense`, after an edit by hand."""
+    said = "the store does not have the spec that a run or a schedule names"
     return LilyError(
         Code.STORE_UNAVAILABLE,
-        "the store does not have the spec that a run or a schedule names",
+        f"{said}: what it has in its place is none ({nonsense})" if nonsense else said,
         where=f"spec {spec_hash}",
         hint="`lily db rebuild --from receipts` puts back what receipts have; else a backup does",
         spec_hash=spec_hash,

@@ -12,8 +12,9 @@ from lily.errors import Code, LilyError, is_spoilt, lacks_spec, lost_spec
 from lily.runs import Attempt, Event, PinnedSpec, Run, Runtime, decode_spec
 from lily.storage import schema
 from lily.storage.database import reading
-from lily.storage.rows import as_text, attempt_from, event_from, run_from, stand_in
+from lily.storage.rows import NONSENSE, as_text, attempt_from, event_from, run_from, stand_in
 from lily.storage.statements import Statements
+from lily.text import one_line
 
 _SPECS_REMEMBERED = 1000
 
@@ -61,7 +62,10 @@ class Reads:
                 body = connection.execute(select(schema.spec.c.body).where(schema.spec.c.spec_hash == spec_hash)).scalar()
             if body is None:  # none is ever deleted: somebody else did, or changed what names it
                 raise lost_spec(spec_hash)
-            known = (decode_spec(body), body)
+            try:
+                known = (decode_spec(body), body)
+            except NONSENSE as exc:  # as good as lost
+                raise lost_spec(spec_hash, one_line(exc)) from exc
             if len(self._specs) >= _SPECS_REMEMBERED:
                 self._specs.clear()
             self._specs[spec_hash] = known

@@ -106,6 +106,22 @@ def test_a_run_that_can_not_be_read_any_more_ends_alone(world: World, column: st
     assert life.crashes == []
 
 
+@pytest.mark.parametrize("body", ["nonsense", "[]", "{}"])
+def test_a_spec_that_says_nonsense_concerns_its_runs_alone(world: World, body: str) -> None:
+    """One of them was running, and one waits."""
+    cut, waiting = (world.submit("nap.v1", job_id=job_id, bindings={"seconds": 9}) for job_id in ("cut", "waiting"))
+    killed(world, 1)
+    other = world.submit("noop.v1", job_id="other")
+    spoilt = [cut.spec_hash, waiting.spec_hash]
+    with world.store.engine.begin() as connection:
+        connection.execute(update(schema.spec).where(schema.spec.c.spec_hash.in_(spoilt)).values(body=body))
+    world.store.forget_specs(spoilt)
+    life = world.live(lambda world: world.ended(other.run_id))
+    assert life.crashes == []
+    assert world.run(other.run_id).status is Status.SUCCEEDED
+    assert {world.run(run.run_id).status for run in (cut, waiting)} == {Status.QUEUED}
+
+
 def test_a_cancel_of_all_leaves_what_can_not_be_read(world: World) -> None:
     """And takes the others."""
     spoilt, other = world.submit("noop.v1", job_id="spoilt"), world.submit("noop.v1", job_id="other")
