@@ -307,6 +307,17 @@ def test_nonsense_beside_the_runs_keeps_none_from_being_looked_at(world: World, 
     assert "summary_written" in files_rebuilt(world)[1]
 
 
+def test_an_attempt_that_there_never_was_goes(world: World) -> None:
+    """And those that there were stay."""
+    run = middle(world)
+    before = world.run(run.run_id).attempts
+    by_hand(world, "insert into attempt (run_id, number, started_at, status) values (?, 9, ?, 'failed')", run.run_id, run.queued_at)
+    assert found(world) == [("row_edited", run.run_id)]
+    assert history_rebuilt(world)[1] == ["run_replaced"]
+    assert world.run(run.run_id).attempts == before
+    assert found(world) == []
+
+
 @pytest.mark.parametrize("status", ["odd", "queued"])
 def test_runs_are_counted_again_where_rows_are_put_right(world: World, status: str) -> None:
     """Whoever edited a status by hand has not counted it, and the queue would be taken for longer or shorter than it is."""
