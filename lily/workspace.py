@@ -190,6 +190,8 @@ class OwnerLock:
 
     def _conflict(self) -> LilyError:
         owner = read_owner(self._path)
+        if owner is not None and owner.near and not owner.alive(self._path):
+            return left_behind(owner, self._path)
         named = f"{owner.process} (lily {owner.kind}, since {owner.since})" if owner else "a process that is just starting"
         return LilyError(
             Code.OWNER_CONFLICT,
@@ -232,6 +234,40 @@ def current_owner(workspace: Workspace) -> Owner | None:
     path = lock_path(workspace)
     owner = read_owner(path)
     return owner if owner is not None and owner.alive(path) else None
+
+
+def left_behind(owner: Owner, path: Path) -> LilyError:
+    """What there is to say where `owner` has ended and its lock is held all the same: `owner_conflict`."""
+    pids = heirs(owner, path)
+    holding = f"pid {', '.join(pids)}, which it started, still holds" if pids else "something that it started still holds"
+    end = f"`kill -KILL {' '.join(pids)}` ends it" if pids else "it has to be ended"
+    return LilyError(
+        Code.OWNER_CONFLICT,
+        f"{owner.process} (lily {owner.kind}, since {owner.since}) has ended, and {holding} this workspace",
+        where=str(path.parent.parent.parent),
+        hint=f"what writes files goes with its last batch; where that hangs, or is stopped, {end}",
+        pid=owner.pid,
+    )
+
+
+def heirs(owner: Owner, path: Path) -> list[str]:
+    """The process numbers of those that hold the lock that `owner`, which is dead, had taken; as far as the system shows them."""
+    try:
+        inode = str(path.stat().st_ino)
+        return [pid for pid in os.listdir("/proc") if pid.isdecimal() and _inherited(pid, str(owner.pid), inode)]
+    except OSError:
+        return []
+
+
+def _inherited(pid: str, taker: str, inode: str) -> bool:
+    told = f"/proc/{pid}/fdinfo"
+    try:
+        lines = [line.split() for name in os.listdir(told) for line in Path(told, name).read_text(encoding="utf-8").splitlines()]
+    except OSError:  # it ended, or is another user's
+        return False
+    # Such as: lock: 1: FLOCK ADVISORY WRITE 31416 fe:00:2869417 0 EOF. In a container the number of a taker that is dead is 0.
+    locks = [words for words in lines if words[:1] == ["lock:"] and words[2:3] == ["FLOCK"]]
+    return any(words[5] in (taker, "0") and words[6].rpartition(":")[2] == inode for words in locks)
 
 
 def _is_held(path: Path) -> bool:

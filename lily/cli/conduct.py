@@ -38,6 +38,7 @@ class Progress:
     def __init__(self, as_json: bool) -> None:
         self._json = as_json
         self._live = output.interactive(output.errors())
+        self._waits = ""
         self.last = 0
 
     def event(self, event: dict[str, Any]) -> None:
@@ -58,6 +59,12 @@ class Progress:
         if self._live:
             for line in event_lines(event):
                 output.tell(line)
+
+    def waits(self, said: str) -> None:
+        """Say, once, what keeps anybody from running it."""
+        if said != self._waits:
+            self._waits = said
+            output.tell(said)
 
 
 def _tell_waiting(event: dict[str, Any]) -> None:
@@ -141,6 +148,8 @@ def _once(workspace: Workspace, settings: Settings, store: Store, run_id: str, p
         if owner is not None and owner.kind == "up" and store.run(run_id).status not in TERMINAL:
             output.tell(f"the supervisor has ended; run {run_id} waits {RESTART_SECONDS:g} s for another one, and goes on here then")
             await_another(workspace)
+        if error.code is Code.OWNER_CONFLICT and current_owner(workspace) is None:  # one that nobody here can follow
+            progress.waits(f"{error.message}; run {run_id} is stored and waits: {error.hint}")
     return None
 
 

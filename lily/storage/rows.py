@@ -17,7 +17,7 @@ PRUNED = "pruned_through:"  # and a job's id: the key of `meta` that holds the n
 
 NONSENSE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # what columns that were edited by hand come to
 LONGEST = 200  # characters of what is said of a row
-_RUN_COLUMNS = tuple(str(column.name).join(("", "")) for column in schema.run.c)
+_RUN_COLUMNS = tuple(str(column.name) for column in schema.run.c)
 _ATTEMPT_FIELDS = Attempt.__struct_fields__
 _JSON, _JSON_OR_NOTHING = ("trigger", "lineage", "approvals"), ("error", "result", "cancel")
 _STAMPS = ("queued_at", "enqueued_at", "started_at", "ended_at", "next_attempt_at")

@@ -8,13 +8,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.owning import alerts_of
+from lily.engines.process_table import children_of
 from lily.errors import Code, LilyError
 from lily.operations.client import supervisor_status
 from lily.workspace import Owner, OwnerLock, Workspace, current_owner
@@ -231,6 +232,40 @@ def test_a_run_says_once_that_the_supervisor_does_not_answer_and_goes_on_when_it
         (line,) = [line for line in told if "does not answer" in line]
         assert f"pid {up.pid}, " in line
         assert "lily health" in line
+
+
+@pytest.mark.e2e
+def test_who_writes_files_and_hangs_after_its_supervisor_was_killed_is_named(
+    lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds the workspace, while nothing of the supervisor lives: each command that finds this says what to end, and goes on then."""
+    write_job(workspace, "a")
+    monkeypatch.setattr("actors.owning.LAST_BATCH_SECONDS", 0.0)
+    with supervisor(workspace) as up:
+        (writer,) = children_of(up.pid) or []
+        try:
+            os.kill(writer, signal.SIGSTOP)
+            up.kill()
+            up.wait()
+            held = f"pid {writer}, which it started, still holds this workspace"
+            said = [lily("up").err, lily("doctor").out, lily("db", "rebuild", "--from", "receipts").err]
+            told = []
+
+            def tell(line: str) -> None:
+                told.append(line)
+                os.kill(writer, signal.SIGKILL)
+
+            monkeypatch.setattr("lily.cli.output.tell", tell)
+            assert lily("jobs", "run", "a").status == 0
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(writer, signal.SIGKILL)
+    for each in (*said, told[0]):
+        assert f"pid {up.pid} (lily up, since " in each
+        assert held in each
+        assert f"`kill -KILL {writer}`" in each
+    assert "nobody owns the workspace" not in said[1]
+    assert len([line for line in told if held in line]) == 1
 
 
 @pytest.mark.e2e

@@ -16,7 +16,7 @@ from lily.operations.worker import elsewhere
 from lily.storage.copies import SIDE_FILES, side
 from lily.storage.files import in_the_way
 from lily.text import counted
-from lily.workspace import RESERVED, is_job_id, is_run_id, lock_path, read_owner
+from lily.workspace import RESERVED, heirs, is_job_id, is_run_id, left_behind, lock_path, read_owner
 
 SHOWN = 20  # paths of one kind, at most: the rest is counted
 _OTHERS = 0o077
@@ -212,6 +212,10 @@ def lock(scene: Scene) -> Iterator[Finding]:
             yield found("owner", "lock_deleted", said, scene.shown(path), fix=shared)
     if owner is None:
         left = read_owner(path)
+        if left is not None and left.near and heirs(left, path):
+            held = left_behind(left, path)
+            yield found("owner", "owner_silent", held.message, scene.shown(path), fix=held.hint)
+            return
         if left is not None and left.pid != os.getpid():  # a repair holds it itself
             gone = "before the machine was started again" if left.boot != boot_id() else "and ended without a word"
             yield found("owner", "lock_stale", f"{left.process} (lily {left.kind}) owned the workspace {gone}", scene.shown(path))
