@@ -5,7 +5,7 @@ from urllib.parse import unquote, unquote_plus
 
 # The user's name ends at the first colon, the password at the last @: one that was not encoded may have a / or an @ in it.
 # Compiled when they are needed: settings are read by every command.
-_ADDRESS = r"(?i)([a-z][a-z0-9+.-]{0,30}://[^\s:/?#@]*):(\S+)@([^\s@]*)"
+_USER = r"(?i)[a-z][a-z0-9+.-]{0,30}://[^\s:/?#@]*:(?=\S)"
 # A text that is one address and nothing else may have a blank in its password, too. It is none where it goes on after a port.
 _ALONE = r"(?i)\A([a-z][a-z0-9+.-]{0,30}://[^\s:/?#@]*):(?!\d+[?\s])([^/\r\n]+)@([^\s@]*)\Z"
 _STORE = r"postgres(?:ql)?(?:\+psycopg)?://"
@@ -23,7 +23,10 @@ def passwords_in(text: str, *, setting: bool = False) -> list[str]:
     """The passwords of the addresses in a text, as they stand there and decoded. A `setting` that begins with the address of a store is
     nothing else."""
     text = text.strip()
-    found = [password for form in _forms(setting) for _, password, _ in re.findall(form, text)]
+    alone, stored = _forms(setting)
+    found = [password for _, password, _ in re.findall(alone, text)]
+    found += [password for _, password, _ in map(_parted, text.split()) if password]
+    found += [password for _, password, _ in re.findall(stored, text)]
     for form in dict.fromkeys((_query(text), _QUERY)):
         found += [password for _, password in re.findall(form, text)]
     return list(dict.fromkeys(form for password in found for form in (password, unquote(password), unquote_plus(password))))
@@ -32,14 +35,29 @@ def passwords_in(text: str, *, setting: bool = False) -> list[str]:
 def without_passwords(text: str, *, setting: bool = False) -> str:
     """The same text with `***` for each password of an address in it, however short."""
     address = text.strip()  # a block of YAML ends with a line feed
-    hidden = address
-    for form in _forms(setting):
-        hidden = re.sub(form, r"\1:***@\3", hidden)
+    alone, stored = _forms(setting)
+    hidden = re.sub(r"\S+", _masked, re.sub(alone, r"\1:***@\3", address))
+    hidden = re.sub(stored, r"\1:***@\3", hidden)
     return text.replace(address, re.sub(_query(address), r"\1***", hidden), 1)
 
 
-def _forms(setting: bool) -> tuple[str, ...]:
-    return _ALONE, _ADDRESS, _STORED if setting else _LIKE_STORED
+def _forms(setting: bool) -> tuple[str, str]:
+    return _ALONE, _STORED if setting else _LIKE_STORED
+
+
+def _parted(word: str) -> tuple[str, str, str]:
+    """What stands before the password of an address in a word without blanks, the password, and what follows. Empty where there is none.
+
+    One pattern for all of it would look through the rest of the word at each colon in it.
+    """
+    before, _, after = word.rpartition("@")
+    user = re.search(_USER, before)
+    return (before[: user.end()], before[user.end() :], f"@{after}") if user else ("", "", "")
+
+
+def _masked(word: re.Match[str]) -> str:
+    before, password, after = _parted(word[0])
+    return f"{before}***{after}" if password else word[0]
 
 
 def _query(text: str) -> str:

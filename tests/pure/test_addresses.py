@@ -1,5 +1,7 @@
 """Passwords in addresses: found, taken out, and not seen where there is none."""
 
+import time
+
 import pytest
 
 from lily.addresses import passwords_in, without_passwords, wrong_store
@@ -47,6 +49,15 @@ from lily.addresses import passwords_in, without_passwords, wrong_store
 def test_a_password_is_found_and_taken_out_and_a_port_is_none(text: str, shown: str, passwords: list[str]) -> None:
     assert without_passwords(text) == shown
     assert passwords_in(text) == passwords
+
+
+@pytest.mark.parametrize("text", ["x://:" * 100_000, "@" + "x://:" * 100_000, "postgresql://" * 40_000, "a://b:c@d," * 50_000])
+def test_a_long_text_takes_no_longer_than_reading_it(text: str) -> None:
+    """Somebody's job may hold a page of links without a blank in it."""
+    began = time.process_time()
+    passwords_in(text)
+    without_passwords(text)
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("password", ["cor/rect horse", "12/34 56", "12 34", "12?3 4", " 1 2", "5432"])
