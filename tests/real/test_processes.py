@@ -53,6 +53,20 @@ print(os.getpid(), flush=True)
 time.sleep(1000)
 """
 
+STUBBORN_CHILD = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+read, write = os.pipe()  # closed when the child becomes another program
+if (child := os.fork()) == 0:
+    os.setsid()
+    os.execve("/bin/sleep", ["sleep", "1000"], {})
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+os.close(write)
+os.read(read, 1)
+print(child, "ready", flush=True)
+time.sleep(1000)
+"""
+
 SHORT_ORPHAN = """
 import os, time
 if os.fork() == 0:
@@ -275,6 +289,12 @@ class TestHowAProgramEnds:
         await bench.run_until_ready(*python(SETSID_GRANDCHILD), kill_grace_seconds=0.05)
         assert len(set(bench.pids())) == 2
         assert not any(map(_runs, bench.pids()))
+
+    async def test_what_ignores_term_and_has_no_mark_is_not_lost_when_its_parent_goes_first(self, bench: Bench) -> None:
+        """No subreaper is given it, as where a program calls `lily.run`: who was seen once is remembered."""
+        await bench.run_until_ready(*python(STUBBORN_CHILD), kill_grace_seconds=0.2)
+        (pid,) = bench.pids()
+        assert not _runs(pid)
 
     async def test_a_tree_that_goes_on_forking_is_ended(self, bench: Bench) -> None:
         branch = "f() { [ $1 -gt 0 ] && { f $(($1 - 1)) & f $(($1 - 1)) & }; while :; do sleep 0.01; done; }"
