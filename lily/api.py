@@ -149,8 +149,9 @@ class Session:
     ) -> Iterator[StreamEvent]:
         """The one stream of events over all runs, in order: those after the number `since`, or without it those from now on.
 
-        With `follow` it goes on for ever, waiting for more; remember `event.sequence`, and nothing is missed or seen twice. Raises
-        LilyError: `usage`, for a `type` that no event of the stream has, which would be waited for in vain.
+        With `follow` it goes on until the session is closed, waiting for more; remember `event.sequence`, and nothing is missed or seen
+        twice. Raises LilyError: `usage`, for a `type` that no event of the stream has, which would be waited for in vain, and where it
+        is asked for more, or waits, once the session is closed.
         """
         if type is not None and type not in _IN_STREAM:
             hint = "docs/schemas/event.schema.json lists them; what the work writes and logs is in no stream"
@@ -159,7 +160,10 @@ class Session:
             raise LilyError(Code.USAGE, f"since is a sequence number, not {since!r:.60}")
         wanted = Wanted(types=[type] if type else [], job_id=job_id or "")
         after = newest(self.store) if since is None else since
-        return following(self.workspace, self.store, after, wanted) if follow else past(self.store, after, wanted)
+        # `store` raises once the session is closed, and so ends one that follows, in whichever thread.
+        return (
+            following(self.workspace, self.store, after, wanted, stop=lambda: not self.store) if follow else past(self.store, after, wanted)
+        )
 
     def retry_dead_letter(self, run_id: str, *, spec: Literal["pinned", "current"] = "pinned", reason: str = "") -> str:
         """Put a new run in the place of a dead letter, with the spec that failed or the job's file as it is now; gives the new run's id.
@@ -268,11 +272,13 @@ def _check_thread() -> None:
 
 def has_loop() -> bool:
     """Whether an event loop runs in this thread, be it asyncio's or Trio's."""
-    asyncio, trio = sys.modules.get("asyncio"), sys.modules.get("trio")  # who has not loaded them runs none
-    if trio is not None and trio.lowlevel.in_trio_run():
+    # Who has not loaded them runs none. While another thread loads them, they lack what is not there yet.
+    in_trio = getattr(sys.modules.get("trio.lowlevel"), "in_trio_run", None)
+    running = getattr(sys.modules.get("asyncio"), "get_running_loop", None)
+    if in_trio is not None and in_trio():
         return True
     with suppress(RuntimeError):
-        return asyncio is not None and asyncio.get_running_loop() is not None
+        return running is not None and running() is not None
     return False
 
 

@@ -2,15 +2,18 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import trio
 
 import lily
+from lily.api import has_loop
 from lily.errors import Code
 from lily.spec_index import SpecIndex
 from lily.testing import run_blueprint
@@ -181,6 +184,23 @@ def test_a_session_that_was_closed_does_nothing_more(workspace: Path, use: Calla
     session.close()  # once more is nothing
     with lily.Session() as again:
         assert again.store.runs(limit=10) == []
+
+
+def test_whoever_follows_events_of_a_session_is_told_that_it_was_closed(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whichever thread: it would wait for ever, on connections that nobody gives back."""
+    write_job(workspace, "a")
+    session = lily.Session()
+    first = [session.close]
+    monkeypatch.setattr("lily.operations.stream.Waker.wait", lambda waker: first.pop()())
+    with pytest.raises(lily.LilyError, match="this session is closed"):
+        next(session.events(follow=True))
+
+
+@pytest.mark.parametrize("name", ["asyncio", "trio", "trio.lowlevel"])
+def test_a_thread_in_which_no_loop_runs_has_none_while_another_one_loads_what_has_loops(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """As where the first runs of a program begin in several threads at once."""
+    monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    assert not has_loop()
 
 
 @pytest.mark.parametrize(
