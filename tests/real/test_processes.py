@@ -296,6 +296,29 @@ class TestHowAProgramEnds:
         (pid,) = bench.pids()
         assert not _runs(pid)
 
+    @pytest.mark.parametrize("early", [True, False])
+    async def test_a_supervisor_that_is_to_stop_now_gives_nobody_grace(self, bench: Bench, early: bool) -> None:
+        """Also whoever has it already: a program that ignores TERM may have been given an hour."""
+        began = anyio.current_time()
+        asked, script = anyio.Event(), "trap 'echo asked' TERM; echo ready; while :; do sleep 0.01; done"
+
+        async def listen(stream: str, text: str) -> None:
+            await bench.listen(stream, text)
+            if "asked" in text:
+                asked.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: bench.run("sh", "-c", script, on_output=listen, kill_grace_seconds=30))
+            await bench.ready.wait()
+            if early:
+                bench.processes.hurry()
+            group.cancel_scope.cancel()
+            if not early:
+                with anyio.CancelScope(shield=True):
+                    await asked.wait()
+                    bench.processes.hurry()
+        assert anyio.current_time() - began < 20
+
     async def test_a_tree_that_goes_on_forking_is_ended(self, bench: Bench) -> None:
         branch = "f() { [ $1 -gt 0 ] && { f $(($1 - 1)) & f $(($1 - 1)) & }; while :; do sleep 0.01; done; }"
         tree = f"{branch}; trap '' TERM; f 3 & echo ready; wait"
