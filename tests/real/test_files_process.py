@@ -172,16 +172,67 @@ def names(place: Workspace, run: Run) -> list[str]:
     return [msgspec.json.decode(line)["event"] for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
-def test_a_run_that_says_nothing_stands_in_its_file_soon_after_its_start(place: Workspace, store: Store) -> None:
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_run_that_says_nothing_stands_in_its_file_soon_after_its_start(
+    place: Workspace, store: Store, lock: OwnerLock, apart: bool
+) -> None:
     """Whoever looks while it works sees that it has started; its end may take days."""
     (run,) = submit(store, new("a"))
     move = begun(run)
     assert store.apply([move]) == [None]
-    files = RunFiles(place, store, SystemClock())
-    assert files.write([Follow(move), PutDown(False)], 5.0, False, {}).waiting == [run.run_id]
-    assert names(place, run) == []
-    done = files.write([PutDown(False)], 5.0 + START_SECONDS, False, {})
-    assert (done.waiting, names(place, run)) == ([], ["job_queued", *(event.event.value for event in move.events)])
+    files = FilesProcess(place, store, lock=lock.fileno()) if apart else RunFiles(place, store, SystemClock())
+    try:
+        assert files.write([Follow(move), Mend([]), PutDown(False)], 5.0, False, {}).waiting == [run.run_id]
+        assert names(place, run) == []
+        done = files.write([PutDown(False)], 5.0 + START_SECONDS, False, {})
+        assert (done.waiting, names(place, run)) == ([], ["job_queued", *(event.event.value for event in move.events)])
+    finally:
+        files.close()
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_lines_that_wait_for_room_are_written_though_nobody_says_more(place: Workspace, store: Store, lock: OwnerLock, apart: bool) -> None:
+    """Once there is room: nothing comes then but the question whether something waits."""
+    (run,) = submit(store, new("a"))
+    move = begun(run)
+    assert store.apply([move]) == [None]
+    files = FilesProcess(place, store, lock=lock.fileno()) if apart else RunFiles(place, store, SystemClock())
+    said = Event(EventName.LOG, move.events[-1].ts, {"level": "info", "message": "at work"})
+    place.runs.rmdir()
+    place.runs.symlink_to("nowhere")  # so that no folder can be made
+    try:
+        done = files.write([Follow(move), Say(move.run, [said]), PutDown(True)], 0.0, False, {})
+        assert ([trouble.run_id for trouble in done.troubles], done.waiting) == ([run.run_id], [run.run_id])
+        place.runs.unlink()
+        place.runs.mkdir()
+        assert files.write([PutDown(False)], RETRY_SECONDS, False, {}).waiting == []
+    finally:
+        files.close()
+    assert names(place, run) == ["job_queued", *(event.event.value for event in move.events), "log"]
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_lines_of_a_batch_that_the_store_refuses_are_written_though_nobody_says_more(
+    place: Workspace, store: Store, lock: OwnerLock, apart: bool
+) -> None:
+    """They are not said again, and whoever asks next may have nothing to say."""
+    (ended,) = dead(place.root, "a")
+    (run,) = submit(store, new("a"))
+    move = begun(run)
+    assert store.apply([move]) == [None]
+    known = Moody(store)
+    files = FilesProcess(place, known, lock=lock.fileno()) if apart else RunFiles(place, known, SystemClock())
+    said = Event(EventName.LOG, move.events[-1].ts, {"level": "info", "message": "at work"})
+    try:
+        files.write([Follow(move)], 0.0, False, {})
+        known.away = "run"
+        with pytest.raises(LilyError, match="away for run"):
+            files.write([Mend([ended]), Say(move.run, [said])], 0.0, False, {"a": None})
+        known.away = ""
+        files.write([PutDown(False)], RETRY_SECONDS, False, {})
+    finally:
+        files.close()
+    assert sorted(names(place, run)) == sorted(["job_queued", *(event.event.value for event in move.events), "log"])
 
 
 def test_what_somebody_else_made_of_a_run_while_its_lines_could_not_be_written_stands_in_its_file(

@@ -67,6 +67,20 @@ print(child, "ready", flush=True)
 time.sleep(1000)
 """
 
+GONE_LEADER = """
+import ctypes, os, threading, time
+
+def work():
+    while open(f"/proc/{os.getpid()}/stat").read().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.001)
+    os.write(1, b"ready\\n")
+    time.sleep(30)
+    os._exit(0)
+
+threading.Thread(target=work).start()
+ctypes.CDLL(None).pthread_exit(None)  # the first thread ends, and the process goes on
+"""
+
 SHORT_ORPHAN = """
 import os, time
 if os.fork() == 0:
@@ -295,6 +309,12 @@ class TestHowAProgramEnds:
         await bench.run_until_ready(*python(STUBBORN_CHILD), kill_grace_seconds=0.2)
         (pid,) = bench.pids()
         assert not _runs(pid)
+
+    async def test_a_program_whose_first_thread_has_ended_runs_as_long_as_the_others(self, bench: Bench) -> None:
+        """It has the state of a zombie then; taken for ended, it would be waited for, and no timeout would end it."""
+        began = anyio.current_time()
+        await bench.run_until_ready(*python(GONE_LEADER), kill_grace_seconds=5)
+        assert anyio.current_time() - began < 20
 
     @pytest.mark.parametrize("early", [True, False])
     async def test_a_supervisor_that_is_to_stop_now_gives_nobody_grace(self, bench: Bench, early: bool) -> None:
@@ -913,6 +933,23 @@ def test_a_number_that_was_given_away_again_is_neither_signalled_nor_found(orpha
     assert is_alive(proc)
     assert proc in select(scan(), roots=[proc])
     assert select(scan(), roots=[gone]) == set()
+
+
+def test_a_program_that_calls_itself_what_it_likes_is_read_as_what_it_is(tmp_path: Path) -> None:
+    """Its name stands unquoted between the numbers that tell whose child it is."""
+    (name := tmp_path / ") Z 1 1 (").symlink_to("/bin/sleep")
+    with subprocess.Popen([name, "1000"], start_new_session=True) as child:
+        try:
+            entry = read_entry(child.pid)
+        finally:
+            child.kill()
+    assert entry is not None
+    assert (entry.alive, entry.parent, entry.session) == (True, os.getpid(), child.pid)
+
+
+def test_a_variable_that_only_ends_like_a_mark_is_none(orphan: Orphan) -> None:
+    proc = orphan({"MY_LILY_RUN_ID": "look-5", "LILY_RUN_IDS": "look-5"}, "exec sleep 1000")
+    assert marks_of(proc.pid, ["LILY_RUN_ID"]) == {}
 
 
 def test_what_is_below_this_process_is_named_by_the_system(tmp_path: Path) -> None:
