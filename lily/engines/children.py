@@ -5,10 +5,21 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
-from lily.engines.process_table import PROCESS_MARK, Entry, Table, children_of, children_of_thread, descendants, marks_of, read_entry, scan
+from lily.engines.process_table import (
+    PROCESS_MARK,
+    Entry,
+    Proc,
+    Table,
+    children_of,
+    children_of_thread,
+    descendants,
+    marks_of,
+    read_entry,
+    scan,
+)
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -87,9 +98,20 @@ class Children:
 
     def collect_adopted(self) -> int:
         """Reap the orphans that have ended; how many. Never takes the status of a registered child."""
+        return self._collect(lambda proc: True)[0]
+
+    def collect_settled(self, before: Collection[Proc]) -> set[Proc]:
+        """Reap those orphans that had ended `before` already; gives the others that have ended.
+
+        What is taken for one may be a blueprint's own child with a session of its own, whose starter takes its status in a moment.
+        """
+        return self._collect(before.__contains__)[1]
+
+    def _collect(self, due: Callable[[Proc], bool]) -> tuple[int, set[Proc]]:
+        count, others = 0, set[Proc]()
         if not self.subreaper:
-            return 0
-        session, count = os.getsid(0), 0
+            return count, others
+        session = os.getsid(0)
         with suppress(OSError):  # no descriptor is left to look with: the next one that ends brings these along
             with self._lock:  # as above
                 own = children_of(os.getpid())
@@ -97,9 +119,13 @@ class Children:
             for pid in look:
                 with self._lock:
                     entry = read_entry(pid)
-                    if entry is not None and not entry.alive and self._adopted(entry, session):
+                    if entry is None or entry.alive or not self._adopted(entry, session):
+                        continue
+                    if due(entry.proc):
                         count += _reap(pid)
-        return count
+                    else:
+                        others.add(entry.proc)
+        return count, others
 
 
 def _session_of(pid: int) -> int | None:

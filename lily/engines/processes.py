@@ -133,11 +133,13 @@ class LocalProcesses:
     async def collect_orphans(self) -> None:
         """Reap, for as long as it runs, the orphans that this process is given as a subreaper. In the main thread only."""
         with anyio.open_signal_receiver(signal.SIGCHLD) as arrivals:
-            await self._offload(CHILDREN.collect_adopted)
-            async for _ in arrivals:
-                await self._offload(CHILDREN.collect_adopted)
+            ended = await self._offload(CHILDREN.collect_settled, set())
+            while True:
+                if not ended:
+                    await anext(arrivals)
                 # The children of others say the same; those that end meanwhile are collected together.
                 await anyio.sleep(_COLLECT_SECONDS)
+                ended = await self._offload(CHILDREN.collect_settled, ended)
 
     async def _begin(self, beginning: Callable[[bool], tuple[_Begun, bool]], on_files: Callable[[], None]) -> _Begun:
         """Started, and over already where it is one that ends soon."""

@@ -34,7 +34,7 @@ from lily.engines.process_table import (
     select,
     send,
 )
-from lily.engines.processes import Caps, limits_report
+from lily.engines.processes import Caps, LocalProcesses, limits_report
 from lily.errors import Code
 from lily.offload import inline
 from lily.redaction import Redactor
@@ -765,6 +765,24 @@ class TestSubreaper:
         assert own.wait() == 3
 
     @pytest.mark.usefixtures("subreaper")
+    async def test_the_status_of_a_child_with_a_session_of_its_own_is_left_for_a_moment_to_its_starter(self) -> None:
+        """A blueprint may use `anyio.run_process` so; a status that is lost is 0 for Python."""
+        looked = anyio.Event()
+
+        async def offload(fn: Callable[..., Any], /, *args: Any) -> Any:
+            found = await inline(fn, *args)
+            looked.set()
+            return found
+
+        child = _ended_child(3, session=True)
+        async with anyio.create_task_group() as group:
+            group.start_soon(LocalProcesses(offload).collect_orphans)
+            await looked.wait()
+            status = child.poll()
+            group.cancel_scope.cancel()
+        assert status == 3
+
+    @pytest.mark.usefixtures("subreaper")
     async def test_exit_codes_are_right_while_orphans_are_collected(self, bench: Bench) -> None:
         codes = list[int | None]()
 
@@ -893,9 +911,9 @@ def lasting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(brief, "SECONDS", 0)
 
 
-def _ended_child(code: int) -> "subprocess.Popen[bytes]":
-    """A child of this process that has ended and that nobody has waited for."""
-    child = subprocess.Popen(["sh", "-c", f"exit {code}"])
+def _ended_child(code: int, *, session: bool = False) -> "subprocess.Popen[bytes]":
+    """A child of this process, with a session of its own or not, that has ended and that nobody has waited for."""
+    child = subprocess.Popen(["sh", "-c", f"exit {code}"], start_new_session=session)
     _has_ended(child.pid)
     return child
 
