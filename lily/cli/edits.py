@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from lily.cli import output
-from lily.cli.options import Json, Place
+from lily.cli.options import Json, Place, job_file
 from lily.cli.times import ledger
 from lily.clock import SystemClock
 from lily.diagnostics import Diagnostic
@@ -98,9 +98,7 @@ def _given(place: Workspace, index: SpecIndex, paths: Sequence[str]) -> "tuple[l
     edits: dict[str, Edit] = {}
     broken: list[Diagnostic] = []
     for given in dict.fromkeys(paths):
-        path = Path(given).absolute()
-        if not path.is_file():
-            raise LilyError(Code.JOB_NOT_FOUND, "no such file", where=given, hint="paths of job files can be planned")
+        path = job_file(given, "paths of job files can be planned, as in `lily jobs plan .lily/jobs/*.job.yaml`")
         shown = path.relative_to(place.root).as_posix() if path.is_relative_to(place.root) else given
         known = [found for found in catalog.diagnostics if found.path == shown]
         entry = by_path.get(shown)

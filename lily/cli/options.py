@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
@@ -20,6 +21,7 @@ from lily.workspace import Workspace, current_owner, find_workspace
 if TYPE_CHECKING:
     from lily.storage.store import Store
 
+MOST = 1_000_000  # that is counted
 Place = Annotated[str | None, Parameter(name="--workspace", help="The workspace, in place of LILY_WORKSPACE or the nearest .lily above.")]
 Json = Annotated[bool, Parameter(name="--json", negative="", show_default=False, help="Print JSON.")]
 Limit = Annotated[int, Parameter(name="--limit", help="How many at most.")]
@@ -108,7 +110,16 @@ def reason_of(given: str) -> str:
     return given
 
 
-def positive(value: int, name: str, most: int = 1_000_000) -> int:
+def job_file(given: str, hint: str) -> Path:
+    """The file that was named. Raises `job_not_found`."""
+    path = Path(given).absolute()
+    if not path.is_file():
+        what = "a folder, and not a job file" if path.is_dir() else "no such file"
+        raise LilyError(Code.JOB_NOT_FOUND, what, where=encodable(given), hint=hint)
+    return path
+
+
+def positive(value: int, name: str, most: int = MOST) -> int:
     """`value` when it can be a count. Raises `usage`."""
     if not 1 <= value <= most:
         raise usage(f"{name} is a whole number from 1 to {most}, not {value}")

@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from lily.cli import output
-from lily.cli.options import Json, Place, Reason, actor, flag, length, opened, positive, reason_of, usage
+from lily.cli.options import MOST, Json, Place, Reason, actor, flag, length, opened, reason_of, usage
 from lily.render import run_view
 from lily.runs import Run
 from lily.text import counted, one_line
@@ -33,8 +33,8 @@ def prune(
 
     if keep is None and older_than is None:
         raise usage("nothing says which runs may go", "--keep N or --older-than T")
-    if keep is not None and keep != 0:
-        positive(keep, "--keep")
+    if keep is not None and not 0 <= keep <= MOST:
+        raise usage(f"--keep is a whole number from 0 to {MOST}, not {keep}")
     age = length(older_than, "--older-than") if older_than is not None else None
     why = reason_of(reason)
     kept: list[tuple[Run, OSError]] = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from lily.cli import output
-from lily.cli.options import Json, Place
+from lily.cli.options import Json, Place, job_file
 from lily.clock import SystemClock
 from lily.conditions.verdict import EvaluationCode
 from lily.diagnostics import Diagnostic
@@ -91,9 +91,7 @@ class _Check:
         return self._report
 
     def _path(self, given: str, catalog: Catalog) -> None:
-        path = Path(given).absolute()
-        if not path.is_file():
-            raise LilyError(Code.JOB_NOT_FOUND, "no such file", where=given, hint="ids and paths of job files can be checked")
+        path = job_file(given, "ids and paths of job files can be checked; without any, all are")
         shown = path.relative_to(self._place.root).as_posix() if path.is_relative_to(self._place.root) else given
         doubles = [found for found in catalog.diagnostics if found.path == shown and found.field == "id"]
         self._report.diagnostics += doubles

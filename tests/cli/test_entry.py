@@ -78,6 +78,23 @@ def test_what_the_parser_does_not_understand_is_said_in_plain_words(lily: Lily, 
     assert lily(*arguments).err == f"usage: {said}\n"
 
 
+@pytest.mark.parametrize("command", ["plan", "validate"])
+def test_a_folder_in_place_of_a_job_file_is_called_one(lily: Lily, workspace: Path, command: str) -> None:
+    """And a file that is not there is called that."""
+    write_job(workspace, "a")
+    folder = lily("jobs", command, ".lily/jobs")
+    assert (folder.status, folder.out) == (3, "")
+    assert folder.err.startswith("job_not_found: a folder, and not a job file · .lily/jobs · ")
+    assert lily("jobs", command, ".lily/jobs/b.job.yaml").err.startswith("job_not_found: no such file · .lily/jobs/b.job.yaml · ")
+
+
+def test_a_count_may_be_none_where_none_may_stay(lily: Lily, workspace: Path) -> None:
+    """What is said of a wrong one names the least that is taken."""
+    write_job(workspace, "a")
+    assert lily("runs", "prune", "--keep", "-1").err == "usage: --keep is a whole number from 0 to 1000000, not -1\n"
+    assert lily("runs", "prune", "--keep", "0").status == 0
+
+
 @pytest.mark.usefixtures("workspace")
 def test_with_json_an_error_is_an_object_on_stdout(lily: Lily) -> None:
     """A program reads code, message, where and hint from one place, also for bad usage."""
