@@ -54,11 +54,12 @@ class LetterBox:
 
     def count(self, connection: Connection) -> int:
         """How many there are."""
-        return int(connection.execute(self._count).scalar() or 0)
+        kept = self._kept(connection)
+        return _counted(connection) if kept is None else kept
 
     def recount(self, connection: Connection) -> int:
         """The same, counted and kept: whoever changed the table by hand is forgiven."""
-        found = connection.execute(select(func.count()).select_from(schema.dead_letter)).scalar() or 0
+        found = _counted(connection)
         connection.execute(self._put_count, {"value": str(found)})
         return found
 
@@ -91,9 +92,22 @@ class LetterBox:
         return going
 
     def _changed(self, connection: Connection, by: int) -> int:
-        now = max(0, self.count(connection) + by)
+        kept = self._kept(connection)
+        if kept is None:
+            return self.recount(connection)
+        now = max(0, kept + by)
         connection.execute(self._put_count, {"value": str(now)})
         return now
+
+    def _kept(self, connection: Connection) -> int | None:
+        try:
+            return int(connection.execute(self._count).scalar() or 0)
+        except ValueError:  # edited by hand
+            return None
+
+
+def _counted(connection: Connection) -> int:
+    return connection.execute(select(func.count()).select_from(schema.dead_letter)).scalar() or 0
 
 
 def _row(move: Move, marks: dict[str, Any]) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def test_an_actor_that_gives_up_because_the_store_is_away_is_no_internal_error(w
     """Whoever reads it is told what to do, and what starts services again goes by its status."""
     away = LilyError(Code.STORE_UNAVAILABLE, "away", hint="see that it is up")
 
-    def unfinished() -> list[Run]:
+    def unfinished(*_: Any) -> list[Run]:
         raise away
 
     async def body(world: World) -> None:

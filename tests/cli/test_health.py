@@ -230,7 +230,7 @@ def test_a_job_whose_windows_cant_be_computed_hides_nothing_else(lily: Lily, wor
 
 
 def test_a_damaged_store_is_critical_and_no_traceback(lily: Lily, workspace: Path) -> None:
-    """Garbage for a file, pages that were overwritten, and rows that say nonsense."""
+    """Garbage for a file, pages that were overwritten; nonsense beside the rows stops nothing."""
     lily("runs", "list")
     whole = (workspace / DATABASE).read_bytes()
     torn = bytearray(whole)
@@ -245,7 +245,7 @@ def test_a_damaged_store_is_critical_and_no_traceback(lily: Lily, workspace: Pat
     (workspace / DATABASE).write_bytes(whole)
     with database(workspace) as connection:
         connection.execute("insert into meta values ('queue_backpressure', 'no JSON')")
-    assert checks(lily)["store"]["level"] == "critical"
+    assert checks(lily)["store"]["level"] == "healthy"
 
 
 def test_a_store_of_another_schema_is_told_and_left_alone(lily: Lily, workspace: Path) -> None:

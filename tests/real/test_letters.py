@@ -19,7 +19,7 @@ from lily.runs import ErrorInfo, EventName, Move, Run, Runtime, Status
 from lily.storage import schema
 from lily.storage.audit import Actor
 from lily.storage.database import reading, writing
-from lily.storage.letter_box import AT_ONCE
+from lily.storage.letter_box import AT_ONCE, COUNT
 from lily.storage.letters import Filter, Letters
 from lily.storage.store import Store
 from lily.testing import FakeClock
@@ -177,6 +177,20 @@ def test_over_the_maximum_the_oldest_goes_with_an_event(open_store: OpenStore) -
     assert box(store) == [runs[3], *(run.run_id for run in more)]
     assert [run_id for run_id, _, _ in pruned(store)] == runs[:3]
     assert [store.run(run_id).status for run_id in runs] == [Status.FAILED] * 4
+
+
+def test_a_count_that_somebody_wrote_over_is_counted_anew(open_store: OpenStore) -> None:
+    """By who reads it, and by the next failure, which would else never end."""
+    store = open_store(most=2)
+    runs = [dead(store, at=AT + timedelta(seconds=n)) for n in range(2)]
+    with writing(store.engine) as connection:
+        connection.execute(schema.meta.update().where(schema.meta.c.key == COUNT).values(value="many"))
+    with reading(store.engine) as connection:
+        assert store.letters.count(connection) == 2
+    runs += [dead(store, at=AT + timedelta(seconds=2))]
+    assert box(store) == runs[1:]
+    with reading(store.engine) as connection:
+        assert store.letters.count(connection) == 2
 
 
 @pytest.mark.e2e
