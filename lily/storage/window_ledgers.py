@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, and_, func, select
 
 from lily.batched import batched
 from lily.clock import parse_stamp
@@ -67,10 +67,12 @@ def _controls(connection: Connection, job_ids: Sequence[str], nonsense: dict[str
     c, s, held = schema.control, schema.schedule, schema.control.alias("held")
     before = select(held.c.sequence).where(held.c.job_id == s.c.job_id, held.c.at <= s.c.settled)
     first = func.coalesce(before.order_by(held.c.sequence.desc()).limit(1).scalar_subquery(), 0)
-    since = select(c).select_from(s.join(c, c.c.job_id == s.c.job_id)).where(c.c.sequence >= first)
     found: dict[str, list[Control]] = {}
     for some in chunks(job_ids):
-        for row in connection.execute(since.where(s.c.job_id.in_(some or [])).order_by(c.c.job_id, c.c.sequence)):
+        # OFFSET 0 has PostgreSQL find the first once for each job, and not anew for each change that there is.
+        since = select(s.c.job_id, first.label("first")).where(s.c.job_id.in_(some or [])).offset(0).subquery()
+        wanted = select(c).join(since, and_(since.c.job_id == c.c.job_id, c.c.sequence >= since.c.first))
+        for row in connection.execute(wanted.order_by(c.c.job_id, c.c.sequence)):
             try:
                 found.setdefault(row.job_id, []).append(control_from(row.at, row.state, row.until, row.reason, row.by, row.set_id))
             except NONSENSE as error:

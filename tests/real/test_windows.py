@@ -22,7 +22,9 @@ from lily.operations.verify import verify
 from lily.runs import Event, EventName, Run, Status
 from lily.specs import spec_hash
 from lily.storage import schema
+from lily.storage.database import reading, writing
 from lily.storage.store import Store
+from lily.storage.window_ledgers import ledgers
 from lily.storage.window_reads import WindowReads, WindowRow
 from lily.storage.windows import Claim, Registration, Windows
 from lily.testing import FakeClock
@@ -337,6 +339,25 @@ def test_a_claim_reads_no_change_of_state_that_is_over_for_all_windows_to_come(b
     book.claim(220)
     assert read[1:] == [stamp(at(minute)) for minute in (195, 213, 217)]
     assert [status for _, status in book.told()[-2:]] == ["fired", "fired"]
+
+
+def test_a_claim_of_many_jobs_does_not_look_for_the_last_change_of_state_anew_for_each_change(book: Book) -> None:
+    """PostgreSQL would, once it has counted the rows: a job that was paused some thousand times would cost seconds."""
+    ids = [f"job-{number:04}" for number in range(2000)]
+    changed = [*ids, *["job-0007"] * 4000]
+    changes = [{"job_id": job_id, "at": stamp(at(1)), "state": "paused"} for job_id in changed]
+    book.register(0, *map(job, ids[:500]))
+    with writing(book.store.engine) as connection:
+        connection.execute(schema.schedule.insert(), [{"job_id": job_id, "settled": "", "state": "active"} for job_id in ids[500:]])
+        connection.execute(schema.schedule.update(), {"changed_at": stamp(at(1)), "settled": stamp(at(2))})
+        connection.execute(schema.control.insert(), changes)
+        connection.execute(text("analyze"))
+    with reading(book.store.engine) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("set local statement_timeout = '2s'"))
+        owed, nonsense = ledgers(connection, ids[:500], {})
+    assert nonsense == {}
+    assert [(each.ledger.job_id, len(each.ledger.controls)) for each in owed] == [(job_id, 1) for job_id in ids[:500]]
 
 
 def test_states_outlive_a_restart_and_say_who_and_why(open_book: OpenBook) -> None:
