@@ -32,7 +32,7 @@ from lily.settings import Settings, load_settings
 from lily.storage.config_audit import note_at_start
 from lily.storage.database import said_by, shown_url
 from lily.storage.files_process import FilesProcess
-from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, fold_lost_log, knows, last_boot, sync_files
+from lily.storage.lives import AdvisoryLock, begin_life, damaged_by_power_cut, end_life, fold_lost_log, knows, last_boot, log_of, sync_files
 from lily.storage.queue_changes import let_go, standing
 from lily.storage.run_files import RunFiles
 from lily.storage.store import Store
@@ -222,7 +222,7 @@ async def _keep_store(session: Session) -> None:
         raise LilyError(
             Code.STORE_UNAVAILABLE,
             "the store's log was deleted while it was in use, and nobody else sees what is written there",
-            where=f"{session.store.engine.url.database}-wal",
+            where=log_of(session.store.engine),
             hint="what it held was moved into the store: `lily up` goes on there, and `lily doctor` says whether anything is missing",
         )
 

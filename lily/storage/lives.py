@@ -88,10 +88,15 @@ def knows(engine: Engine, life: str) -> bool:
         return connection.execute(select(schema.life.c.life).where(schema.life.c.life == life)).first() is not None
 
 
+def log_of(engine: Engine) -> str:
+    """Where SQLite has its log: beside the file itself, also where the store is a link to that."""
+    return f"{os.path.realpath(engine.url.database or '')}-wal"
+
+
 def fold_lost_log(engine: Engine) -> bool:
     """Whether somebody has deleted SQLite's log under this process. It goes on in a file without a name, which is gone with it: what is
     there is moved into the store."""
-    if engine.dialect.name != "sqlite" or not _has_open(os.path.realpath(f"{engine.url.database}-wal") + _DELETED):
+    if engine.dialect.name != "sqlite" or not _has_open(log_of(engine) + _DELETED):
         return False
     with writing(engine):  # on a connection that was there before: a new one would be given another log
         pass

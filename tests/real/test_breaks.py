@@ -88,16 +88,22 @@ def test_a_supervisor_ends_when_another_store_is_put_in_the_place_of_its_own(hou
     house.up()
 
 
-def test_a_supervisor_whose_log_was_deleted_from_the_store_puts_it_back_and_ends(house: House) -> None:
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_supervisor_whose_log_was_deleted_from_the_store_puts_it_back_and_ends(house: House, linked: bool) -> None:
     """It would go on in a file that nobody else sees, and that goes with it where somebody else has the store open."""
+    store = house.workspace.database
+    store.parent.mkdir()
+    if linked:
+        store.symlink_to(house.root / "elsewhere.sqlite3")
+        store.resolve().touch()
     gate = house.gate()
     house.job("slow", "cat", str(gate))
     up, run_id = house.up(), house.submit("slow")
-    with closing(sqlite3.connect(house.workspace.database)) as somebody:
+    with closing(sqlite3.connect(store)) as somebody:
         somebody.execute("select * from run").fetchall()
         until(lambda: house.run(run_id).attempts, "the run to begin")
         house.store.close()  # it would put the log back by itself
-        Path(f"{house.workspace.database}-wal").unlink()
+        Path(f"{store.resolve()}-wal").unlink()
         gate.write_text("")
         until(lambda: not up.alive(), "the process to end")
     assert up.end().status == exit_code(Code.STORE_UNAVAILABLE)
