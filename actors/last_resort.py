@@ -63,14 +63,17 @@ def last_resort(*numbers: signal.Signals) -> Iterator[Callable[[], None]]:
 
 
 def end_within(grace: float) -> None:
-    """For a process that is asked to end: where it has not done so CLOSING_SECONDS after its grace, and the programs of its runs have gone,
-    it is ended at once. No thread that waits for the store can be left to wait, and a server may hold a connection and never answer, as
-    where its disk hangs or somebody has a table locked."""
+    """For a process that is asked to end: where it has not done so CLOSING_SECONDS after its grace, and as long after the programs of its
+    runs have gone, it is ended at once. No thread that waits for the store can be left to wait, and a server may hold a connection and
+    never answer, as where its disk hangs or somebody has a table locked."""
 
     async def watch() -> None:
-        await trio.sleep(grace + CLOSING_SECONDS)
-        while CHILDREN.others(0):  # noqa: ASYNC110 - nothing tells when they have gone
+        await trio.sleep(grace)
+        ends_at = trio.current_time() + CLOSING_SECONDS
+        while trio.current_time() < ends_at:
             await trio.sleep(_LOOK_SECONDS)
+            if CHILDREN.others(0):  # what they did is to be stored
+                ends_at = trio.current_time() + CLOSING_SECONDS
         _end("what it waits for, such as the store, does not answer")
 
     trio.lowlevel.spawn_system_task(watch)  # it lasts as long as the loop, whatever is canceled

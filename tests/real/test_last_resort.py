@@ -7,7 +7,13 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from actors.last_resort import STATUS
+import pytest
+import trio
+from trio.testing import MockClock
+
+from actors import last_resort
+from actors.last_resort import CLOSING_SECONDS, STATUS, end_within
+from lily.engines.children import CHILDREN
 from lily.identity import Actor
 from lily.operations.client import request_down
 from lily.workspace import Workspace
@@ -82,3 +88,23 @@ def test_a_supervisor_that_was_asked_to_end_does_not_wait_for_ever_for_a_store_t
         finally:
             process.kill()
     assert (status, "does not answer; stopped at once" in said) == (STATUS, True), said
+
+
+def test_what_a_program_that_takes_long_to_end_leaves_to_do_has_its_own_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some are given minutes between TERM and KILL: what became of them is stored only then, and so is that the process ends."""
+    ended: list[float] = []
+    monkeypatch.setattr(last_resort, "_end", lambda why: ended.append(trio.current_time()))
+
+    async def stopping(gone_at: float) -> float:
+        begun = trio.current_time()
+        monkeypatch.setattr(CHILDREN, "others", lambda pid: [1] if trio.current_time() < begun + gone_at else [])
+        end_within(30)
+        await trio.sleep(1000)
+        return ended.pop() - begun
+
+    async def both() -> None:
+        assert await stopping(0) == pytest.approx(30 + CLOSING_SECONDS, abs=1)
+        assert await stopping(300) == pytest.approx(300 + CLOSING_SECONDS, abs=1)
+
+    trio.run(both, clock=MockClock(autojump_threshold=0))
+    assert ended == []
