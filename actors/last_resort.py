@@ -12,9 +12,10 @@ from typing import Any
 import trio
 
 from lily.engines.children import CHILDREN
+from lily.storage.files import SYNCING
 
 UNANSWERED_SECONDS = 2.0
-CLOSING_SECONDS = 60.0  # beyond its grace; a disk may be slow to sync, and SQLite waits for others
+CLOSING_SECONDS = 60.0  # beyond its grace; SQLite waits for others
 STATUS = 1
 _LOOK_SECONDS = 0.5
 
@@ -64,15 +65,16 @@ def last_resort(*numbers: signal.Signals) -> Iterator[Callable[[], None]]:
 
 def end_within(grace: float) -> None:
     """For a process that is asked to end: where it has not done so CLOSING_SECONDS after its grace, and as long after the programs of its
-    runs have gone, it is ended at once. No thread that waits for the store can be left to wait, and a server may hold a connection and
-    never answer, as where its disk hangs or somebody has a table locked."""
+    runs have gone and its files are on the disk, it is ended at once. No thread that waits for the store can be left to wait, and a server
+    may hold a connection and never answer, as where its disk hangs or somebody has a table locked. (One that waits for the disk here does
+    answer, if late, or outlasts the end of the process, too.)"""
 
     async def watch() -> None:
         await trio.sleep(grace)
         ends_at = trio.current_time() + CLOSING_SECONDS
         while trio.current_time() < ends_at:
             await trio.sleep(_LOOK_SECONDS)
-            if CHILDREN.others(0):  # what they did is to be stored
+            if CHILDREN.others(0) or SYNCING.locked():  # what they did is to be stored, and who had all of it end
                 ends_at = trio.current_time() + CLOSING_SECONDS
         _end("what it waits for, such as the store, does not answer")
 

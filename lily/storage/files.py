@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import stat
+import threading
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ EDIT = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
+SYNCING = threading.Lock()  # held while a file system is flushed, which takes as long as others have written much
 _count = itertools.count(secrets.randbits(31))  # of temporary names: random between processes, different within one
 
 
@@ -278,8 +280,9 @@ def sync_disk(path: Path) -> None:
         return
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-        if syncfs is None or syncfs(fd) != 0:
-            os.sync()
+        with SYNCING:
+            syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+            if syncfs is None or syncfs(fd) != 0:
+                os.sync()
     finally:
         os.close(fd)

@@ -16,6 +16,7 @@ from actors.last_resort import CLOSING_SECONDS, STATUS, end_within
 from lily.engines.children import CHILDREN
 from lily.identity import Actor
 from lily.operations.client import request_down
+from lily.storage.files import SYNCING, sync_disk
 from lily.workspace import Workspace
 from tests.real.nursery import REPOSITORY
 
@@ -90,21 +91,35 @@ def test_a_supervisor_that_was_asked_to_end_does_not_wait_for_ever_for_a_store_t
     assert (status, "does not answer; stopped at once" in said) == (STATUS, True), said
 
 
-def test_what_a_program_that_takes_long_to_end_leaves_to_do_has_its_own_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some are given minutes between TERM and KILL: what became of them is stored only then, and so is that the process ends."""
+def test_a_supervisor_that_ends_slowly_has_a_minute_for_the_rest_once_programs_have_ended_and_the_disk_has_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A program may be given minutes between TERM and KILL, and a disk may have much to write: what comes of them is stored only then."""
     ended: list[float] = []
     monkeypatch.setattr(last_resort, "_end", lambda why: ended.append(trio.current_time()))
 
-    async def stopping(gone_at: float) -> float:
+    async def stopping(gone_at: float, synced_at: float) -> float:
         begun = trio.current_time()
         monkeypatch.setattr(CHILDREN, "others", lambda pid: [1] if trio.current_time() < begun + gone_at else [])
         end_within(30)
+        with SYNCING:
+            await trio.sleep(synced_at)
         await trio.sleep(1000)
         return ended.pop() - begun
 
-    async def both() -> None:
-        assert await stopping(0) == pytest.approx(30 + CLOSING_SECONDS, abs=1)
-        assert await stopping(300) == pytest.approx(300 + CLOSING_SECONDS, abs=1)
+    async def all_of_them() -> None:
+        assert await stopping(0, 0) == pytest.approx(30 + CLOSING_SECONDS, abs=1)
+        assert await stopping(300, 0) == pytest.approx(300 + CLOSING_SECONDS, abs=1)
+        assert await stopping(0, 200) == pytest.approx(200 + CLOSING_SECONDS, abs=1)
 
-    trio.run(both, clock=MockClock(autojump_threshold=0))
+    trio.run(all_of_them, clock=MockClock(autojump_threshold=0))
     assert ended == []
+
+
+def test_while_the_disk_is_flushed_others_can_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not after it."""
+    seen: list[bool] = []
+    monkeypatch.setattr("ctypes.CDLL", lambda *given, **more: None)  # a system without syncfs
+    monkeypatch.setattr(os, "sync", lambda: seen.append(SYNCING.locked()))
+    sync_disk(tmp_path)
+    assert (seen, SYNCING.locked()) == ([True], False)
