@@ -10,6 +10,8 @@ from lily.blueprints.means import is_spent
 from lily.blueprints.schemas import Mismatch, validated
 from lily.errors import Code, LilyError
 
+Place = tuple[str, ...]  # what runs inside of what, by name, outermost first; empty for the target itself
+
 
 def found_in(registry: Any, id: str, version: str | None = None) -> Blueprint:
     """The blueprint `id` of `registry`.
@@ -60,19 +62,31 @@ def inside(ctx: Context, name: str) -> Context:
     return ctx if make is None else make(name)
 
 
-@contextmanager
-def tried(seen: set[str], prefix: str) -> Iterator[Callable[[Envelope], Envelope]]:
-    """One try of what runs as `prefix`. If it fails, and so too if its envelope says so, `seen` forgets the steps inside of it: they may
-    be asked for again."""
-    failed = True
+class StepNames:
+    """The names of the steps that an attempt has come to, and where: `a-b/x` may be of `b` inside of `a`, or of `a-b` beside it."""
 
-    def outcome(envelope: Envelope) -> Envelope:
-        nonlocal failed
-        failed = envelope.status == "error"
-        return envelope
+    def __init__(self) -> None:
+        self._places: dict[str, Place] = {}
+        self._seen: set[str] = set()
 
-    try:
-        yield outcome
-    finally:
-        if failed:
-            seen.difference_update([name for name in seen if name.startswith((f"{prefix}/", f"{prefix}-"))])
+    def take(self, name: str, place: Place) -> None:
+        """Raises BlueprintError for a name that another step has, or had in a try that failed."""
+        if name in self._seen or self._places.setdefault(name, place) != place:
+            raise BlueprintError(f"two steps are named {name!r}", code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False)
+        self._seen.add(name)
+
+    @contextmanager
+    def tried(self, place: Place) -> Iterator[Callable[[Envelope], Envelope]]:
+        """One try of what runs at `place`. If it fails, or its envelope says so, the steps inside of it may be asked for again."""
+        failed = True
+
+        def outcome(envelope: Envelope) -> Envelope:
+            nonlocal failed
+            failed = envelope.status == "error"
+            return envelope
+
+        try:
+            yield outcome
+        finally:
+            if failed:
+                self._seen.difference_update([name for name in self._seen if self._places[name][: len(place)] == place])

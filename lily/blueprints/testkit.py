@@ -1,5 +1,6 @@
 """A context without a supervisor, to run a blueprint in a test: everything it says is kept in lists."""
 
+import copy
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import msgspec
 
 from lily.blueprints.contract import BlueprintError, Envelope, ProcessRequest, ProcessResult, RunLogger
 from lily.blueprints.foreign import split, told_of
-from lily.blueprints.nested import run_nested, tried
+from lily.blueprints.nested import Place, StepNames, run_nested
 from lily.blueprints.programs import fitting
 from lily.errors import Code
 from lily.redaction import here
@@ -88,16 +89,18 @@ class FakeContext:
         self.approvals: Sequence[Mapping[str, Any]] = []
         self.requests: list[ProcessRequest] = []
         self._registry, self._processes = registry, processes
+        self._place: Place = ()
         self._prefix = ""
-        self._seen: set[str] = set()
+        self._names = StepNames()
 
     def inside(self, name: str) -> "FakeContext":
         """The context of what runs as `name` inside of this: its files and steps get that as prefix."""
         inner = FakeContext(self.workspace, registry=self._registry, steps=self.steps, processes=self._processes, attempt=self.attempt)
         inner.deadline, inner.scheduled_for, inner.approve = self.deadline, self.scheduled_for, self.approve
         inner.approvals = self.approvals
-        inner.told, inner.log, inner.requests, inner._seen = self.told, self.log, self.requests, self._seen
-        inner._prefix = f"{self._prefix}-{name}" if self._prefix else name
+        inner.told, inner.log, inner.requests, inner._names = self.told, self.log, self.requests, self._names
+        inner._place = (*self._place, name)
+        inner._prefix = "-".join(inner._place)
         return inner
 
     @contextmanager
@@ -122,9 +125,7 @@ class FakeContext:
     async def step(self, name: str, fn: Callable[[], Awaitable[T]]) -> T:
         """Run `fn` unless `steps` has its result; keeps step_started, step_succeeded, step_failed or step_skipped."""
         full = f"{self._prefix}/{name}" if self._prefix else name
-        if full in self._seen:
-            raise BlueprintError(f"two steps are named {full!r}", code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False)
-        self._seen.add(full)
+        self._names.take(full, self._place)
         if full in self.steps:
             self.told.events.append(("step_skipped", {"step": full}))
         else:
@@ -136,7 +137,7 @@ class FakeContext:
                     self.told.events.append(("step_failed", {"step": full, "message": told_of(error, here())}))
                 raise
             self.told.events.append(("step_succeeded", {"step": full}))
-        result: T = self.steps[full]
+        result: T = copy.deepcopy(self.steps[full])
         return result
 
     async def run_process(self, request: ProcessRequest) -> ProcessResult:
@@ -153,7 +154,7 @@ class FakeContext:
     ) -> Envelope:
         """Run another blueprint of `registry` here; its files and steps get `name` as prefix."""
         inner = self.inside(name)
-        with tried(self._seen, inner._prefix) as outcome:
+        with self._names.tried(inner._place) as outcome:
             return outcome(await run_nested(self._registry, inner, blueprint_id, bindings, run_input))
 
     async def request_approval(self, what: str, *, why: str = "") -> None:

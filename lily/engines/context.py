@@ -1,5 +1,6 @@
 """What a runnable gets: the run it works in, and what it may ask of it."""
 
+import copy
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ from lily.approvals.record import Need, covered
 from lily.blueprints.contract import BlueprintError, Context, Envelope, ProcessRequest, ProcessResult
 from lily.blueprints.envelope import plain as plain_json
 from lily.blueprints.foreign import split, told_of
-from lily.blueprints.nested import fitted, found_in, run_nested, tried
+from lily.blueprints.nested import Place, StepNames, fitted, found_in, run_nested
 from lily.blueprints.programs import fitting
 from lily.blueprints.registry import Registry
 from lily.clock import Clock, stamp
@@ -73,7 +74,7 @@ class Attempt:
     deadline: datetime | None
     redactor: Redactor  # knows the secrets of the job and of the workspace: nothing leaves an attempt but through it
     left_files: bool = False  # something may have been written into the run's folder, beside logs without a byte
-    seen_steps: set[str] = field(default_factory=set)
+    names: StepNames = field(default_factory=StepNames)
     done: dict[str, bytes] = field(default_factory=dict)  # results of its own steps, of those inside of what may be tried again
     writing: set[str] = field(default_factory=set)  # prefixes of the logs of programs that run
     asked: list[Need] = field(default_factory=list)  # what it can't go on without; it ends then
@@ -117,11 +118,11 @@ class RunLog:
 
 
 class RunContext(Context):
-    """The context of one blueprint in one attempt; `prefix` names it when it runs inside another one."""
+    """The context of one blueprint in one attempt, at `place` in it."""
 
-    def __init__(self, ports: Ports, attempt: Attempt, prefix: str = "") -> None:
+    def __init__(self, ports: Ports, attempt: Attempt, place: Place = ()) -> None:
         run = attempt.run
-        self._ports, self._attempt, self._prefix = ports, attempt, prefix
+        self._ports, self._attempt, self._place, self._prefix = ports, attempt, place, "-".join(place)
         self.run_id, self.job_id, self.trace_id = run.run_id, run.job_id, run.trace_id
         self.attempt, self.deadline = attempt.number, attempt.deadline
         window = run.trigger.get("scheduled_for")
@@ -129,7 +130,7 @@ class RunContext(Context):
         self.workspace = ports.workspace.root
         self.policy = ports.policy
         self.approvals = run.approvals
-        self.log = RunLog(ports, attempt, prefix)
+        self.log = RunLog(ports, attempt, self._prefix)
 
     @property
     def run_dir(self) -> Path:  # type: ignore[override]
@@ -180,12 +181,10 @@ class RunContext(Context):
                 code=Code.BLUEPRINT_CONTRACT_INVALID,
                 retryable=False,
             )
-        if full in self._attempt.seen_steps:
-            raise BlueprintError(f"two steps are named {full!r}", code=Code.BLUEPRINT_CONTRACT_INVALID, retryable=False)
-        self._attempt.seen_steps.add(full)
+        self._attempt.names.take(full, self._place)
         if full in self._attempt.steps:
             await self._say(EventName.STEP_SKIPPED, {"step": full, "reason": "done by an earlier attempt"})
-            stored: T = self._attempt.steps[full]
+            stored: T = copy.deepcopy(self._attempt.steps[full])  # who is given it may change it, and fail: the next try asks again
             return stored
         if full in self._attempt.done:
             value = self._attempt.done[full]
@@ -247,13 +246,12 @@ class RunContext(Context):
         for capability in sorted(found.capabilities_for(fitted(found.bindings_schema, dict(bindings), "bindings", blueprint_id))):
             await self._require(capability)
         inner = self.inside(name)
-        with tried(self._attempt.seen_steps, inner._prefix) as outcome:
+        with self._attempt.names.tried(inner._place) as outcome:
             return outcome(await run_nested(self._attempt.registry, inner, blueprint_id, bindings, run_input))
 
     def inside(self, name: str) -> "RunContext":
         """The context of what runs as `name` inside of this: its files, steps and events get that as prefix."""
-        name = self._attempt.redactor.text(storable(name))
-        return RunContext(self._ports, self._attempt, f"{self._prefix}-{name}" if self._prefix else name)
+        return RunContext(self._ports, self._attempt, (*self._place, self._attempt.redactor.text(storable(name))))
 
     async def request_approval(self, what: str, *, why: str = "") -> None:
         """See the protocol. Raises BlueprintError for what can't be shown to a person."""

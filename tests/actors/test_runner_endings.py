@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -567,7 +568,7 @@ def test_a_step_inside_of_what_is_tried_again_is_done_once(make_world: MakeWorld
 
     @blueprint("pays.v1")
     async def pays(ctx: Any, bindings: Any, run_input: Any) -> Any:
-        """Breaks before the one step, and three times behind it."""
+        """Breaks before the one step, and twice behind it: each of two attempts tries twice."""
         number = next(tries)
         if number == 0:
             raise ValueError
@@ -578,7 +579,7 @@ def test_a_step_inside_of_what_is_tried_again_is_done_once(make_world: MakeWorld
 
         paid = await ctx.step("pay", pay)
         paid["paid"] += 1
-        if number < 4:
+        if number < 3:
             raise ValueError
         return paid
 
@@ -588,7 +589,39 @@ def test_a_step_inside_of_what_is_tried_again_is_done_once(make_world: MakeWorld
     finish(world, run)
     assert calls == ["pay"]
     assert world.receipt(run.run_id).payload["steps"]["a"]["payload"] == {"paid": 2}
-    assert world.names(run.run_id).count("step_skipped") == 3
+    assert world.names(run.run_id).count("step_skipped") == 2
+
+
+def test_parts_whose_steps_would_be_named_alike_never_share_one(make_world: MakeWorld) -> None:
+    """`test` inside of `build`, which fails and may be tried again, and `build-test` beside it: one would be given what the other found."""
+
+    @blueprint("looks.v1")
+    async def looks(ctx: Any, bindings: Any, run_input: Any) -> Any:
+        """One step."""
+
+        async def look() -> Any:
+            return 1
+
+        return {"saw": await ctx.step("look", look)}
+
+    @blueprint("build.v1")
+    async def build(ctx: Any, bindings: Any, run_input: Any) -> Any:
+        """Looks, and fails."""
+        await ctx.run_blueprint("looks.v1", {}, name="test")
+        raise ValueError
+
+    @blueprint("both.v1")
+    async def both(ctx: Any, bindings: Any, run_input: Any) -> Any:
+        """One after the other."""
+        with suppress(ValueError):
+            await ctx.run_blueprint("build.v1", {}, name="build")
+        return await ctx.run_blueprint("looks.v1", {}, name="build-test")
+
+    world = make_world(looks, build, both)
+    run = world.submit("both.v1")
+    (ended,) = finish(world, run)
+    assert ended.error is not None
+    assert ended.error.message == "two steps are named 'build-test/look'"
 
 
 def test_the_name_of_a_step_can_be_stored_anywhere(make_world: MakeWorld) -> None:
