@@ -126,8 +126,8 @@ class Registry:
         Raises LilyError: `blueprint_not_found` (with what is close, or with the version that is there), `blueprint_duplicate`, or what
         `means.is_spent` knows, where it is not here and may be in what can't be loaded now.
         """
-        found: Blueprint = self._get(BLUEPRINT, id)
-        return _within(found, version, self._table[BLUEPRINT, id].place)
+        entry = self._entry(BLUEPRINT, id)
+        return _within(entry.item, version, entry.place)
 
     def specialist(self, id: str) -> Specialist:
         """The specialist `id`. Raises LilyError like `resolve`."""
@@ -169,6 +169,9 @@ class Registry:
         return self._table
 
     def _get(self, kind: str, id: str) -> Any:
+        return self._entry(kind, id).item
+
+    def _entry(self, kind: str, id: str) -> _Entry:
         if not self._table or ((kind, id) not in self._table and self._spent()):
             self.refresh()
         entry = self._table.get((kind, id))
@@ -180,7 +183,7 @@ class Registry:
             raise LilyError(Code.BLUEPRINT_DUPLICATE, problem.message, hint=problem.hint, id=id, places=[entry.place, *entry.others])
         if entry.item is None:
             self._import(entry)
-        return entry.item
+        return entry
 
     def _spent(self) -> Sequence[Problem]:
         return [problem for one in (*self._folder.loaded(), *self._packages.loaded()) if one.spent for problem in one.problems]
@@ -261,8 +264,7 @@ class Pinned:
 
     def resolve(self, id: str, version: str | None = None) -> Blueprint:
         """As that of the registry."""
-        found: Blueprint = self._get(BLUEPRINT, id)
-        return _within(found, version, self._entry(BLUEPRINT, id).place)
+        return _within(self._get(BLUEPRINT, id), version, self._entry(BLUEPRINT, id).place)
 
     def specialist(self, id: str) -> Specialist:
         """As that of the registry."""
@@ -275,18 +277,17 @@ class Pinned:
         return found
 
     def _entry(self, kind: str, id: str) -> _Entry:
-        return self._table.get((kind, id)) or self._registry._table[kind, id]
-
-    def _get(self, kind: str, id: str) -> Any:
         if not self._table:
             self._table = self._registry._current()
         entry = self._table.get((kind, id))
-        usable = entry is not None and entry.item is not None and not entry.others
-        found = entry.item if entry is not None and usable else self._registry._get(kind, id)
-        if entry is None or entry.row is None or not hasattr(found, "attach"):
-            return found
+        return self._registry._entry(kind, id) if entry is None or entry.item is None or entry.others else entry
+
+    def _get(self, kind: str, id: str) -> Any:
+        entry = self._entry(kind, id)
+        if entry.row is None or not hasattr(entry.item, "attach"):
+            return entry.item
         if (kind, id) not in self._attached:  # built-in ones look others up, and are to find them here
-            self._attached[kind, id] = found.attach(self)
+            self._attached[kind, id] = entry.item.attach(self)
         return self._attached[kind, id]
 
 
