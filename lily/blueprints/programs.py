@@ -25,6 +25,11 @@ def fitting(request: Any, workspace: Path) -> ProcessRequest:
         raise _wrong(f"ProcessRequest.env is {_name(env)}; a mapping of text to text is expected")
     if request.stdin is not None and not isinstance(request.stdin, (bytes, bytearray, memoryview)):
         raise _wrong(f"ProcessRequest.stdin is {_name(request.stdin)}; bytes are expected, as of text.encode()")
+    if not isinstance(request.log_prefix, str):
+        raise _wrong(f"ProcessRequest.log_prefix is {_name(request.log_prefix)}; text is expected")
+    for name in ("kill_grace_seconds", "output_limit_bytes"):  # else an error while it ends would leave the program running
+        if not isinstance(getattr(request, name), (int, float)):
+            raise _wrong(f"ProcessRequest.{name} is {_name(getattr(request, name))}; a number is expected")
     return replace(
         request,
         argv=[_text(item, f"argv[{number}]") for number, item in enumerate(argv)],

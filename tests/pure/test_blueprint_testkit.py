@@ -33,6 +33,9 @@ async def test_a_program_is_answered_in_turn(tmp_path: Path) -> None:
         (ProcessRequest(argv=["ls"], env={"N": 1}), "env['N'] is of the type int"),  # type: ignore[dict-item]
         (ProcessRequest(argv=["cat"], stdin="text"), "bytes are expected, as of text.encode()"),  # type: ignore[arg-type]
         (ProcessRequest(argv=["ls"], cwd=3), "cwd is of the type int"),  # type: ignore[arg-type]
+        (ProcessRequest(argv=["ls"], log_prefix=None), "log_prefix is None; text is expected"),  # type: ignore[arg-type]
+        (ProcessRequest(argv=["ls"], kill_grace_seconds="5"), "kill_grace_seconds is of the type str; a number"),  # type: ignore[arg-type]
+        (ProcessRequest(argv=["ls"], output_limit_bytes=None), "output_limit_bytes is None; a number"),  # type: ignore[arg-type]
     ],
 )
 async def test_what_is_no_request_is_said_with_what_to_give(request_: Any, named: str, tmp_path: Path) -> None:
