@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable
+from typing import Any
 
 import anyio
 
@@ -12,6 +13,7 @@ from lily.storage.reads import Spoilt
 from lily.storage.statements import CANCELED_AT_ONCE
 from lily.storage.store import Look
 
+SPOILT = 200  # rows that can't be read and are left out one by one
 AGAIN_SECONDS = (1.0, 2.0, 5.0, 10.0)  # from a start that failed to the next try, and to those after it
 
 
@@ -28,6 +30,9 @@ class QueueAhead:
         self.more = False  # others may stand behind them
         self.canceled_after = ""  # the next look tells of what was canceled from here on: files of those before may be long in coming
         self._unreadable: set[str] = set()  # jobs with a run that can't be started, and is not kept here
+        self.spoilt: set[Any] = (
+            set()
+        )  # ids, as they stand in the store, of runs whose rows can't be read: others of their jobs may be sound
         self._told: set[str] = set()  # such runs, however often they were found
         self._put_off: dict[str, tuple[float, int]] = {}  # by run id: until when (loop time), and how often it was tried
         self._known: Counter[str] = Counter()  # of jobs that the last look left out: how many runs are here
@@ -37,6 +42,7 @@ class QueueAhead:
         self.runs, self.more = look.queued, look.more
         self.canceled_after = look.canceled[-1] if len(look.canceled) >= CANCELED_AT_ONCE else ""
         self._unreadable.clear()
+        self.spoilt.clear()
         self._leave_out(look)
         self._known.clear()
         now = anyio.current_time()
@@ -49,7 +55,10 @@ class QueueAhead:
         self._leave_out(look)
 
     def _leave_out(self, look: Look) -> None:
-        self._unreadable |= {each.job_id for each in look.spoilt}
+        if len(self.spoilt) + len(look.spoilt) <= SPOILT:
+            self.spoilt |= {each.row[0] for each in look.spoilt}
+        else:  # the whole job, so that a look need not name thousands
+            self._unreadable |= {each.row[1] for each in look.spoilt}
         self.tell(look.spoilt)
 
     @property

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection
 from functools import partial
+from typing import Any
 
 import anyio
 import trio
@@ -273,7 +274,7 @@ class Runner:
             if self._free <= 0 or not (anew or self._ahead.more):
                 return
             if not anew:  # what is left belongs to jobs that are full: others may stand behind them
-                self._ahead.read_on(await self._ask(self._ahead.full))
+                self._ahead.read_on(await self._ask(self._ahead.full, self._ahead.spoilt))
 
     @property
     def _free(self) -> int:
@@ -288,12 +289,12 @@ class Runner:
         await self._see_hurried()
         self._ahead.read(look)
 
-    async def _ask(self, full: Collection[str]) -> Look:
+    async def _ask(self, full: Collection[str], spoilt: Collection[Any] = ()) -> Look:
         starting = sum(not active.begun for active in self._active.values())
         limit = self._free + max(self._slots, AHEAD) + starting if self._free > 0 else 0
         try:
             look = partial(self._store.look, full_jobs=full, since=self._since, canceled_after=self._ahead.canceled_after)
-            return await self._offload(partial(look, limit=limit, known=set(self._active)))
+            return await self._offload(partial(look, limit=limit, known=set(self._active), spoilt_ids=set(spoilt)))
         except LilyError:
             self._stale = True
             raise

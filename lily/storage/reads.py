@@ -20,10 +20,11 @@ _SPECS_REMEMBERED = 1000
 
 
 class Spoilt(NamedTuple):
-    """A run whose row was edited by hand into what no run can be, and why it can't be read."""
+    """A run whose row was edited by hand into what no run can be, and why it can't be read. `row` is what its ids are in the store, which
+    may be no text."""
 
     run_id: str
-    job_id: str
+    row: tuple[Any, Any]
     error: LilyError
 
 
@@ -198,7 +199,7 @@ class Reads:
         out, and `spoilt` gets it."""
         found, left = self._told_apart(connection, rows)
         if spoilt is not None:
-            spoilt += [Spoilt(as_text(row[0]), as_text(row[1]), error) for row, error in left.values()]
+            spoilt += [Spoilt(as_text(row[0]), (row[0], row[1]), error) for row, error in left.values()]
         return [run for run in found if run is not None]
 
     def shown(self, connection: Connection, rows: Sequence[Any]) -> list[Run]:

@@ -15,7 +15,6 @@ from lily.storage.receipt_chain import LOST, RESET_THROUGH
 from lily.storage.rows import LONGEST, NONSENSE, PRUNED, as_text, run_from
 from lily.storage.store import Store
 from lily.text import one_line
-from lily.workspace import is_job_id, is_run_id
 
 _AT_ONCE = 500
 _run, _head, _gone = schema.run, schema.receipt_head.c, schema.receipt_gone.c
@@ -88,14 +87,14 @@ class ReceiptReads:
                 return None
             last = found[-1]._mapping[_run.c.run_id]
             try:
-                runs = self._store.with_attempts(connection, [_named(run_from(row[:_WIDTH])) for row in found])
+                runs = self._store.with_attempts(connection, [run_from(row[:_WIDTH]) for row in found])
             except (LilyError, *NONSENSE):  # one of them: the others are as good as before
                 return [self._apart(connection, row) for row in found], last
         return [_stored(run, row) for run, row in zip(runs, found, strict=True)], last
 
     def _apart(self, connection: Connection, row: Any) -> Stored:
         try:
-            return _stored(self._store.with_attempts(connection, [_named(run_from(row[:_WIDTH]))])[0], row)
+            return _stored(self._store.with_attempts(connection, [run_from(row[:_WIDTH])])[0], row)
         except LilyError as error:
             return msgspec.structs.replace(_stored(_name_of(row), row), nonsense=str(error.detail["why"]))
         except NONSENSE as error:
@@ -164,15 +163,6 @@ class ReceiptReads:
 
 def _meta(connection: Connection, key: str) -> str:
     return connection.execute(select(schema.meta.c.value).where(schema.meta.c.key == key)).scalar() or ""
-
-
-def _named(run: Run) -> Run:
-    """The run, if its ids can be ones. Raises ValueError."""
-    if not is_run_id(as_text(run.run_id)):
-        raise ValueError(f"{run.run_id!r} can't be a run id")
-    if not is_job_id(as_text(run.job_id)):
-        raise ValueError(f"{run.job_id!r} can't be a job id")
-    return run
 
 
 def _name_of(row: Any) -> Run:

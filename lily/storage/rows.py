@@ -80,8 +80,9 @@ def run_from(row: Any) -> Run:
         if priority not in _CLASSES:
             raise ValueError(f"{priority!r} is no class - at `$.priority`")
         given["priority"], given["written"], given["held"] = _CLASSES[priority], bool(given["written"]), bool(given["held"])
-        if not is_job_id(given["job_id"]):
-            raise ValueError(f"{given['job_id']!r} can't be a job id - at `$.job_id`")
+        for column, is_id in (("run_id", is_run_id), ("job_id", is_job_id)):  # which name folders
+            if not is_id(as_text(given[column])):
+                raise ValueError(f"{given[column]!r} can't be a {column.replace('_', ' ')} - at `$.{column}`")
         run = msgspec.convert(given, Run)
         if run.approvals:
             _check_approvals(run)

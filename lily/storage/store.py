@@ -319,14 +319,15 @@ class Store(Reads):
         since: str = "",
         cancels: bool = True,
         known: Collection[str] = (),
+        spoilt_ids: Collection[Any] = (),
         canceled_after: str = "",
     ) -> Look:
-        """The first `limit` queued runs in queue order, without those of `full_jobs`, those accepted before `since` and the `known`.
+        """The first `limit` queued runs in order, without those of `full_jobs`, those before `since`, the `known`, and the `spoilt_ids`.
 
         None at all while the worker is paused. Of the runs that were canceled, some that come after the id `canceled_after`."""
         with reading(self.engine) as connection:
             taking = not (limit and self._paused(connection))
-            rows = self._queued(connection, limit, full_jobs, since) if limit and taking else ()
+            rows = self._queued(connection, limit, full_jobs, since, spoilt_ids) if limit and taking else ()
             more = taking and len(rows) == limit
             spoilt: list[Spoilt] = []
             queued = self.sound(connection, [row for row in rows if row[0] not in known], spoilt)
@@ -337,12 +338,16 @@ class Store(Reads):
             canceled = self.statements.canceled(connection, after=canceled_after, limit=CANCELED_AT_ONCE)
             return Look(queued, more, asked, [run_id for (run_id,) in canceled], spoilt)
 
-    def _queued(self, connection: Connection, limit: int, full_jobs: Collection[str], since: str) -> Sequence[Any]:
-        if not (full_jobs or since or self.queue.ages):
+    def _queued(
+        self, connection: Connection, limit: int, full_jobs: Collection[str], since: str, spoilt_ids: Collection[Any]
+    ) -> Sequence[Any]:
+        if not (full_jobs or since or spoilt_ids or self.queue.ages):
             return self.statements.first_queued(connection, limit=limit)
         wanted = self.statements.queued
         if full_jobs:
             wanted = wanted.where(schema.run.c.job_id.not_in(full_jobs))
+        if spoilt_ids:
+            wanted = wanted.where(schema.run.c.run_id.not_in(spoilt_ids))
         if since:
             wanted = wanted.where(schema.run.c.run_id >= since)
         return self.queue.in_order(connection, wanted, limit, self._clock.now())

@@ -5,7 +5,7 @@ from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import update
+from sqlalchemy import literal, update
 
 from lily.errors import Code, LilyError
 from lily.log import StreamLog
@@ -60,6 +60,29 @@ def test_queued_runs_that_can_not_be_read_keep_no_other_from_starting(make_world
     told = [line for line in said.getvalue().splitlines() if "row can't be read" in line]
     assert all(f"column {column}" in line for line in told)
     assert len(told) == len({line.split("run=")[1].split()[0] for line in told})
+
+
+@pytest.mark.parametrize("spoilt", [{"lineage": "nonsense"}, {"job_id": b"\xff"}])
+@pytest.mark.parametrize("behind", ["spoilt", "other"])
+def test_however_many_runs_can_not_be_read_one_behind_them_starts(
+    make_world: MakeWorld, spoilt: dict[str, Any], behind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of their own job, too; where they are very many, of other jobs."""
+    monkeypatch.setattr("actors.queue_ahead.SPOILT", 200 if behind == "spoilt" else 10)
+    world = make_world(slots=2)
+    runs = [world.submit("noop.v1", job_id="spoilt") for _ in range(60)]
+    spoil(world, *runs, **{column: literal(value) for column, value in spoilt.items()})
+    assert finish(world, world.submit("noop.v1", job_id=behind))[0].status is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize("run_id", ["nonsense", "../elsewhere"])
+def test_a_queued_run_whose_id_can_not_be_one_is_not_begun(world: World, run_id: str) -> None:
+    """It has no folder: no receipt of it could be written, nor of those that end with it."""
+    spoil(world, world.submit("noop.v1", job_id="spoilt"), run_id=run_id)
+    other = world.submit("noop.v1", job_id="other")
+    finish(world, other)
+    assert world.run(other.run_id).written
+    assert [run.status for run in world.store.runs(job_id="spoilt")] == [Status.QUEUED]
 
 
 @pytest.mark.parametrize("column", ["tries", "lineage", "started_at"])
