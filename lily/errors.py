@@ -128,11 +128,12 @@ class LilyError(Exception):
 def lost_spec(spec_hash: str, nonsense: str = "") -> LilyError:
     """A spec that a run or a schedule pinned is not in the store; or what is there is `nonsense`, after an edit by hand."""
     said = "the store does not have the spec that a run or a schedule names"
+    hint = "`lily db rebuild --from receipts` puts back what receipts have; else a backup does"
     return LilyError(
         Code.STORE_UNAVAILABLE,
         f"{said}: what it has in its place is none ({nonsense})" if nonsense else said,
         where=f"spec {spec_hash}",
-        hint="`lily db rebuild --from receipts` puts back what receipts have; else a backup does",
+        hint=hint if nonsense else f"`lily jobs run JOB` puts it back where the job's file is as it was, {hint}",
         spec_hash=spec_hash,
     )
 

@@ -73,12 +73,8 @@ class _Job:
             said = f"the job's ledger says what no ledger can have said: {self._standing.nonsense}"
             self._add(None, "trigger_unreadable", said)
             return  # groupby passes over rows that nobody has read
-        if self._standing.lost:
-            said = f"its windows to come wait, because the store does not have their spec, {self._standing.lost}"
-            mended = (
-                f"`lily jobs run {self._job_id}` puts it back where the job's file is as it was, `lily db rebuild` where receipts have it"
-            )
-            self._add(None, "trigger_unreadable", f"{said}: {mended}")
+        if (lost := self._standing.lost) is not None:
+            self._add(None, "trigger_unreadable", f"its windows to come wait: {lost.message}: {lost.where}; {lost.hint}")
         defined = self._defined()
         window, row = next(defined, None), self._next(rows)
         while window is not None or row is not None:

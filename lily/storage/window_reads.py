@@ -10,8 +10,9 @@ import msgspec
 from sqlalchemy import Connection, Select, select, tuple_
 
 from lily.clock import parse_stamp, stamp
+from lily.errors import LilyError, lost_spec
 from lily.ledger import Control, Version, WindowStatus, control_from
-from lily.runs import TERMINAL
+from lily.runs import TERMINAL, decode_spec
 from lily.storage import schema
 from lily.storage.database import reading
 from lily.storage.reads import Reads
@@ -52,12 +53,12 @@ class Life:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How far a job's ledger goes, and its versions, oldest first. `nonsense` says why they can't be read, after an edit by hand; the
-    rest then says nothing. `lost` is the spec that its windows to come need, and that the store does not have."""
+    rest then says nothing. `lost` tells of the spec that its windows to come need, and that the store does not have."""
 
     settled: datetime
     versions: list[Version]
     nonsense: str = ""
-    lost: str = ""
+    lost: LilyError | None = None
 
 
 class WindowReads:
@@ -237,7 +238,7 @@ def _trigger(text: str) -> dict[str, Any]:
 def standings_of(connection: Connection, job_ids: Collection[str] | None) -> dict[str, Standing]:
     """Those of these jobs that the ledger knows, or all, by id in the order of the ids. One that was edited by hand hides no other."""
     s, v, c = schema.schedule.c, schema.trigger_version.c, schema.control.c
-    named = select(schema.schedule, schema.spec.c.spec_hash.label("stored")).outerjoin(schema.spec, schema.spec.c.spec_hash == s.spec_hash)
+    named = select(schema.schedule, schema.spec.c.body).outerjoin(schema.spec, schema.spec.c.spec_hash == s.spec_hash)
     jobs, versions, controls = named.order_by(s.job_id), select(schema.trigger_version), select(schema.control)
     if job_ids is not None:
         jobs, versions, controls = (
@@ -256,14 +257,23 @@ def standings_of(connection: Connection, job_ids: Collection[str] | None) -> dic
     return {row.job_id: _standing(row, of[row.job_id], spoilt.get(row.job_id, "")) for row in rows}
 
 
+def _lost(row: Any) -> LilyError | None:
+    try:
+        if row.body is not None:
+            decode_spec(row.body)
+    except NONSENSE as error:
+        return lost_spec(row.spec_hash, why_not(error))
+    return lost_spec(row.spec_hash or "") if row.body is None else None
+
+
 def _standing(row: Any, versions: Sequence[Any], spoilt: str) -> Standing:
     """`spoilt` says why a change of its state can't be read; nobody fires its windows then, as where the state itself can't be."""
     try:
         if not spoilt:
             control_from(row.changed_at or row.settled, row.state, row.until, row.reason, row.by, row.set_id)
             known = [version_from(each) for each in versions]
-            lost = row.stored is None and any(version.until is None for version in known)
-            return Standing(parse_stamp(row.settled), known, lost=(row.spec_hash or "") if lost else "")
+            goes_on = any(version.until is None for version in known)
+            return Standing(parse_stamp(row.settled), known, lost=_lost(row) if goes_on else None)
     except NONSENSE as error:
         spoilt = why_not(error)
     return Standing(NEVER, [], nonsense=spoilt)

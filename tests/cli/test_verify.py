@@ -207,9 +207,22 @@ def test_a_job_whose_windows_wait_because_its_spec_is_lost_is_named_until_it_is_
     (found,) = verified(lily, ok=False)["differences"]
     assert (found["job_id"], found["at"], found["kind"]) == ("b", None, "trigger_unreadable")
     assert spec_hash in found["message"]
+    assert "`lily jobs run JOB`" in found["message"]
+    assert "`lily db rebuild --from receipts`" in found["message"]
     assert "windows_unaccounted" in {each["code"] for each in lily("doctor", "--json").json["findings"]}
     assert lily("jobs", "run", "b", "--detach").status == 0
     verified(lily, ok=True)
+
+
+def test_a_spec_that_says_nonsense_is_as_good_as_lost_and_no_run_by_hand_puts_it_back(lily: Lily, busy: Path) -> None:
+    """It stays in the place of the good one."""
+    spec_hash = lily("jobs", "show", "b", "--json").json["spec_hash"]
+    with ledger(busy) as made:
+        made.spoil(schema.spec.update().where(schema.spec.c.spec_hash == spec_hash).values(body="nonsense"))
+    (found,) = verified(lily, ok=False)["differences"]
+    assert (found["job_id"], found["kind"]) == ("b", "trigger_unreadable")
+    assert spec_hash in found["message"]
+    assert "lily jobs run" not in found["message"]
 
 
 def test_a_run_whose_trigger_says_nonsense_keeps_no_window_from_being_compared(lily: Lily, busy: Path) -> None:
