@@ -208,19 +208,25 @@ class Reads:
         return [run or stand_in(left[n][0], str(left[n][1].detail["why"])) for n, run in enumerate(found)]
 
     def _told_apart(self, connection: Connection, rows: Sequence[Any]) -> tuple[list[Run | None], dict[int, tuple[Any, LilyError]]]:
-        try:
-            return [*self.with_attempts(connection, [run_from(row) for row in rows])], {}
-        except LilyError as exc:
-            if not is_spoilt(exc):
-                raise
         found: list[Run | None] = []
         left: dict[int, tuple[Any, LilyError]] = {}
         for n, row in enumerate(rows):
             try:
-                found += self.with_attempts(connection, [run_from(row)])
+                found.append(run_from(row))
             except LilyError as exc:
-                if not is_spoilt(exc):
-                    raise
                 found.append(None)
                 left[n] = row, exc
+        try:
+            self.with_attempts(connection, [run for run in found if run is not None])
+        except LilyError as exc:
+            if not is_spoilt(exc):
+                raise
+            for n, run in enumerate(found):  # only here one by one, for that is a statement each
+                try:
+                    self.with_attempts(connection, [run] if run is not None else [])
+                except LilyError as error:
+                    if not is_spoilt(error):
+                        raise
+                    found[n] = None
+                    left[n] = rows[n], error
         return found, left

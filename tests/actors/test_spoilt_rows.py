@@ -5,7 +5,7 @@ from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import literal, update
+from sqlalchemy import Connection, literal, update
 
 from lily.errors import Code, LilyError
 from lily.log import StreamLog
@@ -176,6 +176,24 @@ def test_an_event_that_can_not_be_read_keeps_files_of_its_run_alone_from_being_w
     for run in (ended, cut):
         assert 1 <= said.getvalue().count(f"run={run.run_id}") <= 2
         assert not world.run(run.run_id).written
+
+
+def test_attempts_of_many_runs_are_read_together_beside_one_that_can_not_be_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a list of a thousand is asked for, and cancels are made while all others wait."""
+    runs = [world.submit("noop.v1") for _ in range(10)]
+    finish(world, *runs)
+    spoil(world, runs[3], lineage="nonsense")
+    asked: list[int] = []
+    with_attempts = world.store.with_attempts
+
+    def counted(connection: Connection, some: list[Run]) -> list[Run]:
+        asked.append(len(some))
+        return with_attempts(connection, some)
+
+    monkeypatch.setattr(world.store, "with_attempts", counted)
+    shown = {run.run_id: len(run.attempts) for run in world.store.runs()}
+    assert shown == {run.run_id: int(run is not runs[3]) for run in runs}
+    assert asked == [9]
 
 
 def test_a_run_that_can_not_be_read_is_not_pruned(world: World) -> None:
