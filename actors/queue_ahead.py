@@ -30,9 +30,8 @@ class QueueAhead:
         self.more = False  # others may stand behind them
         self.canceled_after = ""  # the next look tells of what was canceled from here on: files of those before may be long in coming
         self._unreadable: set[str] = set()  # jobs with a run that can't be started, and is not kept here
-        self.spoilt: set[Any] = (
-            set()
-        )  # ids, as they stand in the store, of runs whose rows can't be read: others of their jobs may be sound
+        # Ids, as they stand in the store, of runs whose rows can't be read: others of their jobs may be sound.
+        self.spoilt: set[Any] = set()
         self._told: set[str] = set()  # such runs, however often they were found
         self._put_off: dict[str, tuple[float, int]] = {}  # by run id: until when (loop time), and how often it was tried
         self._known: Counter[str] = Counter()  # of jobs that the last look left out: how many runs are here
