@@ -90,7 +90,7 @@ def reader_has_left() -> bool:
     looked_at = select.poll()
     try:
         looked_at.register(sys.stdout.fileno(), 0)
-        return any(seen & select.POLLERR for _, seen in looked_at.poll(0))
+        return any(seen & (select.POLLERR | select.POLLHUP) for _, seen in looked_at.poll(0))  # of a pipe, and of a socket
     except (OSError, ValueError):  # it is closed, or no file at all
         return False
 

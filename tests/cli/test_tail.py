@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
 
+from lily.cli import output
 from tests.cli.conftest import Lily, rest, shell, started, supervisor, until, write_job
 
 
@@ -221,3 +223,13 @@ def test_a_follower_of_a_run_that_says_nothing_ends_with_its_reader(workspace: P
         assert run.poll() is None
         run.send_signal(signal.SIGINT)
         rest(run)
+
+
+def test_a_reader_at_a_socket_leaves_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a server which gives each client's command its connection."""
+    ours, readers = socket.socketpair()
+    with ours, ours.makefile("w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert not output.reader_has_left()
+        readers.close()
+        assert output.reader_has_left()
