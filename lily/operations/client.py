@@ -48,8 +48,8 @@ def ask(
 
     `silent` is called where none comes within SILENT_SECONDS.
     """
-    with _connect(workspace, timeout) as door, door.makefile("rwb") as file:
-        try:
+    try:  # around all: what could not be written is tried again where the file is closed
+        with _connect(workspace, timeout) as door, door.makefile("rwb") as file:
             file.write(json.dumps(request).encode() + b"\n")
             file.flush()
             if silent is not None and not _speaks(door):
@@ -60,8 +60,8 @@ def ask(
                     told = answer["error"]
                     raise LilyError(Code(told["code"]), told["message"], where=told.get("where", ""), hint=told.get("hint", ""))
                 yield answer
-        except (OSError, ValueError):
-            raise LilyError(Code.SUPERVISOR_NOT_RUNNING, "the supervisor went away", where=str(workspace.root)) from None
+    except (OSError, ValueError):
+        raise LilyError(Code.SUPERVISOR_NOT_RUNNING, "the supervisor went away", where=str(workspace.root)) from None
 
 
 def _speaks(door: socket.socket) -> bool:

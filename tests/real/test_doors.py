@@ -228,6 +228,16 @@ def test_who_finds_others_waiting_at_the_door_waits_too(tmp_path: Path, monkeypa
         server.join(60)
 
 
+def test_who_asks_an_owner_that_ends_meanwhile_is_told_that_it_went_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be written is not tried again in vain where the connection is closed."""
+    ours, its = socket.socketpair()
+    its.close()
+    monkeypatch.setattr("lily.operations.client._connect", lambda workspace, timeout: ours)
+    with pytest.raises(LilyError) as raised:
+        list(follow(Workspace(tmp_path)))
+    assert raised.value.code is Code.SUPERVISOR_NOT_RUNNING
+
+
 def test_as_many_as_may_follow_leave_room_for_those_who_ask_and_for_one_more_run(house: House) -> None:
     """One more is told so, and looks at the store in place of following."""
     house.job("hello", "echo", "hello")
