@@ -11,6 +11,7 @@ All calls block; from async code call them in a thread.
 import os
 import secrets
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +26,7 @@ from lily.errors import Code, LilyError
 from lily.identity import Actor, acting, inside_of
 from lily.operations.accept import accept_all, caused_by
 from lily.operations.bulk import Template, checked_priority
-from lily.operations.client import await_another, follow
+from lily.operations.client import Owners, follow
 from lily.operations.dead_letters import Retries, collected, named, retry
 from lily.operations.session import open_store
 from lily.operations.stream import follow as following
@@ -129,7 +130,7 @@ class Session:
 
     def wait(self, run_id: str) -> Receipt:
         """Wait for a run to end. While no supervisor is up, this process runs it; raises `worker_paused` when it may not."""
-        pause = _LOOK_SECONDS
+        pause, owners = _LOOK_SECONDS, Owners(self.workspace)
         while True:
             run = self.store.run(run_id)
             if run.status in TERMINAL and run.written:
@@ -137,11 +138,8 @@ class Session:
                 if receipt is None:
                     raise LilyError(Code.RUN_STATE_INVALID, "the run's receipt is gone", where=f"run {run_id}")
                 return receipt
-            if not self._goes_on(run_id):
-                from anyio import run as run_async
-                from anyio import sleep
-
-                run_async(sleep, pause)
+            if not self._goes_on(run_id, owners):
+                time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_SECONDS)
 
     def events(
@@ -210,11 +208,10 @@ class Session:
         by = self._acting("dead_letter.retry")
         return collected(retry(self.workspace, self.store, ids, actor=by, reason=reason, spec=spec))
 
-    def _goes_on(self, run_id: str) -> bool:
+    def _goes_on(self, run_id: str, owners: Owners) -> bool:
         """Until the run has ended. False where its owner is starting or ending or has too many followers, or another one came first."""
-        owner = current_owner(self.workspace)
         try:
-            if owner is not None:
+            if owners.now() is not None:
                 for _ in follow(self.workspace, run_id=run_id):
                     pass
             else:
@@ -226,8 +223,6 @@ class Session:
         except LilyError as exc:
             if exc.code not in (Code.SUPERVISOR_NOT_RUNNING, Code.OWNER_CONFLICT):
                 raise
-            if owner is not None and owner.kind == "up" and self.store.run(run_id).status not in TERMINAL:
-                await_another(self.workspace)
             return False
         return True
 

@@ -10,7 +10,7 @@ from lily.cli.held import Held
 from lily.cli.options import actor
 from lily.errors import Code, LilyError, exit_code
 from lily.operations.changes import cancel
-from lily.operations.client import RESTART_SECONDS, await_another, follow
+from lily.operations.client import RESTART_SECONDS, Owners, follow
 from lily.operations.tailing import EventFile
 from lily.operations.worker import elsewhere
 from lily.receipts import Receipt
@@ -61,7 +61,7 @@ class Progress:
                 output.tell(line)
 
     def waits(self, said: str) -> None:
-        """Say, once, what keeps anybody from running it."""
+        """Say, once, what keeps it from being run here."""
         if said != self._waits:
             self._waits = said
             output.tell(said)
@@ -98,12 +98,12 @@ def to_its_end(
 ) -> tuple[Run, bool]:
     """The run as it ended, and whether Ctrl-C asked for that. A second Ctrl-C raises KeyboardInterrupt."""
     _tell_full(workspace, store, run)
-    stopped, pause = False, _LOOK_SECONDS
+    stopped, pause, owners = False, _LOOK_SECONDS, Owners(workspace)
     while True:
         try:
             if held is not None:
                 held.release()
-            found = _once(workspace, settings, store, run.run_id, progress)
+            found = _once(workspace, settings, store, run.run_id, progress, owners)
             if found is not None:
                 return found, stopped or found.result.get("canceled", {}).get("by") == _BY_TERMINAL
             time.sleep(pause)
@@ -129,14 +129,15 @@ def _tell_full(workspace: Workspace, store: Store, run: Run) -> None:
         output.tell(f"run {run.run_id} waits for {run_id}{more}, which {_HOLDS[status]}: its job may have {counted(most, 'run')} at a time")
 
 
-def _once(workspace: Workspace, settings: Settings, store: Store, run_id: str, progress: Progress) -> Run | None:
+def _once(workspace: Workspace, settings: Settings, store: Store, run_id: str, progress: Progress, owners: Owners) -> Run | None:
     """One try with whoever owns the workspace now; None when ownership changed meanwhile."""
-    owner, run = None, store.run(run_id)
+    run = store.run(run_id)
     if run.status in TERMINAL and run.written:
         _tell_rest(workspace, run, progress)
         return run
     try:
-        if (owner := current_owner(workspace)) is None:
+        ended = f"the supervisor has ended; run {run_id} waits {RESTART_SECONDS:g} s for another one, and goes on here then"
+        if (owner := owners.now(lambda: output.tell(ended))) is None:
             return _here(workspace, settings, run_id, progress)
         silent = f"{owner.process}, which owns the workspace, does not answer; run {run_id} is stored and waits for it: see `lily health`"
         for event in follow(workspace, run_id=run_id, from_seq=progress.last, silent=lambda: output.tell(silent)):
@@ -145,11 +146,10 @@ def _once(workspace: Workspace, settings: Settings, store: Store, run_id: str, p
     except LilyError as error:
         if error.code not in (Code.SUPERVISOR_NOT_RUNNING, Code.OWNER_CONFLICT):
             raise
-        if owner is not None and owner.kind == "up" and store.run(run_id).status not in TERMINAL:
-            output.tell(f"the supervisor has ended; run {run_id} waits {RESTART_SECONDS:g} s for another one, and goes on here then")
-            await_another(workspace)
         if error.code is Code.OWNER_CONFLICT and current_owner(workspace) is None:  # one that nobody here can follow
-            progress.waits(f"{error.message}; run {run_id} is stored and waits: {error.hint}")
+            other = elsewhere(workspace, settings, store)
+            kept = f"{error.message}; run {run_id} is stored and waits: {error.hint}"
+            progress.waits(f"run {run_id} is stored, and another process takes it: {other}" if other else kept)
     return None
 
 

@@ -50,7 +50,7 @@ def tell_untaken(place: Workspace, settings: Settings, store: "Store", runs: int
         return
     stored = "the run is stored" if runs == 1 else f"{runs} runs are stored"
     if other := elsewhere(place, settings, store):
-        tell(f"{stored} and not run in this workspace: {other}")
+        tell(f"{stored}, and another process takes {'it' if runs == 1 else 'them'}: {other}")
     else:
         tell(f"no supervisor is up: {stored} and {'waits' if runs == 1 else 'wait'} for `lily up`")
 

@@ -11,7 +11,7 @@ from typing import Any
 from lily.errors import Code, LilyError
 from lily.identity import Actor
 from lily.operations.sockets import address, reader_path
-from lily.workspace import Workspace, current_owner
+from lily.workspace import Owner, Workspace, current_owner
 
 MOST_RUNS = 1000  # that the owner tells at once: more would keep it from its work
 RUNS_SECONDS = 2.0  # after which the store is asked
@@ -19,6 +19,29 @@ ANSWER_SECONDS = 2.0  # a supervisor that is well answers in milliseconds
 RESTART_SECONDS = 10.0  # for which another supervisor is awaited where one has ended
 _LOOK_SECONDS = 0.1
 SILENT_SECONDS = 5.0  # of a follower to whom nothing was said yet, until it is looked whether anybody will
+
+
+class Owners:
+    """Who owns a workspace, for one who asks again and again. Where a supervisor has ended, another one is awaited first.
+
+    A service manager starts another one. Whoever took the workspace before that would keep it out, and all schedules with it.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._supervised = False
+
+    def now(self, waits: Callable[[], None] = lambda: None) -> Owner | None:
+        """The owner, or None. `waits` is called before RESTART_SECONDS are left to another one: once for each that has ended."""
+        owner = current_owner(self._workspace)
+        if owner is None and self._supervised:
+            self._supervised = False  # first: Ctrl-C ends the wait
+            waits()
+            until = time.monotonic() + RESTART_SECONDS
+            while (owner := current_owner(self._workspace)) is None and time.monotonic() < until:
+                time.sleep(_LOOK_SECONDS)
+        self._supervised = owner is not None and owner.kind == "up"
+        return owner
 
 
 def _connect(workspace: Workspace, timeout: float | None) -> socket.socket:
@@ -121,16 +144,6 @@ def follow(
         if run_id is not None and "final" in answer:
             return
     raise LilyError(Code.SUPERVISOR_NOT_RUNNING, "the supervisor went away", where=str(workspace.root))
-
-
-def await_another(workspace: Workspace) -> None:
-    """Until somebody owns the workspace, after its supervisor has ended, and for RESTART_SECONDS at most.
-
-    A service manager starts another one. Whoever took the workspace before that would keep it out, and all schedules with it.
-    """
-    until = time.monotonic() + RESTART_SECONDS
-    while current_owner(workspace) is None and time.monotonic() < until:
-        time.sleep(_LOOK_SECONDS)
 
 
 def request_down(workspace: Workspace, *, grace: float, by: Actor, reason: str = "") -> None:

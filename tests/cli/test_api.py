@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -14,10 +14,11 @@ import trio
 
 import lily
 from lily.api import has_loop
-from lily.errors import Code
+from lily.errors import Code, LilyError
+from lily.operations.client import follow
 from lily.spec_index import SpecIndex
 from lily.testing import run_blueprint
-from tests.cli.conftest import write_job
+from tests.cli.conftest import supervisor, write_job
 
 
 @pytest.mark.parametrize(
@@ -81,6 +82,29 @@ def test_waiting_in_a_thread_with_an_event_loop_says_what_to_do(workspace: Path)
         return await asyncio.to_thread(lily.wait, run_id)
 
     assert asyncio.run(wait()).status == "succeeded"
+
+
+@pytest.mark.e2e
+def test_a_supervisor_that_is_starting_is_waited_for_in_a_thread_with_an_event_loop_too(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It owns the workspace before it answers."""
+    write_job(workspace, "a")
+    tries = []
+
+    def starting(*given: Any, **named: Any) -> Iterator[Any]:
+        tries.append(given)
+        if len(tries) == 1:
+            raise LilyError(Code.SUPERVISOR_NOT_RUNNING, "no supervisor answers for this workspace")
+        yield from follow(*given, **named)
+
+    async def run() -> lily.Receipt:
+        return lily.run("a")
+
+    monkeypatch.setattr("lily.api.follow", starting)
+    with supervisor(workspace):
+        assert asyncio.run(run()).status == "succeeded"
+    assert len(tries) == 2
 
 
 def test_a_built_in_job_is_run_as_any_other(workspace: Path) -> None:
