@@ -1,5 +1,6 @@
 """What a blueprint hands to `ctx.run_process`, checked before anything is started."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,8 +29,10 @@ def fitting(request: Any, workspace: Path) -> ProcessRequest:
     if not isinstance(request.log_prefix, str):
         raise _wrong(f"ProcessRequest.log_prefix is {_name(request.log_prefix)}; text is expected")
     for name in ("kill_grace_seconds", "output_limit_bytes"):  # else an error while it ends would leave the program running
-        if not isinstance(getattr(request, name), (int, float)):
-            raise _wrong(f"ProcessRequest.{name} is {_name(getattr(request, name))}; a number is expected")
+        given = getattr(request, name)
+        if not isinstance(given, (int, float)) or (isinstance(given, float) and math.isnan(given)):
+            what = "nan" if isinstance(given, float) else _name(given)
+            raise _wrong(f"ProcessRequest.{name} is {what}; a number is expected")
     return replace(
         request,
         argv=[_text(item, f"argv[{number}]") for number, item in enumerate(argv)],

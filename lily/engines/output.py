@@ -110,7 +110,7 @@ class Kept:
 
     def _keep(self, view: memoryview) -> bytes:
         self.total += len(view)
-        keep = bytes(view[: max(0, min(len(view), self._limit - self._kept))])
+        keep = bytes(view[: int(max(0, min(len(view), self._limit - self._kept)))])  # a limit may be 1e6
         self._end_with(view, len(view) - len(keep))
         write_all(self._log, keep)
         self._kept += len(keep)

@@ -35,6 +35,7 @@ async def test_a_program_is_answered_in_turn(tmp_path: Path) -> None:
         (ProcessRequest(argv=["ls"], cwd=3), "cwd is of the type int"),  # type: ignore[arg-type]
         (ProcessRequest(argv=["ls"], log_prefix=None), "log_prefix is None; text is expected"),  # type: ignore[arg-type]
         (ProcessRequest(argv=["ls"], kill_grace_seconds="5"), "kill_grace_seconds is of the type str; a number"),  # type: ignore[arg-type]
+        (ProcessRequest(argv=["ls"], kill_grace_seconds=float("nan")), "kill_grace_seconds is nan; a number is expected"),
         (ProcessRequest(argv=["ls"], output_limit_bytes=None), "output_limit_bytes is None; a number"),  # type: ignore[arg-type]
     ],
 )

@@ -484,8 +484,9 @@ class TestOutput:
         assert (bench.run_dir / "stdout.log").stat().st_size < 100 * 1024
         assert len(bench.text()) == 64 * 1024
 
-    async def test_cut_output_keeps_its_start_and_its_end_with_a_note_between(self, bench: Bench) -> None:
-        result = await bench.run("seq", "1", "20000", output_limit_bytes=1024)
+    @pytest.mark.parametrize("limit", [1024, 1024.0])
+    async def test_cut_output_keeps_its_start_and_its_end_with_a_note_between(self, limit: float, bench: Bench) -> None:
+        result = await bench.run("seq", "1", "20000", output_limit_bytes=limit)
         log = (bench.run_dir / "stdout.log").read_bytes()
         assert log[:1024] == "".join(f"{n}\n" for n in range(1, 400)).encode()[:1024]
         note = f"\n[lily: output cut: {result.stdout_bytes} bytes in all, first 1024 kept, last 16384 below]\n".encode()
