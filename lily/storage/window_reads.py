@@ -258,12 +258,14 @@ def standings_of(connection: Connection, job_ids: Collection[str] | None) -> dic
 
 
 def _lost(row: Any) -> LilyError | None:
+    if row.spec_hash is None:  # that of its last trigger is taken then
+        return None
     try:
         if row.body is not None:
             decode_spec(row.body)
     except NONSENSE as error:
         return lost_spec(row.spec_hash, why_not(error))
-    return lost_spec(row.spec_hash or "") if row.body is None else None
+    return lost_spec(row.spec_hash) if row.body is None else None
 
 
 def _standing(row: Any, versions: Sequence[Any], spoilt: str) -> Standing:

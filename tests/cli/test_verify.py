@@ -225,6 +225,13 @@ def test_a_spec_that_says_nonsense_is_as_good_as_lost_and_no_run_by_hand_puts_it
     assert "lily jobs run" not in found["message"]
 
 
+def test_a_schedule_that_names_no_spec_waits_for_none(lily: Lily, busy: Path) -> None:
+    """Its windows go on with the spec of its last trigger."""
+    with ledger(busy) as made:
+        made.spoil(schema.schedule.update().where(schema.schedule.c.job_id == "b").values(spec_hash=None))
+    verified(lily, ok=True)
+
+
 def test_a_run_whose_trigger_says_nonsense_keeps_no_window_from_being_compared(lily: Lily, busy: Path) -> None:
     """It is the run that can't be read, and not the window that it was fired for."""
     with ledger(busy) as made:
