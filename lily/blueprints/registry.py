@@ -264,16 +264,17 @@ class Pinned:
 
     def resolve(self, id: str, version: str | None = None) -> Blueprint:
         """As that of the registry."""
-        return _within(self._get(BLUEPRINT, id), version, self._entry(BLUEPRINT, id).place)
+        entry = self._entry(BLUEPRINT, id)
+        return _within(self._of_mine(entry), version, entry.place)
 
     def specialist(self, id: str) -> Specialist:
         """As that of the registry."""
-        found: Specialist = self._get(SPECIALIST, id)
+        found: Specialist = self._of_mine(self._entry(SPECIALIST, id))
         return found
 
     def synthesizer(self, id: str) -> Synthesizer:
         """As that of the registry."""
-        found: Synthesizer = self._get(SYNTHESIZER, id)
+        found: Synthesizer = self._of_mine(self._entry(SYNTHESIZER, id))
         return found
 
     def _entry(self, kind: str, id: str) -> _Entry:
@@ -282,13 +283,13 @@ class Pinned:
         entry = self._table.get((kind, id))
         return self._registry._entry(kind, id) if entry is None or entry.item is None or entry.others else entry
 
-    def _get(self, kind: str, id: str) -> Any:
-        entry = self._entry(kind, id)
+    def _of_mine(self, entry: _Entry) -> Any:
         if entry.row is None or not hasattr(entry.item, "attach"):
             return entry.item
-        if (kind, id) not in self._attached:  # built-in ones look others up, and are to find them here
-            self._attached[kind, id] = entry.item.attach(self)
-        return self._attached[kind, id]
+        key = entry.kind, entry.id
+        if key not in self._attached:  # built-in ones look others up, and are to find them here
+            self._attached[key] = entry.item.attach(self)
+        return self._attached[key]
 
 
 def _within(found: Blueprint, version: str | None, place: str) -> Blueprint:
