@@ -215,7 +215,7 @@ class Session:
                 for _ in follow(self.workspace, run_id=run_id):
                     pass
             else:
-                check_taking(self.workspace, self.settings, self.store)
+                check_taking(self.workspace, self.settings, self.store, stored=True)
                 _check_thread()
                 from actors.here import run_here
 

@@ -12,7 +12,7 @@ from lily.errors import Code, LilyError, exit_code
 from lily.operations.changes import cancel
 from lily.operations.client import RESTART_SECONDS, Owners, follow
 from lily.operations.tailing import EventFile
-from lily.operations.worker import elsewhere
+from lily.operations.worker import check_taking, elsewhere
 from lily.receipts import Receipt
 from lily.render import event_lines, run_view
 from lily.runs import TERMINAL, Run, Status
@@ -138,6 +138,8 @@ def _once(workspace: Workspace, settings: Settings, store: Store, run_id: str, p
     try:
         ended = f"the supervisor has ended; run {run_id} waits {RESTART_SECONDS:g} s for another one, and goes on here then"
         if (owner := owners.now(lambda: output.tell(ended))) is None:
+            if run.status not in TERMINAL:  # it would wait here for whoever ends the pause, and keep every supervisor out
+                check_taking(workspace, settings, store, stored=True)
             return _here(workspace, settings, run_id, progress)
         silent = f"{owner.process}, which owns the workspace, does not answer; run {run_id} is stored and waits for it: see `lily health`"
         for event in follow(workspace, run_id=run_id, from_seq=progress.last, silent=lambda: output.tell(silent)):

@@ -105,8 +105,9 @@ def resume(workspace: Workspace, store: Store, actor: Actor, reason: str, now: d
     return done
 
 
-def check_taking(workspace: Workspace, settings: Settings, store: Store) -> None:
-    """Raises `worker_paused` when a process of its own could not run anything either: nobody is up, and no runs are taken."""
+def check_taking(workspace: Workspace, settings: Settings, store: Store, *, stored: bool = False) -> None:
+    """Raises `worker_paused` when a process of its own could not run anything either: nobody is up, and no runs are taken. `stored` says
+    that the run is accepted already."""
     if current_owner(workspace) is not None:
         return
     why = standstill(settings, paused(store))
@@ -115,7 +116,7 @@ def check_taking(workspace: Workspace, settings: Settings, store: Store) -> None
             Code.WORKER_PAUSED,
             f"nothing may run now: {why[0]}",
             where=str(workspace.root),
-            hint=f"{why[1]}; with --detach the run is stored and waits",
+            hint=f"{why[1]}; {'' if stored else 'with --detach '}the run is stored and waits",
         )
 
 

@@ -109,6 +109,32 @@ def test_what_runs_is_not_called_a_dead_supervisors_while_it_lives(lily: Lily, w
 
 
 @pytest.mark.e2e
+def test_a_follower_whose_supervisor_ends_does_not_keep_the_next_one_out_of_a_paused_workspace(
+    lily: Lily, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could run nothing either, and would wait there for whoever ends the pause."""
+    write_job(workspace, "a")
+    monkeypatch.setattr("lily.operations.client.RESTART_SECONDS", 0.0)
+    with supervisor(workspace) as up:
+        assert lily("worker", "pause", "--reason", "moving house").status == 0
+        told = []
+
+        def tell(line: str) -> None:
+            told.append(line)
+            up.kill()
+            up.wait()
+
+        with monkeypatch.context() as here:
+            here.setattr("lily.cli.output.tell", tell)
+            said = lily("jobs", "run", "a")
+        assert (said.status, said.out) == (4, "")
+    assert told[0].startswith("the run waits: ")
+    assert told[-1].startswith("worker_paused: nothing may run now: ")
+    assert told[-1].endswith("`lily worker resume` ends that; the run is stored and waits")
+    assert [run["status"] for run in lily("runs", "list", "--json").json["runs"]] == ["queued"]
+
+
+@pytest.mark.e2e
 def test_a_worker_that_is_switched_off_accounts_for_schedules_and_runs_nothing(lily: Lily, workspace: Path) -> None:
     """The supervisor is up, windows get their rows and runs, and the runs wait."""
     (workspace / ".lily" / "config.yaml").write_text("worker: {enabled: false}\n")
