@@ -12,9 +12,8 @@ from lily.runs import Run, Status
 from lily.storage import schema
 from lily.storage.database import reading
 from lily.storage.receipt_chain import LOST, RESET_THROUGH
-from lily.storage.rows import LONGEST, NONSENSE, PRUNED, as_text, run_from
+from lily.storage.rows import NONSENSE, PRUNED, as_text, run_from, why_not
 from lily.storage.store import Store
-from lily.text import one_line
 
 _AT_ONCE = 500
 _run, _head, _gone = schema.run, schema.receipt_head.c, schema.receipt_gone.c
@@ -98,7 +97,7 @@ class ReceiptReads:
         except LilyError as error:
             return msgspec.structs.replace(_stored(_name_of(row), row), nonsense=str(error.detail["why"]))
         except NONSENSE as error:
-            return msgspec.structs.replace(_stored(_name_of(row), row), nonsense=one_line(error)[:LONGEST])
+            return msgspec.structs.replace(_stored(_name_of(row), row), nonsense=why_not(error))
 
     def forks(self, job_id: str | None = None) -> list[Fork]:
         """Where a chain has more than one way on, or more than one beginning."""

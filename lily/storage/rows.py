@@ -115,6 +115,11 @@ def is_stamp(text: Any) -> bool:
         return False
 
 
+def why_not(error: Exception) -> str:
+    """Why a row can't be read."""
+    return one_line(error)[:LONGEST]
+
+
 def _why(error: Exception) -> str:
     """What msgspec and the checks here say of a value, with its column in front."""
     said, _, place = str(error).rpartition(" - at `$.")
@@ -174,7 +179,7 @@ def event_from(row: Any) -> Event:
     try:
         return Event(EventName(row.name), row.ts, msgspec.json.decode(row.data, type=dict[str, Any]))
     except NONSENSE as exc:
-        raise spoilt_run(as_text(row.run_id), f"event {as_text(row.n)}: {one_line(exc)[:LONGEST]}") from exc
+        raise spoilt_run(as_text(row.run_id), f"event {as_text(row.n)}: {why_not(exc)}") from exc
 
 
 def attempt_row(run_id: str, attempt: Attempt) -> dict[str, Any]:

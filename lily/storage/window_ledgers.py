@@ -13,13 +13,11 @@ from lily.errors import Code, LilyError
 from lily.ledger import Control, Failure, JobLedger, Version, control_from
 from lily.runs import OCCUPYING
 from lily.storage import schema
-from lily.storage.rows import NONSENSE
+from lily.storage.rows import NONSENSE, why_not
 from lily.storage.window_runs import Owed
-from lily.text import one_line
 
 NEVER = datetime.min.replace(tzinfo=UTC)  # stands for a time that can't be read
 _JOBS_AT_ONCE = 500  # bound variables of one statement
-_LONGEST = 200  # characters of what is said of a row
 
 
 def ledgers(connection: Connection, job_ids: Sequence[str], failures: Mapping[str, Failure]) -> tuple[list[Owed], dict[str, str]]:
@@ -100,11 +98,6 @@ def version_from(row: Any) -> Version:
 def chunks(job_ids: Collection[str] | None) -> Iterable[list[str] | None]:
     """The ids in parts that one statement can hold; None, which means all, as it is."""
     return [None] if job_ids is None else batched(job_ids, _JOBS_AT_ONCE)
-
-
-def why_not(error: Exception) -> str:
-    """Why a row can't be read."""
-    return one_line(error)[:_LONGEST]
 
 
 def edited(job_id: str, why: str) -> LilyError:

@@ -16,8 +16,8 @@ from lily.runs import TERMINAL, decode_spec
 from lily.storage import schema
 from lily.storage.database import reading
 from lily.storage.reads import Reads
-from lily.storage.rows import NONSENSE, PRUNED
-from lily.storage.window_ledgers import NEVER, edited, version_from, why_not
+from lily.storage.rows import NONSENSE, PRUNED, why_not
+from lily.storage.window_ledgers import NEVER, edited, version_from
 
 _AT_ONCE = 500  # bound variables of one statement
 _PAGE = 2000  # rows that a stream keeps in memory

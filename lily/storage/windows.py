@@ -26,11 +26,11 @@ from lily.storage.database import reading, writing
 from lily.storage.idle_windows import settle_idle
 from lily.storage.looks import judging, record_looks, standings
 from lily.storage.new_runs import NewRun
-from lily.storage.rows import NONSENSE, dump
+from lily.storage.rows import NONSENSE, dump, why_not
 from lily.storage.state_audit import registered, removed, state_change
 from lily.storage.statements import ForRows
 from lily.storage.store import Store
-from lily.storage.window_ledgers import NEVER, chunks, edited, ledgers, why_not
+from lily.storage.window_ledgers import NEVER, chunks, edited, ledgers
 from lily.storage.window_refusals import turn_away
 from lily.storage.window_runs import Owed, fired_run, missed_run
 

@@ -55,12 +55,18 @@ def test_a_run_goes_from_its_file_to_its_receipt_and_survives_a_kill(place: Hous
     assert again.end(signal.SIGTERM).status == 0
 
 
-def test_a_second_owner_of_the_same_database_is_refused_also_from_another_folder(
-    place: House, build: Callable[[Path], House], tmp_path: Path
-) -> None:
+def beside(place: House, build: Callable[[Path], House], tmp_path: Path) -> House:
+    """Another folder with the same settings, and so the same store."""
     other = build(tmp_path / "other")
     for name in ("config.yaml", "jobs/quick.job.yaml"):
         shutil.copy(place.root / ".lily" / name, other.root / ".lily" / name)
+    return other
+
+
+def test_a_second_owner_of_the_same_database_is_refused_also_from_another_folder(
+    place: House, build: Callable[[Path], House], tmp_path: Path
+) -> None:
+    other = beside(place, build, tmp_path)
     up = place.up()
     said = other.lily("up")
     assert (said.status, said.err.count("\n"), said.err.partition(":")[0]) == (4, 1, "owner_conflict")
@@ -92,9 +98,7 @@ def test_a_run_from_another_folder_is_said_to_be_run_by_the_living_supervisor(
     place: House, build: Callable[[Path], House], tmp_path: Path
 ) -> None:
     """Its files lie with that one: nobody is told that they are damaged, or that the run waits for `lily up`."""
-    other = build(tmp_path / "other")
-    for name in ("config.yaml", "jobs/quick.job.yaml"):
-        shutil.copy(place.root / ".lily" / name, other.root / ".lily" / name)
+    other = beside(place, build, tmp_path)
     up = place.up()
     batch = tmp_path / "batch"
     batch.write_text("{}\n{}\n")
