@@ -81,14 +81,18 @@ class Conductor:
 
     async def hide_names_of(self, run_id: str) -> None:
         """The same for a run that has ended; of one whose row can't be read nobody can write a receipt."""
+        ended = await self._found(run_id)
+        if ended is not None and ended.attempts:
+            await self.hide_names(ended)
+
+    async def _found(self, run_id: str) -> Run | None:
+        """The run as the store has it; None also where its row can't be read."""
         try:
-            ended = await self._offload(self._store.find_run, run_id)
+            return await self._offload(self._store.find_run, run_id)
         except LilyError as exc:
             if not is_spoilt(exc):
                 raise
-            return
-        if ended is not None and ended.attempts:
-            await self.hide_names(ended)
+            return None
 
     async def begin(self, active: Active) -> Beginning | None:
         """Judge the run and store its start; None when it is refused, or was canceled first. Raises LilyError when nobody can judge now."""
@@ -252,16 +256,7 @@ class Conductor:
 
     async def _asked_meanwhile(self, run: Run) -> Mapping[str, Any] | None:
         """The cancel for which the store does not let the run go on; None where something else has become of it."""
-
-        async def ask(_: bool) -> Run | None:
-            try:
-                return await self._offload(self._store.find_run, run.run_id)
-            except LilyError as exc:
-                if not is_spoilt(exc):
-                    raise
-                return None
-
-        found = await self._however_long(ask, run, Status.CANCELED)
+        found = await self._however_long(lambda _: self._found(run.run_id), run, Status.CANCELED)
         return found.cancel if found is not None and found.status is Status.RUNNING else None
 
     async def _however_long(self, ask: Callable[[bool], Awaitable[T]], run: Run, to: Status) -> T | None:
